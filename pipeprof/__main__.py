@@ -1,0 +1,5 @@
+"""`python -m pipeprof` is `pipeprof`."""
+
+from pipeprof.cli import main
+
+main()

@@ -1,0 +1,93 @@
+"""Memory that processes share, under any start method, and that is gone with the process that made it.
+
+A `SharedBlock` is an anonymous file (memfd) that its owner maps. It pickles as the path of the owner's
+descriptor, which other processes of the same user may open while the owner lives; nothing can be left
+behind, not even by a SIGKILL. Where there is no memfd, an unlinked-at-exit temporary file takes its place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class SharedBlock:
+    """`size_bytes` of zeroed memory, shared by every process that this object reaches."""
+
+    def __init__(self, size_bytes: int, name: str = "pipeprof") -> None:
+        self.size_bytes = size_bytes
+        self._fd, self.path = _anonymous_file(size_bytes, name)
+        self._owner_pid = os.getpid()
+        self._map: mmap.mmap | None = None
+        self._lock_fd: int | None = None
+        self._lock_pid: int | None = None
+        self._close = weakref.finalize(self, _release, self._fd, self.path, self._owner_pid)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"size_bytes": self.size_bytes, "path": self.path, "_owner_pid": self._owner_pid}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _fd=-1, _map=None, _lock_fd=None, _lock_pid=None)
+
+    @property
+    def buffer(self) -> mmap.mmap:
+        """The block, mapped into this process; survives a fork."""
+        if self._map is None:
+            fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDWR)
+            self._map = mmap.mmap(fd, self.size_bytes)
+            if fd != self._fd:
+                os.close(fd)
+        return self._map
+
+    @contextmanager
+    def locked(self) -> Iterator[mmap.mmap]:
+        """The block, with every other process kept out.
+
+        An flock on a description of this process's own: the kernel drops it when the process dies, where a
+        multiprocessing.Lock would stay locked for ever (PROBE_NOTES §5). It does not exclude threads of one
+        process from each other.
+        """
+        fd = self._own_description()
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            yield self.buffer
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def _own_description(self) -> int:
+        # A description inherited through fork would share its lock with the parent.
+        if self._lock_fd is None or self._lock_pid != os.getpid():
+            self._lock_fd = os.open(self.path, os.O_RDWR)
+            self._lock_pid = os.getpid()
+        return self._lock_fd
+
+    def close(self) -> None:
+        """Release this process's descriptors; the memory goes with its last user."""
+        if self._lock_fd is not None and self._lock_pid == os.getpid():
+            os.close(self._lock_fd)
+        self._lock_fd = None
+        if hasattr(self, "_close"):
+            self._close()
+
+
+def _anonymous_file(size_bytes: int, name: str) -> tuple[int, str]:
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        path = f"/proc/{os.getpid()}/fd/{fd}"
+    else:
+        fd, path = tempfile.mkstemp(prefix=name)
+    os.ftruncate(fd, size_bytes)
+    return fd, path
+
+
+def _release(fd: int, path: str, owner_pid: int) -> None:
+    os.close(fd)
+    if os.getpid() == owner_pid and not path.startswith("/proc/"):
+        Path(path).unlink(missing_ok=True)

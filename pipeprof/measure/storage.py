@@ -1,0 +1,33 @@
+"""The Storage contract: how a data set gets at its bytes. Real files, and emulated devices.
+
+Data sets open files through a `Storage` and never know which. An emulated device is shared by all processes
+of a run: each read reserves its service time on the device's one timeline (`devices.StorageModel` over shared
+memory) and sleeps until its turn has ended, while the real bytes are read from a warm file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+
+class Storage(Protocol):
+    """Where a data set's bytes live. Picklable, and shared by the workers that it is sent to.
+
+    Each physical read is recorded by the worker's recorder as stage `read`, with its bytes and, where the
+    device tells, the nanoseconds that it queued behind other requests.
+    """
+
+    emulated: bool
+
+    def open(self, path: Path) -> BinaryIO:
+        """A buffered, seekable binary file. Raises `OSError` as `open` does."""
+        ...
+
+    def read_bytes(self, path: Path) -> bytes:
+        """The whole file, in as few device requests as the device allows."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for `run.json`: tier, name, emulated, model figures with their source, real device."""
+        ...

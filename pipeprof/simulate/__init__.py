@@ -1,0 +1,1 @@
+"""The pipeline's graph walked forwards with other knobs: predictions, fixes, tuning."""
