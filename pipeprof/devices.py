@@ -152,7 +152,7 @@ class StorageModel:
 
 @dataclass(frozen=True, slots=True)
 class LinkModel:
-    """The way from host RAM to the accelerator's memory. Pinned copies overlap; pageable ones block the host."""
+    """From host RAM to the accelerator's memory. Pinned copies overlap; pageable ones block the host."""
 
     name: str
     pageable_bytes_per_s: float
