@@ -1,8 +1,8 @@
 """The loader as a dependency graph: which event waits for which. Used in both directions.
 
 `predecessors` is the one statement of how torch's DataLoader and a training loop order their events.
-Attribution walks it backwards over measured times; the simulator walks it forwards over demands. `Timeline` is
-a recorded run as the arrays of those events.
+Attribution walks it backwards over measured times; the simulator walks it forwards over demands. `Timeline`
+is a recorded run as the arrays of those events.
 """
 
 from __future__ import annotations
