@@ -1,0 +1,122 @@
+"""From a file and its overrides to scenarios: expand the matrix, validate every cell, word what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from pipeprof.errors import ScenarioError
+from pipeprof.scenario.checks import problems
+from pipeprof.scenario.faults import Fault, key_of, shape_faults
+from pipeprof.scenario.matrix import Cell, expand
+from pipeprof.scenario.schema import ExpectPart, Scenario
+from pipeprof.scenario.source import Source, override, read
+
+SHOWN: Final = 10
+"""How many of a file's problems one message shows."""
+
+_PATHS: Final = (("data", "path"), ("storage", "path"), ("storage", "profile"), ("model", "weights"))
+
+
+def load(path: Path | str, overrides: Iterable[str] = ()) -> list[Scenario]:
+    """The scenarios that the file at `path` says, one a cell of its matrix, after `--set` overrides.
+
+    Paths written in the file are relative to the file, those of overrides to the working directory; both
+    come back absolute. Raises one `ScenarioError` that tells every problem with its line.
+    """
+    source = read(Path(path))
+    source.values.setdefault("name", re.sub(r"[^\w.-]", "_", Path(path).stem))
+    override(source, overrides)
+    return _scenarios(source)
+
+
+def with_values(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
+    """`scenario` with some dotted keys changed and all checks made again; `ScenarioError` as from `load`.
+
+    What the scenario expects is dropped, since it was said of the other values.
+    """
+    source = Source(scenario.name, scenario.resolved())
+    source.values["expect"] = None
+    cell = source.values.pop("cell")
+    for key, value in values.items():
+        source.put(tuple(key.split(".")), value, f"{key}={value}")
+        source.overridden.add(tuple(key.split(".")))
+    return _scenarios(source)[0].model_copy(update={"cell": cell})
+
+
+def _scenarios(source: Source) -> list[Scenario]:
+    _tidy(source)
+    cells = expand(source)
+    found: list[tuple[Cell, Fault]] = []
+    scenarios = []
+    for cell in cells:
+        scenario, faults = _validated(cell)
+        found += [(cell, fault) for fault in faults]
+        if scenario is not None:
+            scenarios.append(scenario)
+    if found:
+        raise _error(found, len(cells))
+    return scenarios
+
+
+def _tidy(source: Source) -> None:
+    """Empty sections are sections of defaults; paths become absolute; overridden scenarios expect nothing."""
+    for name in [name for name, value in source.values.items() if value is None]:
+        del source.values[name]
+    for section, key in _PATHS:
+        part = source.values.get(section)
+        if isinstance(part, dict) and isinstance(part.get(key), str):
+            home = Path() if source.place((section, key)).startswith("--set") else Path(source.name).parent
+            part[key] = str((home / Path(part[key]).expanduser()).absolute())
+    if any(key[0] not in ("run", "expect", "name", "about") for key in source.overridden):
+        source.values.pop("expect", None)
+
+
+def _validated(cell: Cell) -> tuple[Scenario | None, list[Fault]]:
+    source = cell.source
+    faults = shape_faults(source)
+    if faults:
+        return None, faults
+    try:
+        scenario = Scenario.model_validate({**source.values, "cell": cell.values})
+    except ValidationError as error:  # a shape that `shape_faults` did not see would be a gap in it
+        raise ScenarioError(f"{source.name}: {error}") from error
+    faults = [
+        Fault(source.place(key_of(found.key)), f"{found.key}: {found.problem}", found.remedy)
+        for found in problems(scenario)
+    ]
+    return _settled(scenario), faults
+
+
+def _settled(scenario: Scenario) -> Scenario:
+    """The scenario with what is expected of its own cell and of no other."""
+    if scenario.expect is None or not scenario.expect.cells:
+        return scenario
+    expected = scenario.expect.model_dump(exclude={"cells"})
+    for part in scenario.expect.cells:
+        if all(scenario.cell.get(key) == value for key, value in part.when.items()):
+            expected |= part.model_dump(exclude={"when"}, exclude_unset=True)
+    return scenario.model_copy(update={"expect": ExpectPart(**expected)})
+
+
+def _error(found: list[tuple[Cell, Fault]], cells: int) -> ScenarioError:
+    """One error for all faults: each told once, with the first cell that has it unless all have."""
+    where: dict[Fault, list[Cell]] = {}
+    for cell, fault in found:
+        where.setdefault(fault, []).append(cell)
+    texts = []
+    for fault, having in where.items():
+        note = ""
+        if len(having) < cells:
+            more = f" and {len(having) - 1} more" if len(having) > 1 else ""
+            note = f" (in the cell {having[0].name}{more})"
+        texts.append((f"{fault.place}: {fault.problem}{note}", fault.remedy))
+    if len(texts) == 1:
+        return ScenarioError(*texts[0])
+    shown = [f"{problem}\n  {remedy}" if remedy else problem for problem, remedy in texts[:SHOWN]]
+    rest = f"and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ScenarioError("\n".join(shown), rest)

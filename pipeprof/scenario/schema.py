@@ -1,0 +1,256 @@
+"""The schema: every key of a scenario, its type, its default and one sentence of what it means.
+
+The sentences are the descriptions of the JSON Schema, so that an editor shows them while a scenario is
+written. What keys mean together is in `checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+from pipeprof.devices import ACCELERATORS, LINKS, STORAGE, Tier
+
+DataFormat = Literal["jpeg_folder", "tensor_files", "tar_shards", "image_folder", "imported"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "lbfgs"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+DEFAULT_SECONDS: Final = 20.0
+"""How long a run lasts that names no end."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Words = Annotated[
+    list[str],
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+]
+"""One word or a list of them; always a list once read."""
+
+
+def _preset(names: Iterable[str], default: str | None = None) -> Any:
+    """A name out of a table of presets: completed by editors, checked in `checks`."""
+    return Field(default=default, json_schema_extra={"examples": list[JsonValue](sorted(names))})
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class DataPart(_Part):
+    """The samples: made by pipeprof, or the user's own."""
+
+    format: DataFormat = "jpeg_folder"
+    """`jpeg_folder`, `tensor_files` and `tar_shards` are made and kept in the cache directory;
+    `image_folder` is a directory of your own images, `imported` a dataset of your own code."""
+    samples: PositiveInt = 2048
+    """How many samples to make; at most how many to use of your own."""
+    sample_bytes: PositiveInt | None = None
+    """Mean size of a made sample in bytes; by default what the format is like (about 110 KB for JPEG)."""
+    seed: NonNegativeInt = 0
+    """Of the random numbers that the made samples come from."""
+    path: str | None = None
+    """Directory of your own images (`image_folder`), or the one that your own dataset reads (`imported`)."""
+    import_: Annotated[str | None, Field(alias="import")] = None
+    """`package.module:callable` that returns your own dataset (`imported`)."""
+    crop: PositiveInt = 224
+    """Side of the square that the image transforms cut out, in pixels."""
+
+
+class StoragePart(_Part):
+    """Where the data lives. Without `path` the disks and the network are emulated."""
+
+    tier: Tier = "ssd"
+    """The kind of place. `ram` and `pinned` load the set into memory before the run."""
+    path: str | None = None
+    """A real directory to keep the data in: no storage is emulated then."""
+    device: str | None = _preset(STORAGE)
+    """Preset of the emulated device; by default the tier's own."""
+    figures: dict[str, float] = Field(default_factory=dict)
+    """Figures of the emulated device to change, such as `bandwidth_bytes_per_s` or `seek_ns`."""
+    profile: str | None = None
+    """A device profile that `pipeprof devices --measure` saved: the emulated device takes its figures."""
+    cache: Literal["cold", "warm"] = "cold"
+    """Whether the page cache of a real directory holds the data at the start: nothing of it, or all."""
+    cache_bytes: NonNegativeInt | None = None
+    """How many bytes of the set may stay in memory, to reproduce thrashing."""
+    keep: Literal["encoded", "decoded"] = "encoded"
+    """What `ram` and `pinned` hold: the files' bytes or decoded tensors."""
+
+
+class LoaderPart(_Part):
+    """The arguments of torch's DataLoader that the lesson turns."""
+
+    batch_size: PositiveInt = 32
+    """Samples in a batch."""
+    workers: NonNegativeInt = 4
+    """Processes that read and decode; 0 does it in the training loop itself."""
+    prefetch: PositiveInt | None = None
+    """Batches that each worker holds ready; 2 by default, and only with workers."""
+    pin_memory: bool = False
+    """Copy finished batches to page-locked memory, from which the accelerator can copy alone."""
+    persistent_workers: bool = False
+    """Keep the workers from one epoch to the next."""
+    in_order: bool = True
+    """Deliver batches in the order in which they were asked for, even if a later one is ready first."""
+    shuffle: bool = True
+    """Read the samples in random order, a new one each epoch."""
+    drop_last: bool = True
+    """Leave out the last batch of an epoch if it is not full."""
+    start_method: Literal["fork", "spawn", "forkserver"] | None = None
+    """How worker processes start; by default as Python does it here."""
+
+
+class ModelPart(_Part):
+    """The network that is trained, where the accelerator really computes."""
+
+    name: str = "resnet18"
+    """`two_layer_net` or any classification model of torchvision."""
+    weights: str | None = None
+    """A local checkpoint to start from."""
+    optimizer: Optimizer = "sgd"
+    """The rule that turns gradients into steps."""
+    learning_rate: PositiveFloat = 1e-2
+    """Step size of the optimizer."""
+    classes: PositiveInt = 1000
+    """Size of the network's output."""
+
+
+class AcceleratorPart(_Part):
+    """What computes. `auto` is CUDA where there is one, else emulated."""
+
+    kind: Literal["auto", "cuda", "cpu", "emulated"] = "auto"
+    """`cuda` and `cpu` really train; `emulated` takes the time that a step is said to take."""
+    preset: str | None = _preset(ACCELERATORS)
+    """Of the emulated one, scaled by the size of the batch."""
+    step_ms: NonNegativeFloat | None = None
+    """Step time of the emulated one for one whole batch, in milliseconds."""
+    step_spread_ms: NonNegativeFloat = 0.0
+    """Standard deviation of `step_ms`, in milliseconds."""
+    queue_depth: PositiveInt = 2
+    """How many steps may be launched and unfinished before the loop has to wait."""
+    link: str = _preset(LINKS, "pcie-gen3")
+    """The emulated way from host memory to the accelerator's."""
+    sync: bool = False
+    """The loop waits for each step, as `.item()` makes it."""
+    compile: bool = False
+    """Train through `torch.compile`."""
+    amp: bool = False
+    """Train in mixed precision."""
+    channels_last: bool = False
+    """Lay images out with the channels last."""
+    cudnn: bool = True
+    """Let CUDA use cuDNN."""
+    prefetch_to_device: bool = False
+    """Copy the next batch on a side stream while this one computes."""
+
+
+class RunPart(_Part):
+    """How long to measure: until the first of the limits named; 20 seconds where none is."""
+
+    steps: PositiveInt | None = None
+    """Steps of the training loop, warm-up included."""
+    epochs: PositiveInt | None = None
+    """Passes over the data."""
+    seconds: PositiveFloat | None = None
+    """Seconds of wall time."""
+    warmup_steps: NonNegativeInt = 5
+    """Steps at the start that are recorded and left out of the verdict."""
+    seed: NonNegativeInt = 0
+    """Of the order of the samples and of the network's first weights."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ends(cls, given: Any) -> Any:
+        limits = ("steps", "epochs", "seconds")
+        if isinstance(given, dict) and all(given.get(limit) is None for limit in limits):
+            return {**given, "seconds": DEFAULT_SECONDS}
+        return given
+
+
+class Expected(_Part):
+    """What a run must come to. Only what is named is checked."""
+
+    cause: Words = Field(default_factory=list)
+    """The verdict's cause, or several that will do."""
+    fix: Words = Field(default_factory=list)
+    """The verdict's fix, or several that will do."""
+    band: Literal["not", "moderately", "highly"] | None = None
+    """How input-bound the run is: under 5 % stall, under 20 %, or more."""
+    min_stall: Share | None = None
+    """Least share of the measured time that the accelerator waited for data, 0 to 1."""
+    max_stall: Share | None = None
+    """Greatest share of the measured time that the accelerator waited for data, 0 to 1."""
+
+
+class ExpectedCell(Expected):
+    """What the cells of a matrix must come to in which some keys have some values."""
+
+    when: dict[str, Any]
+    """Dotted keys of the matrix to the value that they have in the cells meant."""
+
+
+class ExpectPart(Expected):
+    """What this scenario teaches, checked after the run.
+
+    It is said of the scenario as written: an override of anything but `run` and `expect` drops it.
+    """
+
+    cells: list[ExpectedCell] = Field(default_factory=list)
+    """More of it for some cells of the matrix; where two name the same thing, the later one holds."""
+
+
+class Scenario(_Part):
+    """One run, fully said."""
+
+    name: str = "scenario"
+    """Names the run's directory; by default the name of the file."""
+    about: str = ""
+    """One or two sentences: what it teaches."""
+    data: DataPart = DataPart()
+    storage: StoragePart = StoragePart()
+    loader: LoaderPart = LoaderPart()
+    model: ModelPart = ModelPart()
+    accelerator: AcceleratorPart = AcceleratorPart()
+    run: RunPart = RunPart()
+    expect: ExpectPart | None = None
+    matrix: dict[str, list[Any]] = Field(default_factory=dict)
+    """Dotted keys to lists of values; expands to one run a cell. Empty once expanded."""
+    cell: SkipJsonSchema[dict[str, Any]] = Field(default_factory=dict)
+    """The values that this cell of a matrix has, by dotted key. Set by the expansion, never written."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as JSON; `Scenario.model_validate` reads it back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a scenario file."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Scenario.model_json_schema(by_alias=True),
+        "title": "pipeprof scenario",
+    }
