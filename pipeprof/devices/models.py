@@ -10,9 +10,11 @@ The state of a storage device is a flat sequence of 64-bit integers, so that the
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
-from dataclasses import dataclass, field, replace
-from typing import Final, Literal, NamedTuple
+import difflib
+from collections.abc import Iterable, Mapping, MutableSequence
+from dataclasses import dataclass, fields, replace
+from math import isfinite
+from typing import Any, Final, Literal, NamedTuple
 
 from pipeprof.errors import ScenarioError
 
@@ -68,11 +70,16 @@ class StorageModel:
     channels: int = 1
     requests_per_s: float = 0.0
     burst_s: float = 0.0
+    readahead_bytes: int = 128 * 1024
+    """Window that a buffered reader asks for at once; Linux's default read_ahead_kb is 128."""
     source: str = ""
 
     def __post_init__(self) -> None:
         if self.kind == "memory":
             return
+        for key in FIGURES:
+            if not isfinite(getattr(self, key)):
+                raise ScenarioError(f"device {self.name}: {key} is {getattr(self, key)}", "give a number")
         limited = self.kind == "rate-limit" and self.requests_per_s > 0
         if self.bandwidth_bytes_per_s <= 0 and not limited:
             raise ScenarioError(
@@ -82,8 +89,9 @@ class StorageModel:
         for key in ("seek_ns", "half_rotation_ns", "latency_ns", "requests_per_s", "burst_s"):
             if getattr(self, key) < 0:
                 raise ScenarioError(f"device {self.name}: {key} is {getattr(self, key)}", "give 0 or more")
-        if self.channels < 1:
-            raise ScenarioError(f"device {self.name}: channels is {self.channels}", "give 1 or more")
+        for key in ("channels", "readahead_bytes"):
+            if getattr(self, key) < 1:
+                raise ScenarioError(f"device {self.name}: {key} is {getattr(self, key)}", "give 1 or more")
 
     @property
     def state_size(self) -> int:
@@ -135,19 +143,41 @@ class StorageModel:
         return Service(max(arrival_ns, full_at - cost), max(arrival_ns, full_at) + self.latency_ns)
 
     def throughput_bytes_per_s(self, size_bytes: int, concurrency: int, sequential: bool = False) -> float:
-        """The model's own long-run rate for reads of `size_bytes`, `concurrency` of them outstanding."""
+        """The model's own long-run rate for reads of `size_bytes`, `concurrency` of them outstanding.
+
+        `sequential`: each reader reads a file of its own from its start; otherwise every read is elsewhere.
+        """
         state = self.new_state()
+        readers = range(max(1, concurrency))
+        arrivals = [0] * len(readers)
         rounds = 512
-        arrivals = [0] * max(1, concurrency)
-        last = 0
-        for index in range(rounds * len(arrivals)):
-            reader = min(range(len(arrivals)), key=arrivals.__getitem__)
-            offset = index * size_bytes if sequential else 0
-            file_id = 0 if sequential else index
-            last = arrivals[reader] = self.serve(
-                state, arrivals[reader], Request(file_id, offset, size_bytes)
-            ).end_ns
-        return rounds * len(arrivals) * size_bytes * NS_PER_S / last if last else float("inf")
+        for index in range(rounds * len(readers)):
+            reader = min(readers, key=arrivals.__getitem__)
+            request = Request(
+                reader if sequential else len(readers) + index,
+                (index // len(readers)) * size_bytes if sequential else 0,
+                size_bytes,
+            )
+            arrivals[reader] = self.serve(state, arrivals[reader], request).end_ns
+        last = max(arrivals)
+        return rounds * len(readers) * size_bytes * NS_PER_S / last if last else float("inf")
+
+    def figures(self) -> dict[str, Any]:
+        """Every field, for a record; `storage_from_dict` reads it back."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+FIGURES: Final = (
+    "bandwidth_bytes_per_s",
+    "seek_ns",
+    "half_rotation_ns",
+    "latency_ns",
+    "channels",
+    "requests_per_s",
+    "burst_s",
+    "readahead_bytes",
+)
+"""The figures of a `StorageModel` that a scenario may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +190,21 @@ class LinkModel:
     latency_ns: int = 10_000
     source: str = ""
 
+    def __post_init__(self) -> None:
+        if min(self.pageable_bytes_per_s, self.pinned_bytes_per_s) <= 0 or self.latency_ns < 0:
+            raise ScenarioError(
+                f"link {self.name}: rates must be above 0 and the latency 0 or more", "correct the figure"
+            )
+
     def copy_ns(self, size_bytes: int, pinned: bool) -> int:
         """Nanoseconds that the copy of `size_bytes` takes."""
         rate = self.pinned_bytes_per_s if pinned else self.pageable_bytes_per_s
         return self.latency_ns + round(size_bytes * NS_PER_S / rate)
+
+
+PCIE_GEN3: Final = LinkModel(
+    "pcie-gen3", 6e9, 12e9, source="PCIe 3.0 x16: 15.75 GB/s on the wire, about 12 in practice"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +221,7 @@ class AcceleratorModel:
     batch_size: int | None = None
     queue_depth: int = 2
     """How many steps may be launched and unfinished before the host has to wait."""
-    link: LinkModel = field(default_factory=lambda: LINKS["pcie-gen3"])
+    link: LinkModel = PCIE_GEN3
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -197,51 +238,33 @@ class AcceleratorModel:
         return max(0, round(scale * (self.step_ns + deviate * self.step_stddev_ns)))
 
 
-def _ms(value: float) -> int:
-    return round(value * 1e6)
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to do about an unknown `name`: the nearest known one, or all of them."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(choices)}"
 
 
-_DS_ANALYZER = "Mohan et al., Analyzing and Mitigating Data Stalls in DNN Training, VLDB 2021"
-_MLPERF_STORAGE = "MLPerf Storage v1-v2, mlcommons/storage"
-
-STORAGE: Final[dict[str, StorageModel]] = {
-    model.name: model
-    for model in (
-        StorageModel(
-            "hdd-7200", "hdd", "disk", 180e6, _ms(8.5), _ms(4.17), source="data sheets of 7200 rpm disks"
-        ),
-        StorageModel(
-            "sata-ssd", "ssd", "parallel", 530e6, latency_ns=80_000, channels=32, source=_DS_ANALYZER
-        ),
-    )
-}
-"""Storage presets by name."""
-
-DEFAULT_STORAGE: Final[dict[str, str]] = {"hdd": "hdd-7200", "ssd": "sata-ssd"}
-"""The preset that a tier means when a scenario names none."""
-
-LINKS: Final[dict[str, LinkModel]] = {
-    link.name: link
-    for link in (
-        LinkModel(
-            "pcie-gen3", 6e9, 12e9, source="PCIe 3.0 x16: 15.75 GB/s on the wire, about 12 in practice"
-        ),
-    )
-}
-"""Host-to-device links by name."""
-
-ACCELERATORS: Final[dict[str, AcceleratorModel]] = {
-    model.name: model
-    for model in (
-        AcceleratorModel("a100/resnet50", _ms(435), batch_size=400, source=_MLPERF_STORAGE),
-        AcceleratorModel("h100/resnet50", _ms(224), batch_size=400, source=_MLPERF_STORAGE),
-    )
-}
-"""Accelerator presets by name: `device/model`."""
-
-
-def with_figures(model: StorageModel, figures: dict[str, float]) -> StorageModel:
-    """The model with some figures changed; `ScenarioError` where a figure cannot be."""
+def with_figures(model: StorageModel, figures: Mapping[str, float]) -> StorageModel:
+    """The model with some figures changed; `ScenarioError` where a figure is unknown or cannot be."""
     if not figures:
         return model
-    return replace(model, **figures, source=f"{model.source}; changed: {', '.join(sorted(figures))}")  # type: ignore[arg-type]
+    changes: dict[str, Any] = {}
+    for key, value in figures.items():
+        if key not in FIGURES:
+            raise ScenarioError(f"device {model.name} has no figure {key!r}", nearest(key, FIGURES))
+        whole = isinstance(getattr(model, key), int)
+        changes[key] = round(value) if whole and isfinite(value) else value
+    return replace(model, **changes, source=f"{model.source}; changed: {', '.join(sorted(figures))}")
+
+
+def storage_from_dict(figures: Mapping[str, Any]) -> StorageModel:
+    """A model from what `StorageModel.figures` gave, such as `storage.model` of `run.json`.
+
+    Keys that this version does not know are left out. `ScenarioError` where one that it needs is missing.
+    """
+    known = {item.name for item in fields(StorageModel)}
+    try:
+        return StorageModel(**{key: value for key, value in figures.items() if key in known})
+    except TypeError as error:
+        raise ScenarioError(f"not a storage device: {error}", "take it from run.json or a profile") from error
