@@ -19,7 +19,7 @@ SIDE: Final = 224
 
 
 def _resnet200() -> nn.Module:
-    # torchvision stops at 152; He et al. 2016 (identity mappings) have 200 layers in 3, 24, 36, 3 bottlenecks.
+    # torchvision stops at 152; He et al. 2016 (identity mappings) have 3, 24, 36, 3 bottlenecks for 200.
     network: nn.Module = ResNet(Bottleneck, [3, 24, 36, 3])
     return network
 
