@@ -5,6 +5,7 @@ Each check yields problems as data; `load` knows where the key was written and w
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from pipeprof import devices
 from pipeprof.errors import ScenarioError
-from pipeprof.scenario import emulated
+from pipeprof.scenario.emulated import storage_model
 from pipeprof.scenario.schema import Expected, Scenario
 from pipeprof.scenario.words import nearest
 
@@ -129,14 +130,14 @@ def _device(scenario: Scenario) -> Iterator[Problem]:
             f"set storage.tier to {preset.tier}, or choose: {', '.join(sorted(same))}",
         )
         return
-    unknown = [key for key in storage.figures if key not in emulated.FIGURES]
+    unknown = [key for key in storage.figures if key not in devices.FIGURES]
     for key in unknown:
         yield Problem(
-            f"storage.figures.{key}", "a storage device has no such figure", nearest(key, emulated.FIGURES)
+            f"storage.figures.{key}", "a storage device has no such figure", nearest(key, devices.FIGURES)
         )
     if not unknown:
         try:
-            emulated.storage_model(storage)
+            storage_model(storage)
         except ScenarioError as error:
             yield Problem("storage.figures", error.problem, error.remedy)
 
@@ -218,14 +219,24 @@ def _expected(key: str, expected: Expected) -> Iterator[Problem]:
 
 
 def _directory(key: str, path: str) -> Iterator[Problem]:
-    if not Path(path).exists():
-        yield Problem(key, f"{path} does not exist", "name a directory that does")
-    elif not Path(path).is_dir():
-        yield Problem(key, f"{path} is a file", "name the directory")
+    if "://" in path:  # a remote place: only measuring can tell
+        return
+    fault = _unusable(Path(path), os.R_OK | os.X_OK)
+    if fault or not Path(path).is_dir():
+        yield Problem(key, f"{path} {fault or 'is a file'}", "name a directory that can be read")
 
 
 def _file(key: str, path: str) -> Iterator[Problem]:
-    if not Path(path).exists():
-        yield Problem(key, f"{path} does not exist", "name a file that does")
-    elif not Path(path).is_file():
-        yield Problem(key, f"{path} is a directory", "name the file")
+    fault = _unusable(Path(path), os.R_OK)
+    if fault or not Path(path).is_file():
+        yield Problem(key, f"{path} {fault or 'is a directory'}", "name a file that can be read")
+
+
+def _unusable(path: Path, rights: int) -> str:
+    try:
+        there = path.exists()
+    except OSError as error:
+        return f"cannot be reached: {error.strerror}"
+    if not there:
+        return "does not exist"
+    return "" if os.access(path, rights) else "cannot be read: permission denied"

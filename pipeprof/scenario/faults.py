@@ -71,7 +71,7 @@ def unknown_key(key: Key) -> tuple[str, str]:
     if not section and homes:
         return problem, f"did you mean {' or '.join(f'{home}.{word}' for home in homes)}?"
     where = f" in {dotted(section)}" if section else ""
-    return problem, nearest(word, allowed) + where
+    return problem, nearest(word, allowed, where)
 
 
 def _keys(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,7 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> list[Scenario]:
     come back absolute. Raises one `ScenarioError` that tells every problem with its line.
     """
     source = read(Path(path))
-    source.values.setdefault("name", re.sub(r"[^\w.-]", "_", Path(path).stem))
+    source.values.setdefault("name", re.sub(r"[^\w.-]", "_", Path(path).stem).lstrip(".-") or "scenario")
     override(source, overrides)
     return _scenarios(source)
 
@@ -69,7 +70,7 @@ def _tidy(source: Source) -> None:
         del source.values[name]
     for section, key in _PATHS:
         part = source.values.get(section)
-        if isinstance(part, dict) and isinstance(part.get(key), str):
+        if isinstance(part, dict) and isinstance(part.get(key), str) and "://" not in part[key]:
             home = Path() if source.place((section, key)).startswith("--set") else Path(source.name).parent
             part[key] = str((home / Path(part[key]).expanduser()).absolute())
     if any(key[0] not in ("run", "expect", "name", "about") for key in source.overridden):
@@ -106,7 +107,7 @@ def _settled(scenario: Scenario) -> Scenario:
 def _error(found: list[tuple[Cell, Fault]], cells: int) -> ScenarioError:
     """One error for all faults: each told once, with the first cell that has it unless all have."""
     where: dict[Fault, list[Cell]] = {}
-    for cell, fault in found:
+    for cell, fault in sorted(found, key=lambda each: _line(each[1].place)):
         where.setdefault(fault, []).append(cell)
     texts = []
     for fault, having in where.items():
@@ -120,3 +121,9 @@ def _error(found: list[tuple[Cell, Fault]], cells: int) -> ScenarioError:
     shown = [f"{problem}\n  {remedy}" if remedy else problem for problem, remedy in texts[:SHOWN]]
     rest = f"and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     return ScenarioError("\n".join(shown), rest)
+
+
+def _line(place: str) -> int:
+    """Sorts the lines of the file first, overrides after them."""
+    line = place.rpartition(":")[2]
+    return int(line) if line.isdigit() else sys.maxsize

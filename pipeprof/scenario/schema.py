@@ -44,9 +44,9 @@ Words = Annotated[
 """One word or a list of them; always a list once read."""
 
 
-def _preset(names: Iterable[str], default: str | None = None) -> Any:
+def _preset(names: Iterable[str]) -> Any:
     """A name out of a table of presets: completed by editors, checked in `checks`."""
-    return Field(default=default, json_schema_extra={"examples": list[JsonValue](sorted(names))})
+    return Field(default=None, json_schema_extra={"examples": list[JsonValue](sorted(names))})
 
 
 class _Part(BaseModel):
@@ -152,8 +152,8 @@ class AcceleratorPart(_Part):
     """Standard deviation of `step_ms`, in milliseconds."""
     queue_depth: PositiveInt = 2
     """How many steps may be launched and unfinished before the loop has to wait."""
-    link: str = _preset(LINKS, "pcie-gen3")
-    """The emulated way from host memory to the accelerator's."""
+    link: str | None = _preset(LINKS)
+    """The emulated way from host memory to the accelerator's; by default the preset's own."""
     sync: bool = False
     """The loop waits for each step, as `.item()` makes it."""
     compile: bool = False
