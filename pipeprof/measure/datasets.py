@@ -1,0 +1,157 @@
+"""The torch data sets of a scenario. Each reads through a `Storage` and times what it does to the bytes.
+
+A sample is (tensor, class number).
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torchvision import transforms
+
+from pipeprof.errors import DataError, PipeprofError
+from pipeprof.measure import recorder
+from pipeprof.measure.files import FileTable
+from pipeprof.measure.storage import Storage
+
+Sample = tuple[torch.Tensor, int]
+Transform = Callable[[Image.Image], torch.Tensor]
+
+_READ_AHEAD: Final = 128 * 1024
+"""A tar is read in pieces of this size: Linux's default read-ahead."""
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, per colour, as torchvision's models want them."""
+
+
+class SampleError(DataError):
+    """A sample that cannot be read or decoded.
+
+    torch rebuilds an error of a worker from one string: its class, the traceback, the message. The message
+    is kept.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem.rpartition(f"{__name__}.SampleError: ")[2].strip(), remedy)
+
+
+@contextmanager
+def naming(what: object, index: int) -> Iterator[None]:
+    """Whatever goes wrong with a sample is said with its file and its index."""
+    try:
+        yield
+    except PipeprofError:
+        raise
+    except FileNotFoundError as error:
+        raise SampleError(f"sample {index} is missing: {what}", "restore the file") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        raise SampleError(
+            f"sample {index} cannot be read: {what}: {error}", "the file is damaged: replace or remove it"
+        ) from error
+
+
+def image_transform(crop: int) -> Transform:
+    """What image classification does to a training image (torchvision's reference recipe)."""
+    transform: Transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(crop),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(_MEAN, _DEVIATION),
+        ]
+    )
+    return transform
+
+
+def decode_image(file: BinaryIO) -> Image.Image:
+    """The image as torchvision's ImageFolder decodes it."""
+    with recorder.span("decode"):
+        return Image.open(file).convert("RGB")
+
+
+def decode_tensor(content: bytes) -> torch.Tensor:
+    """The array of an `.npy` file."""
+    with recorder.span("decode"):
+        return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))
+
+
+class ImageFiles(Dataset[Sample]):
+    """One image a file, decoded and transformed as with torchvision's ImageFolder."""
+
+    def __init__(self, files: FileTable, storage: Storage, transform: Transform) -> None:
+        self.files, self.storage, self.transform = files, storage, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        path = self.files[index]
+        with naming(path, index), self.storage.open(path) as file:
+            image = decode_image(file)
+        return self.transform(image), self.files.label(index)
+
+
+class TensorFiles(Dataset[Sample]):
+    """One `.npy` array a file, used as it is."""
+
+    def __init__(self, files: FileTable, storage: Storage) -> None:
+        self.files, self.storage = files, storage
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        path = self.files[index]
+        with naming(path, index):
+            return decode_tensor(self.storage.read_bytes(path)), self.files.label(index)
+
+
+class TarShards(IterableDataset[Sample]):
+    """WebDataset shards, each read from front to back by one worker; `shuffle` shuffles the shards."""
+
+    def __init__(
+        self, files: FileTable, storage: Storage, transform: Transform, shard_samples: int, shuffle: bool
+    ) -> None:
+        self.files, self.storage, self.transform = files, storage, transform
+        self.shard_samples, self.shuffle = shard_samples, shuffle
+        self._epoch = 0
+
+    def __iter__(self) -> Iterator[Sample]:
+        info = get_worker_info()
+        part, parts = (info.id, info.num_workers) if info else (0, 1)
+        for shard in self._order(info.seed - info.id if info else torch.initial_seed())[part::parts]:
+            yield from self._read(shard)
+
+    def _order(self, seed: int) -> list[int]:
+        """The same in every worker of an epoch; persistent workers keep their seed, so epochs are counted."""
+        if not self.shuffle:
+            return list(range(len(self.files)))
+        self._epoch += 1
+        generator = torch.Generator().manual_seed((seed + self._epoch) % 2**63)
+        return torch.randperm(len(self.files), generator=generator).tolist()
+
+    def _read(self, shard: int) -> Iterator[Sample]:
+        path = self.files[shard]
+        index = shard * self.shard_samples
+        with naming(path, index), self.storage.open(path) as file:
+            members = _members(file)
+            for name, content in members:
+                with naming(f"{path}, {name}", index):
+                    image = decode_image(io.BytesIO(content))
+                    label = int(next(members)[1])
+                yield self.transform(image), label
+                index += 1
+
+
+def _members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=file, mode="r|", bufsize=_READ_AHEAD) as tar:
+        for member in tar:
+            content: Any = tar.extractfile(member)
+            yield member.name, content.read()

@@ -1,0 +1,187 @@
+"""Makes the data sets that scenarios name, once, and keeps them in the user's cache directory.
+
+A set is made in a hidden neighbour of its final directory and renamed when it is whole, under a lock that the
+kernel drops with its holder: a killed generation is never taken for a set, and of two processes that want the
+same set the second waits for the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from pipeprof.errors import DataError
+from pipeprof.measure.files import format_bytes
+from pipeprof.measure.progress import progress
+from pipeprof.measure.synthetic import ImageRecipe, TensorRecipe, image_recipe, tensor_recipe
+from pipeprof.scenario import DataPart, Scenario
+
+VERSION: Final = 1
+"""Of the samples' content: a change in how they are made makes a new set."""
+SET_JSON: Final = "set.json"
+CLASSES: Final = 10
+"""Class directories of a made set: few enough for any network's outputs."""
+SUFFIXES: Final = {"jpeg_folder": (".jpg",), "tensor_files": (".npy",), "tar_shards": (".tar",)}
+"""What the files of each made format end in."""
+_SHARD_SAMPLES, _SHARDS = 128, 16
+"""Samples of a shard, fewer where there would be fewer than so many shards for the workers to share."""
+_BLOCK: Final = 4096
+"""Files occupy whole blocks."""
+
+Recipe = ImageRecipe | TensorRecipe
+
+
+def cache_root(scenario: Scenario) -> Path:
+    """Where the scenario's made sets are kept: on the storage it measures, else in the user's cache."""
+    if scenario.storage.path:
+        return Path(scenario.storage.path).expanduser() / "pipeprof-data"
+    if own := os.environ.get("PIPEPROF_CACHE"):
+        return Path(own).expanduser() / "data"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "pipeprof" / "data"
+
+
+def made_set(scenario: Scenario) -> Path:
+    """The directory of the scenario's set, made now if it was not there.
+
+    Raises `DataError` where there is no room for it or it cannot be written.
+    """
+    root = cache_root(scenario)
+    final = root / _name(scenario)
+    if (final / SET_JSON).exists():
+        return final
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(root / f".{final.name}.lock"):
+            if not (final / SET_JSON).exists():
+                _make(scenario, final)
+    except OSError as error:
+        raise _translated(error, root) from error
+    return final
+
+
+def set_facts(directory: Path) -> dict[str, Any]:
+    """What was written down about a made set: format, samples, mean_bytes, files, seed."""
+    facts: dict[str, Any] = json.loads((directory / SET_JSON).read_text())
+    return facts
+
+
+def _name(scenario: Scenario) -> str:
+    data = scenario.data
+    size = f"{data.sample_bytes}B" if data.sample_bytes else "default"
+    if data.format == "tensor_files" and not data.sample_bytes:
+        size = f"crop{data.crop}"
+    return f"{data.format}-{data.samples}-{size}-seed{data.seed}-v{VERSION}"
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _make(scenario: Scenario, final: Path) -> None:
+    """Make the set beside `final` and give it its name. The caller is alone: a leftover is a dead one's."""
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    data = scenario.data
+    recipe: Recipe = (
+        tensor_recipe(data.seed, data.sample_bytes, data.crop)
+        if data.format == "tensor_files"
+        else image_recipe(data.seed, data.sample_bytes)
+    )
+    _check_room(final.parent, data.samples, len(recipe.encode(0)))
+    write = _write_shards if data.format == "tar_shards" else _write_files
+    try:
+        partial.mkdir()
+        size_bytes = write(partial, _samples(data, recipe), data)
+        facts = {
+            "format": data.format,
+            "samples": data.samples,
+            "seed": data.seed,
+            "mean_bytes": size_bytes / data.samples,
+        }
+        (partial / SET_JSON).write_text(json.dumps(facts))
+        partial.rename(final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _samples(data: DataPart, recipe: Recipe) -> Iterator[bytes]:
+    """The encoded samples in order, with progress."""
+    with progress(f"making {data.format}", data.samples) as done:
+        for index in range(data.samples):
+            yield recipe.encode(index)
+            done(index + 1)
+
+
+def _write_files(directory: Path, samples: Iterator[bytes], data: DataPart) -> int:
+    """One file a sample, in ImageFolder's layout; returns their bytes."""
+    suffix, size_bytes = SUFFIXES[data.format][0], 0
+    for label in range(min(CLASSES, data.samples)):
+        (directory / f"class_{label}").mkdir()
+    for index, sample in enumerate(samples):
+        path = directory / f"class_{index % CLASSES}" / f"{index:08d}{suffix}"
+        size_bytes += path.write_bytes(sample)
+    return size_bytes
+
+
+def _write_shards(directory: Path, samples: Iterator[bytes], data: DataPart) -> int:
+    """WebDataset's layout: in each tar a `.jpg` and a `.cls` for each sample; returns the images' bytes."""
+    size_bytes, per_shard = 0, shard_samples(data.samples)
+    for first in range(0, data.samples, per_shard):
+        with tarfile.open(directory / f"shard-{first // per_shard:06d}.tar", "w") as tar:
+            last = min(first + per_shard, data.samples)
+            for index, sample in zip(range(first, last), samples, strict=False):
+                _add(tar, f"{index:08d}.jpg", sample)
+                _add(tar, f"{index:08d}.cls", str(index % CLASSES).encode())
+                size_bytes += len(sample)
+    return size_bytes
+
+
+def shard_samples(samples: int) -> int:
+    """Samples in each shard of a set, but for the last."""
+    return min(_SHARD_SAMPLES, -(-samples // _SHARDS))
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _check_room(directory: Path, samples: int, sample_bytes: int) -> None:
+    needed = samples * -(-sample_bytes // _BLOCK) * _BLOCK
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise DataError(
+            f"{samples} samples need {format_bytes(needed)}, and {directory} has {format_bytes(free)} free",
+            "ask for fewer or smaller samples, or set PIPEPROF_CACHE to a directory on a larger disk",
+        )
+
+
+def _translated(error: OSError, root: Path) -> DataError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = format_bytes(shutil.disk_usage(root).free)
+        return DataError(
+            f"no room left in {root} while the data set was made ({free} free now)",
+            "ask for fewer or smaller samples, or set PIPEPROF_CACHE to a directory on a larger disk",
+        )
+    return DataError(
+        f"cannot keep a data set in {root}: {error.strerror}",
+        "set PIPEPROF_CACHE to a directory that you may write",
+    )

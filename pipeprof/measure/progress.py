@@ -1,0 +1,39 @@
+"""Progress of what takes its time: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_LINE_EVERY_S: Final = 5.0
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields `done(count)`, to be called with how many of `total` are done. Writes to standard error."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(console, title, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.update(task, completed=count)
+
+
+def _lines(console: Console, title: str, total: int) -> Callable[[int], None]:
+    """The first line comes after `_LINE_EVERY_S`: what is quick needs none."""
+    next_line_s = time.monotonic() + _LINE_EVERY_S
+
+    def done(count: int) -> None:
+        nonlocal next_line_s
+        if time.monotonic() >= next_line_s:
+            next_line_s = time.monotonic() + _LINE_EVERY_S
+            console.print(f"{title}: {count} of {total}", soft_wrap=True, highlight=False)
+
+    return done

@@ -1,0 +1,143 @@
+"""Made samples: images with the spectrum of natural ones, and random tensors. Pure: no file is touched.
+
+Each sample depends on its seed and its index alone, so that any process makes the same one.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipeprof.errors import DataError
+from pipeprof.measure.files import format_bytes
+
+JPEG_BYTES: Final = 110_000
+JPEG_SIZE: Final = (500, 375)
+"""Mean size of an ImageNet file, and the size in pixels of a typical one."""
+
+_CANVAS: Final = 1024
+_LOWEST, _HIGHEST = 5.0, 98.0
+"""JPEG qualities between which the mean size is steered."""
+_GOLDEN: Final = (math.sqrt(5) - 1) / 2
+_TRIALS: Final = 34
+"""Files made to find the quality: the mean of so many is within 1 % of the mean of all."""
+_SMALLEST_SIDE: Final = 32
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """How to make JPEG files of one mean size: see `image_recipe`."""
+
+    canvas: npt.NDArray[np.int16]
+    """[rows, columns, YCbCr] of a 1/f texture that continues over its edges, around 0."""
+    seed: int
+    width: int
+    height: int
+    quality: float
+    """Between two whole qualities, each file takes one of them, in this proportion."""
+
+    def encode(self, index: int) -> bytes:
+        """The JPEG file of sample `index`."""
+        pixels = self._pixels(index)
+        image = Image.frombytes("YCbCr", (self.width, self.height), pixels.tobytes())
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=math.floor(self.quality + _spread(index, math.sqrt(2))))
+        return file.getvalue()
+
+    def _pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """Two random cuts of the canvas, flipped at random and added up. Contrast varies by the file."""
+        rng = np.random.default_rng((self.seed, index))
+        contrast = np.float32(2 ** (_spread(index, _GOLDEN) - 0.5) / math.sqrt(2))
+        mixed = (self._cut(rng) + self._cut(rng)) * contrast
+        return np.clip(mixed + 128, 0, 255).astype(np.uint8)
+
+    def _cut(self, rng: np.random.Generator) -> npt.NDArray[np.int16]:
+        top, left, flip = rng.integers(0, (_CANVAS, _CANVAS, 4))
+        rows = self.canvas.take(np.arange(top, top + self.height), axis=0, mode="wrap")
+        cut = rows.take(np.arange(left, left + self.width), axis=1, mode="wrap")
+        return cut[:: -1 if flip & 1 else 1, :: -1 if flip & 2 else 1]
+
+
+def _spread(index: int, stride: float) -> float:
+    """A number in [0, 1), evenly spread over any run of indices (a Kronecker sequence)."""
+    return (0.5 + index * stride) % 1.0
+
+
+def image_recipe(seed: int, sample_bytes: int | None) -> ImageRecipe:
+    """JPEG files of `sample_bytes` in the mean, with as many bytes a pixel as ImageNet's have.
+
+    Natural images have amplitudes that fall as 1 / spatial frequency (Field, J. Opt. Soc. Am. A, 1987), which
+    makes the work of a decoder resemble that on photographs. Raises `DataError` where no JPEG is that small.
+    """
+    wanted = sample_bytes or JPEG_BYTES
+    scale = math.sqrt(wanted / JPEG_BYTES)
+    width, height = (max(8, round(side * scale)) for side in JPEG_SIZE)
+    canvas = _canvas(seed)
+    trials = max(5, min(_TRIALS, _TRIALS * JPEG_BYTES // wanted))
+
+    def mean_bytes(quality: float) -> float:
+        recipe = ImageRecipe(canvas, seed, width, height, quality)
+        return sum(len(recipe.encode(index)) for index in range(trials)) / trials
+
+    return ImageRecipe(canvas, seed, width, height, _quality_for(wanted, mean_bytes))
+
+
+def _quality_for(wanted: int, mean_bytes: Callable[[float], float]) -> float:
+    """The quality that gives `wanted` bytes, by bisection; `mean_bytes` grows with it."""
+    low, high = _LOWEST, _HIGHEST
+    if mean_bytes(low) > wanted:
+        raise DataError(
+            f"data.sample_bytes is {wanted}: no JPEG image of its kind is that small",
+            f"give {format_bytes(mean_bytes(low) * 1.1)} or more, or use format tensor_files",
+        )
+    while high - low > 0.1:
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean_bytes(middle) < wanted else (low, middle)
+    return (low + high) / 2
+
+
+def _canvas(seed: int) -> npt.NDArray[np.int16]:
+    """Brightness with a deviation of 55, colours with 15, all three with a 1/f spectrum."""
+    rng = np.random.default_rng(seed)
+    planes = [_field(rng) * deviation for deviation in (55, 15, 15)]
+    return np.stack(planes, axis=-1).round().astype(np.int16)
+
+
+def _field(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """[canvas, canvas] of a periodic random field of deviation 1, amplitude 1 / spatial frequency."""
+    frequency = np.hypot(np.fft.fftfreq(_CANVAS)[:, None], np.fft.rfftfreq(_CANVAS)[None, :])
+    frequency[0, 0] = np.inf
+    real, imaginary = rng.standard_normal((2, *frequency.shape))
+    field = np.fft.irfft2((real + 1j * imaginary) / frequency, s=(_CANVAS, _CANVAS))
+    return np.asarray(field / field.std())
+
+
+@dataclass(frozen=True)
+class TensorRecipe:
+    """How to make `.npy` files of float32: [3, rows, columns] like a cropped image, or flat where small."""
+
+    seed: int
+    shape: tuple[int, ...]
+
+    def encode(self, index: int) -> bytes:
+        """The `.npy` file of sample `index`, normally distributed."""
+        values = np.random.default_rng((self.seed, index)).standard_normal(self.shape, dtype=np.float32)
+        file = io.BytesIO()
+        np.save(file, values)
+        return file.getvalue()
+
+
+def tensor_recipe(seed: int, sample_bytes: int | None, crop: int) -> TensorRecipe:
+    """Tensors of `sample_bytes` without the file's header; by default what a crop of an image becomes."""
+    values = (sample_bytes or 3 * crop * crop * 4) // 4
+    side = math.isqrt(max(values, 1) // 3)
+    if side < _SMALLEST_SIDE:
+        return TensorRecipe(seed, (max(values, 1),))
+    return TensorRecipe(seed, (3, side, values // 3 // side))
