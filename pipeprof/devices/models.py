@@ -11,10 +11,10 @@ The state of a storage device is a flat sequence of 64-bit integers, so that the
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, MutableSequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from math import isfinite
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from pipeprof.errors import ScenarioError
 
@@ -25,7 +25,12 @@ NOWHERE: Final = -1
 Kind = Literal["disk", "parallel", "rate-limit", "memory"]
 Tier = Literal["hdd", "ssd", "nvme", "network", "ram", "pinned"]
 
-State = MutableSequence[int]
+
+class State(Protocol):
+    """What a model remembers between requests: a list, or shared memory, of 64-bit integers."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
 class Request(NamedTuple):

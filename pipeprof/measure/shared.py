@@ -64,6 +64,8 @@ class SharedBlock:
     def _own_description(self) -> int:
         # A description inherited through fork would share its lock with the parent.
         if self._lock_fd is None or self._lock_pid != os.getpid():
+            if self._lock_fd is not None:
+                os.close(self._lock_fd)
             self._lock_fd = os.open(self.path, os.O_RDWR)
             self._lock_pid = os.getpid()
         return self._lock_fd

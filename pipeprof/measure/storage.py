@@ -10,6 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from pipeprof.devices import StorageModel, storage_preset, with_figures
+from pipeprof.scenario import Scenario, StoragePart
+
 
 class Storage(Protocol):
     """Where a data set's bytes live. Picklable, and shared by the workers that it is sent to.
@@ -31,3 +34,28 @@ class Storage(Protocol):
     def describe(self) -> dict[str, Any]:
         """Facts for `run.json`: tier, name, emulated, model figures with their source, real device."""
         ...
+
+
+def make_storage(scenario: Scenario) -> Storage:
+    """The storage that a scenario names: memory, a real directory, or an emulated device.
+
+    Raises `ScenarioError` for an unknown device or a figure that cannot be, `MeasureError` for a directory
+    that cannot be used.
+    """
+    part = scenario.storage
+    if part.tier in ("ram", "pinned"):
+        from pipeprof.measure.real_storage import MemoryStorage
+
+        return MemoryStorage(part.tier)
+    if part.path is not None:
+        from pipeprof.measure.real_storage import RealStorage
+
+        return RealStorage(Path(part.path), part.tier)
+    from pipeprof.measure.emulated import EmulatedStorage
+
+    return EmulatedStorage(emulated_model(part))
+
+
+def emulated_model(part: StoragePart) -> StorageModel:
+    """The cost model that `storage:` names: device or the tier's own, with its figures changed."""
+    return with_figures(storage_preset(part.device or part.tier), part.figures)
