@@ -1,0 +1,198 @@
+"""How records leave a worker: a ring in shared memory, one slot a worker, fixed records of 64 bytes.
+
+The worker writes a record before it counts it, so that what is counted is whole, up to the instant of a
+SIGKILL; each record also carries its number at both ends, because some CPUs reorder stores. The main process
+drains in bulk. A full slot drops and counts what it drops: it never waits and never overwrites.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeprof.measure.shared import SharedBlock
+
+RECORD_BYTES: Final = 64
+_RECORD: Final = struct.Struct("<IBBHiiqqqqqII")
+RECORD_DTYPE: Final = np.dtype(
+    [
+        ("head", "<u4"),
+        ("kind", "u1"),
+        ("flag", "u1"),
+        ("name", "<u2"),
+        ("epoch", "<i4"),
+        ("seq", "<i4"),
+        ("a", "<i8"),
+        ("b", "<i8"),
+        ("c", "<i8"),
+        ("d", "<i8"),
+        ("e", "<i8"),
+        ("aux", "<u4"),
+        ("tail", "<u4"),
+    ]
+)
+HEADER_BYTES: Final = 8192
+_NAMES_AT: Final = 128
+_NAME_BYTES: Final = 64
+MOST_NAMES: Final = (HEADER_BYTES - _NAMES_AT) // _NAME_BYTES
+_COUNT, _TAKEN, _DROPPED, _NAMES, _PID, _READY_NS, _EPOCH, _FINISHED = range(8)
+"""The words of a slot's header: see `Slot` for what each holds."""
+
+OTHER: Final = "stage:(other)"
+"""Where the times of stages go that come after a slot's table of names is full."""
+
+
+class Kind(IntEnum):
+    """What a record tells. The five words `a` to `e`, and `aux`, mean for each:"""
+
+    BATCH = 1
+    """dispatch_ns, start_ns, finish_ns, cpu_ns, runq_ns; aux: samples."""
+    COUNTERS = 2
+    """device_bytes, helper_cpu_ns, bytes, slowest_index, slowest_ns; aux: major faults."""
+    STAGE = 3
+    """wall_ns, cpu_ns, runq_ns, queue_ns, bytes; aux: count. `flag` is the scope."""
+    SPAN = 4
+    """start_ns, wall_ns, cpu_ns, bytes, sample."""
+
+
+def slot_bytes(records: int) -> int:
+    """Size of one slot of `records` records."""
+    return HEADER_BYTES + records * RECORD_BYTES
+
+
+def make_block(slots: int, records: int) -> SharedBlock:
+    """A block for `slots` writers. Its pages are taken from memory only when they are first written."""
+    return SharedBlock(slots * slot_bytes(records), "pipeprof-ring")
+
+
+class Slot:
+    """The writing end, used by one thread of one process."""
+
+    def __init__(self, block: SharedBlock, index: int, records: int, pid: int) -> None:
+        start = index * slot_bytes(records)
+        self._view = memoryview(block.buffer)[start : start + slot_bytes(records)]
+        self._words = self._view[:_NAMES_AT].cast("Q")
+        self._records = records
+        self._count = self._words[_COUNT]
+        self._full_at = self._words[_TAKEN] + records
+        self._ids: dict[str, int] = {}
+        self._words[_PID] = pid
+
+    def put(
+        self, kind: int, flag: int, name: int, epoch: int, seq: int,
+        a: int, b: int, c: int, d: int, e: int, aux: int,
+    ) -> None:  # fmt: skip
+        """Append one record, or count it as dropped where the reader is a whole ring behind."""
+        n = self._count
+        if n >= self._full_at:
+            self._full_at = self._words[_TAKEN] + self._records
+            if n >= self._full_at:
+                self._words[_DROPPED] += 1
+                return
+        number = n & 0xFFFFFFFF
+        at = HEADER_BYTES + n % self._records * RECORD_BYTES
+        _RECORD.pack_into(self._view, at, number, kind, flag, name, epoch, seq, a, b, c, d, e, aux, number)
+        self._count = n + 1
+        self._words[_COUNT] = n + 1
+
+    def name_id(self, name: str) -> int:
+        """The number that stands for `name` in this slot's records."""
+        known = self._ids.get(name)
+        if known is None:
+            known = self._ids[name] = self._new_name(name)
+        return known
+
+    def _new_name(self, name: str) -> int:
+        n = self._words[_NAMES]
+        if n >= MOST_NAMES - 1:
+            if n == MOST_NAMES:
+                return MOST_NAMES - 1
+            name = OTHER
+        text = name.encode()[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
+        self._view[_NAMES_AT + n * _NAME_BYTES : _NAMES_AT + (n + 1) * _NAME_BYTES] = text
+        self._words[_NAMES] = n + 1
+        return n
+
+    def ready(self, now_ns: int) -> None:
+        """The worker has started."""
+        self._words[_READY_NS] = now_ns
+
+    def finished(self, epoch: int) -> None:
+        """One more batch of `epoch` is on its way to the main process."""
+        if self._words[_EPOCH] != epoch:
+            self._words[_FINISHED] = 0
+            self._words[_EPOCH] = epoch
+        self._words[_FINISHED] += 1
+
+
+@dataclass
+class Drained:
+    """What one slot gave since the last time."""
+
+    records: npt.NDArray[Any]
+    names: list[str] = field(default_factory=list)
+
+
+class Ring:
+    """The reading end of all slots of one iterator."""
+
+    def __init__(self, slots: int, records: int) -> None:
+        self.block = make_block(slots, records)
+        self.slots, self.records = slots, records
+        size = slot_bytes(records)
+        whole = memoryview(self.block.buffer)
+        self._words = [whole[i * size : i * size + _NAMES_AT].cast("Q") for i in range(slots)]
+        self._data = [
+            np.frombuffer(whole, RECORD_DTYPE, records, i * size + HEADER_BYTES) for i in range(slots)
+        ]
+        self._names: list[list[str]] = [[] for _ in range(slots)]
+
+    def drain(self, slot: int) -> Drained:
+        """Take what the worker has counted; a record that is not yet whole waits for the next call."""
+        words = self._words[slot]
+        taken, count = words[_TAKEN], words[_COUNT]
+        at = np.arange(taken, count) % self.records
+        records = self._data[slot][at]
+        number = (np.arange(taken, count) & 0xFFFFFFFF).astype(np.uint32)
+        torn = np.flatnonzero((records["head"] != number) | (records["tail"] != number))
+        if len(torn):
+            records = records[: torn[0]]
+        words[_TAKEN] = taken + len(records)
+        return Drained(records, self._names_of(slot))
+
+    def _names_of(self, slot: int) -> list[str]:
+        names, there = self._names[slot], self._words[slot][_NAMES]
+        base = slot * slot_bytes(self.records) + _NAMES_AT
+        for n in range(len(names), there):
+            raw = bytes(self.block.buffer[base + n * _NAME_BYTES : base + (n + 1) * _NAME_BYTES])
+            names.append(raw.rstrip(b"\0").decode(errors="replace"))
+        return names
+
+    def fullest(self) -> float:
+        """Share of the fullest slot that waits to be drained."""
+        return max((w[_COUNT] - w[_TAKEN]) / self.records for w in self._words)
+
+    def dropped(self) -> int:
+        """Records that found their slot full."""
+        return sum(w[_DROPPED] for w in self._words)
+
+    def pids(self) -> list[int]:
+        """Process of each slot's writer; 0 where it has not started."""
+        return [w[_PID] for w in self._words]
+
+    def ready_ns(self) -> list[int]:
+        """When each slot's writer started; 0 where it has not."""
+        return [w[_READY_NS] for w in self._words]
+
+    def finished(self, epoch: int) -> int:
+        """Batches of `epoch` that the workers have finished."""
+        return sum(w[_FINISHED] for w in self._words if w[_EPOCH] == epoch)
+
+    def close(self) -> None:
+        """Let the memory go with its last user."""
+        self.block.close()
