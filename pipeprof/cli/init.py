@@ -19,13 +19,12 @@ TEMPLATE: Final = """\
 about: Say in a sentence what this is to show.
 
 data:
-  format: jpeg_folder        # jpeg_folder, tensor_files, tar_shards: made for you
-  samples: 1024              # how many to make, or at most how many to use
+  format: jpeg_folder        # jpeg_folder, tensor_files, tar_shards: made for you;
+                             # image_folder: your own images; imported: your own dataset
+  samples: 1024              # how many to make, or at most how many to use of your own
   # sample_bytes: 110000     # mean size of a made sample
-  # format: image_folder     # your own images, one directory a class
-  # path: /data/train
-  # format: imported         # your own dataset
-  # import: my_package.my_module:make_dataset
+  # path: /data/train        # of image_folder: one directory a class
+  # import: package.module:make_dataset
 
 storage:
   tier: ssd                  # hdd, ssd, nvme, network: emulated; ram, pinned: memory

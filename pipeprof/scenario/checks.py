@@ -221,22 +221,25 @@ def _expected(key: str, expected: Expected) -> Iterator[Problem]:
 def _directory(key: str, path: str) -> Iterator[Problem]:
     if "://" in path:  # a remote place: only measuring can tell
         return
-    fault = _unusable(Path(path), os.R_OK | os.X_OK)
-    if fault or not Path(path).is_dir():
-        yield Problem(key, f"{path} {fault or 'is a file'}", "name a directory that can be read")
+    fault = _unusable(Path(path), directory=True)
+    if fault:
+        yield Problem(key, f"{path} {fault}", "name a directory that can be read")
 
 
 def _file(key: str, path: str) -> Iterator[Problem]:
-    fault = _unusable(Path(path), os.R_OK)
-    if fault or not Path(path).is_file():
-        yield Problem(key, f"{path} {fault or 'is a directory'}", "name a file that can be read")
+    fault = _unusable(Path(path), directory=False)
+    if fault:
+        yield Problem(key, f"{path} {fault}", "name a file that can be read")
 
 
-def _unusable(path: Path, rights: int) -> str:
+def _unusable(path: Path, directory: bool) -> str:
     try:
-        there = path.exists()
+        there, is_directory = path.exists(), path.is_dir()
     except OSError as error:
         return f"cannot be reached: {error.strerror}"
     if not there:
         return "does not exist"
+    if directory != is_directory:
+        return "is a directory" if is_directory else "is a file"
+    rights = os.R_OK | os.X_OK if directory else os.R_OK
     return "" if os.access(path, rights) else "cannot be read: permission denied"

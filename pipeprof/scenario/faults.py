@@ -36,7 +36,9 @@ _WANTED: Final = {
 
 
 def shape_faults(source: Source) -> list[Fault]:
-    """What the schema itself refuses in `source`, in the order of the file's sections."""
+    """What the schema itself refuses in `source`."""
+    if "cell" in source.values:  # the expansion's own, never written
+        return [Fault(source.place(("cell",)), *unknown_key(("cell",)))]
     try:
         Scenario.model_validate(source.values)
     except ValidationError as error:

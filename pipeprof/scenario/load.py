@@ -38,10 +38,9 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> list[Scenario]:
 def with_values(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
     """`scenario` with some dotted keys changed and all checks made again; `ScenarioError` as from `load`.
 
-    What the scenario expects is dropped, since it was said of the other values.
+    What the scenario expects is dropped where the values are not of `run`, since it was said of others.
     """
     source = Source(scenario.name, scenario.resolved())
-    source.values["expect"] = None
     cell = source.values.pop("cell")
     for key, value in values.items():
         source.put(tuple(key.split(".")), value, f"{key}={value}")
@@ -79,6 +78,7 @@ def _tidy(source: Source) -> None:
 
 def _validated(cell: Cell) -> tuple[Scenario | None, list[Fault]]:
     source = cell.source
+    _without_workers(cell)
     faults = shape_faults(source)
     if faults:
         return None, faults
@@ -91,6 +91,18 @@ def _validated(cell: Cell) -> tuple[Scenario | None, list[Fault]]:
         for found in problems(scenario)
     ]
     return _settled(scenario), faults
+
+
+def _without_workers(cell: Cell) -> None:
+    """Where the matrix or an override takes the workers away, what the file says of them goes too."""
+    loader, chosen = (
+        cell.source.values.get("loader"),
+        cell.source.overridden | {key_of(k) for k in cell.values},
+    )
+    if isinstance(loader, dict) and loader.get("workers") == 0 and ("loader", "workers") in chosen:
+        for key in ("prefetch", "persistent_workers"):
+            if ("loader", key) not in chosen:
+                loader.pop(key, None)
 
 
 def _settled(scenario: Scenario) -> Scenario:

@@ -56,18 +56,26 @@ def expand(source: Source) -> list[Cell]:
     ]
 
 
-def _check_axis(source: Source, key: str, values: Any) -> None:
-    place = source.place(("matrix", key))
+def _check_key(place: str, key: str) -> None:
+    """A matrix varies single keys of the sections that say what to measure."""
     parts = tuple(key.split("."))
     if parts[0] in _FIXED:
         raise ScenarioError(f"{place}: matrix.{key}: cannot vary", "vary keys of data, storage, loader, ...")
-    for depth in range(1, len(parts) + 1):
-        known = known_keys(parts[: depth - 1])
-        if parts[: depth - 1] == ("storage", "figures"):
-            break
-        if parts[depth - 1] not in known:
-            problem, remedy = unknown_key(parts[:depth])
+    if parts[:2] == ("storage", "figures") and len(parts) == 3:
+        return
+    for depth, part in enumerate(parts):
+        if part not in known_keys(parts[:depth]):
+            problem, remedy = unknown_key(parts[: depth + 1])
             raise ScenarioError(f"{place}: matrix.{problem}", remedy)
+    inside = known_keys(parts)
+    if inside:
+        example = f"{key}.{next(iter(inside))}"
+        raise ScenarioError(f"{place}: matrix.{key}: is a section", f"vary keys in it, such as {example}")
+
+
+def _check_axis(source: Source, key: str, values: Any) -> None:
+    place = source.place(("matrix", key))
+    _check_key(place, key)
     if not isinstance(values, list):
         raise ScenarioError(
             f"{place}: matrix.{key}: is {described(values)}", "give a list of values: [0, 4, 8]"

@@ -25,6 +25,9 @@ _PLAIN_TAGS: Final = {
 }
 
 
+_WHOLE: Final = re.compile(r"[-+]?[0-9]+[eE]\+?[0-9]{1,2}")
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the numbers of YAML 1.2, where `1e-6` needs no dot, and without dates."""
 
@@ -175,9 +178,11 @@ class _Walk:
         if isinstance(node, yaml.SequenceNode):
             return [self.value(child, (*key, index)) for index, child in enumerate(node.value)]
         try:
-            return self._loader.construct_object(node)
+            value = self._loader.construct_object(node)
         except ValueError as error:
             raise ScenarioError(f"{place}: {node.value} is no {node.tag.rpartition(':')[2]}") from error
+        # `1e6` samples are a whole number of samples
+        return int(value) if isinstance(value, float) and _WHOLE.fullmatch(node.value) else value
 
     def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
         values: dict[str, Any] = {}
