@@ -36,7 +36,7 @@ class ImageRecipe:
     """How to make JPEG files of one mean size: see `image_recipe`."""
 
     canvas: npt.NDArray[np.int16]
-    """[rows, columns, YCbCr] of a 1/f texture that continues over its edges, around 0."""
+    """[rows, columns x YCbCr] of a 1/f texture around 0, with room for a cut from each of its places."""
     seed: int
     width: int
     height: int
@@ -52,17 +52,15 @@ class ImageRecipe:
         return file.getvalue()
 
     def _pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        """Two random cuts of the canvas, flipped at random and added up. Contrast varies by the file."""
+        """Two random cuts of the canvas added up, the second upside down. Contrast varies by the file."""
         rng = np.random.default_rng((self.seed, index))
         contrast = np.float32(2 ** (_spread(index, _GOLDEN) - 0.5) / math.sqrt(2))
-        mixed = (self._cut(rng) + self._cut(rng)) * contrast
-        return np.clip(mixed + 128, 0, 255).astype(np.uint8)
+        mixed: npt.NDArray[np.float32] = (self._cut(rng) + self._cut(rng)[::-1]) * contrast + np.float32(128)
+        return mixed.clip(0, 255).astype(np.uint8)
 
     def _cut(self, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-        top, left, flip = rng.integers(0, (_CANVAS, _CANVAS, 4))
-        rows = self.canvas.take(np.arange(top, top + self.height), axis=0, mode="wrap")
-        cut = rows.take(np.arange(left, left + self.width), axis=1, mode="wrap")
-        return cut[:: -1 if flip & 1 else 1, :: -1 if flip & 2 else 1]
+        top, left = rng.integers(0, _CANVAS, 2)
+        return self.canvas[top : top + self.height, 3 * left : 3 * (left + self.width)]
 
 
 def _spread(index: int, stride: float) -> float:
@@ -79,7 +77,7 @@ def image_recipe(seed: int, sample_bytes: int | None) -> ImageRecipe:
     wanted = sample_bytes or JPEG_BYTES
     scale = math.sqrt(wanted / JPEG_BYTES)
     width, height = (max(8, round(side * scale)) for side in JPEG_SIZE)
-    canvas = _canvas(seed)
+    canvas = _canvas(seed, width, height)
     trials = max(5, min(_TRIALS, _TRIALS * JPEG_BYTES // wanted))
 
     def mean_bytes(quality: float) -> float:
@@ -103,11 +101,13 @@ def _quality_for(wanted: int, mean_bytes: Callable[[float], float]) -> float:
     return (low + high) / 2
 
 
-def _canvas(seed: int) -> npt.NDArray[np.int16]:
+def _canvas(seed: int, width: int, height: int) -> npt.NDArray[np.int16]:
     """Brightness with a deviation of 55, colours with 15, all three with a 1/f spectrum."""
     rng = np.random.default_rng(seed)
     planes = [_field(rng) * deviation for deviation in (55, 15, 15)]
-    return np.stack(planes, axis=-1).round().astype(np.int16)
+    canvas = np.stack(planes, axis=-1).round().astype(np.int16)
+    wide = np.pad(canvas, ((0, height), (0, width), (0, 0)), mode="wrap")  # the field has no edges
+    return wide.reshape(len(wide), -1)
 
 
 def _field(rng: np.random.Generator) -> npt.NDArray[np.float64]:
