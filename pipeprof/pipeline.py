@@ -7,6 +7,7 @@ is a recorded run as the arrays of those events.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -52,6 +53,10 @@ class Node(NamedTuple):
     batch: int
 
 
+UNBOUNDED: Final = 1 << 30
+"""Queue depth of a device that never holds the host."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The knobs that decide the graph's edges."""
@@ -71,43 +76,94 @@ class Shape:
         return self.workers * self.prefetch
 
 
-def predecessors(  # noqa: PLR0911 - one return an event
-    shape: Shape, event: Event, k: int, previous: int | None
-) -> list[Node]:
-    """The events that must have happened before `event` of batch `k` can (DESIGN §4).
+class Edge(NamedTuple):
+    """One dependency: `event` of the batch that came `back` batches earlier (0: the same batch)."""
+
+    event: Event
+    back: int
+
+
+PREVIOUS: Final = -1
+"""As `Edge.back`: the batch that the same worker made before."""
+
+
+def edges(shape: Shape, event: Event) -> list[Edge]:  # noqa: PLR0911 - one return an event
+    """What `event` waits for (DESIGN §4), the one that always holds first.
+
+    `back` counts batches of one loader and epoch up to TAKE, and steps of the whole loop from there on. An
+    event whose earlier batches do not exist waits for the start of the epoch.
+    """
+    parallel = shape.workers > 0
+    match event:
+        case Event.DISPATCH:
+            return [Edge(Event.TAKE, shape.outstanding) if parallel else Edge(Event.REQUEST, 0)]
+        case Event.START:
+            return [Edge(Event.DISPATCH, 0)] + ([Edge(Event.FINISH, PREVIOUS)] if parallel else [])
+        case Event.FINISH:
+            return [Edge(Event.START, 0)]
+        case Event.AVAILABLE:
+            one_at_a_time = shape.pin_memory and parallel
+            return [Edge(Event.FINISH, 0)] + ([Edge(Event.AVAILABLE, 1)] if one_at_a_time else [])
+        case Event.REQUEST:
+            return [Edge(Event.COMPUTE if shape.synchronises else Event.LAUNCH, 1)]
+        case Event.TAKE:
+            return [Edge(Event.REQUEST, 0), Edge(Event.AVAILABLE, 0)]
+        case Event.COPY:
+            return [Edge(Event.TAKE, 0), Edge(Event.COPY, 1)]
+        case Event.LAUNCH:
+            blocks = [] if shape.pin_memory else [Edge(Event.COPY, 0)]  # a pageable copy holds the host
+            return [Edge(Event.TAKE, 0), *blocks, Edge(Event.COMPUTE, shape.queue_depth)]
+        case Event.COMPUTE:
+            return [Edge(Event.COPY, 0), Edge(Event.COMPUTE, 1)]
+
+
+def predecessors(shape: Shape, event: Event, k: int, previous: int | None) -> list[Node]:
+    """The events that must have happened before `event` of batch `k` can: `edges` for one batch.
 
     `previous` is the batch that the same worker made before `k`: `k - workers` when batches are handed out in
     turn. An empty list means that the event waits for the start of the epoch alone.
     """
-    match event:
-        case Event.DISPATCH:
-            if shape.workers == 0:
-                return [Node(Event.REQUEST, k)]
-            earlier = k - shape.outstanding
-            return [Node(Event.TAKE, earlier)] if earlier >= 0 else []
-        case Event.START:
-            waits = [Node(Event.DISPATCH, k)]
-            if previous is not None and shape.workers > 0:
-                waits.append(Node(Event.FINISH, previous))
-            return waits
-        case Event.FINISH:
-            return [Node(Event.START, k)]
-        case Event.AVAILABLE:
-            pinned_one_at_a_time = shape.pin_memory and shape.workers > 0 and k > 0
-            return [Node(Event.FINISH, k)] + ([Node(Event.AVAILABLE, k - 1)] if pinned_one_at_a_time else [])
-        case Event.REQUEST:
-            if k == 0:
-                return []
-            return [Node(Event.COMPUTE if shape.synchronises else Event.LAUNCH, k - 1)]
-        case Event.TAKE:
-            return [Node(Event.REQUEST, k), Node(Event.AVAILABLE, k)]
-        case Event.COPY:
-            return [Node(Event.TAKE, k)] + ([Node(Event.COPY, k - 1)] if k > 0 else [])
-        case Event.LAUNCH:
-            full = k - shape.queue_depth
-            return [Node(Event.TAKE, k)] + ([Node(Event.COMPUTE, full)] if full >= 0 else [])
-        case Event.COMPUTE:
-            return [Node(Event.COPY, k)] + ([Node(Event.COMPUTE, k - 1)] if k > 0 else [])
+    nodes = []
+    for before, back in edges(shape, event):
+        batch = previous if back == PREVIOUS else k - back
+        if batch is not None and batch >= 0:
+            nodes.append(Node(before, batch))
+    return nodes
+
+
+def shapes_of(run: Run, timeline: Timeline) -> dict[int, Shape]:
+    """The shape of each loader of a run by its id, from run.json; what run.json does not say is seen.
+
+    A loader with workers that run.json does not name is taken to have as many as made its batches.
+    """
+    told = {int(one["id"]): one for one in run.meta.get("loaders") or []}
+    device = run.meta.get("accelerator") or {}
+    synchronises = _synchronises(device, timeline)
+    depth = int(device.get("queue_depth") or UNBOUNDED)
+    shapes = {}
+    for loader in np.unique(timeline.loader).tolist():
+        one = told.get(loader, {})
+        workers = one.get("workers")
+        if workers is None:
+            workers = int(timeline.worker[timeline.loader == loader].max(initial=MAIN_PROCESS)) + 1
+        shapes[loader] = Shape(
+            workers=int(workers),
+            prefetch=int(one.get("prefetch") or 2),
+            in_order=bool(one.get("in_order", True)),
+            pin_memory=bool(one.get("pin_memory", False)),
+            synchronises=synchronises,
+            queue_depth=depth,
+        )
+    return shapes
+
+
+def _synchronises(device: Mapping[str, Any], timeline: Timeline) -> bool:
+    """The device says so, or nearly every step had ended when the host went on from it."""
+    if device.get("synchronises"):
+        return True
+    seen = (timeline.compute_end_ns != NOT_OBSERVED) & (timeline.launch_ns != NOT_OBSERVED)
+    waited = timeline.launch_ns[seen] >= timeline.compute_end_ns[seen]
+    return bool(seen.any() and waited.mean() >= 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +221,8 @@ def read_timeline(run: Run) -> Timeline:
     """Join the steps of a run with the batches that they took, on (loader, epoch, seq)."""
     steps, batches = run.table("steps").sort_by("step"), run.table("batches")
     columns: dict[str, Any] = {name: ints(steps[name]) for name in _FROM_STEPS}
-    row = _match(
-        [columns[name] for name in ("loader", "epoch", "seq")],
-        [ints(batches[name]) for name in ("loader", "epoch", "seq")],
-    )
+    key = ("loader", "epoch", "seq")
+    row = Keys(*(ints(batches[name]) for name in key)).find(*(columns[name] for name in key))
     for name in _FROM_BATCHES:
         missing = MAIN_PROCESS if name == "worker" else NOT_OBSERVED
         values = ints(batches[name])
@@ -190,16 +244,31 @@ def ints(column: Any) -> Ints:
     return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _match(left: list[Ints], right: list[Ints]) -> Ints:
-    """For each row of `left`, the row of `right` with the same key, or -1."""
-    if len(right[0]) == 0:
-        return np.full(len(left[0]), -1, dtype=np.int64)
-    base = [int(max(a.max(initial=0), b.max(initial=0))) + 1 for a, b in zip(left, right, strict=True)]
-    wanted, held = ((c[0] * base[1] + c[1]) * base[2] + c[2] for c in (left, right))
-    order = np.argsort(held, kind="stable")
-    place = np.minimum(np.searchsorted(held[order], wanted), len(held) - 1)
-    row = order[place]
-    return np.where(held[row] == wanted, row, -1).astype(np.int64)
+class Keys:
+    """Finds the row of a (loader, epoch, seq) in a table that has each key once."""
+
+    def __init__(self, loader: Ints, epoch: Ints, seq: Ints) -> None:
+        self._base = [int(one.max(initial=0)) + 1 for one in (loader, epoch, seq)]
+        packed = self._pack(loader, epoch, seq)
+        self._order = np.argsort(packed, kind="stable")
+        self._sorted = packed[self._order]
+
+    @classmethod
+    def of(cls, timeline: Timeline) -> Keys:
+        """The keys of a timeline's steps."""
+        return cls(timeline.loader, timeline.epoch, timeline.seq)
+
+    def _pack(self, loader: Ints, epoch: Ints, seq: Ints) -> Ints:
+        return (loader * self._base[1] + epoch) * self._base[2] + seq
+
+    def find(self, loader: Ints, epoch: Ints, seq: Ints) -> Ints:
+        """For each key its row, or -1."""
+        if len(self._sorted) == 0:
+            return np.full(len(loader), -1, dtype=np.int64)
+        known = (epoch < self._base[1]) & (seq < self._base[2])
+        wanted = self._pack(loader, epoch, seq)
+        place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        return np.where(known & (self._sorted[place] == wanted), self._order[place], -1).astype(np.int64)
 
 
 def _previous(loader: Ints, epoch: Ints, worker: Ints, start: Ints) -> Ints:
@@ -228,9 +297,11 @@ def measured_window(timeline: Timeline) -> Window | None:
     """From the end of the last warm-up step (or the first request) to the end of the last step.
 
     A step ends with its computation, or, where no device was observed, with the next request; the last one
-    then ends when it was taken. None where no step was measured.
+    then ends when it was taken. Steps at the end whose computation was not seen any more (a torn run) are
+    left out. None where no step was measured.
     """
-    measured = np.flatnonzero(~timeline.warmup)
+    seen = timeline.compute_end_ns != NOT_OBSERVED
+    measured = np.flatnonzero(~timeline.warmup & (seen if seen.any() else True))
     if len(measured) == 0:
         return None
     first, last = int(measured[0]), int(measured[-1])

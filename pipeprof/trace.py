@@ -266,6 +266,23 @@ class Run:
             self._tables[name] = self._read(name)
         return self._tables[name]
 
+    def pieces(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of a table, piece by piece: for tables that are long and read once."""
+        schema = TABLES[name]
+        wanted = pa.schema([schema.field(column) for column in columns])
+        final, stream = self.directory / f"{name}.parquet", self.directory / f"{name}.arrows"
+        try:
+            if final.exists():
+                with pq.ParquetFile(final) as file:
+                    held = [column for column in columns if column in file.schema_arrow.names]
+                    for batch in file.iter_batches(batch_size=1 << 18, columns=held):
+                        yield _conform(pa.Table.from_batches([batch]), wanted)
+            elif stream.exists():
+                for group in _grouped(_read_stream(stream)):
+                    yield group.select(columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise TraceError(f"{final} cannot be read: {error}", "the file is damaged; run again") from error
+
     def _read(self, name: str) -> pa.Table:
         schema = TABLES[name]
         final, stream = self.directory / f"{name}.parquet", self.directory / f"{name}.arrows"

@@ -1,10 +1,43 @@
-"""Walks the pipeline's graph backwards: who owned each nanosecond of the run."""
+"""Walks the pipeline's graph backwards: who owned each nanosecond of the run.
+
+Two tilings of the measured window come out of the walk. The path is the walk itself. The accelerator's day is
+its busy time, and each stretch in which it stood idle is split among the owners of the path since the idle
+stretch before it: the work that ended there, and not only what came last (DESIGN §4).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeprof.pipeline import Window
+import numpy as np
+import numpy.typing as npt
+
+from pipeprof.analyse.charge import (
+    Stages,
+    making_mixes,
+    owners_of,
+    read_counters,
+    read_stages,
+)
+from pipeprof.analyse.straggler import Lateness, charge_stragglers, lateness
+from pipeprof.analyse.tiling import CODE, Rows, Shares, Tiling, add_up, cut, tile
+from pipeprof.analyse.walk import BODY, MAKING, Path, critical_path
+from pipeprof.pipeline import (
+    NOT_OBSERVED,
+    Ints,
+    Shape,
+    Timeline,
+    Window,
+    ints,
+    measured_window,
+    read_timeline,
+    shapes_of,
+)
+from pipeprof.trace import Run
+
+NOT_STALL = ("accelerator", "main", "h2d")
+"""Owners of time in which the accelerator did not want for a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +59,218 @@ class Ledger:
     @property
     def stall_ns(self) -> int:
         """Nanoseconds of the window in which the accelerator had nothing to do for want of a batch."""
-        return sum(ns for owner, ns in self.ledger_ns.items() if owner not in ("accelerator", "main", "h2d"))
+        return sum(ns for owner, ns in self.ledger_ns.items() if owner not in NOT_STALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """A run with an owner for each nanosecond; ask it for the ledger of any window."""
+
+    timeline: Timeline
+    shapes: dict[int, Shape]
+    stages: Stages
+    window: Window
+    path: Tiling
+    day: Tiling
+    lateness: Lateness
+    not_observed: tuple[str, ...] = ()
+
+    def ledger(self, window: Window | None = None) -> Ledger:
+        """The ledger of `window`, clipped to the measured one; of all that was measured by default."""
+        whole = self.window
+        chosen = window or whole
+        start = min(max(chosen.start_ns, whole.start_ns), whole.end_ns)
+        clipped = Window(start, max(min(chosen.end_ns, whole.end_ns), start))
+        day, split = _merged(self.day.totals(clipped))
+        path, _ = _merged(self.path.totals(clipped))
+        return Ledger(clipped, day, path, split, self.not_observed)
+
+    def epochs(self) -> list[tuple[int, int, Ledger]]:
+        """(loader, epoch, ledger) of each epoch in order: from step's end to step's end."""
+        found = []
+        ends = _step_ends(self.timeline)
+        change = np.flatnonzero((np.diff(self.timeline.epoch) != 0) | (np.diff(self.timeline.loader) != 0))
+        firsts = np.append(0, change + 1)
+        lasts = np.append(change, len(self.timeline) - 1)
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            begin = int(ends[first - 1]) if first else self.window.start_ns
+            ledger = self.ledger(Window(begin, int(ends[last])))
+            if ledger.window.wall_ns > 0:
+                found.append((int(self.timeline.loader[first]), int(self.timeline.epoch[first]), ledger))
+        return found
+
+    def moving(self, width_ns: int, every_ns: int | None = None) -> Iterator[Ledger]:
+        """Ledgers of windows of `width_ns`, one each `every_ns` (default: side by side), the last one cut."""
+        step = max(1, every_ns or width_ns)
+        for start in range(self.window.start_ns, self.window.end_ns, step):
+            yield self.ledger(Window(start, start + width_ns))
+
+
+def _merged(totals: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """`storage:device` and its like under one name, and the split."""
+    split = {name.partition(":")[2]: ns for name, ns in totals.items() if name.startswith("storage:")}
+    merged: dict[str, int] = {}
+    for name, ns in totals.items():
+        owner = "storage" if name.startswith("storage:") else name
+        merged[owner] = merged.get(owner, 0) + ns
+    return merged, split
+
+
+def _step_ends(timeline: Timeline) -> Ints:
+    """When each step ended: its computation, or the next request where no device was seen."""
+    following = np.append(timeline.request_ns[1:], timeline.take_ns[-1:])
+    return np.where(timeline.compute_end_ns == NOT_OBSERVED, following, timeline.compute_end_ns)
+
+
+def attribute(run: Run) -> Attribution | None:
+    """Give each nanosecond of the measured window its owner. None where no step was measured."""
+    timeline = read_timeline(run)
+    window = measured_window(timeline)
+    if window is None:
+        return None
+    shapes = shapes_of(run, timeline)
+    stages = read_stages(run, timeline)
+    counters = read_counters(run, timeline, stages)
+    owners = owners_of(stages)
+    tier = (run.meta.get("storage") or {}).get("tier")
+    mixes = making_mixes(stages, counters, owners, tier == "network")
+    late = lateness(timeline, shapes)
+    charge_stragglers(mixes, late, counters.wall)
+    path = _path_tiling(run, critical_path(timeline, shapes, window), timeline, stages, mixes, owners)
+    day = _day(timeline, window, path)
+    return Attribution(timeline, shapes, stages, window, path, day, late, _not_observed(run, timeline))
+
+
+def _path_tiling(
+    run: Run, path: Path, timeline: Timeline, stages: Stages, mixes: Shares, owners: tuple[str, ...]
+) -> Tiling:
+    plain, count = len(owners), len(timeline)
+    rows = np.where(path.owner == MAKING, plain + path.step, path.owner)
+    body = path.owner == BODY
+    if body.any():
+        mixes = np.concatenate([mixes, _body_mixes(timeline, stages, plain)])
+        # The piece ends with a request; the body before it is that of the step before.
+        rows = np.where(body, plain + count + np.maximum(path.step - 1, 0), rows)
+    bounds, rows = _with_startup(run, path.bounds, rows.astype(np.int32), plain + count)
+    return tile(owners, bounds, rows, mixes)
+
+
+def _body_mixes(timeline: Timeline, stages: Stages, width: int) -> Shares:
+    """The loop's body where no device was seen: the accelerator's, less what the user marked in it."""
+    following = np.append(timeline.request_ns[1:], timeline.take_ns[-1:])
+    body = np.maximum(following - timeline.take_ns, 1)
+    marked = sum(stages.loop.values(), np.zeros(len(timeline), np.float32))
+    share = np.clip(marked / body, 0, 1).astype(np.float32)
+    mixes = np.zeros((len(timeline), width), np.float32)
+    mixes[:, CODE["main"]], mixes[:, CODE["accelerator"]] = share, 1 - share
+    return mixes
+
+
+def _with_startup(run: Run, bounds: Ints, rows: Rows, bodies: int) -> tuple[Ints, Rows]:
+    """The main thread's time between `epoch_start` and `workers_ready` is `startup`."""
+    begins, ends = _startups(run)
+    if len(begins) == 0:
+        return bounds, rows
+    bounds, rows = cut(bounds, rows, np.concatenate([begins, ends]))
+    place = np.searchsorted(begins, bounds[:-1], "right") - 1
+    inside = (place >= 0) & (bounds[:-1] < ends[np.maximum(place, 0)])
+    mains = (rows == CODE["main"]) | (rows >= bodies)
+    return bounds, np.where(inside & mains, np.int32(CODE["startup"]), rows)
+
+
+def _startups(run: Run) -> tuple[Ints, Ints]:
+    events = run.table("events")
+    kinds = np.array(events["kind"].to_pylist(), dtype=object)
+    times, loader, epoch = ints(events["time_ns"]), ints(events["loader"]), ints(events["epoch"])
+    ready = {
+        (one, two): end
+        for one, two, end in zip(
+            *(a[kinds == "workers_ready"].tolist() for a in (loader, epoch, times)), strict=True
+        )
+    }
+    spans = sorted(
+        (begin, ready[one, two])
+        for one, two, begin in zip(
+            *(a[kinds == "epoch_start"].tolist() for a in (loader, epoch, times)), strict=True
+        )
+        if (one, two) in ready
+    )
+    return np.array([s[0] for s in spans], np.int64), np.array([s[1] for s in spans], np.int64)
+
+
+def _day(timeline: Timeline, window: Window, path: Tiling) -> Tiling:
+    """The accelerator's day: busy pieces, and idle ones with the mix of the path that ended in them."""
+    starts, ends = idle_stretches(timeline, window)
+    mixes = _mixes_of_path(path, ends)
+    bounds = np.empty(2 * len(starts) + 2, dtype=np.int64)
+    bounds[0], bounds[-1] = window
+    bounds[1:-1:2], bounds[2:-1:2] = starts, ends
+    rows = np.full(2 * len(starts) + 1, CODE["accelerator"], dtype=np.int32)
+    rows[1::2] = len(path.owners) + np.arange(len(starts))
+    return tile(path.owners, bounds, rows, mixes)
+
+
+def idle_stretches(timeline: Timeline, window: Window) -> tuple[Ints, Ints]:
+    """Starts and ends of the stretches of `window` in which the accelerator did nothing, in order.
+
+    From the union of the computing intervals where the device was observed; else from the waits that were
+    measured on the device, which end when the batch was taken; else the waits of the loop.
+    """
+    if (timeline.compute_end_ns != NOT_OBSERVED).any():
+        return _gaps(timeline, window)
+    wait = timeline.take_ns - timeline.request_ns
+    on_device = timeline.device_wait_ns
+    wait = np.where(on_device == NOT_OBSERVED, wait, on_device)
+    ends = np.clip(np.maximum.accumulate(timeline.take_ns), window.start_ns, window.end_ns)
+    starts = np.clip(timeline.take_ns - wait, window.start_ns, window.end_ns)
+    starts = np.maximum(starts, np.append(window.start_ns, ends[:-1]))
+    kept = ends > starts
+    return starts[kept], ends[kept]
+
+
+def _gaps(timeline: Timeline, window: Window) -> tuple[Ints, Ints]:
+    seen = (timeline.compute_end_ns != NOT_OBSERVED) & (timeline.compute_start_ns != NOT_OBSERVED)
+    begun, ended = timeline.compute_start_ns[seen], timeline.compute_end_ns[seen]
+    order = np.argsort(begun, kind="stable")
+    begun = np.clip(begun[order], window.start_ns, window.end_ns)
+    busy_until = np.clip(np.maximum.accumulate(ended[order]), window.start_ns, window.end_ns)
+    starts, ends = np.append(window.start_ns, busy_until), np.append(begun, window.end_ns)
+    kept = ends > starts
+    return starts[kept], ends[kept]
+
+
+def _mixes_of_path(path: Tiling, ends: Ints) -> Shares:
+    """For each idle stretch, the owners of the path since the one before, the accelerator's part left out."""
+    width, count = len(path.owners), len(ends)
+    if count == 0:
+        return np.zeros((0, width), np.float32)
+    bounds, rows = cut(path.bounds, path.rows, ends)
+    lengths = np.diff(bounds).astype(np.float64)
+    stretch = np.searchsorted(ends, bounds[1:], "left")
+    kept = stretch < count
+    lengths, rows, stretch = lengths[kept], rows[kept], stretch[kept]
+    mixed = rows >= width
+    plain = add_up(stretch[~mixed] * width + rows[~mixed], lengths[~mixed], count * width)
+    amounts = plain.reshape(count, width)
+    for owner in range(width):
+        shares = lengths[mixed] * path.mixes[rows[mixed] - width, owner]
+        amounts[:, owner] += add_up(stretch[mixed], shares, count)
+    amounts[:, CODE["accelerator"]] = 0
+    return _shares(amounts)
+
+
+def _shares(amounts: npt.NDArray[np.float64]) -> Shares:
+    total = amounts.sum(axis=1)
+    amounts[total <= 0, CODE["unknown"]] = 1
+    amounts /= np.where(total <= 0, 1, total)[:, None]
+    return amounts.astype(np.float32)
+
+
+def _not_observed(run: Run, timeline: Timeline) -> tuple[str, ...]:
+    found = list(run.meta.get("not_observed") or [])
+    if not (timeline.compute_end_ns != NOT_OBSERVED).any():
+        found.append("accelerator times")
+    made = timeline.finish_ns != NOT_OBSERVED
+    if not made.all():
+        found.append("the making of some batches")
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,166 @@
+"""What a run says about itself beside its times: the figures that tell one cause or fix from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeprof.analyse.attribution import Attribution
+from pipeprof.analyse.charge import READ
+from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, ints
+from pipeprof.trace import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Figures of the measured window; None where they were not observed."""
+
+    workers: int
+    in_order: bool
+    pin_memory: bool
+    persistent: bool
+    epochs: int
+    cores: float | None
+    """Cores that the process may use at once: affinity and quota."""
+    quota_cores: float | None
+    own_cores: float | None
+    """Cores that the making of batches kept busy on average."""
+    tier: str | None
+    emulated_storage: bool
+    storage_model: Mapping[str, Any]
+    cache: str | None
+    cache_bytes: int | None
+    data_bytes: int | None
+    """Size of the whole data set."""
+    memory_bytes: int | None
+    reads: int | None
+    read_bytes: int | None
+    read_wall_ns: int | None
+    device_bytes: int | None
+    batches: int
+    wall_ns: int
+    samples: int
+
+    @property
+    def mean_read_bytes(self) -> float | None:
+        """Mean size of a read, in bytes."""
+        return self.read_bytes / self.reads if self.reads and self.read_bytes is not None else None
+
+    @property
+    def idle_cores(self) -> float | None:
+        """Cores that could have worked and did not, as far as this job knows."""
+        if self.cores is None or self.own_cores is None:
+            return None
+        return max(0.0, self.cores - self.own_cores)
+
+
+def gather(run: Run, found: Attribution) -> Facts:
+    """Read the facts off run.json and the rows that lie in the measured window."""
+    meta = run.meta
+    storage, machine = meta.get("storage") or {}, meta.get("machine") or {}
+    measured = ~found.timeline.warmup
+    loader = _main_loader(found)
+    shape = found.shapes[loader]
+    told: dict[str, Any] = next((one for one in meta.get("loaders") or [] if one.get("id") == loader), {})
+    batches = _rows_of(run, found)
+    reads = _reads(run, found)
+    return Facts(
+        workers=shape.workers,
+        in_order=shape.in_order,
+        pin_memory=shape.pin_memory,
+        persistent=bool(told.get("persistent_workers")),
+        epochs=len(np.unique(found.timeline.epoch[found.timeline.loader == loader])),
+        cores=_cores(machine),
+        quota_cores=machine.get("cpu_quota_cores"),
+        own_cores=_own_cores(batches, found),
+        tier=storage.get("tier"),
+        emulated_storage=bool(storage.get("emulated")),
+        storage_model=storage.get("model") or {},
+        cache=storage.get("cache"),
+        cache_bytes=_cache_bytes(meta),
+        data_bytes=_data_bytes(meta),
+        memory_bytes=machine.get("memory_bytes"),
+        reads=reads.get("count"),
+        read_bytes=reads.get("bytes"),
+        read_wall_ns=reads.get("wall_ns"),
+        device_bytes=_total(batches["device_bytes"]),
+        batches=int(measured.sum()),
+        wall_ns=found.window.wall_ns,
+        samples=int(np.maximum(found.timeline.samples[measured], 0).sum()),
+    )
+
+
+def _main_loader(found: Attribution) -> int:
+    """The loader that was waited for the longest."""
+    timeline = found.timeline
+    wait = np.bincount(timeline.loader, np.maximum(timeline.take_ns - timeline.request_ns, 1))
+    return int(np.argmax(wait))
+
+
+def _rows_of(run: Run, found: Attribution) -> dict[str, Ints]:
+    """Columns of the batches that the measured steps took."""
+    rows = found.timeline.batch_row[~found.timeline.warmup]
+    rows = rows[rows >= 0]
+    table = run.table("batches")
+    names = ("cpu_ns", "helper_cpu_ns", "device_bytes")
+    return {name: ints(table[name])[rows] if len(table) else np.zeros(0, np.int64) for name in names}
+
+
+def _total(values: Ints) -> int | None:
+    seen = values[values != NOT_OBSERVED]
+    return int(seen.sum()) if len(seen) else None
+
+
+def _own_cores(batches: dict[str, Ints], found: Attribution) -> float | None:
+    cpu = _total(batches["cpu_ns"])
+    if cpu is None or found.window.wall_ns == 0:
+        return None
+    return (cpu + (_total(batches["helper_cpu_ns"]) or 0)) / found.window.wall_ns
+
+
+def _reads(run: Run, found: Attribution) -> dict[str, int]:
+    """Sums over the rows of stage `read` while batches were made, warm-up left out."""
+    if READ not in found.stages.making:
+        return {}
+    timeline = found.timeline
+    names = ("count", "bytes", "wall_ns")
+    totals = dict.fromkeys(names, 0)
+    seen = dict.fromkeys(names, False)
+    keys = Keys.of(timeline)
+    for piece in run.pieces("stages", ("loader", "epoch", "seq", "scope", "stage", *names)):
+        step = keys.find(ints(piece["loader"]), ints(piece["epoch"]), ints(piece["seq"]))
+        read = (
+            np.asarray(piece["stage"].cast("string").combine_chunks().to_numpy(zero_copy_only=False)) == READ
+        )
+        mine = read & (step >= 0) & (ints(piece["scope"]) != 1)
+        mine &= ~timeline.warmup[np.maximum(step, 0)]
+        for name in names:
+            values = ints(piece[name])[mine]
+            values = values[values != NOT_OBSERVED]
+            totals[name] += int(values.sum())
+            seen[name] |= bool(len(values))
+    return {name: totals[name] for name in names if seen[name]}
+
+
+def _cores(machine: Mapping[str, Any]) -> float | None:
+    usable = machine.get("usable_cores") or machine.get("cpu_count")
+    quota = machine.get("cpu_quota_cores")
+    if usable is None:
+        return quota
+    return float(min(usable, quota) if quota else usable)
+
+
+def _cache_bytes(meta: Mapping[str, Any]) -> int | None:
+    storage = meta.get("storage") or {}
+    resolved = ((meta.get("scenario") or {}).get("resolved") or {}).get("storage") or {}
+    value = storage.get("cache_bytes", resolved.get("cache_bytes"))
+    return int(value) if value is not None else None
+
+
+def _data_bytes(meta: Mapping[str, Any]) -> int | None:
+    data = meta.get("data") or {}
+    samples, mean = data.get("samples"), data.get("mean_bytes")
+    return int(samples * mean) if samples and mean else None

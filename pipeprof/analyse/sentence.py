@@ -1,0 +1,76 @@
+"""The verdict in one sentence that a person can act on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeprof.analyse.facts import Facts
+from pipeprof.analyse.verdict import Verdict
+
+_WAITED_FOR = {
+    "storage-bandwidth": "the storage's bandwidth",
+    "storage-latency": "the storage",
+    "storage-network": "the storage at the far end of a network",
+    "page-cache": "data that no longer fitted into memory",
+    "decode": "decoding",
+    "collate": "collating samples into batches",
+    "transfer": "batches on their way from the workers to the main process",
+    "pin": "the thread that pins batches",
+    "h2d": "the copy from host to device",
+    "cpu-contention": "a CPU core",
+    "straggler": "a few batches that took far longer than the rest",
+    "blocked": "code in the dataset that neither computes nor reads: a lock, a sleep, a rate limit",
+    "startup": "workers to start",
+    "main": "the loop's own Python",
+}
+_DETAIL = {
+    "oversubscribed": "there are more workers than cores",
+    "quota": "the container's CPU quota is used up",
+    "neighbour": "another program uses the cores",
+}
+
+
+def sentence(verdict: Verdict, facts: Facts | None) -> str:
+    """One sentence: how long the accelerator waited, for what, and the figure that shows it."""
+    if verdict.cause == "inconclusive":
+        return _inconclusive(verdict)
+    if verdict.cause == "accelerator":
+        return (
+            f"The accelerator was kept busy: it waited {_percent(verdict.stall_share)} of the time for data."
+        )
+    named = dict(verdict.evidence)
+    share = named.get("share") if verdict.cause in ("main", "h2d") else verdict.stall_share
+    verb = "stood idle" if verdict.cause in ("main", "h2d") else "waited"
+    reason = f"{_what(verdict)}{_why(verdict, named, facts)}"
+    return f"The accelerator {verb} {_percent(share)} of the time, for {reason}."
+
+
+def _inconclusive(verdict: Verdict) -> str:
+    decisive = next((doubt for doubt in verdict.doubts if doubt.decisive), None)
+    if decisive is None:
+        return "This run cannot say what the accelerator waited for: no owner of the time was observed."
+    return f"This run is inconclusive: {decisive.problem}; {decisive.remedy}."
+
+
+def _what(verdict: Verdict) -> str:
+    kind, _, name = verdict.cause.partition(":")
+    if name:
+        return f"the transform {name}" if kind == "transform" else f"the dataset's own stage “{name}”"
+    return _WAITED_FOR.get(verdict.cause, verdict.cause)
+
+
+def _why(verdict: Verdict, named: dict[str, Any], facts: Facts | None) -> str:
+    if verdict.detail in _DETAIL:
+        return f": {_DETAIL[verdict.detail]}"
+    if verdict.cause.startswith("storage") and "reads_per_batch" in named and facts is not None:
+        device = {"hdd": "HDD", "ssd": "SSD", "nvme": "NVMe"}.get(facts.tier or "", facts.tier or "storage")
+        emulated = " (emulated)" if facts.emulated_storage else ""
+        return (
+            f": each batch needs {named['reads_per_batch']:.0f} reads"
+            f" and this {device} served {named['reads_per_s']:.0f} a second{emulated}"
+        )
+    return ""
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown part" if share is None else f"{share:.0%}"
