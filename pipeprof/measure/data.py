@@ -2,36 +2,148 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+import time
+from collections.abc import Iterator, Sized
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Final, cast
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from pipeprof.errors import DataError
-from pipeprof.measure.datasets import ImageFiles, TarShards, TensorFiles, image_transform
-from pipeprof.measure.files import IMAGE_SUFFIXES, FileTable, find_files
-from pipeprof.measure.generate import SUFFIXES, made_set, shard_samples
+from pipeprof.measure.datasets import (
+    ImageFiles,
+    TarShards,
+    TensorFiles,
+    decode_image,
+    decode_tensor,
+    image_transform,
+    naming,
+)
+from pipeprof.measure.files import IMAGE_SUFFIXES, FileTable, find_files, spread
+from pipeprof.measure.generate import SUFFIXES, made_set, set_facts, shard_samples
+from pipeprof.measure.imported import imported_dataset
+from pipeprof.measure.memory import HeldFiles, HeldImages, HeldTensors
 from pipeprof.measure.storage import Storage
 from pipeprof.scenario import Scenario
 
+_DECODED: Final = 32
+"""Samples whose decoding is timed."""
+
 
 def dataset_files(scenario: Scenario) -> FileTable:
-    """The files that the scenario's data set reads, made now where they are to be made."""
+    """The files that the scenario's data set reads, made now where they are to be made.
+
+    An imported data set's are those below `data.path`, and none are known where that is not given.
+    Raises `DataError` where they are missing or cannot be made.
+    """
     data = scenario.data
+    if data.format in SUFFIXES:
+        return _made_files(scenario)
     if data.format == "image_folder":
-        if not data.path:
-            raise DataError("data.format is image_folder and data.path is missing", "give data.path")
-        return find_files(Path(data.path).expanduser(), IMAGE_SUFFIXES, data.samples)
-    return find_files(made_set(scenario), SUFFIXES[data.format])
+        return find_files(Path(data.path or ".").expanduser(), IMAGE_SUFFIXES, data.samples)
+    return find_files(Path(data.path).expanduser(), ("",)) if data.path else FileTable(Path(), [])
+
+
+def _made_files(scenario: Scenario) -> FileTable:
+    directory = made_set(scenario)
+    files = find_files(directory, SUFFIXES[scenario.data.format])
+    made = set_facts(directory)["files"]
+    if len(files) != made:
+        raise DataError(
+            f"{directory} is damaged: it holds {len(files)} of the {made} files that were made",
+            "delete it; it will be made again",
+        )
+    return files
 
 
 def open_dataset(scenario: Scenario, storage: Storage) -> Dataset[Any]:
-    """The scenario's data set, reading through `storage`."""
-    data = scenario.data
+    """The scenario's data set, reading through `storage`; loaded into memory first for `ram` and `pinned`.
+
+    Map-style, but for `tar_shards` and imported iterable ones: an `IterableDataset` does its own shuffling.
+    Raises `DataError` where it cannot be made, found, imported or held in memory.
+    """
+    data, in_memory = scenario.data, scenario.storage.tier in ("ram", "pinned")
+    if data.format == "imported":
+        if in_memory:
+            raise DataError(
+                f"storage.tier is {scenario.storage.tier}, and an imported data set loads its own data",
+                "load it into memory in your callable, and choose another storage.tier",
+            )
+        return _limited(imported_dataset(data.import_ or ""), data.samples)
     files = dataset_files(scenario)
+    if in_memory and scenario.storage.keep == "decoded":
+        return _decoded(scenario, files)
+    if in_memory:
+        storage = HeldFiles(files, scenario.storage.tier)
     if data.format == "tensor_files":
         return TensorFiles(files, storage)
     transform = image_transform(data.crop)
     if data.format == "tar_shards":
         return TarShards(files, storage, transform, shard_samples(data.samples), scenario.loader.shuffle)
     return ImageFiles(files, storage, transform)
+
+
+def _limited(dataset: Dataset[Any], samples: int) -> Dataset[Any]:
+    """At most `samples` of the user's own, at even distances; an iterable one is not cut."""
+    count = 0 if isinstance(dataset, IterableDataset) else len(cast(Sized, dataset))
+    return Subset(dataset, spread(count, samples)) if count > samples else dataset
+
+
+def _decoded(scenario: Scenario, files: FileTable) -> Dataset[Any]:
+    if scenario.data.format == "tar_shards":
+        raise DataError(
+            "storage.keep is decoded, and tar_shards are read as files", "use jpeg_folder, or keep encoded"
+        )
+    if scenario.data.format == "tensor_files":
+        return HeldTensors(files)
+    return HeldImages(files, image_transform(scenario.data.crop))
+
+
+def describe_data(scenario: Scenario) -> dict[str, Any]:
+    """Facts for `run.json`: format, samples, mean_bytes and mean_decode_ns; null is not observed.
+
+    The decode time is of one thread of this machine, now. It reads a few files: call it before eviction.
+    """
+    data = scenario.data
+    if data.format == "imported":
+        return {"format": data.format, "import": data.import_, "mean_bytes": None, "mean_decode_ns": None}
+    files = dataset_files(scenario)
+    if data.format == "image_folder":
+        samples, mean_bytes = len(files), fmean(path.stat().st_size for path in files)
+    else:
+        samples, mean_bytes = data.samples, set_facts(files.root)["mean_bytes"]
+    return {
+        "format": data.format,
+        "path": str(files.root),
+        "samples": samples,
+        "mean_bytes": mean_bytes,
+        "mean_decode_ns": _mean_decode_ns(data.format, files),
+    }
+
+
+def _mean_decode_ns(format_: str, files: FileTable) -> float:
+    times = []
+    for content in _few(format_, files):
+        start_ns = time.perf_counter_ns()
+        if format_ == "tensor_files":
+            decode_tensor(content)
+        else:
+            decode_image(io.BytesIO(content))
+        times.append(time.perf_counter_ns() - start_ns)
+    return fmean(times[1:] or times)  # the first one warms the decoder up
+
+
+def _few(format_: str, files: FileTable) -> Iterator[bytes]:
+    """The encoded content of a few samples."""
+    for index in spread(len(files), _DECODED):
+        path = files[index]
+        with naming(path, index):
+            if format_ == "tar_shards":
+                with tarfile.open(path) as tar:
+                    first: Any = tar.extractfile(tar.getmembers()[0])
+                    yield first.read()
+            else:
+                yield path.read_bytes()

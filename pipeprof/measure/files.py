@@ -26,13 +26,13 @@ class FileTable(Sequence[Path]):
 
     def __init__(self, root: Path, names: Sequence[bytes]) -> None:
         self.root = root
-        self._names: npt.NDArray[np.bytes_] = np.array(names, dtype=np.bytes_)
+        self.names: npt.NDArray[np.bytes_] = np.array(names, dtype=np.bytes_)
         folders = [name.rpartition(b"/")[0].partition(b"/")[0] for name in names]
         self.classes, labels = np.unique(np.array(folders, dtype=np.bytes_), return_inverse=True)
         self.labels: npt.NDArray[np.int32] = labels.astype(np.int32)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.names)
 
     @overload
     def __getitem__(self, index: int) -> Path: ...
@@ -41,19 +41,15 @@ class FileTable(Sequence[Path]):
     def __getitem__(self, index: int | slice) -> Path | Sequence[Path]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self.root / os.fsdecode(bytes(self._names[index]))
+        return self.root / os.fsdecode(bytes(self.names[index]))
 
     def label(self, index: int) -> int:
         """The class number of a file: the place of its top directory among all, or 0 where there is none."""
         return int(self.labels[index])
 
-    def sorted_names(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.intp]]:
-        """The names and the order that sorts them, for looking files up by `name_of`."""
-        return self._names, np.argsort(self._names)
-
     def name_of(self, path: Path) -> bytes:
         """The name by which the table knows `path`."""
-        return os.fsencode(os.path.relpath(path, self.root))
+        return os.fsencode(path).removeprefix(os.fsencode(self.root) + b"/")
 
 
 def find_files(root: Path, suffixes: Iterable[str], limit: int | None = None) -> FileTable:
@@ -73,9 +69,14 @@ def find_files(root: Path, suffixes: Iterable[str], limit: int | None = None) ->
         raise DataError(f"{error.filename} cannot be read: {error.strerror}", "check its rights") from error
     if not names:
         raise DataError(f"{root} holds no file that ends in {', '.join(wanted)}", "give another directory")
-    if limit is not None and limit < len(names):
-        names = [names[i * len(names) // limit] for i in range(limit)]
+    if limit is not None:
+        names = [names[i] for i in spread(len(names), limit)]
     return FileTable(root, names)
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """At most `limit` of `count` positions, at even distances."""
+    return [i * count // limit for i in range(limit)] if limit < count else list(range(count))
 
 
 def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[bytes]:

@@ -25,7 +25,7 @@ from pipeprof.measure.progress import progress
 from pipeprof.measure.synthetic import ImageRecipe, TensorRecipe, image_recipe, tensor_recipe
 from pipeprof.scenario import DataPart, Scenario
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the samples' content: a change in how they are made makes a new set."""
 SET_JSON: Final = "set.json"
 CLASSES: Final = 10
@@ -70,8 +70,11 @@ def made_set(scenario: Scenario) -> Path:
 
 
 def set_facts(directory: Path) -> dict[str, Any]:
-    """What was written down about a made set: format, samples, mean_bytes, files, seed."""
-    facts: dict[str, Any] = json.loads((directory / SET_JSON).read_text())
+    """What was written down about a made set: format, samples, seed, mean_bytes and the number of files."""
+    try:
+        facts: dict[str, Any] = json.loads((directory / SET_JSON).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{directory} is damaged: {error}", "delete it; it will be made again") from error
     return facts
 
 
@@ -113,6 +116,7 @@ def _make(scenario: Scenario, final: Path) -> None:
             "samples": data.samples,
             "seed": data.seed,
             "mean_bytes": size_bytes / data.samples,
+            "files": sum(1 for path in partial.rglob("*") if path.is_file()),
         }
         (partial / SET_JSON).write_text(json.dumps(facts))
         partial.rename(final)
