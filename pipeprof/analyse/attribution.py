@@ -122,6 +122,12 @@ def _step_ends(timeline: Timeline) -> Ints:
     return np.where(timeline.compute_end_ns == NOT_OBSERVED, following, timeline.compute_end_ns)
 
 
+def ledger_of(timeline: Timeline, path: Tiling, window: Window) -> Ledger:
+    """The ledger of a timeline whose path is known, recorded or predicted."""
+    day, split = _merged(_day(timeline, window, path).totals(window))
+    return Ledger(window, day, _merged(path.totals(window))[0], split)
+
+
 def attribute(run: Run) -> Attribution | None:
     """Give each nanosecond of the measured window its owner. None where no step was measured."""
     timeline = read_timeline(run)

@@ -1,0 +1,201 @@
+"""The knobs of a loader and its machine: what a question to the simulator may change, and how it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from pipeprof.devices import (
+    STORAGE,
+    LinkModel,
+    StorageModel,
+    link_preset,
+    nearest,
+    storage_preset,
+    with_figures,
+)
+from pipeprof.errors import ScenarioError
+
+MEMORY: Final = STORAGE["ram"]
+"""Data held in host memory: costs nothing but the CPU time of reading it."""
+
+Access = Literal["files", "shards"]
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """Everything that a prediction may change."""
+
+    workers: int = 0
+    prefetch: int = 2
+    in_order: bool = True
+    pin_memory: bool = False
+    """Batches are page-locked by the pin thread and copied without blocking the host."""
+    persistent_workers: bool = False
+    batch_size: int = 32
+    synchronises: bool = False
+    queue_depth: int = 2
+    cores: float = 1.0
+    """Cores that the process may really use: affinity and quota."""
+    storage: StorageModel = MEMORY
+    cache_share: float = 0.0
+    """Share of the requests that memory serves, 0 to 1."""
+    access: Access = "files"
+    """`files`: each request goes somewhere else; `shards`: each worker reads one file onwards."""
+    keep: Literal["encoded", "decoded"] = "encoded"
+    """`decoded`: samples lie decoded in memory; nothing is read or decoded any more."""
+    accelerator_speed: float = 1.0
+    """Steps take the recorded time divided by this."""
+    prefetch_to_device: bool = False
+    """The next batch is copied on a side stream while this one computes."""
+    link: LinkModel | None = None
+    """Copies by this link's model; None keeps the recorded copy times."""
+    ranks: int = 1
+    """Processes like this one on the node; they share its cores and its storage."""
+    scale: Mapping[str, float] = field(default_factory=dict)
+    """Factors on demands by owner: `{"decode": 0.5}` halves the CPU time of decoding."""
+    extra_compute_ns: int = 0
+    """Device time added to each step (a transform moved to the accelerator)."""
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("workers", 0),
+            ("prefetch", 1),
+            ("batch_size", 1),
+            ("queue_depth", 1),
+            ("ranks", 1),
+        ):
+            if getattr(self, name) < low:
+                raise ScenarioError(f"{name} is {getattr(self, name)}", f"give {low} or more")
+        if self.cores <= 0 or self.accelerator_speed <= 0:
+            raise ScenarioError("cores and accelerator.speed must be above 0")
+        if not 0 <= self.cache_share <= 1:
+            raise ScenarioError(f"storage.cache_share is {self.cache_share:g}", "give a share from 0 to 1")
+
+    def scaled(self, **factors: float) -> Knobs:
+        """With the demands of some owners multiplied; a factor on top of a factor multiplies too."""
+        return replace(self, scale=_times(self.scale, factors))
+
+    @property
+    def outstanding(self) -> int:
+        """Batches dispatched ahead of the loop."""
+        return self.workers * self.prefetch
+
+
+def _times(scale: Mapping[str, float], factors: Mapping[str, float]) -> dict[str, float]:
+    return {**scale, **{owner: scale.get(owner, 1.0) * factor for owner, factor in factors.items()}}
+
+
+_SIMPLE: Final[dict[str, tuple[str, Any]]] = {
+    # dotted key of a scenario or of a question: (knob, how its text is read)
+    "loader.workers": ("workers", int),
+    "loader.prefetch": ("prefetch", int),
+    "loader.in_order": ("in_order", bool),
+    "loader.pin_memory": ("pin_memory", bool),
+    "loader.persistent_workers": ("persistent_workers", bool),
+    "loader.batch_size": ("batch_size", int),
+    "accelerator.sync": ("synchronises", bool),
+    "accelerator.queue_depth": ("queue_depth", int),
+    "accelerator.prefetch_to_device": ("prefetch_to_device", bool),
+    "accelerator.speed": ("accelerator_speed", float),
+    "machine.cores": ("cores", float),
+    "machine.ranks": ("ranks", int),
+    "storage.cache_share": ("cache_share", float),
+    "storage.keep": ("keep", str),
+    "storage.access": ("access", str),
+}
+_CHOICES: Final = {"keep": ("encoded", "decoded"), "access": ("files", "shards")}
+KEYS: Final = (
+    *_SIMPLE,
+    "storage.tier",
+    "storage.device",
+    "storage.bandwidth",
+    "storage.figures.<figure>",
+    "accelerator.link",
+    "accelerator.step_ms",
+    "scale.<owner>",
+)
+"""What `--set` understands."""
+
+
+def change(knobs: Knobs, settings: Mapping[str, str], step_ns: float | None = None) -> Knobs:
+    """The knobs with `--set key=value` applied, in order.
+
+    `step_ns` is the recorded step time for the recorded batch, which `accelerator.step_ms` is relative to.
+    Raises `ScenarioError` for an unknown key or a value that cannot be.
+    """
+    for key, text in settings.items():
+        knobs = _change_one(knobs, key, str(text), step_ns)
+    return knobs
+
+
+def _with(knobs: Knobs, **changes: Any) -> Knobs:
+    return replace(knobs, **changes)
+
+
+def _change_one(knobs: Knobs, key: str, text: str, step_ns: float | None) -> Knobs:
+    if key in _SIMPLE:
+        name, kind = _SIMPLE[key]
+        value = _read(key, text, kind)
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise ScenarioError(f"{key} is {text!r}", nearest(text, _CHOICES[name]))
+        return _with(knobs, **{name: value})
+    if key.startswith("storage."):
+        return _change_storage(knobs, key, text)
+    if key.startswith("scale."):
+        return replace(knobs, scale=_times(knobs.scale, {key[6:]: _read(key, text, float)}))
+    if key == "accelerator.link":
+        return replace(knobs, link=link_preset(text))
+    if key == "accelerator.step_ms":
+        return replace(knobs, accelerator_speed=_speed(key, text, step_ns))
+    raise _unknown(key)
+
+
+def _change_storage(knobs: Knobs, key: str, text: str) -> Knobs:
+    if key in ("storage.tier", "storage.device"):
+        pin_memory = knobs.pin_memory or text == "pinned"
+        return replace(knobs, storage=storage_preset(text), pin_memory=pin_memory)
+    if key in ("storage.bandwidth", "storage.shared_bandwidth"):
+        figures = {"bandwidth_bytes_per_s": _rate(key, text)}
+    elif key.startswith("storage.figures."):
+        figures = {key.rpartition(".")[2]: float(_read(key, text, float))}
+    else:
+        raise _unknown(key)
+    return replace(knobs, storage=with_figures(knobs.storage, figures))
+
+
+def _unknown(key: str) -> ScenarioError:
+    return ScenarioError(f"there is no knob {key!r}", nearest(key, KEYS))
+
+
+def _speed(key: str, text: str, step_ns: float | None) -> float:
+    wanted = float(_read(key, text, float))
+    if not step_ns or wanted <= 0:
+        raise ScenarioError(
+            f"{key}={text} cannot be asked", "the run recorded no step time, or give a time above 0"
+        )
+    return step_ns / (wanted * 1e6)
+
+
+def _read(key: str, text: str, kind: Any) -> Any:
+    if kind is bool:
+        if text.lower() in ("true", "yes", "on", "1"):
+            return True
+        if text.lower() in ("false", "no", "off", "0"):
+            return False
+        raise ScenarioError(f"{key} is {text!r}", "give true or false")
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ScenarioError(f"{key} is {text!r}", f"give a number ({kind.__name__})") from error
+
+
+def _rate(key: str, text: str) -> float:
+    """Bytes per second from `500MB/s`, `20GB/s` or a bare number."""
+    units = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2, "gib": 1024.0**3}
+    bare = text.lower().removesuffix("/s")
+    for unit in sorted(units, key=len, reverse=True):
+        if bare.endswith(unit):
+            return float(_read(key, bare.removesuffix(unit), float)) * units[unit]
+    return float(_read(key, bare.removesuffix("b"), float))

@@ -1,0 +1,142 @@
+"""A question to a recorded run: what would other knobs have given, and how sure is that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeprof.analyse.attribution import Ledger
+from pipeprof.devices import NS_PER_S
+from pipeprof.pipeline import NOT_OBSERVED, Timeline, measured_window
+from pipeprof.simulate.demands import Demands
+from pipeprof.simulate.doubt import relative_error, stated
+from pipeprof.simulate.draw import draw
+from pipeprof.simulate.engine import Walked, walk
+from pipeprof.simulate.knobs import Knobs
+from pipeprof.simulate.ledger import predicted_ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A predicted number and the interval that should hold the measured one nine times in ten."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A run that has not happened."""
+
+    knobs: Knobs
+    throughput: Estimate
+    """Samples a second of the measured window, all ranks of the node together."""
+    utilization: Estimate
+    """Share of the window in which the accelerator computed, 0 to 1."""
+    stall: Estimate
+    """Share of the window in which it had nothing to do for want of a batch, 0 to 1."""
+    ledger: Ledger
+    timeline: Timeline = field(repr=False)
+    """Rank 0's events, in virtual ns from the start of the run."""
+    extrapolations: tuple[str, ...] = ()
+    """How far the question is from what was measured, in words."""
+
+    @property
+    def limit(self) -> str:
+        """The owner of the largest part of the critical path: what sets the pace of this run."""
+        return max(self.ledger.path_ns, key=self.ledger.path_ns.__getitem__)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the timeline is left out."""
+        return {
+            "throughput_samples_per_s": self.throughput.as_dict(),
+            "utilization": self.utilization.as_dict(),
+            "stall_share": self.stall.as_dict(),
+            "wall_ns": self.ledger.window.wall_ns,
+            "ledger_ns": self.ledger.ledger_ns,
+            "path_ns": self.ledger.path_ns,
+            "limit": self.limit,
+            "extrapolations": list(self.extrapolations),
+        }
+
+
+def predict(
+    demands: Demands, knobs: Knobs, steps: int | None = None, warmup: int | None = None, seed: int = 0
+) -> Prediction:
+    """The run that `knobs` would give; by default as long as the recorded one, warm-up included.
+
+    Raises `InconclusiveError` where the run cannot answer. Equal arguments give equal predictions.
+    """
+    extrapolations = stated(demands, knobs)
+    steps = demands.steps if steps is None else steps
+    warmup = min(steps - 1, demands.warmup if warmup is None else warmup)
+    draws = [draw(demands, knobs, steps, seed, rank) for rank in range(knobs.ranks)]
+    walked = walk(knobs, draws)
+    timeline = as_timeline(walked[0], knobs, warmup)
+    window = measured_window(timeline)
+    assert window is not None, "a step after warm-up was walked"
+    rate = knobs.ranks * int(timeline.samples[~timeline.warmup].sum()) * NS_PER_S / max(1, window.wall_ns)
+    ledger = predicted_ledger(
+        demands, knobs, draws[0], timeline, window, walked[0].reading_ns.astype(np.float64)
+    )
+    busy = ledger.ledger_ns.get("accelerator", 0) / max(1, window.wall_ns)
+    stall = ledger.stall_ns / max(1, window.wall_ns)
+    error = relative_error(demands, knobs, steps - warmup, busy)
+    return Prediction(
+        knobs=knobs,
+        throughput=Estimate(rate, rate * (1 - error), rate * (1 + error)),
+        utilization=_share(busy, error * busy),
+        stall=_share(stall, error * (1 - stall)),
+        ledger=ledger,
+        timeline=timeline,
+        extrapolations=extrapolations,
+    )
+
+
+def _share(value: float, error: float) -> Estimate:
+    return Estimate(value, max(0.0, value - error), min(1.0, value + error))
+
+
+def as_timeline(walked: Walked, knobs: Knobs, warmup: int) -> Timeline:
+    """The walked run as the arrays that attribution walks backwards."""
+    n = len(walked.seq)
+    steps = np.arange(n, dtype=np.int64)
+    times = walked.times
+    return Timeline(
+        step=steps,
+        loader=np.zeros(n, dtype=np.int64),
+        epoch=walked.epoch,
+        seq=walked.seq,
+        warmup=steps < warmup,
+        samples=np.full(n, knobs.batch_size, dtype=np.int64),
+        worker=walked.worker,
+        dispatch_ns=times["dispatch"],
+        start_ns=times["start"],
+        finish_ns=times["finish"],
+        arrival_ns=times["available"],
+        request_ns=times["request"],
+        take_ns=times["take"],
+        launch_ns=times["launch"],
+        copy_start_ns=times["copy_start"],
+        copy_end_ns=times["copy_end"],
+        compute_start_ns=times["compute_start"],
+        compute_end_ns=times["compute_end"],
+        device_wait_ns=np.full(n, NOT_OBSERVED, dtype=np.int64),
+        batch_row=np.full(n, -1, dtype=np.int64),
+        previous=_previous(walked),
+    )
+
+
+def _previous(walked: Walked) -> np.ndarray[Any, np.dtype[np.int64]]:
+    order = np.lexsort((walked.times["start"], walked.worker, walked.epoch))
+    same = (np.diff(walked.epoch[order]) == 0) & (np.diff(walked.worker[order]) == 0)
+    previous = np.full(len(order), -1, dtype=np.int64)
+    previous[order[1:][same]] = order[:-1][same]
+    return previous

@@ -1,0 +1,92 @@
+"""The main loop of a recorded run as aligned arrays: one entry a step whose batch was seen being made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_timeline
+from pipeprof.trace import Run
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage, summed over each batch; NaN where not observed."""
+
+    wall: Floats
+    cpu: Floats
+    runq: Floats
+    queue: Floats
+    bytes: Floats
+    count: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Steps of the loader that the loop took most from, with what their batches took to make."""
+
+    timeline: Timeline
+    stages: dict[str, Stage]
+    """By name; making a batch only, not the loop."""
+    columns: dict[str, Floats]
+    """Of the `batches` table, NaN where not observed."""
+
+    def __len__(self) -> int:
+        return len(self.timeline)
+
+
+_COLUMNS = ("cpu_ns", "runq_ns", "helper_cpu_ns", "bytes")
+_STAGE_COLUMNS = ("wall_ns", "cpu_ns", "runq_ns", "queue_ns", "bytes", "count")
+
+
+def read_recorded(run: Run) -> Recorded:
+    """The steps of `run` that can be replayed."""
+    whole = read_timeline(run)
+    seen = (
+        (whole.start_ns != NOT_OBSERVED) & (whole.finish_ns != NOT_OBSERVED) & (whole.take_ns != NOT_OBSERVED)
+    )
+    loader = np.bincount(whole.loader[seen]).argmax() if seen.any() else 0
+    timeline = _part(whole, np.flatnonzero(seen & (whole.loader == loader)))
+    columns = {name: _with_nan(ints(run.table("batches")[name])[timeline.batch_row]) for name in _COLUMNS}
+    return Recorded(timeline, _stages(run, timeline), columns)
+
+
+def _part(timeline: Timeline, kept: Ints) -> Timeline:
+    columns: dict[str, Any] = {
+        item.name: getattr(timeline, item.name)[kept] for item in fields(timeline) if item.name != "previous"
+    }
+    place = np.full(len(timeline) + 1, -1, dtype=np.int64)
+    place[kept] = np.arange(len(kept))
+    return Timeline(**columns, previous=place[timeline.previous[kept]])
+
+
+def _with_nan(values: Ints) -> Floats:
+    return np.where(values == NOT_OBSERVED, np.nan, values.astype(np.float64))
+
+
+def _stages(run: Run, timeline: Timeline) -> dict[str, Stage]:
+    table = run.table("stages")
+    rows = Keys.of(timeline).find(*(ints(table[name]) for name in ("loader", "epoch", "seq")))
+    names = table["stage"].combine_chunks()
+    codes, words = np.asarray(names.indices), names.dictionary.to_pylist()
+    mine = (rows >= 0) & (ints(table["scope"]) == 0)
+    values = {name: ints(table[name]) for name in _STAGE_COLUMNS}
+    stages = {}
+    for code, word in enumerate(words):
+        of_it = np.flatnonzero(mine & (codes == code))
+        if len(of_it):
+            sums = (_summed(rows[of_it], values[name][of_it], len(timeline)) for name in _STAGE_COLUMNS)
+            stages[word] = Stage(*sums)
+    return stages
+
+
+def _summed(rows: Ints, values: Ints, length: int) -> Floats:
+    """Sum per batch; 0 for a batch without this stage, NaN where any of its values was not observed."""
+    sums = np.bincount(rows, weights=values, minlength=length).astype(np.float64)
+    sums[rows[values == NOT_OBSERVED]] = np.nan
+    return sums

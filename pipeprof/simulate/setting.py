@@ -1,0 +1,76 @@
+"""The knobs and the machine that a run was recorded under, from its run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeprof.devices import LinkModel, StorageModel, storage_from_dict
+from pipeprof.pipeline import shapes_of
+from pipeprof.simulate.knobs import MEMORY, Knobs
+from pipeprof.simulate.recorded import Recorded
+from pipeprof.trace import Run
+
+
+def measured_knobs(run: Run, recorded: Recorded) -> Knobs:
+    """What the run's main loader, accelerator, storage and machine were."""
+    timeline = recorded.timeline
+    loader_id = int(timeline.loader[0])
+    shape = shapes_of(run, timeline)[loader_id]
+    told: list[dict[str, Any]] = [one for one in run.meta.get("loaders") or [] if one.get("id") == loader_id]
+    loader = told[0] if told else {}
+    accelerator, storage = run.meta.get("accelerator") or {}, run.meta.get("storage") or {}
+    timed = bool((timeline.compute_end_ns >= 0).any())
+    return Knobs(
+        workers=shape.workers,
+        prefetch=shape.prefetch,
+        in_order=shape.in_order,
+        pin_memory=shape.pin_memory or bool(accelerator.get("pinned")),
+        persistent_workers=bool(loader.get("persistent_workers")),
+        batch_size=int(loader.get("batch_size") or max(1, timeline.samples.max(initial=1))),
+        synchronises=shape.synchronises or not timed,
+        queue_depth=shape.queue_depth,
+        prefetch_to_device=_copies_overlap(accelerator, recorded),
+        cores=usable_cores(run),
+        storage=storage_model(storage),
+        access="shards" if (run.meta.get("data") or {}).get("format") == "tar_shards" else "files",
+        link=None,
+    )
+
+
+def _copies_overlap(accelerator: Mapping[str, Any], recorded: Recorded) -> bool:
+    """The device says so, or a copy was seen beside the computation of the step before."""
+    told = accelerator.get("copies_overlap")
+    if told is not None:
+        return bool(told)
+    timeline = recorded.timeline
+    return bool((timeline.copy_start_ns[1:] < timeline.compute_end_ns[:-1]).any())
+
+
+def usable_cores(run: Run) -> float:
+    """Cores by affinity and quota."""
+    machine = run.meta.get("machine") or {}
+    usable = float(machine.get("usable_cores") or machine.get("cpu_count") or 1)
+    quota = machine.get("cpu_quota_cores")
+    return min(usable, float(quota)) if quota else usable
+
+
+def storage_model(facts: Mapping[str, Any]) -> StorageModel:
+    """The cost model of the storage; memory where none is known."""
+    figures = facts.get("model")
+    return storage_from_dict(figures) if figures else MEMORY
+
+
+def link_model(run: Run) -> LinkModel | None:
+    """The link to the accelerator, where its figures are known."""
+    link = (run.meta.get("accelerator") or {}).get("link")
+    return LinkModel(**link) if isinstance(link, Mapping) else None
+
+
+def batches_per_epoch(run: Run, recorded: Recorded, knobs: Knobs) -> int:
+    """Batches that the loader gives before it ends."""
+    loader_id = int(recorded.timeline.loader[0])
+    for one in run.meta.get("loaders") or []:
+        if one.get("id") == loader_id and one.get("samples"):
+            return max(1, int(one["samples"]) // knobs.batch_size)
+    return max(1, int(recorded.timeline.seq.max(initial=0)) + 1)
