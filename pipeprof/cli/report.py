@@ -1,0 +1,35 @@
+"""`pipeprof report RUN`: show a run again, in the terminal, as a page, as JSON, as pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeprof.cli.reading import read, run_argument
+
+
+@click.command()
+@run_argument
+@click.option("--json", "as_json", is_flag=True, help="Print the machine-readable answer and nothing else.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Where to write the page (default: RUN/report.html)."
+)
+@click.option(
+    "--png", type=click.Path(path_type=Path), help="Write the charts as PNG files into this directory."
+)
+def command(run: Path, as_json: bool, html: Path | None, png: Path | None) -> None:
+    """Show RUN: what the accelerator waited for, why, and what would fix it."""
+    answer = read(run)
+    if as_json:
+        click.echo(json.dumps(answer.as_dict(), indent=2))
+        return
+    from pipeprof.report import html as pages
+    from pipeprof.report import terminal
+
+    page = pages.write(answer, html or run / "report.html")
+    terminal.show(answer, str(page))
+    if png is not None:
+        for path in pages.write_pictures(answer, png):
+            click.echo(path)

@@ -1,0 +1,235 @@
+"""The ordinary charts, as Vega-Lite specifications built with Altair: one source for page and pictures.
+
+A chart takes rows that are ready to draw and returns a dictionary. Widths are the container's; pictures set
+their own. Colours of owners are fixed (`words`), everything else comes from the theme, so that one chart
+serves light and dark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeprof.report import words
+
+if TYPE_CHECKING:
+    import altair as alt
+
+Spec = dict[str, Any]
+Row = Mapping[str, Any]
+
+_LEFT: Final = 46
+"""Room for the y axis in px, the same in charts that share an x axis, so that they line up."""
+
+
+def theme(dark: bool) -> Spec:
+    """A Vega-Lite config for the page's light or dark ground."""
+    ink, soft, line = ("#e6e9ee", "#a9b1bd", "#333a45") if dark else ("#14171c", "#555d6b", "#e3e6eb")
+    axis = {
+        "labelColor": soft,
+        "titleColor": soft,
+        "gridColor": line,
+        "domainColor": line,
+        "tickColor": line,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    }
+    return {
+        "background": "transparent",
+        "font": "system-ui, 'DejaVu Sans', sans-serif",
+        "view": {"stroke": None},
+        "axis": axis,
+        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "symbolType": "square"},
+        "title": {"color": ink},
+        "text": {"color": ink, "fontSize": 12},
+        "rule": {"color": soft},
+        "header": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12},
+    }
+
+
+def _finish(chart: Any, name: str, description: str, **size: Any) -> Spec:
+    """The specification with the name and text that a screen reader hears; the theme comes later."""
+    chart = chart.properties(description=f"{name}. {description}", **{"width": "container", **size})
+    spec: Spec = chart.to_dict()
+    spec.pop("config", None)
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    return spec
+
+
+def _data(rows: Sequence[Row]) -> alt.Data:
+    import altair as alt
+
+    return alt.Data(values=[dict(row) for row in rows])  # type: ignore[no-untyped-call]
+
+
+def step_bar(rows: Sequence[Row], description: str) -> Spec:
+    """Two stacked bars, the accelerator's day and the critical path.
+
+    rows: `view`, `label`, `colour`, `ink`, `start`, `end`, `middle` (shares), `text`, `time`, `share`.
+    """
+    import altair as alt
+
+    base = alt.Chart(_data(rows)).encode(
+        y=alt.Y("view:N", sort=None, title=None).axis(
+            labels=True, ticks=False, domain=False, labelLimit=130, labelAlign="left", labelPadding=120
+        )
+    )
+    tooltip = [alt.Tooltip("label:N", title="owner"), "time:N", "share:N", alt.Tooltip("view:N", title="of")]
+    bars = base.mark_bar(height=34, stroke="white", strokeWidth=0.6).encode(
+        x=alt.X("start:Q", title=None).axis(None).scale(domain=[0, 1], nice=False),
+        x2="end:Q",
+        color=alt.Color("colour:N", scale=None),
+        tooltip=tooltip,
+    )
+    inside = base.mark_text(fontWeight="bold").encode(
+        x="middle:Q", text="text:N", color=alt.Color("ink:N", scale=None), tooltip=tooltip
+    )
+    return _finish(bars + inside, "Where one step's time went", description, height=96)
+
+
+def over_time(rows: Sequence[Row], labels: Sequence[str], colours: Sequence[str], description: str) -> Spec:
+    """Stacked shares of each bin. rows: `from`, `to` (seconds), `what`, `low`, `high`, `share`."""
+    import altair as alt
+
+    chart = (
+        alt.Chart(_data(rows))
+        .mark_rect(strokeWidth=0.7)
+        .encode(
+            x=alt.X("from:Q", title="seconds").axis(grid=False, tickCount=8).scale(nice=False),
+            x2="to:Q",
+            y=alt.Y("low:Q", title=None)
+            .axis(format="%", values=[0, 0.5, 1], minExtent=_LEFT)
+            .scale(domain=[0, 1]),
+            y2="high:Q",
+            color=alt.Color("what:N", legend=None).scale(domain=list(labels), range=list(colours)),
+            stroke=alt.Stroke("what:N", legend=None).scale(
+                domain=list(labels), range=list(colours)
+            ),  # no seams between bins
+            tooltip=["what:N", "share:N", alt.Tooltip("when:N", title="at")],
+        )
+    )
+    return _finish(_zoomable(chart), "When it happened", description, height=150)
+
+
+def _zoomable(chart: Any) -> Any:
+    """Drag to pan, Ctrl and wheel to zoom, double-click for the whole: a bare wheel scrolls the page."""
+    import altair as alt
+
+    zoom = alt.selection_interval(bind="scales", encodings=["x"], zoom="wheel![event.ctrlKey]")
+    return chart.add_params(zoom)
+
+
+def line_over_time(
+    rows: Sequence[Row], name: str, unit: str, colour: str, description: str, limit: float | None = None
+) -> Spec:
+    """A stepped area over seconds. rows: `from`, `to`, `value`, `text`; `limit` draws a dashed line."""
+    import altair as alt
+
+    chart = (
+        alt.Chart(_data(rows))
+        .mark_rect(color=colour)
+        .encode(
+            x=alt.X("from:Q", title="seconds").axis(grid=False, tickCount=8).scale(nice=False),
+            x2="to:Q",
+            y=alt.Y("value:Q", title=unit).axis(tickCount=3, minExtent=_LEFT, titleAnchor="end"),
+            y2=alt.datum(0),
+            tooltip=[alt.Tooltip("text:N", title=name), alt.Tooltip("when:N", title="at")],
+        )
+    )
+    if limit is not None:
+        rule = alt.Chart(_data([{"limit": limit}])).mark_rule(strokeDash=[4, 3], size=1.5).encode(y="limit:Q")
+        return _finish(alt.layer(chart, rule), name, description, height=90)
+    return _finish(_zoomable(chart), name, description, height=90)
+
+
+def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
+    """Histogram over a logarithmic axis of ms. rows: `from`, `to`, `steps`, `text`; marks: `at`, `label`."""
+    import altair as alt
+
+    x = alt.X("from:Q", title="wait of one step, ms").scale(type="log", nice=False)
+    bars = (
+        alt.Chart(_data(rows))
+        .mark_bar(color=words.colour("waiting"), binSpacing=1)
+        .encode(
+            x=x.axis(grid=False, tickCount=6, format="~g"),
+            x2="to:Q",
+            y=alt.Y("steps:Q", title="steps").axis(tickCount=4, tickMinStep=1, minExtent=_LEFT),
+            y2=alt.datum(0),
+            tooltip=[alt.Tooltip("text:N", title="wait"), "steps:Q"],
+        )
+    )
+    marked = alt.Chart(_data(marks)).encode(x="at:Q", tooltip=["label:N"])
+    rules = marked.mark_rule(strokeDash=[3, 3], size=1.5)
+    labels = marked.mark_text(align="right", dx=-4).encode(text="label:N", y=alt.Y("row:Q", scale=None))
+    return _finish(bars + rules + labels, "Which waits hurt", description, height=170)
+
+
+def heat_map(boxes: Sequence[Row], description: str, across: str, down: str) -> Spec:
+    """Stall by two knobs. boxes: `across`, `down`, `text`, `note`, `fill`, `ink`, `outline`."""
+    import altair as alt
+
+    plain = {"ticks": False, "domain": False}
+    base = alt.Chart(_data(boxes)).encode(
+        x=alt.X("across:O", title=across or None).axis(labelAngle=0, **plain),
+        y=alt.Y("down:O", title=down or None).axis(**plain),
+        tooltip=[
+            alt.Tooltip("across:N", title=across or " "),
+            alt.Tooltip("down:N", title=down or " "),
+            alt.Tooltip("note:N", title="cell"),
+        ],
+    )
+    cells = base.mark_rect(cornerRadius=3, strokeWidth=2.5).encode(
+        color=alt.Color("fill:N", scale=None), stroke=alt.Stroke("outline:N", scale=None)
+    )
+    text = base.mark_text(fontWeight="bold").encode(text="text:N", color=alt.Color("ink:N", scale=None))
+    rows = len({box["down"] for box in boxes})
+    return _finish(cells + text, "Stall in each cell, in percent", description, height=max(1, rows) * 38)
+
+
+def trust(rows: Sequence[Row], description: str) -> Spec:
+    """Predicted against measured, on equal axes. rows: `predicted`, `measured`, `label`."""
+    import altair as alt
+
+    top = max([1.0, *(max(row["predicted"], row["measured"]) for row in rows)]) * 1.05
+    line = (
+        alt.Chart(_data([{"a": 0, "b": 0}, {"a": top, "b": top}]))
+        .mark_line(strokeDash=[3, 3], strokeWidth=1, color="#8b92a0")
+        .encode(x="a:Q", y="b:Q")
+    )
+    points = (
+        alt.Chart(_data(rows))
+        .mark_point(filled=True, size=70, opacity=1, color=words.colour("storage"))
+        .encode(
+            x=alt.X("predicted:Q", title="predicted samples/s").scale(domain=[0, top]),
+            y=alt.Y("measured:Q", title="measured samples/s").scale(domain=[0, top]).axis(minExtent=_LEFT),
+            tooltip=["label:N", "predicted_text:N", "measured_text:N"],
+        )
+    )
+    return _finish(line + points, "Can you trust it", description, height=240)
+
+
+_RAMP: Final = ("#fdf0e8", "#f7d3bd", "#efae88", "#e38455", "#d1480c", "#9c3306")
+"""From no stall to all stall: lightness falls steadily, so that it reads without hue and in print."""
+
+
+def stall_fill(stall: float | None) -> str:
+    """Colour of a heat-map cell for a stall share; grey where not observed."""
+    if stall is None or math.isnan(stall):
+        return "#c3c8d0"
+    return _RAMP[min(len(_RAMP) - 1, max(0, int(stall * len(_RAMP))))]
+
+
+def pictures(specs: Mapping[str, Spec], directory: Any, width: int = 900) -> list[str]:
+    """Write each chart as `<name>.png` (light, twice the pixels) into `directory`; returns the paths."""
+    import vl_convert
+
+    written = []
+    for name, spec in specs.items():
+        sized = {**spec, "width": width}
+        config = {**theme(dark=False), "background": "white"}
+        path = directory / f"{name}.png"
+        path.write_bytes(vl_convert.vegalite_to_png(sized, scale=2, config=config))
+        written.append(str(path))
+    return written

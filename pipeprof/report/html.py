@@ -1,0 +1,146 @@
+"""The HTML report of a run, and the page of a matrix: one self-contained file each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeprof.report import charts, document, matrix, page, units, words
+from pipeprof.report.facts import Answer, Facts, facts
+from pipeprof.trace import write_atomically
+
+
+def write(answer: Answer, path: Path) -> Path:
+    """Write the report of one run; whole or not at all."""
+    write_atomically(path, render(answer))
+    return path
+
+
+def render(answer: Answer) -> str:
+    """The report of one run as one HTML text."""
+    said = facts(answer)
+    parts = page.sections(answer, said)
+    packed = page.packed_timeline(answer)
+    return document.render(
+        "run.html.j2",
+        said.name,
+        {"v": {**_verdict(said), "sections": parts}, "crumbs": _crumbs(said)},
+        {"charts": chart_specs(parts), "timeline": packed},
+        timeline=packed is not None,
+    )
+
+
+def chart_specs(parts: list[page.Section]) -> dict[str, Any]:
+    """Every chart's specification by name."""
+    return {chart.name: chart.spec for part in parts for chart in part.charts}
+
+
+def _crumbs(said: Facts) -> list[str]:
+    return [said.name, said.created, *([] if said.status == "complete" else [said.status])]
+
+
+def _verdict(said: Facts) -> dict[str, Any]:
+    """What the first screen shows."""
+    stalled = said.stall_share is not None
+    return {
+        "headline": said.headline,
+        "number": units.percent(said.stall_share) if stalled else "?",
+        "number_of": "of the time waiting for data" if stalled else "stall " + units.NOT_OBSERVED,
+        "tone": "good" if said.band == "not" else "alarm",
+        "lead": _lead(said),
+        "chips": _chips(said),
+        "doubts": said.doubts,
+        "fixes": [],
+        "fixes_how": "",
+        "fixes_table": None,
+        "fold": said.healthy,
+    }
+
+
+def _lead(said: Facts) -> list[str]:
+    lines = [said.evidence] if said.evidence else []
+    if said.stall_ns is not None:
+        band = words.BANDS.get(said.band or "", "in no band")
+        interval = units.interval(said.stall_interval)
+        lines.append(
+            f"{units.duration(said.stall_ns)} of {units.duration(said.wall_ns)} lost"
+            f"{f' (interval {interval})' if interval else ''}: {band}."
+        )
+    lines.append(
+        f"{said.utilization_name[:1].upper()}{said.utilization_name[1:]} {units.percent(said.utilization)}, "
+        f"{units.sample_rate(said.throughput)}."
+    )
+    return lines
+
+
+def _chips(said: Facts) -> list[dict[str, str]]:
+    emulated = [{"text": words.emulated_label(part), "class": "emulated"} for part in said.emulated]
+    status = [] if said.status == "complete" else [{"text": f"run {said.status}", "class": "emulated"}]
+    return [*status, *emulated, *({"text": text, "class": ""} for text in said.chips)]
+
+
+def write_matrix(answers: Sequence[Answer], path: Path) -> Path:
+    """Write the page of a matrix, all its runs as cells; whole or not at all."""
+    found = matrix.matrix(answers)
+    maps = matrix.heat_maps(found)
+    view = {
+        "headline": _matrix_headline(found),
+        "how": "Each cell is one run of its own.",
+        "heat_how": "Share of the time in which the accelerator waited for data, in percent. Darker is worse.",
+        "chips": _matrix_chips(found),
+        "maps": [{"title": title, "name": f"map{i}"} for i, (title, _) in enumerate(maps)],
+        "cells": _cells_table(found),
+        "trust": None,
+    }
+    page_data = {"charts": {f"map{i}": spec for i, (_, spec) in enumerate(maps)}}
+    crumbs = [found.name, units.plural(len(found.cells), "run")]
+    text = document.render(
+        "matrix.html.j2", found.name, {"v": view, "crumbs": crumbs}, page_data, timeline=False
+    )
+    write_atomically(path, text)
+    return path
+
+
+def _matrix_headline(found: matrix.Matrix) -> str:
+    seen = [cell for cell in found.cells if cell.stall is not None]
+    if not seen:
+        return "No run of this matrix was long enough to say anything."
+    best = min(seen, key=lambda cell: cell.stall or 0.0)
+    knobs = ", ".join(f"{words.knob(key)} {value}" for key, value in best.knobs.items())
+    return f"The accelerator waits least with {knobs or 'the one cell'}: {units.percent(best.stall)} of the time."
+
+
+def _matrix_chips(found: matrix.Matrix) -> list[dict[str, str]]:
+    emulated = sum(cell.emulated for cell in found.cells)
+    said = [{"text": units.plural(len(found.cells), "run"), "class": ""}]
+    if emulated:
+        said.insert(0, {"text": f"emulated parts in {emulated} of them", "class": "emulated"})
+    return said
+
+
+def _cells_table(found: matrix.Matrix) -> page.Table:
+    keys = [key for key in (*found.others, found.across, found.down) if key]
+    heads = [words.knob(key) for key in keys] or ["cell"]
+    rows = [
+        page.Row(
+            [
+                *([cell.knobs[key] for key in keys] or ["the one cell"]),
+                units.percent(cell.stall),
+                units.percent(cell.utilization),
+                units.sample_rate(cell.throughput),
+                cell.cause,
+                "yes" if cell.emulated else "no",
+            ]
+        )
+        for cell in found.cells
+    ]
+    return page.Table(
+        "Every cell", [*heads, "stall", "utilisation", "throughput", "cause", "emulated parts"], rows
+    )
+
+
+def write_pictures(answer: Answer, directory: Path) -> list[str]:
+    """Write each chart of a run's report as a PNG into `directory`; returns the paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return charts.pictures(chart_specs(page.sections(answer, facts(answer))), directory)

@@ -1,0 +1,61 @@
+// Draws the page's charts and redraws them when the theme changes. Everything it shows came as data in the page.
+(() => {
+  "use strict";
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const views = new Map();
+
+  async function draw(element) {
+    const name = element.dataset.chart;
+    const spec = data.charts[name];
+    // `ast` keeps Vega from compiling expressions with eval, which the page's policy forbids.
+    const drawn = await vegaEmbed(element, structuredClone(spec), {
+      actions: false, renderer: "svg", ast: true, config: data.themes[isDark() ? "dark" : "light"],
+      tooltip: { theme: "custom" },
+    });
+    views.get(name)?.finalize();
+    views.set(name, drawn.view);
+  }
+
+  const visible = (element) => element.offsetWidth > 0;
+  const charts = () => [...document.querySelectorAll("[data-chart]")];
+
+  async function drawAll() {
+    for (const element of charts().filter(visible)) await draw(element);
+    document.dispatchEvent(new CustomEvent("pipeprof:themed"));
+  }
+
+  function themeButton() {
+    const button = document.getElementById("theme");
+    const label = () => {
+      button.textContent = isDark() ? "Light" : "Dark";
+      button.setAttribute("aria-label", `Switch to the ${isDark() ? "light" : "dark"} theme`);
+    };
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      root.dataset.theme = isDark() ? "light" : "dark";
+      label();
+      drawAll();
+    });
+    system.addEventListener("change", () => { label(); drawAll(); });
+    label();
+  }
+
+  // A folded chart has no width, so it is drawn when it is unfolded.
+  document.addEventListener("toggle", (event) => {
+    if (!event.target.open) return;
+    for (const element of event.target.querySelectorAll("[data-chart]")) {
+      if (visible(element) && !views.has(element.dataset.chart)) draw(element);
+    }
+    document.dispatchEvent(new CustomEvent("pipeprof:themed"));
+  }, true);
+  addEventListener("beforeprint", () => {
+    for (const fold of document.querySelectorAll("details.fold")) fold.open = true;
+  });
+
+  window.pipeprof = { data, isDark, views };
+  themeButton();
+  drawAll().then(() => { root.dataset.ready = "yes"; });
+})();

@@ -1,0 +1,271 @@
+"""Packs a run for the page's timeline: columns of small integers, so that single batches fit a page.
+
+Times are 32-bit counts of `unit_ns` (1 µs; more where a run is longer than 71 minutes) since the first
+event; 0xFFFFFFFF is not observed. A batch carries its stages' sums, and its single spans where they were
+kept: a 16-bit length and a stage each, in the order in which they happened. What does not fit the page's
+budget is kept as sums over bins; single batches then stay for the worst stretches.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints
+from pipeprof.report import series, words
+from pipeprof.trace import Run
+
+MAX_BATCHES: Final = 12_000
+MAX_SPANS: Final = 64_000
+BINS: Final = 1_500
+STRETCH: Final = 240
+"""Batches kept around each of the worst waits where not all can be."""
+ABSENT: Final = 0xFFFFFFFF
+IDLE: Final = 127
+"""Stage code of a gap between spans."""
+NEW_SAMPLE: Final = 128
+"""Bit of a stage code: the next data set index of the list begins here."""
+
+_TIMES: Final = (
+    "start_ns",
+    "finish_ns",
+    "request_ns",
+    "take_ns",
+    "copy_start_ns",
+    "copy_end_ns",
+    "compute_start_ns",
+    "compute_end_ns",
+)
+
+
+class Clock(NamedTuple):
+    """From ns to the page's units."""
+
+    origin_ns: int
+    unit_ns: int
+
+    def units(self, times: Ints) -> npt.NDArray[np.uint32]:
+        """32-bit units since the origin, `ABSENT` where not observed."""
+        scaled = (times - self.origin_ns) // self.unit_ns
+        return np.where(times == NOT_OBSERVED, ABSENT, np.clip(scaled, 0, ABSENT - 1)).astype(np.uint32)
+
+
+def pack(run: Run, timeline: Timeline) -> dict[str, Any] | None:
+    """The timeline's data as JSON with base64 columns; None where no step was recorded."""
+    if len(timeline) == 0:
+        return None
+    known = [getattr(timeline, name) for name in _TIMES]
+    first = min(int(t[t != NOT_OBSERVED].min(initial=timeline.request_ns[0])) for t in known)
+    last = max(int(t.max()) for t in known)
+    clock = Clock(first, max(1000, -(-(last - first) // (ABSENT - 1))))
+    kept = choose(timeline, MAX_BATCHES)
+    walls = stage_walls(run, timeline)
+    walls = {name: walls[name] for name in sorted(walls, key=words.rank)}
+    return {
+        "unit_ns": clock.unit_ns,
+        "length": int((last - first) // clock.unit_ns) + 1,
+        "stages": [_stage(name) for name in walls],
+        "workers": sorted({int(w) for w in np.unique(timeline.worker)}),
+        "batches": _batches(run, timeline, kept, clock, walls),
+        "spans": _spans(run, timeline, kept, list(walls)),
+        "bins": _bins(timeline, walls, clock, last) if len(kept) < len(timeline) else None,
+        "kept": len(kept),
+        "steps": len(timeline),
+        "jumps": _jumps(timeline, clock),
+    }
+
+
+def _stage(name: str) -> dict[str, str]:
+    owner = words.owner(name)
+    label = "read" if name == "read" else owner.label
+    return {"name": name, "label": label, "colour": owner.colour, "ink": words.ink(owner.colour)}
+
+
+def choose(timeline: Timeline, limit: int) -> Ints:
+    """Positions of the steps to keep: all, or stretches around the longest waits and an ordinary one."""
+    n = len(timeline)
+    if n <= limit:
+        return np.arange(n)
+    waits = timeline.take_ns - timeline.request_ns
+    centres = [0, _ordinary(waits), *np.argsort(waits)[::-1]]
+    keep = np.zeros(n, dtype=bool)
+    for centre in centres:
+        if keep.sum() + STRETCH > limit:
+            break
+        keep[max(0, int(centre) - STRETCH // 2) : int(centre) + STRETCH // 2] = True
+    return np.flatnonzero(keep)
+
+
+def _ordinary(waits: Ints) -> int:
+    """A step of median wait, from the middle of the run."""
+    half = len(waits) // 2
+    middle = np.abs(waits - np.median(waits))
+    near = np.flatnonzero(middle == middle.min())
+    return int(near[np.argmin(np.abs(near - half))])
+
+
+def _b64(values: npt.NDArray[Any]) -> str | int | float:
+    """Little-endian bytes as base64; a column of one value is that value."""
+    if values.ndim == 1 and len(values) and (values == values[0]).all():
+        return values[0].item()  # type: ignore[no-any-return]
+    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode("ascii")
+
+
+def codes(column: Any) -> tuple[list[str], Ints]:
+    """A dictionary column as its names and one index a row, `NOT_OBSERVED` for null."""
+    array = column.combine_chunks()
+    if len(array) == 0:
+        return [], np.array([], dtype=np.int64)
+    indices = array.indices.cast("int64").fill_null(NOT_OBSERVED).to_numpy(zero_copy_only=False)
+    return [str(name) for name in array.dictionary.to_pylist()], np.asarray(indices)
+
+
+Walls = dict[str, npt.NDArray[np.float32]]
+"""Own wall time in ns of each stage, by name: one value a step."""
+
+
+def stage_walls(run: Run, timeline: Timeline) -> Walls:
+    """What each stage took while each step's batch was made; 0 where it was not part of it."""
+    keys, walls = Keys.of(timeline), Walls()
+    for piece in run.pieces("stages", ("loader", "epoch", "seq", "scope", "stage", "wall_ns")):
+        step = keys.find(*(ints(piece[name]) for name in ("loader", "epoch", "seq")))
+        names, stage = codes(piece["stage"])
+        wall, making = np.maximum(0, ints(piece["wall_ns"])), (ints(piece["scope"]) == 0) & (step >= 0)
+        for code, name in enumerate(names):
+            own = making & (stage == code)
+            if own.any():
+                total = walls.setdefault(name, np.zeros(len(timeline), dtype=np.float32))
+                np.add.at(total, step[own], wall[own])
+    return walls
+
+
+def _batches(run: Run, timeline: Timeline, kept: Ints, clock: Clock, walls: Walls) -> dict[str, Any]:
+    columns = {name.removesuffix("_ns"): _b64(clock.units(getattr(timeline, name)[kept])) for name in _TIMES}
+    table, rows = run.table("batches"), timeline.batch_row[kept]
+    slowest, took = (_of_batches(table[name], rows) for name in ("slowest_index", "slowest_ns"))
+    columns["slowest_index"] = _b64(slowest.astype(np.float64))
+    columns["slowest"] = _b64(
+        clock.units(np.where(took == NOT_OBSERVED, NOT_OBSERVED, took + clock.origin_ns))
+    )
+    for name in ("step", "epoch", "seq", "samples"):
+        columns[name] = _b64(getattr(timeline, name)[kept].astype(np.uint32))
+    columns["worker"] = _b64(timeline.worker[kept].astype(np.int16))
+    sums = np.stack([wall[kept] for wall in walls.values()], axis=1) if walls else np.zeros((len(kept), 1))
+    columns["sums"] = _b64(np.clip(sums / clock.unit_ns, 0, ABSENT - 1).astype(np.uint32))
+    return columns
+
+
+def _of_batches(column: Any, rows: Ints) -> Ints:
+    values = ints(column)
+    if len(values) == 0:
+        return np.full(len(rows), NOT_OBSERVED)
+    return np.where(rows >= 0, values[rows], NOT_OBSERVED)
+
+
+def _spans(run: Run, timeline: Timeline, kept: Ints, names: list[str]) -> dict[str, Any] | None:
+    """Single spans of the kept batches: for each such batch where its spans begin, then their columns."""
+    keys = Keys(timeline.loader[kept], timeline.epoch[kept], timeline.seq[kept])
+    found: list[Ints] = []
+    for piece in run.pieces("spans", ("loader", "epoch", "seq", "stage", "sample", "start_ns", "wall_ns")):
+        batch = keys.find(*(ints(piece[name]) for name in ("loader", "epoch", "seq")))
+        own, stages = codes(piece["stage"])
+        code = np.array([*(names.index(name) if name in names else IDLE for name in own), IDLE])
+        columns = [batch, *(ints(piece[name]) for name in ("start_ns", "wall_ns", "sample")), code[stages]]
+        found.append(np.stack(columns)[:, batch >= 0])
+    if not found:
+        return None
+    batch, start, wall, sample, stage = np.concatenate(found, axis=1)
+    order = np.lexsort((start, batch))
+    batch, start, wall, sample, stage = (one[order] for one in (batch, start, wall, sample, stage))
+    order = np.flatnonzero(_within_budget(batch, start, wall, timeline, kept))
+    if len(order) == 0:
+        return None
+    ordered = (one[order] for one in (batch, start, wall, stage, sample))
+    return _encode(*ordered, batch_start=timeline.start_ns[kept])
+
+
+def _within_budget(
+    batch: Ints, start: Ints, wall: Ints, timeline: Timeline, kept: Ints
+) -> npt.NDArray[np.bool_]:
+    """Spans of whole batches, those of the longest waits first, up to the budget; a gap costs a span."""
+    gaps = np.append(start[1:] - start[:-1] - wall[:-1] > 1000, False)
+    held = np.bincount(batch, weights=1 + gaps, minlength=len(kept))
+    waits = (timeline.take_ns - timeline.request_ns)[kept]
+    order = np.argsort(-waits, kind="stable")
+    allowed = np.zeros(len(kept), dtype=bool)
+    allowed[order] = np.cumsum(held[order]) <= MAX_SPANS
+    return np.asarray(allowed[batch])
+
+
+def _encode(
+    batch: Ints, start: Ints, wall: Ints, stage: Ints, sample: Ints, batch_start: Ints
+) -> dict[str, Any]:
+    """Alternate gaps and spans in whole µs since the batch's start; cumulative, so that nothing drifts."""
+    same = np.diff(batch, prepend=-1) == 0
+    begin = np.maximum(0, (start - batch_start[batch]) // 1000)
+    end = np.maximum(begin, (start + np.maximum(0, wall) - batch_start[batch]) // 1000)
+    following = np.append(np.where(same[1:], begin[1:], np.iinfo(np.int64).max), np.iinfo(np.int64).max)
+    end = np.minimum(end, following[: len(end)])
+    before = np.where(same, np.concatenate([[0], end[:-1]]), 0)
+    lengths = np.column_stack([begin - before, end - begin]).ravel()
+    fresh = (sample != NOT_OBSERVED) & (~same | (np.diff(sample, prepend=-2) != 0))
+    codes = np.column_stack([np.full(len(stage), IDLE), stage | np.where(fresh, NEW_SAMPLE, 0)]).ravel()
+    owner = np.repeat(batch, 2)
+    real = (lengths > 0) | (codes >= NEW_SAMPLE)
+    lengths, codes, owner = lengths[real], codes[real], owner[real]
+    pieces = np.maximum(1, -(-lengths // 0xFFFF))
+    piece = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    length = np.minimum(0xFFFF, np.repeat(lengths, pieces) - piece * 0xFFFF)
+    code = np.where(piece > 0, np.repeat(codes, pieces) & IDLE, np.repeat(codes, pieces))
+    owners, first = np.unique(np.repeat(owner, pieces), return_index=True)
+    return {
+        "batches": len(owners),
+        "count": len(length),
+        "samples": int(fresh.sum()),
+        "batch": _b64(owners.astype(np.uint32)),
+        "first": _b64(np.append(first, len(length)).astype(np.uint32)),
+        "length": _b64(length.astype(np.uint16)),
+        "stage": _b64(code.astype(np.uint8)),
+        "sample": _b64(sample[fresh].astype(np.float64 if sample.max(initial=0) > 2**31 - 1 else np.int32)),
+        "wide": bool(sample.max(initial=0) > 2**31 - 1),
+    }
+
+
+def _bins(timeline: Timeline, walls: Walls, clock: Clock, last: int) -> dict[str, Any]:
+    """Shares of each bin for the parts of the run whose single batches were not kept, 255 for the whole."""
+    edges = np.linspace(clock.origin_ns, last, BINS + 1).astype(np.int64)
+    shares = series.shares(timeline, edges)
+    workers = np.unique(timeline.worker)
+    middle = (timeline.start_ns + timeline.finish_ns) // 2
+    bins = np.clip(np.searchsorted(edges, middle, side="right") - 1, 0, BINS - 1)
+    flat = np.searchsorted(workers, timeline.worker) * BINS + bins
+    width = max(1, int(edges[1] - edges[0]))
+    made = np.stack(
+        [np.bincount(flat, weights=wall, minlength=len(workers) * BINS) / width for wall in walls.values()]
+        or [np.zeros(len(workers) * BINS)]
+    )
+    by_worker = made.reshape(-1, len(workers), BINS).swapaxes(0, 1)
+    loop = np.stack([shares.computing, shares.copying, shares.waiting])
+    return {"count": BINS, "workers": _b64(_bytes(by_worker)), "device": _b64(_bytes(loop))}
+
+
+def _bytes(share: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    return np.clip(np.round(255 * share), 0, 255).astype(np.uint8)
+
+
+def _jumps(timeline: Timeline, clock: Clock) -> list[dict[str, Any]]:
+    """Named stretches to look at: the longest wait and an ordinary step."""
+    waits = timeline.take_ns - timeline.request_ns
+    longest = int(np.argmax(waits))
+    places = [("Longest wait", longest), ("One ordinary step", _ordinary(waits))]
+    jumps = []
+    for label, i in places:
+        until = int(max(timeline.take_ns[i], timeline.compute_end_ns[i], timeline.launch_ns[i]))
+        begin = int(timeline.request_ns[i])
+        margin = max(1_000_000, (until - begin) // 4)
+        low, high = clock.units(np.array([max(clock.origin_ns, begin - margin), until + margin]))
+        jumps.append({"label": label, "from": int(low), "to": int(high), "step": int(timeline.step[i])})
+    return jumps

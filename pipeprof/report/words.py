@@ -1,0 +1,161 @@
+"""What the owners of time are called, which colour each has everywhere, and how to read each number.
+
+The colours follow Okabe and Ito's set for colour-blind readers, darkened until white or black text on each
+has a contrast of at least 4.5; neighbours also differ in lightness. One owner, one colour: page, pictures,
+terminal, timeline.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+
+class Owner(NamedTuple):
+    """An owner as the report shows it."""
+
+    label: str
+    colour: str
+    terminal: str
+    """The nearest of the terminal's own colours."""
+    how: str
+    """How to read its time, in one sentence."""
+
+
+_OWNERS: Final[dict[str, Owner]] = {
+    "accelerator": Owner("computing", "#8b92a0", "white", "The accelerator worked. More here is better."),
+    "h2d": Owner(
+        "copying to the device",
+        "#4ea3dc",
+        "bright_blue",
+        "Host-to-device copies with no step to hide behind.",
+    ),
+    "storage": Owner(
+        "storage", "#0a6ebd", "blue", "Bytes were on their way from the disk, the network or the page cache."
+    ),
+    "decode": Owner("decode", "#e09b00", "yellow", "CPU time that turned bytes into samples."),
+    "transform": Owner("transforms", "#0a8a63", "green", "CPU time of the transforms, each by its name."),
+    "collate": Owner("collate", "#b8559c", "magenta", "Samples were joined into a batch."),
+    "stage": Owner("your stages", "#8c6d1f", "bright_yellow", "Code that you marked with `stage(...)`."),
+    "getitem": Owner("__getitem__", "#6b8e23", "bright_green", "Time inside the dataset, in no known stage."),
+    "transfer": Owner(
+        "worker to main", "#7a4fa3", "bright_magenta", "Finished batches travelled to the main process."
+    ),
+    "pin": Owner("pinning", "#2a7f9e", "cyan", "The pin-memory thread copied batches to page-locked memory."),
+    "cpu-contention": Owner(
+        "waiting for a core", "#8f3b1b", "red", "Workers were ready to run and had no CPU core."
+    ),
+    "blocked": Owner("blocked", "#4a5568", "bright_black", "Locks, sleeps or rate limits in the dataset."),
+    "straggler": Owner(
+        "stragglers", "#d4668f", "bright_red", "A late batch held up others that were already finished."
+    ),
+    "startup": Owner("worker start-up", "#a3814f", "bright_cyan", "Workers were being started."),
+    "main": Owner(
+        "the loop's own code", "#5b6b8c", "bright_white", "Python between steps: logging, `.item()`."
+    ),
+    "unknown": Owner("unknown", "#9aa1ab", "bright_black", "Time that no record explains."),
+    "waiting": Owner("waiting for data", "#d1480c", "red", "The accelerator had nothing to do."),
+    "idle": Owner("otherwise idle", "#c3c8d0", "bright_black", "Idle, but not for want of a batch."),
+}
+
+ORDER: Final = tuple(_OWNERS)
+"""The order of owners in bars and tables: the accelerator first, then along the way of the data."""
+
+DEVICE_OWNERS: Final = ("accelerator", "main", "h2d")
+"""Owners whose time is no stall."""
+
+
+def canonical(name: str) -> str:
+    """The owner that a stage's time belongs to: `read` is storage, an unmarked name a stage of the user's."""
+    return "storage" if name == "read" else name
+
+
+def family(owner: str) -> str:
+    """`transform:Resize` is a `transform`."""
+    head = canonical(owner).partition(":")[0]
+    return head if head in _OWNERS else "unknown"
+
+
+def owner(name: str) -> Owner:
+    """How the report shows the owner or stage `name`; names of users' own are kept as they are."""
+    name = canonical(name)
+    known = _OWNERS[family(name)]
+    _, _, own = name.partition(":")
+    if own:
+        return known._replace(label=own)
+    return known if name in _OWNERS else known._replace(label=name)
+
+
+def colour(name: str) -> str:
+    """The colour of an owner or stage, the same in every output."""
+    return owner(name).colour
+
+
+def rank(name: str) -> tuple[int, str]:
+    """Sort key: the order along the way of the data, names of one family together."""
+    return (ORDER.index(family(name)), name)
+
+
+def ink(background: str) -> str:
+    """Black or white, whichever reads better on `background` (WCAG 2 relative luminance)."""
+    channels = [int(background[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b
+    return "#ffffff" if 1.05 / (luminance + 0.05) >= (luminance + 0.05) / 0.05 else "#14171c"
+
+
+BANDS: Final = {
+    "not": "not input-bound",
+    "moderately": "moderately input-bound",
+    "highly": "highly input-bound",
+}
+BANDS_HOW: Final = (
+    "Below 5 % stall a run is not input-bound, from 5 % moderately, from 20 % highly: "
+    "the bands of TensorFlow Profiler's input-pipeline analyser."
+)
+
+UTILISATION: Final = {
+    "emulated": (
+        "accelerator utilisation (emulated)",
+        "Compute time over run time, as MLPerf Storage defines AU. The accelerator is emulated: "
+        "a queue with a step time, no real device.",
+    ),
+    "cuda-events": ("device busy", "Share of the wall time in which a step ran, on the device's own clock."),
+    "loop-body": (
+        "loop busy",
+        "No device clock was observed: the time between taking a batch and asking for the next "
+        "counts as the accelerator's.",
+    ),
+}
+
+
+def utilisation(kind: str | None) -> tuple[str, str]:
+    """Name and how-to-read of the utilisation figure."""
+    return UTILISATION.get(kind or "", ("utilisation", "How it was measured was not observed."))
+
+
+EMULATED: Final = {
+    "storage": "storage emulated",
+    "accelerator": "accelerator emulated",
+    "link": "link emulated",
+}
+
+
+def emulated_label(name: Any) -> str:
+    """A chip's text for one emulated part."""
+    return EMULATED.get(str(name), f"{name} emulated")
+
+
+_KNOBS: Final = {
+    "": "",
+    "loader.workers": "workers",
+    "loader.prefetch": "prefetch",
+    "loader.batch_size": "batch size",
+    "storage.tier": "tier",
+    "accelerator.step_ms": "step ms",
+    "data.format": "format",
+}
+
+
+def knob(key: str) -> str:
+    """A dotted key of a scenario as a person says it."""
+    return _KNOBS.get(key, key)
