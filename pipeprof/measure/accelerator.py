@@ -1,8 +1,15 @@
-"""The Accelerator contract: something that takes a batch and computes on it. CPU, CUDA, emulated."""
+"""The Accelerator contract: something that takes a batch and computes on it. CPU, CUDA, emulated.
+
+The kinds are siblings behind one contract (`emulated_accelerator`, `cpu`, `cuda`); `make_accelerator` picks
+one. All of them tell their times on `CLOCK_MONOTONIC`, whatever clock they keep themselves.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
+
+from pipeprof.errors import MeasureError
+from pipeprof.scenario import AcceleratorPart, Scenario, accelerator_model
 
 
 class StepTimes(NamedTuple):
@@ -41,3 +48,52 @@ class Accelerator(Protocol):
     def describe(self) -> dict[str, Any]:
         """Facts for `run.json`: kind, name, emulated, figures, source, queue_depth, synchronises."""
         ...
+
+
+def make_accelerator(scenario: Scenario) -> Accelerator:
+    """The accelerator that the scenario names; `auto` is CUDA where there is one, else emulated.
+
+    Raises `MeasureError` for CUDA where there is none, and for a model that cannot be built.
+    """
+    kind = resolved_kind(scenario.accelerator)
+    if kind == "emulated":
+        from pipeprof.measure.emulated_accelerator import EmulatedAccelerator
+
+        return EmulatedAccelerator(
+            accelerator_model(scenario.accelerator),
+            pinned=scenario.loader.pin_memory or scenario.storage.tier == "pinned",
+            sync=scenario.accelerator.sync,
+            prefetch_to_device=scenario.accelerator.prefetch_to_device,
+            seed=scenario.run.seed,
+        )
+    from pipeprof.measure.workload import Workload
+
+    if kind == "cpu":
+        from pipeprof.measure.cpu import CpuAccelerator
+
+        return CpuAccelerator(Workload(scenario, "cpu"))
+    from pipeprof.measure.cuda import CudaAccelerator
+
+    part = scenario.accelerator
+    return CudaAccelerator(
+        Workload(scenario, "cuda"),
+        sync=part.sync,
+        prefetch_to_device=part.prefetch_to_device,
+        cudnn=part.cudnn,
+    )
+
+
+def resolved_kind(part: AcceleratorPart) -> str:
+    """`cuda`, `cpu` or `emulated`; `MeasureError` where the scenario asks for a CUDA that is not here."""
+    if part.kind in ("cpu", "emulated"):
+        return part.kind
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if part.kind == "cuda":
+        raise MeasureError(
+            "the scenario asks for CUDA and torch sees no CUDA device",
+            "set accelerator.kind=emulated or cpu, or install a torch built for this machine's GPU",
+        )
+    return "emulated"

@@ -1,0 +1,62 @@
+"""What a batch is made of, whatever its shape: tensors anywhere in tuples, lists and mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from pipeprof.errors import MeasureError
+
+
+def tensors(batch: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in `batch`, in order."""
+    if isinstance(batch, torch.Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from tensors(value)
+    elif isinstance(batch, (tuple, list)):
+        for value in batch:
+            yield from tensors(value)
+
+
+def map_tensors(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """`batch` with `change` applied to each tensor; named tuples and mappings keep their type."""
+    if isinstance(batch, torch.Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {key: map_tensors(value, change) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(map_tensors(value, change) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(map_tensors(value, change) for value in batch)
+    return batch
+
+
+def size_bytes(batch: Any) -> int:
+    """Bytes of the batch's tensors."""
+    return sum(tensor.nbytes for tensor in tensors(batch))
+
+
+def samples(batch: Any) -> int:
+    """Length of the first tensor's first dimension; 1 where there is none."""
+    first = next(tensors(batch), None)
+    return len(first) if first is not None and first.ndim else 1
+
+
+def split(batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Inputs and targets: the first tensor of at least two dimensions, and the next tensor after it.
+
+    Raises `MeasureError` where the batch holds nothing to train on.
+    """
+    found = list(tensors(batch))
+    for position, tensor in enumerate(found):
+        if tensor.ndim >= 2:
+            targets = found[position + 1] if position + 1 < len(found) else None
+            return tensor, targets
+    raise MeasureError(
+        f"the dataset's batches hold no inputs to train on (a {type(batch).__name__} without such a tensor)",
+        "return (input, label) from the dataset, or set accelerator.kind=emulated, which trains nothing",
+    )

@@ -1,0 +1,88 @@
+"""Samples the machine, the run's own processes and the GPUs, ten times a second by default.
+
+A sensor that fails turns to "not observed", once and for good, and never ends the run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pipeprof.measure.sensors import Sensor, sensors_of_this_machine
+
+RATE_HZ: Final = 10.0
+
+Sink = Callable[[int, Mapping[str, float]], None]
+"""Takes the values that were read at a `CLOCK_MONOTONIC` time; called in the telemetry's thread."""
+
+
+class Telemetry:
+    """Reads sensors in a thread between `start` and `stop` and hands what they say to `sink`.
+
+    `not_observed` names the sensors that are not here or have failed, with the reason; `cpu_ns` is what the
+    thread itself has cost. `sensors` and `clock` are handed in by tests, which call `sample` themselves.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        sensors: Mapping[str, Sensor] | None = None,
+        rate_hz: float = RATE_HZ,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.rate_hz = rate_hz
+        self.not_observed: dict[str, str] = {}
+        self.cpu_ns = 0
+        self._sink, self._given, self._clock = sink, sensors, clock
+        self._sensors: dict[str, Sensor] = {}
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Telemetry:
+        self._thread = threading.Thread(target=self._run, name="pipeprof-telemetry", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+        for sensor in self._sensors.values():
+            sensor.close()
+
+    def _run(self) -> None:
+        self.open()
+        due = time.monotonic()
+        while not self._stopped.wait(max(0.0, due - time.monotonic())):
+            self.sample()
+            self.cpu_ns = time.thread_time_ns()
+            due = max(due + 1 / self.rate_hz, time.monotonic())
+
+    def open(self) -> None:
+        """Find the sensors; those that are not here are not observed from the first."""
+        if self._given is not None:
+            self._sensors = dict(self._given)
+            return
+        self._sensors, missing = sensors_of_this_machine()
+        self.not_observed.update(missing)
+
+    def sample(self) -> None:
+        """Read each sensor once."""
+        for name, sensor in list(self._sensors.items()):
+            try:
+                values = sensor.read()
+            except Exception as error:  # drivers raise what they like
+                self.not_observed[name] = f"{type(error).__name__}: {error}".rstrip(": ")
+                self._sensors.pop(name).close()
+            else:
+                if values:
+                    self._sink(self._clock(), values)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for `run.json`: the rate, what it cost, and what single sensors say of themselves."""
+        facts: dict[str, Any] = {"rate_hz": self.rate_hz, "cpu_ns": self.cpu_ns}
+        for sensor in self._sensors.values():
+            facts.update(sensor.describe())
+        return facts
