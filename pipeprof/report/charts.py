@@ -170,10 +170,11 @@ def heat_map(boxes: Sequence[Row], description: str, across: str, down: str) -> 
     """Stall by two knobs. boxes: `across`, `down`, `text`, `note`, `fill`, `ink`, `outline`."""
     import altair as alt
 
-    plain = {"ticks": False, "domain": False}
     base = alt.Chart(_data(boxes)).encode(
-        x=alt.X("across:O", title=across or None).axis(labelAngle=0, **plain),
-        y=alt.Y("down:O", title=down or None).axis(**plain),
+        x=alt.X("across:O", title=across or None)
+        .scale(paddingInner=0.06)
+        .axis(labelAngle=0, ticks=False, domain=False),
+        y=alt.Y("down:O", title=down or None).scale(paddingInner=0.1).axis(ticks=False, domain=False),
         tooltip=[
             alt.Tooltip("across:N", title=across or " "),
             alt.Tooltip("down:N", title=down or " "),

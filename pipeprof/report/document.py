@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -19,9 +20,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pipeprof
+from pipeprof import __version__
 from pipeprof.report import charts
 from pipeprof.trace import write_atomically
+
+_UNIT = re.compile(r"(?<=\d) (?=%|(?:[mµn]?s|[KMGT]?B(?:/s)?|samples/s|min|h)\b)")
+
+
+def _whole(value: Any) -> Any:
+    """Keep a number and its unit on one line: applied to every text that the template prints."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return _UNIT.sub("\u00a0", value)
+    return value
 
 
 def render(
@@ -37,7 +47,7 @@ def render(
         .get_template(template)
         .render(
             title=title,
-            version=pipeprof.__version__,
+            version=__version__,
             policy=_policy(scripts),
             css=Markup(asset("report.css")),
             data=Markup(embed({"themes": themes, **data})),
@@ -89,6 +99,7 @@ def _environment() -> Any:
         loader=PackageLoader("pipeprof.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_whole,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -100,7 +111,8 @@ def _bundle() -> str:
     import vl_convert
 
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pipeprof"
-    kept = root / f"vega-{vl_convert.__version__}.js"
+    versions = (vl_convert.get_vega_version(), vl_convert.get_vegalite_versions()[-1])
+    kept = root / f"vega-{'-'.join(versions)}-embed-{vl_convert.get_vega_embed_version()}.js"
     with suppress(OSError):
         return kept.read_text(encoding="utf-8")
     script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("\r", "")

@@ -84,39 +84,21 @@ def write_matrix(answers: Sequence[Answer], path: Path) -> Path:
     """Write the page of a matrix, all its runs as cells; whole or not at all."""
     found = matrix.matrix(answers)
     maps = matrix.heat_maps(found)
+    emulated = sum(cell.emulated for cell in found.cells)
+    count = units.plural(len(found.cells), "run")
+    chips = [{"text": f"emulated parts in {emulated} of {count}", "class": "emulated"}] if emulated else []
     view = {
-        "headline": _matrix_headline(found),
-        "how": "Each cell is one run of its own.",
-        "heat_how": "Share of the time in which the accelerator waited for data, in percent. Darker is worse.",
-        "chips": _matrix_chips(found),
+        "headline": matrix.headline(found),
+        "lead": matrix.enough(found),
+        "chips": [*chips, {"text": count, "class": ""}],
         "maps": [{"title": title, "name": f"map{i}"} for i, (title, _) in enumerate(maps)],
         "cells": _cells_table(found),
-        "trust": None,
     }
-    page_data = {"charts": {f"map{i}": spec for i, (_, spec) in enumerate(maps)}}
-    crumbs = [found.name, units.plural(len(found.cells), "run")]
-    text = document.render(
-        "matrix.html.j2", found.name, {"v": view, "crumbs": crumbs}, page_data, timeline=False
-    )
+    specs = {f"map{i}": spec for i, (_, spec) in enumerate(maps)}
+    context = {"v": view, "crumbs": [found.name, count]}
+    text = document.render("matrix.html.j2", found.name, context, {"charts": specs}, timeline=False)
     write_atomically(path, text)
     return path
-
-
-def _matrix_headline(found: matrix.Matrix) -> str:
-    seen = [cell for cell in found.cells if cell.stall is not None]
-    if not seen:
-        return "No run of this matrix was long enough to say anything."
-    best = min(seen, key=lambda cell: cell.stall or 0.0)
-    knobs = ", ".join(f"{words.knob(key)} {value}" for key, value in best.knobs.items())
-    return f"The accelerator waits least with {knobs or 'the one cell'}: {units.percent(best.stall)} of the time."
-
-
-def _matrix_chips(found: matrix.Matrix) -> list[dict[str, str]]:
-    emulated = sum(cell.emulated for cell in found.cells)
-    said = [{"text": units.plural(len(found.cells), "run"), "class": ""}]
-    if emulated:
-        said.insert(0, {"text": f"emulated parts in {emulated} of them", "class": "emulated"})
-    return said
 
 
 def _cells_table(found: matrix.Matrix) -> page.Table:

@@ -67,7 +67,7 @@ def _keys(knobs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _pick(varying: Sequence[str], wanted: Sequence[str]) -> str | None:
     found = [key for key in wanted if key in varying]
     numeric = [key for key in varying if key != "storage.tier"]
-    return (found or numeric or [None])[0]
+    return next(iter((*found, *numeric)), None)
 
 
 def _resolved(meta: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -104,14 +104,55 @@ def _cell(said: Facts, knobs: dict[str, str]) -> Cell:
 
 def heat_maps(found: Matrix) -> list[tuple[str, dict[str, Any]]]:
     """(title, chart) of each small multiple, in order of appearance."""
+    names = (words.knob(found.across or ""), words.knob(found.down or ""))
+    return [
+        (title, charts.heat_map(_boxes(found, cells), _say(cells), *names))
+        for title, cells in _groups(found).items()
+    ]
+
+
+def headline(found: Matrix) -> str:
+    """The range of the stall over the cells, and what goes with its ends."""
+    seen = [cell for cell in found.cells if cell.stall is not None]
+    if not seen:
+        return "No run of this matrix was long enough to say anything."
+    best, worst = (one(seen, key=lambda cell: cell.stall or 0.0) for one in (min, max))
+    return (
+        f"The accelerator waited between {units.percent(best.stall)} and {units.percent(worst.stall)} "
+        f"of the time, the most with {said_knobs(worst)}."
+    )
+
+
+def said_knobs(cell: Cell) -> str:
+    """`tier hdd, workers 4`."""
+    return ", ".join(f"{words.knob(key)} {value}" for key, value in cell.knobs.items()) or "the one cell"
+
+
+def enough(found: Matrix, target: float = 0.05) -> list[str]:
+    """For each small multiple the first cell, in order of the knobs, whose stall is below `target`."""
+    lines = []
+    for title, cells in _groups(found).items():
+        low = [cell for cell in cells if cell.stall is not None and cell.stall < target]
+        first = min(low, key=lambda cell: [_value(cell.knobs[key]) for key in _axes(found)], default=None)
+        where = f"{title}: " if title else ""
+        if first is None:
+            lines.append(f"{where}no cell stays below {units.percent(target)}.")
+        else:
+            knobs = ", ".join(f"{words.knob(key)} {first.knobs[key]}" for key in _axes(found))
+            lines.append(f"{where}below {units.percent(target)} from {knobs or 'the one cell'} on.")
+    return lines
+
+
+def _axes(found: Matrix) -> list[str]:
+    return [key for key in (found.across, found.down) if key]
+
+
+def _groups(found: Matrix) -> dict[str, list[Cell]]:
     groups: dict[str, list[Cell]] = {}
     for cell in found.cells:
         title = ", ".join(f"{words.knob(key)} {cell.knobs[key]}" for key in found.others)
         groups.setdefault(title, []).append(cell)
-    names = (words.knob(found.across or ""), words.knob(found.down or ""))
-    return [
-        (title, charts.heat_map(_boxes(found, cells), _say(cells), *names)) for title, cells in groups.items()
-    ]
+    return groups
 
 
 def _boxes(found: Matrix, cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -133,7 +174,8 @@ def _boxes(found: Matrix, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return boxes
 
 
-def _value(text: str) -> float | str:
+def _value(text: str) -> Any:
+    """A knob's value to sort and to label by: numbers as numbers."""
     try:
         return float(text)
     except ValueError:

@@ -206,7 +206,7 @@ def _ready(answer: Answer, edges: Any, seconds: Any) -> list[Chart]:
     depth = series.mean_per_bin(ints(steps["request_ns"]), ready, edges)
     if not np.isfinite(depth).any():
         return []
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "from": float(seconds[i]),
             "to": float(seconds[i + 1]),
@@ -239,12 +239,12 @@ def _waits(answer: Answer) -> Section:
     section = Section(
         "waits",
         "Which waits hurt",
-        f"{units.count(found.none)} of {units.plural(len(waits), 'step')} found the batch ready. Half waited at "
-        f"most {units.duration(p50)}, one in twenty {units.duration(p95)} or more, one in a hundred "
+        f"{units.count(found.none)} of {units.plural(len(waits), 'step')} found the batch ready. Half waited "
+        f"at most {units.duration(p50)}, one in twenty {units.duration(p95)} or more, one in a hundred "
         f"{units.duration(p99)}; the longest wait was {units.duration(worst)}.",
     )
     if len(found.counts):
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "from": float(found.edges_ns[i]) / 1e6,
                 "to": float(found.edges_ns[i + 1]) / 1e6,
@@ -272,8 +272,9 @@ def _workers(answer: Answer) -> Section:
     section = Section(
         "workers",
         "Inside the workers",
-        "Each row is one process. Zoomed out, the height of a colour is its share of the time. Plus and minus "
-        "zoom, as does the wheel with Ctrl or after a click; drag or arrow keys move; point at a batch to see its samples.",
+        "Each row is one process. Zoomed out, the height of a colour is its share of the time. Plus and "
+        "minus zoom, as does the wheel with Ctrl or after a click; drag or arrow keys move; point at a "
+        "batch to see its samples.",
     )
     if len(answer.timeline) == 0:
         section.missing = "No step was recorded."
@@ -296,8 +297,9 @@ def packed_timeline(answer: Answer) -> dict[str, Any] | None:
     notes = []
     if packed["kept"] < packed["steps"]:
         notes.append(
-            f"Single batches are kept for {units.count(packed['kept'])} of {units.count(packed['steps'])} steps: "
-            "around the longest waits and an ordinary one. Elsewhere the colours are sums."
+            f"Single batches are kept for {units.count(packed['kept'])} of "
+            f"{units.count(packed['steps'])} steps: around the longest waits and an ordinary one. "
+            "Elsewhere the colours are sums."
         )
     if packed["spans"] is not None:
         notes.append(
@@ -330,7 +332,8 @@ def _about(facts: Facts) -> Section:
         ("Not observed", ", ".join(facts.not_observed) or "nothing is missing"),
         (
             "Cost of its own",
-            f"{units.duration(overhead.get('span_ns'))} a span, {units.duration(overhead.get('batch_ns'))} a batch",
+            f"{units.duration(overhead.get('span_ns'))} a span, "
+            f"{units.duration(overhead.get('batch_ns'))} a batch",
         ),
         ("Record", facts.directory),
     ]

@@ -82,7 +82,7 @@ def mean_per_bin(time_ns: Ints, value: Floats, edges_ns: Ints) -> Floats:
     bins = np.searchsorted(edges_ns, time_ns[inside], side="right") - 1
     held = np.bincount(bins, minlength=len(edges_ns) - 1)
     total = np.bincount(bins, weights=value[inside], minlength=len(edges_ns) - 1)
-    return np.divide(total, held, out=np.full(len(held), np.nan), where=held > 0)
+    return np.where(held > 0, total / np.maximum(1, held), np.nan)
 
 
 def sum_per_bin(time_ns: Ints, value: Floats, edges_ns: Ints) -> Floats:

@@ -90,8 +90,8 @@ def _verdict(said: Facts) -> Iterator[Text]:
     )
     name = said.utilization_name
     yield _line(
-        f"{name[:1].upper()}{name[1:]} {units.percent(said.utilization)}, {units.sample_rate(said.throughput)}, "
-        f"{units.plural(said.steps, 'step')}"
+        f"{name[:1].upper()}{name[1:]} {units.percent(said.utilization)}, "
+        f"{units.sample_rate(said.throughput)}, {units.plural(said.steps, 'step')}"
     )
     if said.emulated:
         yield _line(f"Emulated: {', '.join(said.emulated)}", "yellow")

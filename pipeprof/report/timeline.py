@@ -19,7 +19,7 @@ from pipeprof.report import series, words
 from pipeprof.trace import Run
 
 MAX_BATCHES: Final = 12_000
-MAX_SPANS: Final = 64_000
+MAX_SPANS: Final = 48_000
 BINS: Final = 1_500
 STRETCH: Final = 240
 """Batches kept around each of the worst waits where not all can be."""
@@ -147,9 +147,7 @@ def _batches(run: Run, timeline: Timeline, kept: Ints, clock: Clock, walls: Wall
     table, rows = run.table("batches"), timeline.batch_row[kept]
     slowest, took = (_of_batches(table[name], rows) for name in ("slowest_index", "slowest_ns"))
     columns["slowest_index"] = _b64(slowest.astype(np.float64))
-    columns["slowest"] = _b64(
-        clock.units(np.where(took == NOT_OBSERVED, NOT_OBSERVED, took + clock.origin_ns))
-    )
+    columns["slowest"] = _b64(clock.units(np.where(took == NOT_OBSERVED, took, took + clock.origin_ns)))
     for name in ("step", "epoch", "seq", "samples"):
         columns[name] = _b64(getattr(timeline, name)[kept].astype(np.uint32))
     columns["worker"] = _b64(timeline.worker[kept].astype(np.int16))
@@ -183,8 +181,8 @@ def _spans(run: Run, timeline: Timeline, kept: Ints, names: list[str]) -> dict[s
     order = np.flatnonzero(_within_budget(batch, start, wall, timeline, kept))
     if len(order) == 0:
         return None
-    ordered = (one[order] for one in (batch, start, wall, stage, sample))
-    return _encode(*ordered, batch_start=timeline.start_ns[kept])
+    begun = start[order] - timeline.start_ns[kept][batch[order]]
+    return _encode(batch[order], begun, wall[order], stage[order], sample[order])
 
 
 def _within_budget(
@@ -200,13 +198,14 @@ def _within_budget(
     return np.asarray(allowed[batch])
 
 
-def _encode(
-    batch: Ints, start: Ints, wall: Ints, stage: Ints, sample: Ints, batch_start: Ints
-) -> dict[str, Any]:
-    """Alternate gaps and spans in whole µs since the batch's start; cumulative, so that nothing drifts."""
+def _encode(batch: Ints, begun: Ints, wall: Ints, stage: Ints, sample: Ints) -> dict[str, Any]:
+    """Alternate gaps and spans in whole µs; cumulative, so that nothing drifts.
+
+    `begun` is ns since the batch's start.
+    """
     same = np.diff(batch, prepend=-1) == 0
-    begin = np.maximum(0, (start - batch_start[batch]) // 1000)
-    end = np.maximum(begin, (start + np.maximum(0, wall) - batch_start[batch]) // 1000)
+    begin = np.maximum(0, begun // 1000)
+    end = np.maximum(begin, (begun + np.maximum(0, wall)) // 1000)
     following = np.append(np.where(same[1:], begin[1:], np.iinfo(np.int64).max), np.iinfo(np.int64).max)
     end = np.minimum(end, following[: len(end)])
     before = np.where(same, np.concatenate([[0], end[:-1]]), 0)
