@@ -43,8 +43,11 @@ def stated(demands: Demands, knobs: Knobs) -> tuple[str, ...]:
         found.append("the batch size is far from the recorded one: computing is taken as proportional to it")
     if knobs.pin_memory and not measured.pin_memory:
         found.append("the pin thread was not observed: its copy is taken as one core's")
-    if knobs.ranks > 1:
-        found.append(f"{knobs.ranks} ranks were not measured: each is taken to be like this one")
+    if knobs.ranks * knobs.nodes > 1:
+        found.append(
+            f"{knobs.ranks * knobs.nodes} ranks were not measured: each is taken to be like this one, "
+            "and waiting for each other in all-reduce is left out"
+        )
     if len(demands.measured_rows) < 20:
         found.append(f"only {len(demands.measured_rows)} batches after warm-up: their spread is hardly known")
     return tuple(found)
@@ -55,7 +58,7 @@ def relative_error(demands: Demands, knobs: Knobs, steps: int, busy: float) -> f
     measured = demands.measured
     distance = abs(log2(max(1, knobs.workers) / max(1, measured.workers)))
     distance += abs(log2(batch_ratio(demands, knobs))) + abs(log2(knobs.cores / measured.cores))
-    distance += 1.0 * ((measured.workers == 0) != (knobs.workers == 0)) + abs(log2(knobs.ranks))
+    distance += 1.0 * ((measured.workers == 0) != (knobs.workers == 0)) + log2(knobs.ranks * knobs.nodes)
     other = knobs.storage != measured.storage or knobs.access != measured.access
     terms = [
         MODEL_ERROR,

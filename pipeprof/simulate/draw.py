@@ -49,8 +49,9 @@ class Draw:
 def draw(demands: Demands, knobs: Knobs, steps: int, seed: int, rank: int = 0) -> Draw:
     """Demands of `steps` batches, and of those that the workers make ahead of the last.
 
-    With as many steps as were recorded they come in the recorded order (a replay), otherwise they are drawn
-    whole from those after warm-up, so that what goes together in a batch stays together.
+    With as many steps as were recorded they come in the recorded order (a replay). Otherwise those after
+    warm-up come shuffled, and again, each whole, so that what goes together in a batch stays together and
+    two predictions differ by their knobs and not by their luck.
     """
     rows = _rows(demands, steps + knobs.outstanding, steps, (seed, rank))
     lists = {name: values[rows].tolist() for name, values in changed(demands, knobs).items()}
@@ -66,7 +67,7 @@ def draw(demands: Demands, knobs: Knobs, steps: int, seed: int, rank: int = 0) -
 
 
 def _rows(demands: Demands, wanted: int, steps: int, seed: tuple[int, int]) -> Ints:
-    rows = np.random.default_rng(seed).choice(demands.measured_rows, size=wanted)
+    rows = np.resize(np.random.default_rng(seed).permutation(demands.measured_rows), wanted)
     if seed[1] == 0 and steps == demands.steps:
         rows[:steps] = np.arange(steps)
     return rows.astype(np.int64)

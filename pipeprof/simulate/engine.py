@@ -56,7 +56,7 @@ class Device:
 
     def __init__(self, model: StorageModel, readers: int) -> None:
         if model.kind == "parallel":
-            # a reader has one request outstanding, so channels beyond the readers never serve one
+            # exact: a reader has one request outstanding, so channels beyond the readers never serve one
             model = replace(model, channels=max(1, min(model.channels, readers)))
         self.model = model
         self._state = model.new_state()
@@ -80,6 +80,18 @@ class Device:
         if model is None:
             model = self._bundles[size] = _bundled(self.model, size)
         return model.serve(self._state, int(arrival_ns), whole).end_ns
+
+
+def node_share(model: StorageModel, nodes: int) -> StorageModel:
+    """What one of `nodes` machines that use a device alike sees of it: its shared figures, n times slower."""
+    return replace(
+        model,
+        bandwidth_bytes_per_s=model.bandwidth_bytes_per_s / nodes,
+        seek_ns=model.seek_ns * nodes,
+        half_rotation_ns=model.half_rotation_ns * nodes,
+        requests_per_s=model.requests_per_s / nodes,
+        channels=max(1, model.channels // nodes),
+    )
 
 
 def _bundled(model: StorageModel, requests: float) -> StorageModel:
@@ -331,7 +343,7 @@ def _pieces(knobs: Knobs) -> int:
 def walk(knobs: Knobs, draws: list[Draw]) -> list[Walked]:
     """Replay the drawn demands under `knobs`, one draw a rank of the node."""
     clock = Clock(knobs.cores)
-    device = Device(knobs.storage, len(draws) * max(1, knobs.workers))
+    device = Device(node_share(knobs.storage, knobs.nodes), len(draws) * max(1, knobs.workers))
 
     def stop_when_all_are_done() -> None:
         clock.stopped = all(rank.done for rank in ranks)

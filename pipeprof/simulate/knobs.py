@@ -53,6 +53,8 @@ class Knobs:
     """Copies by this link's model; None keeps the recorded copy times."""
     ranks: int = 1
     """Processes like this one on the node; they share its cores and its storage."""
+    nodes: int = 1
+    """Machines like this one that share the storage; throughput is of all of them."""
     scale: Mapping[str, float] = field(default_factory=dict)
     """Factors on demands by owner: `{"decode": 0.5}` halves the CPU time of decoding."""
     extra_compute_ns: int = 0
@@ -64,6 +66,7 @@ class Knobs:
             ("prefetch", 1),
             ("batch_size", 1),
             ("queue_depth", 1),
+            ("nodes", 1),
             ("ranks", 1),
         ):
             if getattr(self, name) < low:
@@ -101,6 +104,7 @@ _SIMPLE: Final[dict[str, tuple[str, Any]]] = {
     "accelerator.speed": ("accelerator_speed", float),
     "machine.cores": ("cores", float),
     "machine.ranks": ("ranks", int),
+    "machine.nodes": ("nodes", int),
     "storage.cache_share": ("cache_share", float),
     "storage.keep": ("keep", str),
     "storage.access": ("access", str),

@@ -23,7 +23,9 @@ def predicted_ledger(
         workers=knobs.workers,
         prefetch=knobs.prefetch,
         in_order=knobs.in_order,
-        pin_memory=knobs.pin_memory,
+        pin_memory=any(draw.pin),
+        pageable=not knobs.pin_memory,
+        copies_overlap=knobs.prefetch_to_device,
         synchronises=knobs.synchronises,
         queue_depth=knobs.queue_depth,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Prediction:
 
     knobs: Knobs
     throughput: Estimate
-    """Samples a second of the measured window, all ranks of the node together."""
+    """Samples a second of the measured window, all ranks of all nodes together."""
     utilization: Estimate
     """Share of the window in which the accelerator computed, 0 to 1."""
     stall: Estimate
@@ -67,22 +67,48 @@ class Prediction:
         }
 
 
+FEWEST_STEPS: Final = 100
+"""Steps of a prediction that is to show the long run."""
+
+
+def replay(demands: Demands, seed: int = 0) -> Prediction:
+    """The recorded run again, step by step: beside the measured numbers it shows what to trust."""
+    return predict(demands, demands.measured, demands.steps, demands.warmup, seed)
+
+
+def long_run(demands: Demands, knobs: Knobs) -> tuple[int, int]:
+    """Steps and warm-up after which what the workers made ahead at the start no longer counts."""
+    epoch = demands.batches_per_epoch if demands.steps > demands.batches_per_epoch else 0
+    warmup = max(demands.warmup, knobs.outstanding)
+    counted = max(
+        demands.steps - demands.warmup, 2 * knobs.outstanding, 10 * knobs.workers, epoch, FEWEST_STEPS
+    )
+    return warmup + counted, warmup
+
+
 def predict(
     demands: Demands, knobs: Knobs, steps: int | None = None, warmup: int | None = None, seed: int = 0
 ) -> Prediction:
-    """The run that `knobs` would give; by default as long as the recorded one, warm-up included.
+    """The run that `knobs` would give: of `steps` steps, the first `warmup` not counted; else the long run.
 
     Raises `InconclusiveError` where the run cannot answer. Equal arguments give equal predictions.
     """
     extrapolations = stated(demands, knobs)
-    steps = demands.steps if steps is None else steps
-    warmup = min(steps - 1, demands.warmup if warmup is None else warmup)
+    usual = long_run(demands, knobs)
+    steps = usual[0] if steps is None else steps
+    warmup = min(steps - 1, usual[1] if warmup is None else warmup)
     draws = [draw(demands, knobs, steps, seed, rank) for rank in range(knobs.ranks)]
     walked = walk(knobs, draws)
     timeline = as_timeline(walked[0], knobs, warmup)
     window = measured_window(timeline)
     assert window is not None, "a step after warm-up was walked"
-    rate = knobs.ranks * int(timeline.samples[~timeline.warmup].sum()) * NS_PER_S / max(1, window.wall_ns)
+    rate = (
+        knobs.nodes
+        * knobs.ranks
+        * int(timeline.samples[~timeline.warmup].sum())
+        * NS_PER_S
+        / max(1, window.wall_ns)
+    )
     ledger = predicted_ledger(
         demands, knobs, draws[0], timeline, window, walked[0].reading_ns.astype(np.float64)
     )

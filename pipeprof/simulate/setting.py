@@ -19,32 +19,22 @@ def measured_knobs(run: Run, recorded: Recorded) -> Knobs:
     shape = shapes_of(run, timeline)[loader_id]
     told: list[dict[str, Any]] = [one for one in run.meta.get("loaders") or [] if one.get("id") == loader_id]
     loader = told[0] if told else {}
-    accelerator, storage = run.meta.get("accelerator") or {}, run.meta.get("storage") or {}
     timed = bool((timeline.compute_end_ns >= 0).any())
     return Knobs(
         workers=shape.workers,
         prefetch=shape.prefetch,
         in_order=shape.in_order,
-        pin_memory=shape.pin_memory or bool(accelerator.get("pinned")),
+        pin_memory=not shape.pageable,
         persistent_workers=bool(loader.get("persistent_workers")),
         batch_size=int(loader.get("batch_size") or max(1, timeline.samples.max(initial=1))),
         synchronises=shape.synchronises or not timed,
         queue_depth=shape.queue_depth,
-        prefetch_to_device=_copies_overlap(accelerator, recorded),
+        prefetch_to_device=shape.copies_overlap,
         cores=usable_cores(run),
-        storage=storage_model(storage),
+        storage=storage_model(run.meta.get("storage") or {}),
         access="shards" if (run.meta.get("data") or {}).get("format") == "tar_shards" else "files",
         link=None,
     )
-
-
-def _copies_overlap(accelerator: Mapping[str, Any], recorded: Recorded) -> bool:
-    """The device says so, or a copy was seen beside the computation of the step before."""
-    told = accelerator.get("copies_overlap")
-    if told is not None:
-        return bool(told)
-    timeline = recorded.timeline
-    return bool((timeline.copy_start_ns[1:] < timeline.compute_end_ns[:-1]).any())
 
 
 def usable_cores(run: Run) -> float:

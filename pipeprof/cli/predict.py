@@ -1,0 +1,153 @@
+"""`pipeprof predict RUN`: what would fix it, by how much."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeprof.cli.reading import run_argument
+from pipeprof.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from pipeprof.simulate.demands import Demands
+    from pipeprof.simulate.knobs import Knobs
+
+
+class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 only
+    """`5%` or `0.05`."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A share of 1."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 < share < 1:
+            self.fail(f"{value!r} is no share: give 5% or 0.05", param, ctx)
+        return share
+
+
+@click.command()
+@run_argument
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A question: storage.tier=nvme.")
+@click.option("--ranks", type=click.IntRange(1), help="Processes like the recorded one, on all nodes.")
+@click.option("--nodes", type=click.IntRange(1), help="Machines like this one that share the storage.")
+@click.option(
+    "--target-stall", type=Share(), default="5%", show_default=True, help="For “what it would take”."
+)
+@click.option("--steps", type=click.IntRange(2), help="Steps to predict; by default as many as RUN has.")
+@click.option("--seed", type=int, default=0, help="Of the drawing of batches.")
+@click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
+def command(
+    run: Path,
+    settings: tuple[str, ...],
+    ranks: int | None,
+    nodes: int | None,
+    target_stall: float,
+    steps: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Predict from RUN what other knobs would give.
+
+    Without --set: what would fix it, by how much, and what limits it then. With --set one question is
+    answered, such as `--set storage.tier=nvme --set loader.workers=8`.
+    """
+    from pipeprof import trace
+    from pipeprof.simulate.demands import read_demands
+
+    demands = read_demands(trace.load(run))
+    asked = question(demands, settings, ranks, nodes)
+    if asked != demands.measured or steps is not None:
+        data, lines = one(demands, asked, steps, seed)
+    else:
+        data, lines = everything(demands, target_stall, seed)
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "run": str(run), **data}, indent=2))
+    else:
+        click.echo("\n".join(lines))
+
+
+def question(demands: Demands, settings: tuple[str, ...], ranks: int | None, nodes: int | None) -> Knobs:
+    """The recorded knobs with what was asked for changed. Raises `ScenarioError` for what cannot be asked."""
+    from pipeprof.simulate.knobs import change
+
+    pairs = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ScenarioError(f"--set {setting}: no value", "write --set key=value")
+        pairs[key.strip()] = value.strip()
+    knobs = change(demands.measured, pairs, demands.step_ns)
+    if nodes is not None:
+        knobs = replace(knobs, nodes=nodes)
+    if ranks is not None:
+        if ranks % knobs.nodes:
+            raise ScenarioError(f"{ranks} ranks on {knobs.nodes} nodes", "give as many ranks to each node")
+        knobs = replace(knobs, ranks=ranks // knobs.nodes)
+    return knobs
+
+
+def one(demands: Demands, knobs: Knobs, steps: int | None, seed: int) -> tuple[dict[str, Any], Iterator[str]]:
+    """The answer to one question, as data and as lines."""
+    from pipeprof.report import forecast
+    from pipeprof.simulate.predict import predict
+
+    base = predict(demands, demands.measured, steps, seed=seed)
+    prediction = predict(demands, knobs, steps, seed=seed)
+
+    def lines() -> Iterator[str]:
+        yield from forecast.demand_lines(demands)
+        limit = forecast.limit(base.limit)
+        yield f"As it is: {forecast.estimate(base.throughput)} samples/s, limited by {limit}."
+        yield from forecast.answer_lines(prediction, base)
+
+    return {"as_it_is": base.as_dict(), "prediction": prediction.as_dict()}, lines()
+
+
+def everything(demands: Demands, target: float, seed: int) -> tuple[dict[str, Any], Iterator[str]]:
+    """Fixes, headspace, heat map and what it would take, as data and as lines."""
+    from pipeprof.report import forecast, units
+    from pipeprof.simulate.fixes import advised, headspace, rank
+    from pipeprof.simulate.search import heat_map, what_would_it_take
+
+    knobs = demands.measured
+    base, fixes = rank(demands, seed)
+    space = headspace(demands, base, seed)
+    cells = heat_map(demands, knobs, seed=seed)
+    needs = what_would_it_take(demands, knobs, target, seed)
+    best = advised(fixes)
+
+    def lines() -> Iterator[str]:
+        yield from forecast.demand_lines(demands)
+        yield from forecast.answer_lines(base)
+        yield f"Headspace: the best of all loaders would add {units.sample_rate(space)}."
+        yield (
+            f"Advice: {best.fix.title} ({best.fix.how})." if best else "Advice: nothing here gains anything."
+        )
+        yield ""
+        yield from forecast.fix_lines(fixes)
+        yield ""
+        yield f"Samples/s (stall) on {knobs.storage.name}, this run in brackets:"
+        yield from forecast.heat_map_lines(cells, (knobs.workers, knobs.prefetch))
+        yield ""
+        yield from forecast.need_lines(needs, target)
+
+    data = {
+        "as_it_is": base.as_dict(),
+        "headspace_samples_per_s": space,
+        "advice": best.fix.word if best else None,
+        "fixes": [ranked.as_dict() for ranked in fixes],
+        "heat_map": cells.as_dict(),
+        "target_stall": target,
+        "what_it_takes": [need.as_dict() for need in needs],
+    }
+    return data, lines()
