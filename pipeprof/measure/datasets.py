@@ -47,14 +47,14 @@ def naming(what: object, index: int) -> Iterator[None]:
     """Whatever goes wrong with a sample is said with its file and its index."""
     try:
         yield
-    except PipeprofError:
+    except (PipeprofError, MemoryError):
         raise
-    except FileNotFoundError as error:
-        raise SampleError(f"sample {index} is missing: {what}", "restore the file") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise SampleError(
-            f"sample {index} cannot be read: {what}: {error}", "the file is damaged: replace or remove it"
-        ) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            reason, remedy = error.strerror, "check that the file is there and that you may read it"
+        else:
+            reason, remedy = str(error) or type(error).__name__, "the file is damaged: replace or remove it"
+        raise SampleError(f"sample {index} cannot be read: {what}: {reason}", remedy) from error
 
 
 def image_transform(crop: int) -> Transform:
