@@ -91,10 +91,7 @@ def measure(scenario: Scenario, directory: Path, file: Path) -> Outcome:
     from pipeprof.measure.live import shown
     from pipeprof.measure.run import run
 
-    try:
-        from pipeprof.simulate.answer import load as answer_of
-    except ImportError:
-        from pipeprof.analyse.answer import load as answer_of
+    from pipeprof.simulate.answer import load as answer_of
 
     written = {"path": str(file), "text": file.read_text(encoding="utf-8-sig")}
     error = None

@@ -112,6 +112,7 @@ def shown(progress: Progress, console: Console | None = None) -> Iterator[None]:
     """Show `progress` on standard error while the block lasts."""
     console = console or Console(stderr=True)
     window = Window(progress)
+    window.view()  # the point from which the first rates are told
     if console.is_terminal:
         with Live(
             get_renderable=lambda: _panel(progress, window.view()),

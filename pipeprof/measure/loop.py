@@ -1,113 +1,88 @@
-"""The training loop of the bench: take a batch, submit it, again, until the scenario's limits."""
+"""The loop's side of a session: spans in the user's own code between two batches, and the device's wait."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections import deque
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
-
-from pipeprof.errors import DataError
-from pipeprof.measure.accelerator import Accelerator
-from pipeprof.measure.batch import samples
-from pipeprof.measure.live import Progress
-from pipeprof.measure.session import Session
-from pipeprof.scenario import LoaderPart, RunPart
+from pipeprof.measure.recorder import Sink, Totals, activate, active
+from pipeprof.measure.rows import StepRow
 
 
-def make_loader(session: Session, dataset: Dataset[Any], part: LoaderPart, seed: int) -> DataLoader[Any]:
-    """The scenario's loader, watched by `session`. What torch refuses without workers is left out."""
-    arguments: dict[str, Any] = {}
-    if part.workers > 0:
-        arguments = {
-            "prefetch_factor": part.prefetch or 2,
-            "persistent_workers": part.persistent_workers,
-            "multiprocessing_context": part.start_method,
-        }
-    shuffle = part.shuffle and not isinstance(dataset, IterableDataset)
-    return session.loader(
-        dataset,
-        batch_size=part.batch_size,
-        shuffle=shuffle,
-        num_workers=part.workers,
-        pin_memory=part.pin_memory,
-        drop_last=part.drop_last,
-        in_order=part.in_order,
-        generator=torch.Generator().manual_seed(seed),
-        **arguments,
-    )
+class LoopSink(Sink):
+    """The sink of the thread that runs the loop, while it makes no batch itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[StepRow, dict[str, Totals]]] = []
+        self._thread: int | None = None
+        self._row: StepRow | None = None
+
+    def took(self, row: StepRow, wait_ns: int) -> None:
+        """A batch was taken: what was marked until now belongs to the step before it."""
+        if self._row is not None and self.totals:
+            self.done.append((self._row, self.totals))
+            self.totals = {}
+        self._row = row
+        if active() is self:
+            self.inner_ns += wait_ns  # a stage around the wait does not own it
+        elif self._thread is None and active() is None:
+            self._thread = threading.get_ident()
+            activate(self)
+
+    def end(self) -> None:
+        """The run is over."""
+        if self._row is not None and self.totals:
+            self.done.append((self._row, self.totals))
+        self.totals = {}
+        if active() is self:
+            activate(None)
 
 
-class Loop:
-    """Runs epochs over `loader` until the first limit of `limits` is reached."""
+class DeviceWait:
+    """The unmasked wait, measured on a CUDA device: two events a step and no synchronisation.
 
-    def __init__(
-        self,
-        session: Session,
-        accelerator: Accelerator,
-        progress: Progress,
-        limits: RunPart,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._session, self._accelerator, self._progress = session, accelerator, progress
-        self._limits, self._clock = limits, clock
-        self._step = 0
+    One is recorded when the batch is asked for and one when it has been taken. The stream reaches the first
+    when the work queued before it is done; the time between the two on the stream is the stall.
+    """
 
-    def train(self, loader: DataLoader[Any]) -> None:
-        """Train, and wait for the device to finish. Raises whatever dataset, loader and device raise."""
-        self._started_s = self._clock()
-        epoch = 0
-        try:
-            while not self._over() and epoch != self._limits.epochs:
-                self._epoch(loader)
-                epoch += 1
-        finally:
-            with suppress(RuntimeError):  # a device that failed has already said so
-                self._accelerator.synchronize()
-            self._tell()
-            self._session.event("run_end")
+    def __init__(self, cuda: Any) -> None:
+        self._cuda = cuda
+        self._asked: Any = None
+        self._waits: deque[tuple[StepRow, Any, Any]] = deque()
+        self._spare: list[Any] = []
 
-    def _epoch(self, loader: DataLoader[Any]) -> None:
-        self._accelerator.request(self._step)  # the loop waits for the workers' start as well
-        before = self._step
-        for batch in self._batches(loader):
-            self._submit(batch)
-            if self._over():
-                return
-        if self._step == before:
-            raise DataError(
-                "the data set gave no batch",
-                "make loader.batch_size smaller than the data set, or set loader.drop_last=false",
-            )
+    def _event(self) -> Any:
+        event = self._spare.pop() if self._spare else self._cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
-    def _batches(self, loader: DataLoader[Any]) -> Any:
-        for batch in loader:
-            yield batch
-            self._accelerator.request(self._step)
+    def requested(self) -> None:
+        """The loop asks for a batch."""
+        if self._asked is None:  # else the last request ended an epoch, and the wait goes on
+            self._asked = self._event()
 
-    def _submit(self, batch: Any) -> None:
-        self._accelerator.submit(self._step, batch)
-        self._session.step_launched(self._step)
-        self._step += 1
-        self._progress.samples += samples(batch)
-        self._progress.steps = self._step
-        self._tell()
+    def took(self, row: StepRow) -> None:
+        """The loop has its batch."""
+        self._waits.append((row, self._asked, self._event()))
+        self._asked = None
 
-    def _tell(self) -> None:
-        """Hand on what the device has told by now."""
-        told = self._accelerator.finished()
-        self._session.device_times(told)
-        for times in told:
-            self._progress.busy_ns += (times.compute_end_ns or 0) - (times.compute_start_ns or 0)
-            self._progress.wait_ns += times.device_wait_ns or 0
-        live = self._session.live()
-        self._progress.ready = live.ready_batches
+    def told(self) -> list[tuple[StepRow, int]]:
+        """The waits that the device has passed by now, in nanoseconds. Never waits."""
+        found = []
+        while self._waits and self._waits[0][2].query():
+            row, asked, taken = self._waits.popleft()
+            found.append((row, round(asked.elapsed_time(taken) * 1e6)))
+            self._spare += [asked, taken]
+        return found
 
-    def _over(self) -> bool:
-        elapsed = self._clock() - self._started_s
-        self._progress.elapsed_s = elapsed
-        steps, seconds = self._limits.steps, self._limits.seconds
-        return (steps is not None and self._step >= steps) or (seconds is not None and elapsed >= seconds)
+
+
+
+
+def device_wait(torch: Any) -> DeviceWait | None:
+    """A `DeviceWait` where the program uses CUDA; the program alone decides to initialise it."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return DeviceWait(torch.cuda)
+    return None

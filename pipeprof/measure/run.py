@@ -16,7 +16,7 @@ from typing import Any, Final
 from torch.utils.data import Dataset
 
 from pipeprof.measure.accelerator import Accelerator, make_accelerator
-from pipeprof.measure.data import open_dataset
+from pipeprof.measure.data import describe_data, open_dataset
 from pipeprof.measure.failure import lost_worker, translated
 from pipeprof.measure.live import Progress
 from pipeprof.measure.loop import Loop, make_loader
@@ -39,6 +39,7 @@ class Bench:
     scenario: Scenario
     storage: Storage
     dataset: Dataset[Any]
+    data: dict[str, Any]
     accelerator: Accelerator
 
 
@@ -46,7 +47,8 @@ def prepare(scenario: Scenario) -> Bench:
     """Make what the scenario names. Raises a `PipeprofError` for whatever cannot be had here."""
     accelerator = make_accelerator(scenario)
     storage = make_storage(scenario)
-    return Bench(scenario, storage, open_dataset(scenario, storage), accelerator)
+    dataset = open_dataset(scenario, storage)
+    return Bench(scenario, storage, dataset, describe_data(scenario), accelerator)
 
 
 def run(
@@ -131,7 +133,7 @@ def _meta(bench: Bench, written: dict[str, Any]) -> dict[str, Any]:
         "scenario": {"path": None, "text": None, **written, "resolved": scenario.resolved()},
         "accelerator": accelerator,
         "storage": {**storage, "cache": scenario.storage.cache},
-        "data": {"format": scenario.data.format, "samples": _length(bench.dataset)},
+        "data": bench.data,
         "model": accelerator.pop("model", None),
         "machine": machine_facts(),
         "packages": package_versions(),
@@ -139,13 +141,6 @@ def _meta(bench: Bench, written: dict[str, Any]) -> dict[str, Any]:
         "emulated": _emulated(scenario, accelerator, storage),
         "warmup_steps": scenario.run.warmup_steps,
     }
-
-
-def _length(dataset: Any) -> int | None:
-    try:
-        return len(dataset)
-    except TypeError:
-        return None
 
 
 def _emulated(scenario: Scenario, accelerator: dict[str, Any], storage: dict[str, Any]) -> list[str]:

@@ -228,12 +228,6 @@ def _gpus() -> Sensor:
     return Gpus()
 
 
-def _pcie() -> Sensor:
-    from pipeprof.measure.nvml import Pcie
-
-    return Pcie()
-
-
 _MAKERS: Final[dict[str, Callable[[], Sensor]]] = {
     "cpu": lambda: Rates(_machine_cpu),
     "processes": Processes,
@@ -242,5 +236,4 @@ _MAKERS: Final[dict[str, Callable[[], Sensor]]] = {
     "disk busy time": BusiestDisk,
     "pressure": lambda: Rates(_pressure),
     "gpu": _gpus,
-    "pcie": _pcie,
 }

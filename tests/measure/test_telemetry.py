@@ -1,0 +1,239 @@
+"""Telemetry: sensors that work, fail and are not there; none of it ends a run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeprof.measure import machine, sensors
+from pipeprof.measure.nvml import Gpus, NoGpuError
+from pipeprof.measure.sensors import SENSORS, Plain, Processes, Rates
+from pipeprof.measure.telemetry import Telemetry
+
+Rows = list[tuple[int, str, float]]
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.rows: Rows = []
+
+    def __call__(self, time_ns: int, values: Mapping[str, float]) -> None:
+        self.rows += [(time_ns, name, value) for name, value in values.items()]
+
+
+class Failing(Plain):
+    """Works twice, then fails for good."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: {"flaky": 1.0})
+        self.left, self.closed = 2, False
+
+    def read(self) -> dict[str, float]:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("sensor unplugged")
+        return super().read()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_failing_sensor_is_not_observed_once_and_the_others_go_on() -> None:
+    flaky, sink, clock = Failing(), Sink(), iter(range(100, 200))
+    telemetry = Telemetry(
+        sink, {"flaky": flaky, "steady": Plain(lambda: {"steady": 7.0})}, clock=lambda: next(clock)
+    )
+    telemetry.open()
+    for _ in range(5):
+        telemetry.sample()
+    assert [name for _, name, _ in sink.rows].count("flaky") == 2
+    assert [name for _, name, _ in sink.rows].count("steady") == 5
+    assert telemetry.not_observed == {"flaky": "OSError: sensor unplugged"}
+    assert flaky.closed
+
+
+def test_counters_become_rates_from_the_second_reading_on() -> None:
+    counters, clock = iter([{"x": 10.0}, {"x": 16.0, "new": 5.0}]), iter([1.0, 3.0])
+    rates = Rates(lambda: next(counters), clock=lambda: next(clock))
+    assert rates.read() == {}
+    assert rates.read() == {"x": 3.0}
+
+
+def test_the_thread_samples_at_its_rate_and_ends_with_the_block() -> None:
+    sink = Sink()
+    with Telemetry(sink, {"steady": Plain(lambda: {"steady": 1.0})}, rate_hz=50):
+        deadline = time.monotonic() + 5
+        while len(sink.rows) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    count = len(sink.rows)
+    assert count >= 3
+    time.sleep(0.06)
+    assert len(sink.rows) == count
+
+
+def test_this_machine_tells_of_its_cpu_memory_and_processes() -> None:
+    sink = Sink()
+    telemetry = Telemetry(sink)
+    telemetry.open()
+    sum(i * i for i in range(2_000_000))
+    telemetry.sample()
+    read = {name: value for _, name, value in sink.rows}
+    telemetry.__exit__()
+    assert {"cpu.machine", "cpu.main", "memory.available_bytes", "memory.main_bytes"} <= set(read)
+    assert read["cpu.main"] > 0
+    assert 1e6 < read["memory.main_bytes"] < read["memory.used_bytes"] + read["memory.available_bytes"]
+    known = {name.partition("<")[0] for name in SENSORS}
+    assert all(any(name.startswith(k) for k in known) for name in read)
+
+
+def test_child_processes_are_found_and_their_cpu_counted() -> None:
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            pass
+    try:
+        assert pid in sensors.children(os.getpid())
+        processes = Processes()
+        processes.read()
+        time.sleep(0.3)
+        read = processes.read()
+        assert read[f"cpu.worker.{pid}"] > 0.05
+        assert read["cpu.workers"] >= read[f"cpu.worker.{pid}"]
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    assert f"cpu.worker.{pid}" not in processes.read()
+
+
+class StubError(Exception):
+    pass
+
+
+class NotSupportedError(StubError):
+    pass
+
+
+class LibraryNotFoundError(StubError):
+    pass
+
+
+def stub_nvml(**broken: Exception) -> Any:
+    """NVML with one GPU; each name in `broken` raises instead."""
+
+    def telling(name: str, value: Any) -> Any:
+        def tell(*_: Any) -> Any:
+            if name in broken:
+                raise broken[name]
+            return value
+
+        return tell
+
+    calls = {
+        "nvmlInit": None,
+        "nvmlShutdown": None,
+        "nvmlDeviceGetCount": 1,
+        "nvmlDeviceGetHandleByIndex": "gpu",
+        "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=40),
+        "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=2**30),
+        "nvmlDeviceGetPowerUsage": 250_000,
+        "nvmlDeviceGetClockInfo": 1_500,
+        "nvmlDeviceGetPcieThroughput": 3_000,
+        "nvmlDeviceGetSamples": (0, [SimpleNamespace(timeStamp=t) for t in (200_000, 0, 400_000, 600_000)]),
+        "nvmlDeviceGetName": b"Stub GPU",
+    }
+    constants = {
+        "NVML_GPU_UTILIZATION_SAMPLES": 1,
+        "NVML_CLOCK_SM": 1,
+        "NVML_PCIE_UTIL_TX_BYTES": 0,
+        "NVML_PCIE_UTIL_RX_BYTES": 1,
+        "NVMLError": StubError,
+        "NVMLError_NotSupported": NotSupportedError,
+        "NVMLError_LibraryNotFound": LibraryNotFoundError,
+    }
+    return SimpleNamespace(**constants, **{name: telling(name, value) for name, value in calls.items()})
+
+
+def test_a_gpu_tells_its_figures_and_the_period_that_nvml_really_used() -> None:
+    gpus = Gpus(stub_nvml(), clock=iter([1.0, 1.0, 1.5, 2.5, 2.5]).__next__)
+    read = gpus.read()
+    assert read["gpu0.utilization"] == 0.4
+    assert read["gpu0.power_watts"] == 250
+    assert read["gpu0.sm_clock_hz"] == 1.5e9
+    assert read["gpu0.pcie_rx_bytes_per_s"] == 3e6
+    assert gpus.describe()["nvml_sample_period_s"] == 0.2
+    assert "gpu0.pcie_rx_bytes_per_s" not in gpus.read(), "it blocks for 40 ms: once a second is enough"
+    assert "gpu0.pcie_rx_bytes_per_s" in gpus.read()
+
+
+def test_what_a_gpu_cannot_tell_is_left_out_and_named() -> None:
+    gpus = Gpus(stub_nvml(nvmlDeviceGetPowerUsage=NotSupportedError()))
+    assert "gpu0.power_watts" not in gpus.read()
+    assert "gpu0.utilization" in gpus.read()
+    assert gpus.describe()["nvml_not_supported"] == ["power_watts"]
+
+
+def test_nvml_that_is_not_there_or_fails_turns_to_not_observed() -> None:
+    with pytest.raises(NoGpuError, match="no NVIDIA driver"):
+        Gpus(stub_nvml(nvmlInit=LibraryNotFoundError()))
+    with pytest.raises(StubError):
+        Gpus(stub_nvml(nvmlInit=StubError("driver mismatch")))
+    failing = Gpus(stub_nvml(nvmlDeviceGetUtilizationRates=StubError("GPU is lost")))
+    telemetry = Telemetry(Sink(), {"gpu": failing})
+    telemetry.open()
+    telemetry.sample()
+    assert telemetry.not_observed == {"gpu": "StubError: GPU is lost"}
+
+
+def test_a_driver_that_fails_leaves_the_machines_facts_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pynvml", stub_nvml())
+    assert machine.gpu_names() == ["Stub GPU"]
+    monkeypatch.setitem(sys.modules, "pynvml", stub_nvml(nvmlDeviceGetName=StubError()))
+    assert machine.gpu_names() == []
+
+
+def group(root: Path, **files: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (root / name.replace("__", ".")).write_text(text)
+    return root
+
+
+def test_cpu_quota_of_cgroup_v2_is_the_tightest_on_the_way_up(tmp_path: Path) -> None:
+    group(tmp_path / "a", cpu__max="150000 100000")
+    group(tmp_path / "a" / "b", cpu__max="max 100000", memory__max="1000000")
+    (tmp_path / "membership").write_text("0::/a/b\n")
+    assert machine.cpu_quota_cores(tmp_path, tmp_path / "membership") == 1.5
+    assert machine.usable_memory_bytes(tmp_path, tmp_path / "membership") == 1_000_000
+
+
+def test_cpu_quota_of_cgroup_v1(tmp_path: Path) -> None:
+    group(tmp_path / "cpu,cpuacct" / "job", cpu__cfs_quota_us="50000", cpu__cfs_period_us="100000")
+    group(tmp_path / "memory" / "job", memory__limit_in_bytes="2000000")
+    (tmp_path / "membership").write_text("4:memory:/job\n1:cpu,cpuacct:/job\n0::/\n")
+    assert machine.cpu_quota_cores(tmp_path, tmp_path / "membership") == 0.5
+    assert machine.usable_memory_bytes(tmp_path, tmp_path / "membership") == 2_000_000
+
+
+def test_a_container_that_sees_its_group_as_the_root(tmp_path: Path) -> None:
+    group(tmp_path, cpu__max="200000 100000")
+    (tmp_path / "membership").write_text("0::/host/path/that/is/not/here\n")
+    assert machine.cpu_quota_cores(tmp_path, tmp_path / "membership") == 2
+
+
+def test_no_quota_is_none(tmp_path: Path) -> None:
+    group(tmp_path / "cpu" / "job", cpu__cfs_quota_us="-1", cpu__cfs_period_us="100000")
+    (tmp_path / "membership").write_text("1:cpu:/job\n")
+    assert machine.cpu_quota_cores(tmp_path, tmp_path / "membership") is None
+
+
+def test_usable_cores_follow_the_affinity() -> None:
+    assert machine.usable_cores() <= len(os.sched_getaffinity(0))
+    assert machine.machine_facts()["memory_bytes"] > 2**20

@@ -1,0 +1,159 @@
+"""Networks, optimisers and weights: each one trains, and each mistake has its message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeprof.errors import MeasureError
+from pipeprof.measure.cpu import CpuAccelerator
+from pipeprof.measure.workload import HIDDEN, OPTIMIZERS, Workload, build_network, load_weights
+from pipeprof.scenario import AcceleratorPart, ModelPart, Scenario
+
+VECTORS = torch.randn(64, 1000)
+IMAGES = torch.randn(2, 3, 64, 64)
+
+
+def workload(
+    name: str = "two_layer_net", *, amp: bool = False, channels_last: bool = False, **model: object
+) -> Workload:
+    part = ModelPart(name=name, **model)  # type: ignore[arg-type]
+    return Workload(
+        Scenario(name="test", model=part, accelerator=AcceleratorPart(amp=amp, channels_last=channels_last)),
+        "cpu",
+    )
+
+
+def loss_after(
+    work: Workload, inputs: torch.Tensor, targets: torch.Tensor, steps: int
+) -> tuple[float, float]:
+    losses = []
+    loss_of = work._loss
+
+    def noted(output: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
+        loss = loss_of(output, wanted)
+        losses.append(float(loss.detach()))
+        return loss
+
+    work._loss = noted  # type: ignore[method-assign]
+    for _ in range(steps):
+        work.step(*work.prepare((inputs, targets)))
+    return losses[0], losses[-1]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimiser_of_the_notes_lowers_the_loss_of_the_two_layer_net(optimizer: str) -> None:
+    rate = {"lbfgs": 0.1, "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05}.get(optimizer, 1e-3)
+    work = workload(optimizer=optimizer, learning_rate=rate)
+    first, last = loss_after(work, VECTORS, torch.arange(64) % 10, 12)
+    assert last < 0.9 * first
+
+
+def test_the_two_layer_net_has_the_lectures_sizes() -> None:
+    work = workload()
+    work.step(*work.prepare((VECTORS, torch.zeros(64, dtype=torch.long))))
+    assert work.describe()["parameters"] == 1000 * HIDDEN + HIDDEN * 10
+
+
+def test_the_two_layer_net_takes_numbers_as_targets_and_images_as_vectors() -> None:
+    work = workload(learning_rate=1e-6)
+    first, last = loss_after(work, VECTORS, torch.randn(64, 10), 3)
+    assert last < first
+    work = workload()
+    work.step(*work.prepare((IMAGES, torch.zeros(2, dtype=torch.long))))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small"])
+def test_networks_of_torchvision_train(name: str) -> None:
+    work = workload(name, classes=10)
+    work.step(*work.prepare((IMAGES, torch.tensor([1, 2]))))
+
+
+def test_a_network_with_auxiliary_heads_trains() -> None:
+    work = workload("googlenet", classes=10)
+    work.step(*work.prepare((torch.randn(2, 3, 96, 96), torch.tensor([1, 2]))))
+
+
+def test_bytes_become_zero_to_one_on_the_device() -> None:
+    work = workload("resnet18", classes=10)
+    assert float(work._as_input(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)).max()) == 1.0
+    assert work._as_input(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).dtype == torch.float32
+
+
+def test_mixed_precision_and_channels_last_train() -> None:
+    work = workload("resnet18", classes=10, amp=True, channels_last=True)
+    work.step(*work.prepare((IMAGES, torch.tensor([1, 2]))))
+    assert next(work._network.parameters()).is_contiguous(memory_format=torch.channels_last)
+    assert work._as_input(IMAGES).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_batch_without_labels_trains_on_its_inputs() -> None:
+    work = workload()
+    work.step(*work.prepare(VECTORS))
+
+
+def test_a_misspelt_model_is_told_the_nearest() -> None:
+    with pytest.raises(MeasureError) as error:
+        build_network(ModelPart(name="resnet-50"))
+    assert "no model is called resnet-50" in str(error.value)
+    assert "did you mean resnet50?" in str(error.value)
+    with pytest.raises(MeasureError, match="two_layer_net"):
+        build_network(ModelPart(name="two_layers_net"))
+
+
+def test_detection_models_are_no_classification_models() -> None:
+    with pytest.raises(MeasureError, match="no model is called fasterrcnn_resnet50_fpn"):
+        build_network(ModelPart(name="fasterrcnn_resnet50_fpn"))
+
+
+def test_a_batch_that_the_network_cannot_take_says_its_shape() -> None:
+    work = workload("resnet18", classes=10)
+    with pytest.raises(MeasureError, match="resnet18 cannot train on batches of 64x1000"):
+        work.step(*work.prepare((VECTORS, torch.zeros(64, dtype=torch.long))))
+
+
+def test_a_label_beyond_the_classes_says_what_to_set() -> None:
+    with pytest.raises(MeasureError, match="set model[.]classes=13 or more"):
+        workload("resnet18", classes=10).prepare((IMAGES, torch.tensor([1, 12])))
+
+
+def test_a_batch_without_inputs_says_so() -> None:
+    with pytest.raises(MeasureError, match="hold no inputs"):
+        workload().prepare(["a", "b"])
+
+
+def test_weights_come_from_a_local_file(tmp_path: Path) -> None:
+    part = ModelPart(name="squeezenet1_1", classes=10)
+    saved = build_network(part)
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in saved.state_dict().items()}}, path)
+    loaded = build_network(part)
+    load_weights(loaded, path)
+    assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), loaded.parameters(), strict=True))
+
+
+def test_weights_that_are_missing_damaged_or_foreign_say_so(tmp_path: Path) -> None:
+    network = build_network(ModelPart(name="squeezenet1_1", classes=10))
+    with pytest.raises(MeasureError, match="does not exist"):
+        load_weights(network, tmp_path / "none.pt")
+    (tmp_path / "bad.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(MeasureError, match="cannot be read"):
+        load_weights(network, tmp_path / "bad.pt")
+    torch.save(build_network(ModelPart(name="squeezenet1_1", classes=11)).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(MeasureError, match="another network"):
+        load_weights(network, tmp_path / "other.pt")
+    torch.save([1, 2, 3], tmp_path / "list.pt")
+    with pytest.raises(MeasureError, match="another network"):
+        load_weights(network, tmp_path / "list.pt")
+
+
+def test_the_cpu_tells_its_times_and_that_it_synchronises() -> None:
+    times = iter([5, 10, 40])
+    accelerator = CpuAccelerator(workload(), clock=lambda: next(times))
+    accelerator.request(0)
+    accelerator.submit(0, (VECTORS, torch.zeros(64, dtype=torch.long)))
+    (told,) = accelerator.finished()
+    assert (told.compute_start_ns, told.compute_end_ns, told.device_wait_ns) == (10, 40, 5)
+    assert accelerator.describe()["synchronises"] is True
