@@ -13,16 +13,13 @@ limit. What the bound cuts off is counted, and `describe` tells it.
 from __future__ import annotations
 
 import ctypes
-import io
 import os
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pipeprof.devices import Request, StorageModel
-from pipeprof.measure.recorder import storage_read
 from pipeprof.measure.shared import SharedBlock
 
 CREDIT_NS: Final = 1_000_000
@@ -107,9 +104,13 @@ class EmulatedDevice:
         self._timeline = self._counters[_COUNTERS:]
         self._late = threading.local()
 
-    def begin(self, request: Request) -> Turn:
-        """Reserve the device for `request`, which arrives now. Waits for no one but the lock's holder."""
-        arrival = self._clock.now_ns() - getattr(self._late, "ns", 0)
+    def now_ns(self) -> int:
+        """The time of the device's clock."""
+        return self._clock.now_ns()
+
+    def begin(self, request: Request, arrival_ns: int) -> Turn:
+        """Reserve the device for `request`, which arrived at `arrival_ns`. Does not wait for the device."""
+        arrival = arrival_ns - getattr(self._late, "ns", 0)
         with _among_threads, self._block.locked():
             service = self.model.serve(self._timeline, arrival, request)
             self._counters[_REQUESTS] += 1
@@ -118,10 +119,16 @@ class EmulatedDevice:
 
     def wait(self, turn: Turn) -> None:
         """Return when the device has served `turn`."""
-        slept = self._clock.sleep_until(turn.end_ns)
+        self._late.slept = self._clock.sleep_until(turn.end_ns)
+
+    def completed(self, turn: Turn) -> None:
+        """The reader goes on now: what it lost since the end of `turn` is no fault of the device.
+
+        Called last of all, so that the cost of recording the read is taken out too.
+        """
         late = max(0, self._clock.now_ns() - turn.end_ns)
         self._late.ns = min(late, CREDIT_NS)
-        if not slept and late > CREDIT_NS:
+        if late > CREDIT_NS and not self._late.slept:
             # Without the lock: a count lost to a race once in a while changes no verdict.
             self._counters[_LOST_NS] += late - CREDIT_NS
 
@@ -140,90 +147,3 @@ class EmulatedDevice:
         self._timeline.release()
         self._counters.release()
         self._block.close()
-
-
-class EmulatedFile(io.RawIOBase):
-    """A file on an emulated device: each read call is one request.
-
-    It has no `fileno`, so that readers which would go round it (`numpy.fromfile`) come through it.
-    """
-
-    def __init__(self, path: Path | str, device: EmulatedDevice) -> None:
-        self._file = io.FileIO(path, "rb")
-        self._device = device
-        facts = os.fstat(self._file.fileno())
-        self._size = facts.st_size
-        self._id = facts.st_ino & (2**63 - 1)
-        self._position = 0
-        self.name = str(path)
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes: seeking costs nothing until something is read there."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to `offset` and return the position."""
-        self._position = self._file.seek(offset, whence)
-        return self._position
-
-    def tell(self) -> int:
-        """The position."""
-        return self._position
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill `buffer` as far as the file goes: one request for the bytes that there are."""
-        size = min(len(memoryview(buffer).cast("B")), self._size - self._position)
-        if size <= 0:
-            return 0
-        with storage_read() as record:
-            turn = self._device.begin(Request(self._id, self._position, size))
-            count = self._file.readinto(buffer) or 0
-            self._device.wait(turn)
-            record.bytes, record.queue_ns = count, turn.queue_ns
-        self._position += count
-        return count
-
-    def readall(self) -> bytes:
-        """The rest of the file in one request; `RawIOBase` would ask for 8 KiB at a time."""
-        rest = bytearray(max(0, self._size - self._position))
-        count = self.readinto(rest)
-        return bytes(memoryview(rest)[:count])
-
-    def close(self) -> None:
-        """Close the real file."""
-        if not self.closed:
-            self._file.close()
-        super().close()
-
-
-class EmulatedStorage:
-    """Files on an emulated device: really read from where they lie, at the pace of the model."""
-
-    emulated = True
-
-    def __init__(self, model: StorageModel, clock: Clock | None = None) -> None:
-        self.model = model
-        self.device = EmulatedDevice(model, clock)
-
-    def open(self, path: Path) -> BinaryIO:
-        """A buffered file whose window is the device's read-ahead, so that a small file costs one request."""
-        return io.BufferedReader(EmulatedFile(path, self.device), self.model.readahead_bytes)
-
-    def read_bytes(self, path: Path) -> bytes:
-        """The whole file in one request."""
-        with EmulatedFile(path, self.device) as file:
-            return file.readall()
-
-    def describe(self) -> dict[str, Any]:
-        """Facts for `run.json`; call it again at the end for the counts."""
-        return {
-            "tier": self.model.tier,
-            "name": self.model.name,
-            "emulated": True,
-            "model": self.model.figures(),
-            "emulator": self.device.facts(),
-        }

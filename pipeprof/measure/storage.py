@@ -51,9 +51,11 @@ def make_storage(scenario: Scenario) -> Storage:
         from pipeprof.measure.real_storage import RealStorage
 
         return RealStorage(Path(part.path), part.tier)
-    from pipeprof.measure.emulated import EmulatedStorage
+    from pipeprof.measure.emulated_cache import EmulatedCache
+    from pipeprof.measure.emulated_files import EmulatedStorage
 
-    return EmulatedStorage(emulated_model(part))
+    keeps = part.cache == "warm" or part.cache_bytes is not None
+    return EmulatedStorage(emulated_model(part), EmulatedCache(part.cache_bytes) if keeps else None)
 
 
 def emulated_model(part: StoragePart) -> StorageModel:

@@ -1,0 +1,81 @@
+"""The page cache of an emulated device: what a read finds in memory, so that it asks the device for nothing.
+
+The oldest bytes leave first. That needs no list: a piece is held as long as fewer than `limit_bytes` have
+come in after it, so it is enough to know, for each piece, how many bytes had come in before. A read that
+walks through a set larger than the limit, again and again in the same order, finds nothing (thrashing).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pipeprof.devices import Request
+from pipeprof.measure.shared import SharedBlock
+
+_SLOTS: Final = 2**18
+"""Pieces that are remembered; 4 MiB of shared memory, of which only what is used becomes real."""
+_TRIES: Final = 8
+_CAME_IN, _HITS, _MISSES, _HEADER = 0, 1, 2, 4
+_EMPTY: Final = 0
+
+
+class EmulatedCache:
+    """Shared by the processes that it is forked or pickled to.
+
+    `limit_bytes`: how much is held; None holds everything and knows it from the start (a warm set).
+    """
+
+    def __init__(self, limit_bytes: int | None) -> None:
+        self.limit_bytes = limit_bytes
+        self._block = SharedBlock(8 * (_HEADER + 2 * _SLOTS), "pipeprof-cache")
+        self._attach()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limit_bytes": self.limit_bytes, "_block": self._block}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._attach()
+
+    def _attach(self) -> None:
+        self._cells = memoryview(self._block.buffer).cast("q")
+
+    def holds(self, request: Request) -> bool:
+        """Whether the piece is in memory; it is afterwards, in either case."""
+        with self._block.locked():
+            cells = self._cells
+            held = self.limit_bytes is None or self._touch(request)
+            cells[_HITS if held else _MISSES] += request.size_bytes
+        return held
+
+    def _touch(self, request: Request) -> bool:
+        assert self.limit_bytes is not None
+        cells = self._cells
+        key = hash((request.file_id, request.offset)) | 1
+        slot = self._slot(key)
+        if cells[slot] == key and cells[_CAME_IN] - cells[slot + 1] <= self.limit_bytes:
+            return True
+        cells[_CAME_IN] += request.size_bytes
+        cells[slot], cells[slot + 1] = key, cells[_CAME_IN] - request.size_bytes
+        return False
+
+    def _slot(self, key: int) -> int:
+        """Where `key` is, or may be put: an empty slot, else the oldest of a few."""
+        tries = [_HEADER + 2 * ((key // 2 + step) % _SLOTS) for step in range(_TRIES)]
+        for slot in tries:
+            if self._cells[slot] in (key, _EMPTY):
+                return slot
+        return min(tries, key=lambda slot: self._cells[slot + 1])
+
+    def facts(self) -> dict[str, Any]:
+        """What it held and what it missed so far, in bytes."""
+        return {
+            "limit_bytes": self.limit_bytes,
+            "bytes_from_memory": self._cells[_HITS],
+            "bytes_from_device": self._cells[_MISSES],
+        }
+
+    def close(self) -> None:
+        """Release the shared memory of this process."""
+        self._cells.release()
+        self._block.close()

@@ -1,0 +1,146 @@
+"""Files on an emulated device: really read from where they lie, at the pace of a cost model."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeprof.devices import Request, StorageModel
+from pipeprof.measure.emulated import Clock, EmulatedDevice
+from pipeprof.measure.emulated_cache import EmulatedCache
+from pipeprof.measure.recorder import storage_read
+
+
+class EmulatedFile(io.RawIOBase):
+    """A file on an emulated device. Put an `io.BufferedReader` over it, as `open` does over a real one.
+
+    As Linux does, a read at the start of the file or where the last request ended asks the device for the
+    whole read-ahead window, and a read elsewhere for no more than it wants. What a request brought in is read
+    from memory afterwards, as long as the file stays open.
+
+    It has no `fileno`, so that readers which would go round it (`numpy.fromfile`) come through it.
+    """
+
+    def __init__(self, path: Path | str, device: EmulatedDevice, cache: EmulatedCache | None = None) -> None:
+        self._file = io.FileIO(path, "rb")
+        self._fd = self._file.fileno()
+        self._device = device
+        self._cache = cache
+        facts = os.fstat(self._fd)
+        self._size = facts.st_size
+        self._id = facts.st_ino & (2**63 - 1)
+        self._position = self._fetched_from = self._fetched_to = 0
+        self.name = str(path)
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes: seeking costs nothing until something is read there."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to `offset` and return the position."""
+        if whence != io.SEEK_SET:
+            offset += self._position if whence == io.SEEK_CUR else self._size
+        if offset < 0:
+            raise OSError(f"negative seek position {offset}")
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill `buffer` as far as the file goes, for at most one request."""
+        arrival = self._device.now_ns()
+        view = memoryview(buffer)
+        position = self._position
+        end = min(position + view.nbytes, self._size)
+        if end <= position:
+            return 0
+        if self._fetched_from <= position < self._fetched_to:
+            end = min(end, self._fetched_to)
+            count = os.preadv(self._fd, [view.cast("B")[: end - position]], position)
+        else:
+            count = self._fetch(view, end, arrival)
+        self._position += count
+        return count
+
+    def _fetch(self, view: memoryview, end: int, arrival_ns: int) -> int:
+        """Ask the device for what lies from here to `end`, and for more where it reads ahead."""
+        position = self._position
+        if position in (0, self._fetched_to):
+            end = min(max(end, position + self._device.model.readahead_bytes), self._size)
+        request = Request(self._id, position, end - position)
+        self._fetched_from, self._fetched_to = position, end
+        if self._cache is not None and self._cache.holds(request):
+            return os.preadv(self._fd, [view], position)
+        with storage_read() as record:
+            turn = self._device.begin(request, arrival_ns)
+            count = os.preadv(self._fd, [view], position)
+            self._device.wait(turn)
+            record.bytes, record.queue_ns = request.size_bytes, turn.queue_ns
+        self._device.completed(turn)
+        return count
+
+    def readall(self) -> bytes:
+        """The rest of the file, in one request; `RawIOBase` would ask for 8 KiB at a time."""
+        rest = bytearray(max(0, self._size - self._position))
+        view, done = memoryview(rest), 0
+        while done < len(rest) and (count := self.readinto(view[done:])):
+            done += count
+        return bytes(view[:done])
+
+    def close(self) -> None:
+        """Close the real file."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+class EmulatedStorage:
+    """Files on an emulated device that all processes of a run share.
+
+    `cache` stands for the page cache: None keeps nothing from one opening of a file to the next, as with a
+    set much larger than memory.
+    """
+
+    emulated = True
+
+    def __init__(
+        self, model: StorageModel, cache: EmulatedCache | None = None, clock: Clock | None = None
+    ) -> None:
+        self.model = model
+        self.cache = cache
+        self.device = EmulatedDevice(model, clock)
+
+    def open(self, path: Path) -> BinaryIO:
+        """A buffered file: a small one costs one request, however it is read."""
+        return io.BufferedReader(EmulatedFile(path, self.device, self.cache))
+
+    def read_bytes(self, path: Path) -> bytes:
+        """The whole file in one request."""
+        with EmulatedFile(path, self.device, self.cache) as file:
+            return file.readall()
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for `run.json`; call it again at the end for the counts."""
+        facts = {
+            "tier": self.model.tier,
+            "name": self.model.name,
+            "emulated": True,
+            "model": self.model.figures(),
+            "emulator": self.device.facts(),
+        }
+        return facts if self.cache is None else {**facts, "emulated_cache": self.cache.facts()}
+
+    def close(self) -> None:
+        """Release the shared memory of this process."""
+        self.device.close()
+        if self.cache is not None:
+            self.cache.close()

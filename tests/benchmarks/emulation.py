@@ -1,0 +1,159 @@
+"""Does an emulated device serve what its model says? Achieved over modelled throughput, as a table.
+
+Run by hand on a quiet machine: `python tests/benchmarks/emulation.py [--seconds 2] [--devices hdd-7200 ...]`.
+A real DataLoader with real workers reads a warm file through `EmulatedStorage`, each worker as fast as it
+can; the rate is taken from the completions between the first and the last moment at which all workers were
+reading. Exit code 1 where a figure leaves the bound of its tier. Where the model asks for more than 10,000
+requests a second, Python itself is the limit: the row says so and is not judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from pipeprof.devices import StorageModel, storage_preset, with_figures
+from pipeprof.measure.emulated_files import EmulatedFile, EmulatedStorage
+
+BOUNDS = {"hdd": 0.02, "ssd": 0.03, "nvme": 0.05, "network": 0.05}
+REQUESTS_PER_S = 10_000
+WORKERS = (0, 1, 2, 4, 8)
+SIZES = (64 * 1024, 1024 * 1024)
+FILE_BYTES = 512 * 2**20
+BLOCK_NS = 200_000_000
+
+
+class Case(NamedTuple):
+    """One row of the table."""
+
+    model: StorageModel
+    size_bytes: int
+    sequential: bool
+    workers: int
+
+    def modelled_bytes_per_s(self) -> float:
+        return self.model.throughput_bytes_per_s(self.size_bytes, max(1, self.workers), self.sequential)
+
+
+class Reads(IterableDataset[torch.Tensor]):
+    """Reads for `seconds`. An item is [worker, end_ns, end_ns, ...]: when each read of a block had ended."""
+
+    def __init__(self, storage: EmulatedStorage, path: Path, case: Case, seconds: float) -> None:
+        self.storage, self.path, self.case, self.seconds = storage, path, case, seconds
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        size = self.case.size_bytes
+        end = time.monotonic_ns() + int(self.seconds * 1e9)
+        buffer = bytearray(size)
+        # Without Python's buffer on top: what is measured is the device, not the copying of its bytes.
+        with EmulatedFile(self.path, self.storage.device) as file:
+            block, due = [worker], time.monotonic_ns() + BLOCK_NS
+            for offset in self._offsets(worker, workers):
+                file.seek(offset)
+                file.readinto(buffer)
+                now = time.monotonic_ns()
+                block.append(now)
+                if now > due:
+                    yield torch.tensor(block)
+                    if now > end:
+                        return
+                    block, due = [worker], time.monotonic_ns() + BLOCK_NS
+            yield torch.tensor(block)
+
+    def _offsets(self, worker: int, workers: int) -> Iterator[int]:
+        slots = FILE_BYTES // self.case.size_bytes
+        if self.case.sequential:
+            own = range(worker * slots // workers, (worker + 1) * slots // workers)
+            yield from (slot * self.case.size_bytes for slot in own)
+            return
+        order = torch.randperm(slots - 1, generator=torch.Generator().manual_seed(worker)).tolist()
+        while True:
+            yield from ((slot + 1) * self.case.size_bytes for slot in order)
+
+
+def achieved_bytes_per_s(path: Path, case: Case, seconds: float) -> float:
+    """Rate of completions while all workers were reading."""
+    storage = EmulatedStorage(case.model)
+    loader = DataLoader(
+        Reads(storage, path, case, seconds),
+        batch_size=None,
+        num_workers=case.workers,
+        prefetch_factor=256 if case.workers else None,
+    )
+    ends: dict[int, list[int]] = {}
+    for block in loader:
+        worker, *times = block.tolist()
+        ends.setdefault(worker, []).extend(times)
+    storage.close()
+    first = max(times[0] for times in ends.values())
+    last = min(times[-1] for times in ends.values())
+    counted = sum(first < time_ns <= last for times in ends.values() for time_ns in times)
+    return counted * case.size_bytes * 1e9 / (last - first)
+
+
+def judge(case: Case, achieved: float) -> tuple[str, bool]:
+    """A row of the table, and whether it is within its bound."""
+    modelled = case.modelled_bytes_per_s()
+    requests = modelled / case.size_bytes
+    error = achieved / modelled - 1
+    bound = BOUNDS[case.model.tier]
+    if requests > REQUESTS_PER_S:
+        says, fine = "limited by the emulator", True
+    else:
+        fine = abs(error) <= bound
+        says = "ok" if fine else f"outside {bound:.0%}"
+    pattern = "sequential" if case.sequential else "random"
+    row = f"{case.model.name} | {case.size_bytes // 1024} KiB {pattern} | {case.workers} | {requests:,.0f}"
+    return f"| {row} | {achieved / modelled:.3f} | {error:+.1%} | {says} |", fine
+
+
+def measure(directory: Path, names: list[str], seconds: float) -> bool:
+    """Print the table; True where every row is within its bound."""
+    path = directory / "reads.bin"
+    chunk = os.urandom(2**20)
+    with path.open("wb") as file:
+        for _ in range(FILE_BYTES // len(chunk)):
+            file.write(chunk)
+    all_fine = True
+    print("| device | reads | workers | requests/s asked | achieved / modelled | error | |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in names:
+        # Without read-ahead each read is one request, also of a sequential reader.
+        model = with_figures(storage_preset(name), {"readahead_bytes": 1})
+        for size in SIZES:
+            for sequential in (False, True):
+                for workers in WORKERS:
+                    path.read_bytes()  # warm
+                    case = Case(model, size, sequential, workers)
+                    row, fine = judge(case, achieved_bytes_per_s(path, case, seconds))
+                    print(row, flush=True)
+                    all_fine &= fine
+    return all_fine
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each row reads")
+    parser.add_argument("--devices", nargs="+", default=["hdd-7200", "sata-ssd", "nvme-gen3"])
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    with tempfile.TemporaryDirectory(prefix="pipeprof-emulation-") as directory:
+        return 0 if measure(Path(directory), arguments.devices, arguments.seconds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
