@@ -19,7 +19,7 @@ from pipeprof.measure.accelerator import Accelerator, make_accelerator
 from pipeprof.measure.data import describe_data, open_dataset
 from pipeprof.measure.failure import lost_worker, translated
 from pipeprof.measure.live import Progress
-from pipeprof.measure.loop import Loop, make_loader
+from pipeprof.measure.training import Loop, make_loader
 from pipeprof.measure.machine import machine_facts, package_versions
 from pipeprof.measure.session import Session
 from pipeprof.measure.stop import Stopped, stoppable

@@ -1,0 +1,113 @@
+"""The training loop of the bench: take a batch, submit it, again, until the scenario's limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from pipeprof.errors import DataError
+from pipeprof.measure.accelerator import Accelerator
+from pipeprof.measure.batch import samples
+from pipeprof.measure.live import Progress
+from pipeprof.measure.session import Session
+from pipeprof.scenario import LoaderPart, RunPart
+
+
+def make_loader(session: Session, dataset: Dataset[Any], part: LoaderPart, seed: int) -> DataLoader[Any]:
+    """The scenario's loader, watched by `session`. What torch refuses without workers is left out."""
+    arguments: dict[str, Any] = {}
+    if part.workers > 0:
+        arguments = {
+            "prefetch_factor": part.prefetch or 2,
+            "persistent_workers": part.persistent_workers,
+            "multiprocessing_context": part.start_method,
+        }
+    shuffle = part.shuffle and not isinstance(dataset, IterableDataset)
+    return session.loader(
+        dataset,
+        batch_size=part.batch_size,
+        shuffle=shuffle,
+        num_workers=part.workers,
+        pin_memory=part.pin_memory,
+        drop_last=part.drop_last,
+        in_order=part.in_order,
+        generator=torch.Generator().manual_seed(seed),
+        **arguments,
+    )
+
+
+class Loop:
+    """Runs epochs over `loader` until the first limit of `limits` is reached."""
+
+    def __init__(
+        self,
+        session: Session,
+        accelerator: Accelerator,
+        progress: Progress,
+        limits: RunPart,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session, self._accelerator, self._progress = session, accelerator, progress
+        self._limits, self._clock = limits, clock
+        self._step = 0
+
+    def train(self, loader: DataLoader[Any]) -> None:
+        """Train, and wait for the device to finish. Raises whatever dataset, loader and device raise."""
+        self._started_s = self._clock()
+        epoch = 0
+        try:
+            while not self._over() and epoch != self._limits.epochs:
+                self._epoch(loader)
+                epoch += 1
+        finally:
+            with suppress(RuntimeError):  # a device that failed has already said so
+                self._accelerator.synchronize()
+            self._tell()
+            self._session.event("run_end")
+
+    def _epoch(self, loader: DataLoader[Any]) -> None:
+        self._accelerator.request(self._step)  # the loop waits for the workers' start as well
+        before = self._step
+        for batch in self._batches(loader):
+            self._submit(batch)
+            if self._over():
+                return
+        if self._step == before:
+            raise DataError(
+                "the data set gave no batch",
+                "make loader.batch_size smaller than the data set, or set loader.drop_last=false",
+            )
+
+    def _batches(self, loader: DataLoader[Any]) -> Any:
+        for batch in loader:
+            yield batch
+            self._accelerator.request(self._step)
+
+    def _submit(self, batch: Any) -> None:
+        self._accelerator.submit(self._step, batch)
+        self._session.step_launched(self._step)
+        self._step += 1
+        self._progress.samples += samples(batch)
+        self._progress.steps = self._step
+        self._tell()
+
+    def _tell(self) -> None:
+        """Hand on what the device has told by now."""
+        told = self._accelerator.finished()
+        self._session.device_times(told)
+        for times in told:
+            self._progress.busy_ns += (times.compute_end_ns or 0) - (times.compute_start_ns or 0)
+            self._progress.wait_ns += times.device_wait_ns or 0
+        live = self._session.live()
+        self._progress.ready = live.ready_batches
+
+    def _over(self) -> bool:
+        elapsed = self._clock() - self._started_s
+        self._progress.elapsed_s = elapsed
+        steps, seconds = self._limits.steps, self._limits.seconds
+        return (steps is not None and self._step >= steps) or (seconds is not None and elapsed >= seconds)
