@@ -1,6 +1,6 @@
 """What the kernel says about a thread: CPU time, time without a core, bytes from block devices.
 
-Linux has all of it without root; elsewhere what is missing is not observed, -1. Costs are in PROBE_NOTES §3.
+Linux has all of it without root; elsewhere what is missing is not observed. Costs are in `read_counters`.
 """
 
 from __future__ import annotations
@@ -11,34 +11,22 @@ import threading
 from time import thread_time_ns
 from typing import Final, NamedTuple
 
-UNSEEN: Final = -1
-"""Not observed: no time and no count of ours is negative."""
-
-BLOCK_BYTES: Final = 512
-"""`ru_inblock` counts in sectors."""
-
 try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-ON_LINUX: Final = sys.platform == "linux"
-
-
-class Counters(NamedTuple):
-    """Readings of one thread at one instant; `UNSEEN` where the platform has none."""
-
-    cpu_ns: int
-    runq_ns: int
-    device_blocks: int
-    process_cpu_ns: int
-    major_faults: int
+UNSEEN: Final = -1
+"""Not observed: no time and no count of ours is negative."""
+BLOCK_BYTES: Final = 512
+"""`ru_inblock` counts sectors, whatever the device's own."""
+_ON_LINUX: Final = sys.platform == "linux"
 
 
 class RunQueue:
     """Time that the calling thread was runnable and had no core, from `/proc/thread-self/schedstat`.
 
-    The file is opened in the process and thread that read it: a descriptor that came through a fork still
+    The file is opened by the process and thread that read it: a descriptor that came through a fork still
     tells of the parent.
     """
 
@@ -72,14 +60,32 @@ class RunQueue:
             os.close(self._fd)
         self._fd, self._owner = -1, None
 
+    def __del__(self) -> None:
+        self.close()
+
+
+class Counters(NamedTuple):
+    """Readings at one instant; `UNSEEN` where the platform has none."""
+
+    cpu_ns: int
+    """Of the calling thread."""
+    runq_ns: int
+    """Of the calling thread."""
+    device_blocks: int
+    """Of the process: with a thread pool inside `__getitem__` only these figures see the reads."""
+    process_cpu_ns: int
+    major_faults: int
+
 
 def read_counters(run_queue: RunQueue) -> Counters:
-    """The calling thread's counters, about 4 µs."""
-    blocks = process = faults = UNSEEN
-    if ON_LINUX:
-        mine = resource.getrusage(resource.RUSAGE_THREAD)
-        whole = resource.getrusage(resource.RUSAGE_SELF)
-        # With a thread pool inside __getitem__ only the process's figures see the reads.
-        blocks, faults = whole.ru_inblock, mine.ru_majflt
-        process = int((whole.ru_utime + whole.ru_stime) * 1e9)
-    return Counters(thread_time_ns(), run_queue.read(), blocks, process, faults)
+    """The counters now: 0.7 µs of CPU clock, 0.7 of rusage, 1.5 of schedstat."""
+    if not _ON_LINUX:  # ru_inblock is not in sectors elsewhere, where there is one
+        return Counters(thread_time_ns(), UNSEEN, UNSEEN, UNSEEN, UNSEEN)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    process_ns = int((usage.ru_utime + usage.ru_stime) * 1e9)
+    return Counters(thread_time_ns(), run_queue.read(), usage.ru_inblock, process_ns, usage.ru_majflt)
+
+
+def difference(after: int, before: int) -> int:
+    """`after - before` where both were observed."""
+    return UNSEEN if UNSEEN in (after, before) else after - before

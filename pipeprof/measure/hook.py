@@ -15,7 +15,11 @@ from weakref import WeakKeyDictionary
 from torch.utils.data import DataLoader
 
 PRIVATE: Final = ("_get_iterator",)
-"""Every private name of torch that pipeprof touches; last seen in torch 2.15."""
+"""Every private name of torch, and of torchdata's subclass of it, that pipeprof touches; seen in torch 2.15.
+
+Without it a loader works as ever and is not observed."""
+_OURS: Final = ("torch.", "torchdata.")
+"""Whose `_get_iterator` is known; a user's override calls one of these, or its batches are not observed."""
 
 
 class Observer(Protocol):
@@ -26,7 +30,7 @@ class Observer(Protocol):
         ...
 
 
-class Watch(Protocol):
+class Watcher(Protocol):
     """Watches one iterator."""
 
     def next(self, original: Callable[[Any], Any], iterator: Any) -> Any:
@@ -34,19 +38,36 @@ class Watch(Protocol):
         ...
 
 
-_observers: WeakKeyDictionary[Any, Observer] = WeakKeyDictionary()
-_watched: dict[type, type] = {}
+_observers: Final[WeakKeyDictionary[Any, Observer]] = WeakKeyDictionary()
+_for_all: Final[list[Callable[[DataLoader[Any]], Observer]]] = []
+_watched: Final[dict[type, type]] = {}
 
 
 def observe(loader: DataLoader[Any], observer: Observer) -> bool:
     """Have `observer` see each iterator of `loader`. False where this torch has no such seam."""
-    found = False
-    for cls in type(loader).__mro__:
-        if "_get_iterator" in cls.__dict__:
-            _hook(cls)
-            found = True
     _observers[loader] = observer
-    return found
+    return any([_hook(cls) for cls in type(loader).__mro__])
+
+
+def observe_all(make_observer: Callable[[DataLoader[Any]], Observer]) -> None:
+    """Have every DataLoader of this process observed, those of classes to come included."""
+    _for_all.append(make_observer)
+    for cls in _with_subclasses(DataLoader):
+        _hook(cls)
+    original = DataLoader.__init_subclass__
+
+    def __init_subclass__(cls: type, **options: Any) -> None:  # noqa: N807
+        original(**options)
+        _hook(cls)
+
+    DataLoader.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+
+
+def observe_no_more() -> None:
+    """Leave the loaders alone that no one has named."""
+    _for_all.clear()
+    if "__init_subclass__" in DataLoader.__dict__:
+        del DataLoader.__init_subclass__
 
 
 def observer_of(loader: DataLoader[Any]) -> Observer | None:
@@ -59,27 +80,38 @@ def forget(loader: DataLoader[Any]) -> None:
     _observers.pop(loader, None)
 
 
-def _hook(cls: type) -> None:
-    original = cls.__dict__["_get_iterator"]
+def _with_subclasses(cls: type) -> Iterator[type]:
+    yield cls
+    for below in cls.__subclasses__():
+        yield from _with_subclasses(below)
+
+
+def _hook(cls: type) -> bool:
+    original = cls.__dict__.get("_get_iterator")
+    if original is None or not f"{cls.__module__}.".startswith(_OURS):
+        return False
     if hasattr(original, "_pipeprof_original"):
-        return
+        return True
 
     @functools.wraps(original)
     def _get_iterator(self: DataLoader[Any]) -> Any:
-        observer = observer_of(self)
+        observer = _observers.get(self)
+        if observer is None and _for_all:
+            observer = _observers[self] = _for_all[-1](self)
         if observer is None:
             return original(self)
         return observer.iterate(self, lambda: original(self))
 
     _get_iterator._pipeprof_original = original  # type: ignore[attr-defined]
     cls._get_iterator = _get_iterator  # type: ignore[attr-defined]
+    return True
 
 
 @contextmanager
 def disguised(loader: DataLoader[Any], parts: Mapping[str, Any]) -> Iterator[None]:
     """The loader with `parts` in place of its own attributes, for as long as an iterator is being made."""
     before = {name: loader.__dict__[name] for name in parts if name in loader.__dict__}
-    loader.__dict__.update(parts)  # past __setattr__, which forbids what we take back at once
+    loader.__dict__.update(parts)  # past __setattr__, which forbids what is taken back at once
     try:
         yield
     finally:
@@ -88,11 +120,11 @@ def disguised(loader: DataLoader[Any], parts: Mapping[str, Any]) -> Iterator[Non
         loader.__dict__.update(before)
 
 
-def watch(iterator: Any, watcher: Watch) -> bool:
+def watch(iterator: Any, watcher: Watcher) -> bool:
     """Put `watcher` around each `next(iterator)`. False where the iterator's class cannot be changed."""
     try:
-        iterator.__dict__["_pipeprof_watch"] = watcher
         iterator.__class__ = _watched_class(type(iterator))
+        iterator.__dict__["_pipeprof_watch"] = watcher
     except (AttributeError, TypeError):
         return False
     return True
@@ -102,9 +134,9 @@ def _watched_class(cls: type) -> type:
     if cls not in _watched:
         original = cls.__next__  # type: ignore[attr-defined]
 
-        def __next__(self: Any) -> Any:
+        def next_watched(self: Any) -> Any:
             return self._pipeprof_watch.next(original, self)
 
-        names = {"__next__": __next__, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        names = {"__next__": next_watched, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
         _watched[cls] = type(cls.__name__, (cls,), names)
     return _watched[cls]

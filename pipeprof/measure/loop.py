@@ -78,9 +78,6 @@ class DeviceWait:
         return found
 
 
-
-
-
 def device_wait(torch: Any) -> DeviceWait | None:
     """A `DeviceWait` where the program uses CUDA; the program alone decides to initialise it."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():

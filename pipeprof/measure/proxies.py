@@ -10,53 +10,68 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from torch.utils.data import get_worker_info
 
+from pipeprof.measure import stages
 from pipeprof.measure.batch import size_bytes
+from pipeprof.measure.batch_recorder import BatchRecorder
 from pipeprof.measure.counters import UNSEEN
-from pipeprof.measure.recorder import COLLATE, GETITEM, Recorder, Span
+from pipeprof.measure.recorder import COLLATE, GETITEM, span
 from pipeprof.measure.ring import Slot
 from pipeprof.measure.shared import SharedBlock
 from pipeprof.trace import MAIN_PROCESS
 
 PIGGYBACK: Final = "pipeprof:batch"
-"""Marks a batch that carries its key: (PIGGYBACK, worker, epoch, seq, the batch)."""
-
-Key = tuple[int, int, int]
-"""epoch, seq, dispatch_ns"""
+"""Marks a batch that carries its key: (PIGGYBACK, epoch, seq, the batch)."""
 
 
-class _Asked(threading.local):
-    key: Key | None = None
+BeginEpoch = Callable[[int], int]
+"""Told when the sampler was asked for an iterator; gives the epoch's number."""
 
 
-_asked = _Asked()
+class Key(NamedTuple):
+    """Which batch, and when its indices left the main process."""
+
+    epoch: int
+    seq: int
+    dispatch_ns: int
+
+
+class Mode(NamedTuple):
+    """How a loader asks for its batches, which decides how keys travel."""
+
+    iterable: bool
+    unbatched: bool
+    """`batch_size=None`: an item counts as one sample."""
+    workers: int
+    piggyback: bool
+    """Batches carry their key back: nothing else tells which one the loop has taken."""
 
 
 class Probe:
     """What the proxies of one iterator share, in the main process and in each worker."""
 
-    def __init__(
-        self, block: SharedBlock, records: int, every_sample: bool, unbatched: bool, piggyback: bool
-    ) -> None:
-        self.block, self.records = block, records
-        self.every_sample, self.unbatched, self.piggyback = every_sample, unbatched, piggyback
-        self.recorder: Recorder | None = None
+    def __init__(self, block: SharedBlock, records: int, every_sample: bool, mode: Mode, epoch: int) -> None:
+        self.block, self.records, self.every_sample, self.mode = block, records, every_sample, mode
+        self.epoch = epoch
+        """Of the batches whose keys cannot be sent: counted where they are made."""
+        self.recorder: BatchRecorder | None = None
+        self.made = 0
+        """Such batches of this epoch."""
         self.worker = MAIN_PROCESS
-        self.epochs = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "recorder": None}
 
-    def start(self, worker: int, pid: int) -> Recorder:
+    def start(self, worker: int) -> None:
         """Begin to record in this process, as `worker`; the main process writes the first slot."""
         self.worker = worker
-        slot = Slot(self.block, max(worker, 0), self.records, pid)
+        slot = Slot(self.block, max(worker, 0), self.records, threading.get_native_id())
+        self.recorder = BatchRecorder(slot, self.every_sample)
+        stages.install()
         slot.ready(monotonic_ns())
-        self.recorder = Recorder(slot, self.every_sample)
-        return self.recorder
 
 
 class _Proxy:
@@ -78,47 +93,73 @@ class _Proxy:
         return len(self._pipeprof_real)
 
 
+class _State:
+    """`isinstance(proxy, torchdata's Stateful)` looks for real methods, not for `__getattr__`'s."""
+
+    _pipeprof_real: Any
+
+    def state_dict(self) -> Any:
+        """The real thing's."""
+        return self._pipeprof_real.state_dict()
+
+    def load_state_dict(self, state: Any) -> Any:
+        """The real thing's."""
+        return self._pipeprof_real.load_state_dict(state)
+
+
+def _is_stateful(real: Any) -> bool:
+    return hasattr(real, "state_dict") and hasattr(real, "load_state_dict")
+
+
+# -- map-style data sets ---------------------------------------------------------------------------------
+
+
 class MapDataset(_Proxy):
-    """A map-style dataset. It always offers `__getitems__`: one hop a batch."""
+    """A map-style data set. It always offers `__getitems__`: one hop a batch."""
 
-    def __getitem__(self, tagged: Any) -> Any:
-        epoch, seq, dispatch_ns, index = tagged
-        recorder = self._pipeprof_probe.recorder
-        if recorder is None:
-            return self._pipeprof_real[index]
+    def __getitem__(self, asked: Any) -> Any:
+        return self._pipeprof_fetch(asked, _one_sample)
+
+    def __getitems__(self, asked: Any) -> Any:
+        return self._pipeprof_fetch(asked, _samples)
+
+    def _pipeprof_fetch(self, asked: Any, fetch: Callable[[Any, BatchRecorder, Any], Any]) -> Any:
+        epoch, seq, dispatch_ns, payload = asked
+        recorder = _recorder(self._pipeprof_probe)
         recorder.begin(epoch, seq, dispatch_ns)
         try:
-            sample = self._pipeprof_real[index]
+            samples = fetch(self._pipeprof_real, recorder, payload)
         except BaseException:
-            recorder.finish(0, None)
+            recorder.fail()
             raise
-        _samples_done(recorder, 1)
-        return sample
-
-    def __getitems__(self, tagged: Any) -> Any:
-        epoch, seq, dispatch_ns, indices = tagged
-        recorder, real = self._pipeprof_probe.recorder, self._pipeprof_real
-        if recorder is None:
-            return _fetch(real, indices)
-        recorder.begin(epoch, seq, dispatch_ns)
-        try:
-            many = getattr(real, "__getitems__", None)
-            samples = many(indices) if many else _each(real, indices, recorder)
-        except BaseException:
-            recorder.finish(0, None)
-            raise
-        _samples_done(recorder, len(indices))
+        recorder.samples = len(payload) if isinstance(payload, (list, tuple)) else 1
+        _getitem_done(recorder, recorder.samples)
         return samples
 
 
-def _fetch(real: Any, indices: Any) -> Any:
+class StatefulMapDataset(_State, MapDataset):
+    """One with a state of its own."""
+
+
+def _recorder(probe: Probe) -> BatchRecorder:
+    if probe.recorder is None:  # a thread or process that torch started in its own way
+        probe.start(probe.worker)
+    assert probe.recorder is not None
+    return probe.recorder
+
+
+def _one_sample(real: Any, recorder: BatchRecorder, index: Any) -> Any:
+    return real[index]
+
+
+def _samples(real: Any, recorder: BatchRecorder, indices: Any) -> Any:
     many = getattr(real, "__getitems__", None)
-    return many(indices) if many else [real[i] for i in indices]
-
-
-def _each(real: Any, indices: Any, recorder: Recorder) -> list[Any]:
-    """The samples one by one, with an eye on the slowest. One clock reading a sample."""
-    samples, slowest, slowest_index = [], UNSEEN, UNSEEN
+    if many:
+        return many(indices)
+    if recorder.keeping:
+        return [_kept(real, recorder, index) for index in indices]
+    samples = []
+    slowest = slowest_index = UNSEEN
     before = monotonic_ns()
     for index in indices:
         samples.append(real[index])
@@ -126,66 +167,203 @@ def _each(real: Any, indices: Any, recorder: Recorder) -> list[Any]:
         if now - before > slowest:
             slowest, slowest_index = now - before, index
         before = now
-    recorder.slowest_ns = slowest
-    recorder.slowest_index = slowest_index if isinstance(slowest_index, int) else UNSEEN
+    _note_slowest(recorder, slowest_index, slowest)
     return samples
 
 
-def _samples_done(recorder: Recorder, samples: int) -> None:
-    """All time since the batch's start that is in no known stage was spent in `__getitem__`."""
-    now = monotonic_ns()
-    recorder.add_total(GETITEM, max(0, now - recorder.start_ns - recorder.inner_ns), samples)
-    recorder.inner_ns = 0
+def _kept(real: Any, recorder: BatchRecorder, index: Any) -> Any:
+    recorder.sample = index if isinstance(index, int) else UNSEEN
+    before = monotonic_ns()
+    with span(GETITEM):
+        sample = real[index]
+    took = monotonic_ns() - before
+    if took > recorder.slowest_ns:
+        _note_slowest(recorder, index, took)
+    recorder.sample = UNSEEN
+    return sample
+
+
+def _note_slowest(recorder: BatchRecorder, index: Any, took_ns: int) -> None:
+    recorder.slowest_ns = took_ns
+    recorder.slowest_index = index if isinstance(index, int) else UNSEEN
+
+
+def _getitem_done(recorder: BatchRecorder, samples: int) -> None:
+    """What of the time since the batch's start is in no known stage was spent in `__getitem__`."""
+    totals = recorder.total(GETITEM)
+    totals.wall_ns += max(0, monotonic_ns() - recorder.start_ns - recorder.inner_ns)
+    totals.count = samples
+    if recorder.counting:
+        totals.add_counters(*recorder.counted_outside_spans())
+
+
+# -- iterable data sets ----------------------------------------------------------------------------------
+
+
+class _Asked(threading.local):
+    key: Key | None = None
+
+
+_asked: Final = _Asked()
+
+
+class AskedBatch:
+    """What a fetcher of an iterable data set loops over: when it begins, so does the batch."""
+
+    def __init__(self, key: Key, payload: Any) -> None:
+        self.key, self.payload = key, payload
+
+    def __len__(self) -> int:
+        return len(self.payload)
+
+    def __iter__(self) -> Iterator[Any]:
+        _asked.key = self.key
+        return iter(self.payload)
+
+
+class SampleIterator(_Proxy):
+    """The iterator of an iterable data set."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        recorder = self._pipeprof_begun()
+        try:
+            with span(GETITEM):
+                return next(self._pipeprof_real)
+        except StopIteration:
+            raise
+        except BaseException:
+            recorder.fail()
+            raise
+
+    def _pipeprof_begun(self) -> BatchRecorder:
+        """The recorder, with a batch begun that knows its key."""
+        probe = self._pipeprof_probe
+        recorder = _recorder(probe)
+        key, _asked.key = _asked.key, None
+        if key is not None:
+            recorder.begin(*key)
+        elif not recorder.open:
+            # Without batching torch sends no indices: the key is made here, unique by worker.
+            seq = probe.made * max(1, probe.mode.workers) + max(0, probe.worker)
+            probe.made += 1
+            recorder.begin(probe.epoch, seq, UNSEEN)
+        return recorder
+
+
+class StatefulSampleIterator(_State, SampleIterator):
+    """One with a state of its own."""
+
+
+class IterableProxy(SampleIterator):
+    """An iterable data set. One that is its own iterator stays so, as StatefulDataLoader looks for that."""
+
+    def __iter__(self) -> Iterator[Any]:
+        probe, real = self._pipeprof_probe, self._pipeprof_real
+        probe.epoch, probe.made = probe.epoch + 1, 0
+        iterator = iter(real)
+        if iterator is real:
+            return self
+        return (StatefulSampleIterator if _is_stateful(iterator) else SampleIterator)(iterator, probe)
+
+
+class StatefulIterableProxy(_State, IterableProxy):
+    """One with a state of its own."""
+
+
+# -- the other parts -------------------------------------------------------------------------------------
 
 
 class Collate(_Proxy):
     """A collate function, and the end of a batch."""
 
     def __call__(self, samples: Any) -> Any:
+        """The batch."""
         probe = self._pipeprof_probe
         recorder = probe.recorder
         if recorder is None or not recorder.open:
             return self._pipeprof_real(samples)
-        count = 1 if probe.unbatched else len(samples)
+        if probe.mode.iterable:
+            recorder.samples = 1 if probe.mode.unbatched else len(samples)
         try:
-            with Span(recorder, COLLATE):
+            with span(COLLATE):
                 batch = self._pipeprof_real(samples)
         except BaseException:
-            recorder.finish(0, None)
+            recorder.fail()
             raise
-        epoch, seq = recorder.key
-        recorder.finish(count, monotonic_ns(), size_bytes(batch))
-        return (PIGGYBACK, probe.worker, epoch, seq, batch) if probe.piggyback else batch
+        recorder.finish(size_bytes(batch))
+        return (PIGGYBACK, *recorder.key, batch) if probe.mode.piggyback else batch
 
 
 class WorkerInit(_Proxy):
     """The first of ours to run in a worker."""
 
     def __call__(self, worker: int) -> None:
-        probe = self._pipeprof_probe
-        import os
-
-        probe.start(worker, os.getpid())
+        """Begin to record; then the user's own function."""
+        self._pipeprof_probe.start(worker)
         info = get_worker_info()
         if info is not None and isinstance(info.dataset, _Proxy):
-            # WorkerInfo is frozen; the user's init function must meet the user's dataset.
+            # WorkerInfo is frozen; the user's code must meet the user's data set.
             object.__setattr__(info, "dataset", info.dataset._pipeprof_real)
         if self._pipeprof_real is not None:
             self._pipeprof_real(worker)
 
 
-class Sampler(_Proxy):
+class SamplerProxy(_Proxy):
     """A sampler or batch sampler in the main process: each payload leaves with its key."""
 
-    def __init__(self, real: Any, probe: Probe, on_epoch: Callable[[], int]) -> None:
+    def __init__(self, real: Any, probe: Probe, begin_epoch: BeginEpoch) -> None:
         super().__init__(real, probe)
-        self._pipeprof_on_epoch = on_epoch
+        self._pipeprof_begin_epoch = begin_epoch
 
     def __iter__(self) -> Iterator[Any]:
         payloads = iter(self._pipeprof_real)
-        return self._pipeprof_tagged(payloads)
+        kind = StatefulPayloads if _is_stateful(payloads) else Payloads
+        return kind(payloads, self._pipeprof_probe, self._pipeprof_begin_epoch)
 
-    def _pipeprof_tagged(self, payloads: Iterator[Any]) -> Iterator[Any]:
-        epoch = self._pipeprof_on_epoch()
-        for seq, payload in enumerate(payloads):
-            yield (epoch, seq, monotonic_ns(), payload)
+
+class StatefulSamplerProxy(_State, SamplerProxy):
+    """One with a state of its own."""
+
+
+class Payloads(_Proxy):
+    """The iterator of a sampler. torch may make one that it never uses: an epoch begins with the first item."""
+
+    def __init__(self, real: Any, probe: Probe, begin_epoch: BeginEpoch) -> None:
+        super().__init__(real, probe)
+        self._pipeprof_begin_epoch = begin_epoch
+        self._pipeprof_asked_ns = monotonic_ns()
+        self._pipeprof_epoch = self._pipeprof_seq = -1
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._pipeprof_epoch < 0:
+            self._pipeprof_epoch = self._pipeprof_begin_epoch(self._pipeprof_asked_ns)
+        payload = next(self._pipeprof_real)
+        self._pipeprof_seq += 1
+        key = Key(self._pipeprof_epoch, self._pipeprof_seq, monotonic_ns())
+        mode = self._pipeprof_probe.mode
+        if not mode.iterable:
+            return (*key, payload)
+        return payload if mode.unbatched else AskedBatch(key, payload)
+
+
+class StatefulPayloads(_State, Payloads):
+    """One with a state of its own."""
+
+
+def proxy_dataset(real: Any, probe: Probe) -> Any:
+    """The proxy for a data set of either style."""
+    if not probe.mode.iterable:
+        return (StatefulMapDataset if _is_stateful(real) else MapDataset)(real, probe)
+    return (StatefulIterableProxy if _is_stateful(real) else IterableProxy)(real, probe)
+
+
+def proxy_sampler(real: Any, probe: Probe, begin_epoch: BeginEpoch) -> Any:
+    """The proxy for a sampler or batch sampler."""
+    kind = StatefulSamplerProxy if _is_stateful(real) else SamplerProxy
+    return kind(real, probe, begin_epoch)

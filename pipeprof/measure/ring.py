@@ -8,7 +8,6 @@ drains in bulk. A full slot drops and counts what it drops: it never waits and n
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
@@ -40,7 +39,7 @@ HEADER_BYTES: Final = 8192
 _NAMES_AT: Final = 128
 _NAME_BYTES: Final = 64
 MOST_NAMES: Final = (HEADER_BYTES - _NAMES_AT) // _NAME_BYTES
-_COUNT, _TAKEN, _DROPPED, _NAMES, _PID, _READY_NS, _EPOCH, _FINISHED = range(8)
+_COUNT, _TAKEN, _DROPPED, _NAMES, _THREAD, _READY_NS, _EPOCH, _FINISHED, _BUSY = range(9)
 """The words of a slot's header: see `Slot` for what each holds."""
 
 OTHER: Final = "stage:(other)"
@@ -73,7 +72,7 @@ def make_block(slots: int, records: int) -> SharedBlock:
 class Slot:
     """The writing end, used by one thread of one process."""
 
-    def __init__(self, block: SharedBlock, index: int, records: int, pid: int) -> None:
+    def __init__(self, block: SharedBlock, index: int, records: int, thread: int) -> None:
         start = index * slot_bytes(records)
         self._view = memoryview(block.buffer)[start : start + slot_bytes(records)]
         self._words = self._view[:_NAMES_AT].cast("Q")
@@ -81,7 +80,7 @@ class Slot:
         self._count = self._words[_COUNT]
         self._full_at = self._words[_TAKEN] + records
         self._ids: dict[str, int] = {}
-        self._words[_PID] = pid
+        self._words[_THREAD] = thread
 
     def put(
         self, kind: int, flag: int, name: int, epoch: int, seq: int,
@@ -109,9 +108,9 @@ class Slot:
 
     def _new_name(self, name: str) -> int:
         n = self._words[_NAMES]
-        if n >= MOST_NAMES - 1:
-            if n == MOST_NAMES:
-                return MOST_NAMES - 1
+        if n == MOST_NAMES:
+            return MOST_NAMES - 1
+        if n == MOST_NAMES - 1:
             name = OTHER
         text = name.encode()[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
         self._view[_NAMES_AT + n * _NAME_BYTES : _NAMES_AT + (n + 1) * _NAME_BYTES] = text
@@ -122,20 +121,16 @@ class Slot:
         """The worker has started."""
         self._words[_READY_NS] = now_ns
 
+    def busy(self, making: bool) -> None:
+        """The worker makes a batch, or waits for one to make."""
+        self._words[_BUSY] = making
+
     def finished(self, epoch: int) -> None:
         """One more batch of `epoch` is on its way to the main process."""
         if self._words[_EPOCH] != epoch:
             self._words[_FINISHED] = 0
             self._words[_EPOCH] = epoch
         self._words[_FINISHED] += 1
-
-
-@dataclass
-class Drained:
-    """What one slot gave since the last time."""
-
-    records: npt.NDArray[Any]
-    names: list[str] = field(default_factory=list)
 
 
 class Ring:
@@ -152,7 +147,7 @@ class Ring:
         ]
         self._names: list[list[str]] = [[] for _ in range(slots)]
 
-    def drain(self, slot: int) -> Drained:
+    def drain(self, slot: int) -> npt.NDArray[Any]:
         """Take what the worker has counted; a record that is not yet whole waits for the next call."""
         words = self._words[slot]
         taken, count = words[_TAKEN], words[_COUNT]
@@ -163,9 +158,10 @@ class Ring:
         if len(torn):
             records = records[: torn[0]]
         words[_TAKEN] = taken + len(records)
-        return Drained(records, self._names_of(slot))
+        return records
 
-    def _names_of(self, slot: int) -> list[str]:
+    def names(self, slot: int) -> list[str]:
+        """The names that the slot's records have numbers for."""
         names, there = self._names[slot], self._words[slot][_NAMES]
         base = slot * slot_bytes(self.records) + _NAMES_AT
         for n in range(len(names), there):
@@ -181,9 +177,13 @@ class Ring:
         """Records that found their slot full."""
         return sum(w[_DROPPED] for w in self._words)
 
-    def pids(self) -> list[int]:
-        """Process of each slot's writer; 0 where it has not started."""
-        return [w[_PID] for w in self._words]
+    def threads(self) -> list[int]:
+        """Kernel's number of each slot's writing thread, a worker's pid; 0 where it has not started."""
+        return [w[_THREAD] for w in self._words]
+
+    def busy(self, slot: int) -> bool:
+        """Whether the slot's writer is making a batch."""
+        return bool(self._words[slot][_BUSY])
 
     def ready_ns(self) -> list[int]:
         """When each slot's writer started; 0 where it has not."""

@@ -1,7 +1,7 @@
 """One observed run in this process: owns the run directory, the flush thread and the watched loaders.
 
-The loop's thread appends plain tuples to lists; the flush thread turns them and the workers' rings into rows
-of the trace, in bulk, at least once a second. Only one thread at a time touches the writer.
+The loop's thread appends to lists; the flush thread turns those and the workers' rings into rows of the trace,
+in bulk, at least once a second. Only one thread at a time touches the writer.
 """
 
 from __future__ import annotations
@@ -11,29 +11,35 @@ import os
 import sys
 import threading
 import time
+import warnings
+import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple
 
+import torch
 from torch.utils.data import DataLoader
 
-from pipeprof.errors import MeasureError
-from pipeprof.measure import hook
+from pipeprof.errors import MeasureError, TraceError
+from pipeprof.measure import hook, stages
 from pipeprof.measure.accelerator import StepTimes
-from pipeprof.measure.rows import Gatherer, StepRow
+from pipeprof.measure.calibrate import own_cost
+from pipeprof.measure.loop import DeviceWait, LoopSink, device_wait
+from pipeprof.measure.rows import Gatherer, StepRow, loop_stages
 from pipeprof.measure.scratch import new_scratch, remove_scratch
+from pipeprof.measure.session_facts import not_observed_here, session_facts
 from pipeprof.measure.watch import IteratorWatch, LoaderWatch
+from pipeprof.measure.worker_state import WorkerStates
 from pipeprof.trace import TraceWriter
 
 FLUSH_EVERY_S: Final = 0.8
-DRAIN_EVERY_S: Final = 0.2
+LOOK_EVERY_S: Final = 0.05
+FULL_ENOUGH: Final = 0.25
+"""A ring this full is drained at once."""
 RING_RECORDS: Final = 16_384
-"""1 MiB a worker: at 5 drains a second room for 80,000 records a second."""
+"""1 MiB a worker: the flush thread looks 20 times a second, which leaves room for 240,000 records a second."""
 
 
 class Live(NamedTuple):
@@ -47,18 +53,19 @@ class Live(NamedTuple):
     waits_ns: tuple[int, ...]
     """The last waits, oldest first: take - request of up to 32 steps."""
     elapsed_ns: int
-    """Since the first request, 0 before it."""
+    """Since the first request; 0 before it."""
 
 
 class Session:
-    """An observed run. Use as a context manager, or call `close`.
+    """An observed run. Use it as a context manager, or call `close`.
 
     `out` is the run directory, or None for a temporary one that goes with the process. `meta` is merged into
-    `run.json`. `warmup_steps` are marked as such. `detail` is "batch" or "sample": the latter keeps every
-    span. `device` says that launch and device times of each step will be told with `step_launched` and
-    `device_times`; without it a step's row is complete when the next batch is asked for.
+    `run.json`. The first `warmup_steps` steps are marked as such. `detail` is "batch", or "sample" to keep every
+    span. `device` says that `step_launched` and `device_times` will be told of each step; a step is written when
+    they have been, or at the end. Without it a step is complete when its batch was taken.
 
-    Raises `TraceError` where the directory cannot be written, `MeasureError` for an unknown `detail`.
+    Raises `TraceError` where the directory cannot be written, `MeasureError` for an unknown `detail`. A run that
+    cannot be written any more, on a full disk for one, stops being recorded, and `failure` says why.
     """
 
     def __init__(
@@ -74,29 +81,37 @@ class Session:
     ) -> None:
         if detail not in ("batch", "sample"):
             raise MeasureError(f"detail is {detail!r}", 'choose "batch" or "sample"')
+        self.kind = kind
         self.warmup_steps = warmup_steps
         self.every_sample = detail == "sample"
         self.device = device
-        self.ring_records = RING_RECORDS
+        self.ring_records = RING_RECORDS * 4 if self.every_sample else RING_RECORDS
         self.active = True
         self.steps_taken = 0
+        self.wait_ns = 0
+        self.failure: TraceError | None = None
         self._scratch = new_scratch() if out is None else None
-        self.directory = Path(out) if out is not None else self._scratch
-        assert self.directory is not None
-        self.writer = TraceWriter(self.directory, {**_meta(kind, name), **(meta or {})})
+        self.directory = self._scratch or Path(out or "")
+        facts = {**session_facts(kind, name), "overhead": own_cost(), "warmup_steps": warmup_steps}
+        self.writer = TraceWriter(self.directory, {**facts, **(meta or {})})
+        self._start()
+
+    def _start(self) -> None:
         self._loaders: list[LoaderWatch] = []
         self._gatherer = Gatherer()
+        self._states = WorkerStates()
+        self._loop = LoopSink()
+        self._device_wait: DeviceWait | None = None
         self._steps: dict[int, StepRow] = {}
-        self._open_row: StepRow | None = None
         self._telemetry: list[tuple[int, str, float]] = []
         self._events: list[tuple[int, str, int | None, int | None, int | None, str | None]] = []
         self._waits: deque[int] = deque(maxlen=32)
         self._ready: int | None = None
-        self._first_request = 0
-        self._lock = threading.Lock()
+        self._first_request_ns = self._last_take_ns = 0
+        self.lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pipeprof-flush", daemon=True)
-        self._pid = os.getpid()
+        _sessions.add(self)
         self._thread.start()
         atexit.register(self._at_exit)
 
@@ -104,77 +119,89 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is None:
-            self.close("complete")
-        else:
-            self.close("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed", error=error)
+        self.close(status_of(error), error=error)
 
-    # -- loaders ---------------------------------------------------------------------------------------
+    # -- loaders -------------------------------------------------------------------------------------------
 
-    def loader(self, dataset: Any, *, name: str = "loader", **arguments: Any) -> DataLoader[Any]:
+    def loader(self, dataset: Any, *, name: str = "", **arguments: Any) -> DataLoader[Any]:
         """A torch DataLoader over `dataset`, watched. `arguments` are DataLoader's own."""
         return self.observe(DataLoader(dataset, **arguments), name)
 
-    def observe(self, loader: DataLoader[Any], name: str = "loader") -> DataLoader[Any]:
-        """Watch a loader that exists; returns it."""
-        watch = LoaderWatch(self, loader, len(self._loaders), name)
-        self._loaders.append(watch)
-        hook.observe(loader, watch)
-        self._update_loaders()
+    def observe(self, loader: DataLoader[Any], name: str = "") -> DataLoader[Any]:
+        """Watch a loader that exists, from its next iterator on; returns it."""
+        if not hook.observe(loader, self.watch_of(loader, name)):
+            self._warn(f"this torch has no DataLoader._get_iterator: {name or 'the loader'} is not observed")
         return loader
 
-    def _update_loaders(self) -> None:
-        with self._lock:
+    def watch_of(self, loader: DataLoader[Any], name: str = "") -> LoaderWatch:
+        """An observer for `loader`, entered in `run.json`."""
+        number = len(self._loaders)
+        watch = LoaderWatch(self, loader, number, name or f"loader{number}")
+        self._loaders.append(watch)
+        with self.lock:
             if self.active:
-                self.writer.update(loaders=[watch.facts for watch in self._loaders])
+                self.writer.update(loaders=[each.facts for each in self._loaders])
+        return watch
 
-    def watching(self, watch: IteratorWatch) -> None:
+    def add_watch(self, watch: IteratorWatch) -> None:
         """An iterator's ring has records to drain from now on."""
         self._gatherer.watches.append(watch)
 
-    # -- the loop --------------------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------------------
 
     def requested(self, request_ns: int) -> None:
-        """`next(iterator)` was called: the step before it is over."""
-        if self._first_request == 0:
-            self._first_request = request_ns
-        row = self._open_row
-        if row is not None and not self.device:
-            row.complete = True
+        """`next(iterator)` was called."""
+        if self._first_request_ns == 0:
+            self._first_request_ns = request_ns
+        if not self.device:
+            self._ask_device()
+
+    def _ask_device(self) -> None:
+        if self._device_wait is None:
+            self._device_wait = device_wait(torch)
+            if self._device_wait is None:
+                return
+        for row, wait_ns in self._device_wait.told():
+            row.device, row.complete = StepTimes(row.step, device_wait_ns=wait_ns), True
+        self._device_wait.requested()
 
     def took(
         self,
-        loader: int,
-        epoch: int,
+        watch: IteratorWatch,
         order: int,
-        key: tuple[int, int, int] | None,
+        key: tuple[int, int] | None,
         request_ns: int,
         take_ns: int,
         ready: int | None,
     ) -> None:
         """`next(iterator)` returned a batch, the `order`-th of its epoch."""
         step = self.steps_taken
-        row = StepRow(step, loader, epoch, order, key, step < self.warmup_steps, request_ns, take_ns, ready)
-        self._steps[step] = self._open_row = row
+        complete = not self.device and self._device_wait is None
+        row = StepRow(step, watch, order, key, step < self.warmup_steps, request_ns, take_ns, ready, complete)
+        if self._device_wait is not None:
+            self._device_wait.took(row)
+        self._steps[step] = row
         self._waits.append(take_ns - request_ns)
+        self.wait_ns += take_ns - request_ns
+        self._last_take_ns = take_ns
         self._ready = ready
         self.steps_taken = step + 1
+        self._loop.took(row, take_ns - request_ns)
 
     def step_launched(self, step: int, launch_ns: int | None = None) -> None:
         """The host has submitted `step` and goes on, now or at `launch_ns`."""
         row = self._steps.get(step)
         if row is not None:
-            row.launch_ns = launch_ns if launch_ns is not None else monotonic_ns()
+            row.launch_ns = monotonic_ns() if launch_ns is None else launch_ns
 
     def device_times(self, times: Iterable[StepTimes]) -> None:
         """What the device has told of earlier steps."""
         for told in times:
             row = self._steps.get(told.step)
             if row is not None:
-                row.device = told
-                row.complete = True
+                row.device, row.complete = told, True
 
-    # -- beside the loop ---------------------------------------------------------------------------------
+    # -- beside the loop -------------------------------------------------------------------------------------
 
     def telemetry(self, time_ns: int, values: Mapping[str, float]) -> None:
         """Readings of sensors at one instant (`CLOCK_MONOTONIC`). Any thread may call."""
@@ -190,102 +217,189 @@ class Session:
         detail: str | None = None,
         time_ns: int | None = None,
     ) -> None:
-        """Something that happened once: a word of `trace.EVENTS`."""
+        """Something that happened once, a word of `trace.EVENTS`: now, or at `time_ns`."""
         when = monotonic_ns() if time_ns is None else time_ns
         self._events.append((when, kind, loader, epoch, worker, detail))
 
     def live(self) -> Live:
         """A snapshot for a live display."""
-        now, first = monotonic_ns(), self._first_request
-        return Live(
-            self.steps_taken,
-            self._gatherer.samples,
-            self._ready,
-            tuple(self._waits),
-            now - first if first else 0,
-        )
+        first = self._first_request_ns
+        elapsed_ns = monotonic_ns() - first if first else 0
+        return Live(self.steps_taken, self._gatherer.samples, self._ready, tuple(self._waits), elapsed_ns)
 
-    # -- flushing ----------------------------------------------------------------------------------------
+    def summary(self) -> dict[str, float]:
+        """A flat dictionary of the run so far, for any logger.
+
+        steps, samples, samples_per_s, wait_s, wait_share (of the time from the first request to the last take),
+        and `stage/<name>_share` of the time that went into making batches.
+        """
+        self.flush()
+        wall_ns = self._last_take_ns - self._first_request_ns
+        stages_ns = self._gatherer.stage_wall_ns
+        making_ns = sum(stages_ns.values())
+        return {
+            "steps": self.steps_taken,
+            "samples": self._gatherer.samples,
+            "samples_per_s": self._gatherer.samples / wall_ns * 1e9 if wall_ns else 0.0,
+            "wait_s": self.wait_ns / 1e9,
+            "wait_share": self.wait_ns / wall_ns if wall_ns else 0.0,
+            **{f"stage/{name}_share": ns / making_ns for name, ns in stages_ns.items() if making_ns},
+        }
+
+    # -- flushing --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         flushed = time.monotonic()
-        while not self._stop.wait(DRAIN_EVERY_S):
-            due = time.monotonic() - flushed >= FLUSH_EVERY_S
-            if due or self._gatherer.fullest() > 0.25:
-                with self._lock:
-                    if self.active:
-                        self._flush()
+        while not self._stop.wait(LOOK_EVERY_S):
+            watches = list(self._gatherer.watches)
+            self._states.look(watches)
+            if time.monotonic() - flushed >= FLUSH_EVERY_S or self._gatherer.fullest() > FULL_ENOUGH:
+                self.flush()
                 flushed = time.monotonic()
 
     def flush(self) -> None:
-        """Write what is known by now."""
-        with self._lock:
-            if self.active:
-                self._flush()
+        """Hand to the kernel what is known by now."""
+        with self.lock:
+            if self.active and self.failure is None:
+                self._flush(last=False)
 
-    def _flush(self, last: bool = False) -> None:
-        tables = self._gatherer.gather(self._steps, self.steps_taken, last)
+    def _flush(self, last: bool) -> None:
+        try:
+            self._write(last)
+        except OSError as error:
+            why = error.strerror or str(error)
+            self.failure = TraceError(
+                f"{self.directory} cannot be written any more: {why}",
+                "free some space, or choose another out",
+            )
+            self.failure.__cause__ = error
+            self._warn(str(self.failure))
+
+    def _write(self, last: bool) -> None:
+        taken = self.steps_taken
+        done, self._loop.done = self._loop.done, []
+        tables = self._gatherer.gather(self._steps, taken, last)
+        self.telemetry(monotonic_ns(), self._states.report())
         telemetry, self._telemetry = self._telemetry, []
         events, self._events = self._events, []
-        tables["telemetry"] = _columns(telemetry, ("time_ns", "sensor", "value"))
-        tables["events"] = _columns(events, ("time_ns", "kind", "loader", "epoch", "worker", "detail"))
         for name, columns in tables.items():
+            if columns:
+                self.writer.append(name, columns)
+        for name, columns in (
+            ("stages", loop_stages(done)),
+            ("telemetry", _columns(telemetry, ("time_ns", "sensor", "value"))),
+            ("events", _columns(events, ("time_ns", "kind", "loader", "epoch", "worker", "detail"))),
+        ):
             if columns:
                 self.writer.append(name, columns)
         self.writer.flush()
 
+    def _warn(self, text: str) -> None:
+        self.writer.meta["warnings"] = [*self.writer.meta.get("warnings", []), text]
+        warnings.warn(f"pipeprof: {text}", RuntimeWarning, stacklevel=3)
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
     def close(self, status: str = "complete", error: BaseException | None = None, **meta: Any) -> None:
-        """End the run with a word of `trace.STATUSES`. Later calls, and calls in a fork, do nothing."""
-        if not self.active or os.getpid() != self._pid:
+        """End the run with a word of `trace.STATUSES`; `meta` goes into `run.json`. Later calls do nothing.
+
+        Raises nothing for a full disk: see `failure`.
+        """
+        if not self.active:
             return
         self._stop.set()
         self._thread.join()
-        with self._lock:
-            self._flush(last=True)
+        with self.lock:
+            self._loop.end()
+            if self.failure is None:
+                self._flush(last=True)
             self.active = False
-            self._gatherer.close()
-            if error is not None:
-                meta["error"] = f"{type(error).__name__}: {error}"
-            if meta:
-                self.writer.update(**meta)
-            self.writer.close(status)
-        atexit.unregister(self._at_exit)
+            self._finish_meta(error, meta)
+            try:
+                self.writer.close(status)
+            except OSError as problem:
+                self.failure = self.failure or TraceError(f"{self.directory}: {problem.strerror or problem}")
+        _sessions.discard(self)
+        if not _sessions:
+            stages.uninstall()
+        if self._scratch is None:
+            atexit.unregister(self._at_exit)
+
+    def _finish_meta(self, error: BaseException | None, meta: Mapping[str, Any]) -> None:
+        found = self.writer.meta
+        if error is not None:
+            found["error"] = f"{type(error).__name__}: {error}"
+        if self._device_wait is not None and found["accelerator"]["kind"] == "none":
+            name = torch.cuda.get_device_name()
+            found["accelerator"] = {"kind": "cuda", "name": name, "emulated": False}
+        if self._gatherer.dropped:
+            found["warnings"] = [
+                *found["warnings"],
+                f"{self._gatherer.dropped} records found their buffer full and were dropped",
+            ]
+        found["not_observed"] = [*found["not_observed"], *not_observed_here()]
+        found.update(meta)
 
     def _at_exit(self) -> None:
-        with suppress(Exception):
-            self.close("interrupted")
+        """The program ends and has not closed the run."""
+        self.close(status_of(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)))
         self.discard()
 
     def discard(self) -> None:
         """Remove the temporary run directory, where there is one."""
-        if self._scratch is not None and os.getpid() == self._pid:
+        if self._scratch is not None:
             remove_scratch(self._scratch)
+            self._scratch = None
+        atexit.unregister(self._at_exit)
+
+    def forked(self) -> None:
+        """In a forked child: the run is the parent's. Nothing here flushes, closes or removes any of it."""
+        self.active = False
+        self._scratch = None
+        self.lock = threading.Lock()
+        for watch in self._gatherer.watches:
+            watch.let_go()
+
+
+def status_of(error: BaseException | None) -> str:
+    """The status of a run that ended with `error`."""
+    if error is None:
+        return "complete"
+    if isinstance(error, SystemExit):
+        return "complete" if error.code in (None, 0) else "failed"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def _columns(rows: list[Any], names: tuple[str, ...]) -> dict[str, Any]:
     return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
 
 
-def _meta(kind: str, name: str) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "name": name,
-        "created_at": datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds"),  # noqa: UP017
-        "command": list(sys.argv),
-        "clock": {"monotonic_ns": monotonic_ns(), "unix_ns": time.time_ns()},
-        "scenario": None,
-        "loaders": [],
-        "accelerator": {"kind": "none", "emulated": False},
-        "storage": None,
-        "packages": {name: _version(name) for name in ("pipeprof", "torch", "torchvision", "pyarrow")},
-        "emulated": [],
-        "not_observed": [],
-        "warnings": [],
-    }
+# -- forks ---------------------------------------------------------------------------------------------------
+
+_sessions: Final[weakref.WeakSet[Session]] = weakref.WeakSet()
+_held: Final[list[Session]] = []
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _before_fork() -> None:
+    """No child is born while the flush thread is inside pyarrow, whose locks the child would find taken."""
+    for session in list(_sessions):
+        session.lock.acquire()
+        _held.append(session)
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().lock.release()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
+    for session in list(_sessions):
+        session.forked()
+    _sessions.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

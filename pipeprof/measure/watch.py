@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import weakref
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, IterableDataset
+import psutil
+from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
 
 from pipeprof.measure import hook
-from pipeprof.measure.proxies import PIGGYBACK, Collate, MapDataset, Probe, Sampler, WorkerInit
+from pipeprof.measure.finished import Finished
+from pipeprof.measure.proxies import (
+    PIGGYBACK,
+    Collate,
+    Mode,
+    Probe,
+    WorkerInit,
+    proxy_dataset,
+    proxy_sampler,
+)
 from pipeprof.measure.ring import Ring
 from pipeprof.trace import MAIN_PROCESS
 
@@ -23,7 +33,7 @@ class LoaderWatch:
     """The observer of one loader."""
 
     def __init__(self, session: Session, loader: DataLoader[Any], number: int, name: str) -> None:
-        self.session, self.number, self.name = session, number, name
+        self.session, self.number = session, number
         self.epoch = -1
         self.facts = _facts(loader, number, name)
 
@@ -35,7 +45,7 @@ class LoaderWatch:
         with hook.disguised(loader, watch.parts(loader)):
             iterator = make()
         if hook.watch(iterator, watch):
-            watch.ready(iterator)
+            watch.made(iterator)
         return iterator
 
 
@@ -46,100 +56,149 @@ class IteratorWatch:
         self.owner, self.session = owner, owner.session
         self.loader_number = owner.number
         self.workers = loader.num_workers
+        self.mode = _mode(loader)
         self.ring = Ring(max(1, self.workers), self.session.ring_records)
-        unbatched = loader.batch_size is None and loader.batch_sampler is None
-        self.piggyback = self.workers > 0 and not getattr(loader, "in_order", True)
-        self.probe = Probe(
-            self.ring.block, self.session.ring_records, self.session.every_sample, unbatched, self.piggyback
-        )
-        self.taken = 0
-        self._fresh = False
+        self.finished: dict[int, Finished] = {}
+        """By epoch, the batches that were finished and are not yet known to be taken."""
+        self.epoch = -1
         self.gone = False
+        self._taken = 0
+        self._created_ns = monotonic_ns()
+        self._probe = Probe(
+            self.ring.block, self.session.ring_records, self.session.every_sample, self.mode, owner.epoch
+        )
 
     def parts(self, loader: DataLoader[Any]) -> dict[str, Any]:
         """The proxies to put in the loader's place, by attribute."""
-        probe = self.probe
-        parts: dict[str, Any] = {"collate_fn": Collate(loader.collate_fn, probe)}
-        if not isinstance(loader.dataset, IterableDataset):
-            parts["dataset"] = MapDataset(loader.dataset, probe)
-            name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-            parts[name] = Sampler(getattr(loader, name), probe, self.begin_epoch)
+        if isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
+            return {}  # torch asks for their very class: only the loop's side is observed
+        probe = self._probe
+        sampler = "sampler" if loader.batch_sampler is None else "batch_sampler"
+        parts = {
+            "dataset": proxy_dataset(loader.dataset, probe),
+            "collate_fn": Collate(loader.collate_fn, probe),
+            sampler: proxy_sampler(getattr(loader, sampler), probe, self._begin_epoch),
+        }
         if self.workers > 0:
             parts["worker_init_fn"] = WorkerInit(loader.worker_init_fn, probe)
         else:
-            probe.start(MAIN_PROCESS, os.getpid())
+            probe.start(MAIN_PROCESS)
         return parts
 
-    def begin_epoch(self) -> int:
-        """The first batch of a new epoch is being dispatched. Returns the epoch's number."""
-        self.owner.epoch += 1
-        self.taken = 0
-        self.session.event("epoch_start", loader=self.loader_number, epoch=self.owner.epoch)
-        return self.owner.epoch
-
-    def ready(self, iterator: Any) -> None:
+    def made(self, iterator: Any) -> None:
         """The iterator exists: its workers have been started."""
-        self.session.watching(self)
-        self._gone = weakref.finalize(iterator, self._mark_gone)
-        self._gone.atexit = False
-        self.session.event("workers_ready", loader=self.loader_number, epoch=max(0, self.owner.epoch))
+        self.session.add_watch(self)
+        weakref.finalize(iterator, self._mark_gone).atexit = False
+        self.session.event("workers_ready", loader=self.loader_number, epoch=max(0, self.epoch))
 
     def _mark_gone(self) -> None:
         self.gone = True
+
+    def _begin_epoch(self, asked_ns: int) -> int:
+        first = self.epoch < 0
+        self.owner.epoch += 1
+        self.epoch, self._taken = self.owner.epoch, 0
+        self.session.event(
+            "epoch_start",
+            loader=self.loader_number,
+            epoch=self.epoch,
+            time_ns=self._created_ns if first else asked_ns,
+        )
+        return self.epoch
 
     def next(self, original: Callable[[Any], Any], iterator: Any) -> Any:
         """One `next(iterator)` of the loop."""
         session = self.session
         if not session.active:
             return self._unwrap(original(iterator))[0]
-        epoch = self.owner.epoch
-        ready = self.ring.finished(epoch) - self.taken if self.workers and self.taken else None
-        request = monotonic_ns()
-        session.requested(request)
+        ready = self.ring.finished(self.epoch) - self._taken if self.workers else None
+        request_ns = monotonic_ns()
+        session.requested(request_ns)
         try:
             data = original(iterator)
         except StopIteration:
-            session.event("epoch_end", loader=self.loader_number, epoch=self.owner.epoch)
+            self._ended()
             raise
-        take = monotonic_ns()
-        data, key = self._unwrap(data) if self.piggyback else (data, None)
-        session.took(self.loader_number, self.owner.epoch, self.taken, key, request, take, ready)
-        self.taken += 1
+        except BaseException:
+            self._failed()
+            raise
+        take_ns = monotonic_ns()
+        key = self._own_key()
+        if self.mode.piggyback:
+            data, key = self._unwrap(data)
+        session.took(self, self._taken, key, request_ns, take_ns, ready)
+        self._taken += 1
         return data
 
-    def _unwrap(self, data: Any) -> tuple[Any, tuple[int, int, int] | None]:
+    def _own_key(self) -> tuple[int, int] | None:
+        """Without workers, the batch that this process has just made."""
+        recorder = self._probe.recorder
+        return recorder.key if self.workers == 0 and recorder is not None else None
+
+    def _unwrap(self, data: Any) -> tuple[Any, tuple[int, int] | None]:
         # torch's pin thread turns a tuple into a list
-        if type(data) in (tuple, list) and len(data) == 5 and data[0] is not None and data[0] == PIGGYBACK:
-            return data[4], (data[1], data[2], data[3])
+        if type(data) in (tuple, list) and len(data) == 4 and data[0] is not None and data[0] == PIGGYBACK:
+            return data[3], (data[1], data[2])
         return data, None
+
+    def _ended(self) -> None:
+        if self._probe.recorder is not None:
+            self._probe.recorder.abandon()
+        self.session.event("epoch_end", loader=self.loader_number, epoch=self.epoch)
+
+    def _failed(self) -> None:
+        if self._probe.recorder is not None:
+            self._probe.recorder.fail()
+        for worker, pid in enumerate(self.ring.threads() if self.workers else ()):
+            if pid and not _runs(pid):
+                self.session.event(
+                    "worker_lost", loader=self.loader_number, epoch=self.epoch, worker=worker, detail=str(pid)
+                )
+
+    def busy_threads(self) -> list[tuple[int, int]]:
+        """Worker number and thread of each worker that makes a batch now."""
+        threads = self.ring.threads()
+        return [(slot, threads[slot]) for slot in range(self.ring.slots) if self.ring.busy(slot)]
+
+    def let_go(self) -> None:
+        """In a forked child: record nothing more through what the parent has."""
+        self._probe.recorder = None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _mode(loader: DataLoader[Any]) -> Mode:
+    iterable = isinstance(loader.dataset, IterableDataset)
+    workers = loader.num_workers
+    # In order, the batches of a map-style set are taken by number; else each must carry its own back.
+    piggyback = workers > 0 and (iterable or not getattr(loader, "in_order", True))
+    return Mode(iterable, loader.batch_sampler is None, workers, piggyback)
 
 
 def _facts(loader: DataLoader[Any], number: int, name: str) -> dict[str, Any]:
     """What `run.json` says of a loader."""
-    context = getattr(loader, "multiprocessing_context", None)
     iterable = isinstance(loader.dataset, IterableDataset)
     try:
         samples = None if iterable else len(loader.dataset)  # type: ignore[arg-type]
     except TypeError:
         samples = None
+    context = getattr(loader, "multiprocessing_context", None) or multiprocessing
     return {
         "id": number,
         "name": name,
         "batch_size": loader.batch_size,
         "workers": loader.num_workers,
-        "prefetch": loader.prefetch_factor or 0,
+        "prefetch": loader.prefetch_factor,  # None without workers
         "in_order": getattr(loader, "in_order", True),
         "pin_memory": loader.pin_memory,
         "persistent_workers": loader.persistent_workers,
-        "start_method": _start_method(context) if loader.num_workers else None,
+        "start_method": context.get_start_method() if loader.num_workers else None,
         "dataset": type(loader.dataset).__name__,
         "iterable": iterable,
         "samples": samples,
     }
-
-
-def _start_method(context: Any) -> str:
-    import multiprocessing
-
-    method = (context or multiprocessing).get_start_method()
-    return str(method)

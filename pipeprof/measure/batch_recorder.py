@@ -1,0 +1,122 @@
+"""Records the batches that one worker makes, one at a time, and sends them through its slot of the ring."""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+from typing import Final
+
+from pipeprof.measure.counters import BLOCK_BYTES, UNSEEN, Counters, difference, read_counters
+from pipeprof.measure.recorder import Sink, Span, activate
+from pipeprof.measure.ring import Kind, Slot
+
+COUNTERS_EVERY: Final = 16
+"""One batch in so many has CPU time and run-queue delay for each of its stages (4 µs a span)."""
+SPANS_EVERY: Final = 128
+"""One batch in so many keeps its single spans."""
+DETAILED_FIRST: Final = 1
+"""Not the first batch of a worker, which pays for imports and cold caches, but the one after it."""
+
+
+class BatchRecorder(Sink):
+    """The sink of a thread that makes batches, from the start of each to its finish."""
+
+    def __init__(self, slot: Slot, every_sample: bool = False) -> None:
+        super().__init__()
+        self.open = False
+        """Whether a batch is being made."""
+        self.keeping = False
+        """Whether the spans of this batch are kept."""
+        self.key = (0, 0)
+        self.samples = 0
+        self.start_ns = 0
+        self.sample = self.slowest_index = self.slowest_ns = UNSEEN
+        self.storage_unseen = False
+        """Whether something was read from where the kernel counts no block device, such as NFS."""
+        self._slot, self._every_sample = slot, every_sample
+        self._before: Sink | None = None
+        self._dispatch_ns = UNSEEN
+        self._made = 0
+
+    def begin(self, epoch: int, seq: int, dispatch_ns: int) -> None:
+        """The worker turns to a batch. One that is still open has failed."""
+        if self.open:
+            self.fail()
+        self.open = True
+        self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
+        self.current, self.inner_ns, self.inner_cpu_ns, self.inner_runq_ns = "", 0, 0, 0
+        self.sample = self.slowest_index = self.slowest_ns = UNSEEN
+        n = self._made
+        self.counting = n % COUNTERS_EVERY == DETAILED_FIRST
+        self.keeping = self._every_sample or n % SPANS_EVERY == DETAILED_FIRST
+        self.plain = not (self.counting or self.keeping)
+        self._slot.busy(True)
+        self._before = activate(self)
+        self.counters = read_counters(self.run_queue)
+        self.start_ns = monotonic_ns()
+
+    def keep(self, span: Span, wall_ns: int, cpu_ns: int) -> None:
+        """Write a single span, where this batch's are kept."""
+        if not self.keeping or not self.open:
+            return
+        slot, (epoch, seq) = self._slot, self.key
+        size = UNSEEN if span.bytes is None else span.bytes
+        slot.put(Kind.SPAN, 0, slot.name_id(span.name), epoch, seq,
+                 span.start_ns, wall_ns, cpu_ns, size, self.sample, 0)  # fmt: skip
+
+    def counted_outside_spans(self) -> tuple[int, int]:
+        """CPU time and run-queue delay since the batch's start that are in no span."""
+        now, start = read_counters(self.run_queue), self.counters
+        cpu = max(0, now.cpu_ns - start.cpu_ns - self.inner_cpu_ns)
+        runq = difference(now.runq_ns, start.runq_ns)
+        return cpu, UNSEEN if runq == UNSEEN else max(0, runq - self.inner_runq_ns)
+
+    def finish(self, size_bytes: int) -> None:
+        """The batch was collated: write it out."""
+        self._end(self.samples, monotonic_ns(), size_bytes)
+        self._slot.finished(self.key[0])
+
+    def fail(self) -> None:
+        """The batch raised: what is known of it is written, without a finish."""
+        if self.open:
+            self._end(0, UNSEEN, UNSEEN)
+
+    def abandon(self) -> None:
+        """There was no batch to make: forget it."""
+        if self.open:
+            self._close()
+
+    def _close(self) -> None:
+        self.open = False
+        activate(self._before)
+        self._before = None
+        self.totals.clear()
+        self._slot.busy(False)
+
+    def _end(self, samples: int, finish_ns: int, size_bytes: int) -> None:
+        after = read_counters(self.run_queue)
+        self._write_stages()
+        self._write_batch(after, self.counters, samples, finish_ns, size_bytes)
+        self._close()
+        self._made += 1
+
+    def _write_stages(self) -> None:
+        slot, (epoch, seq) = self._slot, self.key
+        for name, t in self.totals.items():
+            slot.put(Kind.STAGE, 0, slot.name_id(name), epoch, seq,
+                     t.wall_ns, t.cpu_ns, t.runq_ns, t.queue_ns, t.bytes, t.count)  # fmt: skip
+
+    def _write_batch(
+        self, after: Counters, before: Counters, samples: int, finish_ns: int, size_bytes: int
+    ) -> None:
+        put, (epoch, seq) = self._slot.put, self.key
+        cpu = after.cpu_ns - before.cpu_ns
+        device = helpers = faults = UNSEEN
+        if after.device_blocks != UNSEEN:
+            if not self.storage_unseen:
+                device = (after.device_blocks - before.device_blocks) * BLOCK_BYTES
+            helpers = max(0, after.process_cpu_ns - before.process_cpu_ns - cpu)
+            faults = after.major_faults - before.major_faults
+        put(Kind.COUNTERS, faults == UNSEEN, 0, epoch, seq,
+            device, helpers, size_bytes, self.slowest_index, self.slowest_ns, max(0, faults))  # fmt: skip
+        runq = difference(after.runq_ns, before.runq_ns)
+        put(Kind.BATCH, 0, 0, epoch, seq, self._dispatch_ns, self.start_ns, finish_ns, cpu, runq, samples)

@@ -1,0 +1,45 @@
+"""The batches of one epoch that were finished and are not yet known to be taken."""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+
+class Made(NamedTuple):
+    """A batch that was finished."""
+
+    seq: int
+    samples: int
+    finish_ns: int
+
+
+class Finished:
+    """Filled from the workers' records, emptied by the loop's steps."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Made] = {}
+        self._order: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def add(self, made: Made) -> None:
+        """A worker has finished a batch."""
+        self._made[made.seq] = made
+        heapq.heappush(self._order, made.seq)
+
+    def take(self, seq: int) -> Made | None:
+        """The batch `seq`, which the loop has taken."""
+        return self._made.pop(seq, None)
+
+    def take_first(self) -> Made | None:
+        """The batch that in-order delivery has given to the loop: the first that was not given before.
+
+        All batches before it were finished or will never be, since the loader waits for each in turn.
+        """
+        while self._order:
+            made = self._made.pop(heapq.heappop(self._order), None)
+            if made is not None:
+                return made
+        return None

@@ -1,0 +1,41 @@
+"""What `run.json` says of a session before its first batch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import datetime
+from typing import Any
+
+from pipeprof.measure.machine import machine_facts, package_versions
+
+
+def session_facts(kind: str, name: str) -> dict[str, Any]:
+    """The keys that every run has."""
+    return {
+        "kind": kind,
+        "name": name,
+        "created_at": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": list(sys.argv),
+        "clock": {"monotonic_ns": time.monotonic_ns(), "unix_ns": time.time_ns()},
+        "scenario": None,
+        "loaders": [],
+        "accelerator": {"kind": "none", "emulated": False},
+        "storage": None,
+        "machine": machine_facts(),
+        "packages": package_versions(),
+        "emulated": [],
+        "not_observed": [],
+        "warnings": [],
+    }
+
+
+def not_observed_here() -> list[str]:
+    """What this platform does not tell, in words for the report."""
+    missing = []
+    if not os.path.exists("/proc/thread-self/schedstat"):  # noqa: PTH110 - no reason to build a Path
+        missing.append("run-queue delay: this kernel has no /proc/thread-self/schedstat")
+    if sys.platform != "linux":
+        missing.append("bytes from block devices: only Linux counts them")
+    return missing

@@ -1,0 +1,168 @@
+"""Finds the stages inside torchvision pipelines by itself, in the processes that make batches.
+
+Reading is timed in a real `io.BufferedReader` over a timed `FileIO`, so that the device sees the same requests
+as without us: reading a file whole and decoding it then would halve the time that is to be measured, because
+PIL's chunked reads cost two device requests a file. Transforms are timed where `Compose` calls them, and PIL's
+lazy decode where it happens. What the patched names do outside of a batch is unchanged.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from pipeprof.measure.batch_recorder import BatchRecorder
+from pipeprof.measure.mounts import counts_device_reads
+from pipeprof.measure.real_storage import RecordedFile
+from pipeprof.measure.recorder import DECODE, READ, TRANSFORM, active, span
+
+_PATCHED: Final = "_pipeprof_patched"
+_undo: Final[list[tuple[Any, str, Any]]] = []
+
+
+def install() -> None:
+    """Time the stages of the libraries that are loaded in this process. Again for those loaded since."""
+    for module, name, wrap in _SEAMS:
+        owner = _find(module)
+        if owner is None or name not in vars(owner):
+            continue
+        original = vars(owner)[name]
+        if not hasattr(original, _PATCHED):
+            wrapped = functools.wraps(original)(wrap(original))
+            setattr(wrapped, _PATCHED, True)
+            setattr(owner, name, wrapped)
+            _undo.append((owner, name, original))
+
+
+def uninstall() -> None:
+    """Put everything back."""
+    while _undo:
+        owner, name, original = _undo.pop()
+        setattr(owner, name, original)
+
+
+def _find(path: str) -> Any:
+    """A module that is loaded, or a class in one: "module" or "module:Class"."""
+    module, _, name = path.partition(":")
+    found = sys.modules.get(module)
+    return getattr(found, name, None) if name else found
+
+
+def _batch() -> BatchRecorder | None:
+    """The batch that this thread is making."""
+    sink = active()
+    return sink if isinstance(sink, BatchRecorder) else None
+
+
+def _timed_open(original: Callable[..., Any]) -> Callable[..., Any]:
+    def open(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
+        batch = _batch()
+        plain = (
+            mode in ("rb", "br") and not rest and not options and isinstance(file, (str, bytes, os.PathLike))
+        )
+        if batch is None or not plain or batch.current == READ:
+            return original(file, mode, buffering, *rest, **options)
+        raw = RecordedFile(file)
+        if not batch.storage_unseen and not counts_device_reads(raw.fileno()):
+            batch.storage_unseen = True
+        if buffering == 0:
+            return raw
+        size = buffering if buffering > 1 else getattr(os.fstat(raw.fileno()), "st_blksize", 0)
+        return io.BufferedReader(raw, size if size > 1 else io.DEFAULT_BUFFER_SIZE)
+
+    return open
+
+
+def _compose_v1(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self: Any, img: Any) -> Any:  # noqa: N807
+        if _batch() is None:
+            return original(self, img)
+        for transform in self.transforms:
+            with span(_name_of(type(transform))):
+                img = transform(img)
+        return img
+
+    return __call__
+
+
+def _compose_v2(original: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(self: Any, *inputs: Any) -> Any:
+        if _batch() is None:
+            return original(self, *inputs)
+        unpack = len(inputs) > 1
+        outputs: Any = None
+        for transform in self.transforms:
+            with span(_name_of(type(transform))):
+                outputs = transform(*inputs)
+            inputs = outputs if unpack else (outputs,)
+        return outputs
+
+    return forward
+
+
+@functools.cache
+def _name_of(transform: type) -> str:
+    return TRANSFORM + transform.__name__
+
+
+def _decode_load(original: Callable[..., Any]) -> Callable[..., Any]:
+    """PIL decodes when pixels are first asked for; later loads find no tiles left."""
+
+    def load(self: Any) -> Any:
+        batch = _batch()
+        if batch is None or not getattr(self, "tile", None) or batch.current == DECODE:
+            return original(self)
+        with span(DECODE):
+            return original(self)
+
+    return load
+
+
+def _decode_convert(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`convert` belongs to the decode where it brings a file's pixels to RGB, not inside a transform."""
+
+    def convert(self: Any, *arguments: Any, **options: Any) -> Any:
+        batch = _batch()
+        if batch is None or batch.current == DECODE or batch.current.startswith(TRANSFORM):
+            return original(self, *arguments, **options)
+        with span(DECODE):
+            return original(self, *arguments, **options)
+
+    return convert
+
+
+def _whole(owner: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A function that is one stage from beginning to end."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            batch = _batch()
+            if batch is None or batch.current == owner:
+                return original(*arguments, **options)
+            with span(owner):
+                return original(*arguments, **options)
+
+        return timed
+
+    return wrap
+
+
+_SEAMS: Final[tuple[tuple[str, str, Callable[[Callable[..., Any]], Callable[..., Any]]], ...]] = (
+    (builtins.__name__, "open", _timed_open),  # ImageFolder's loader, PIL's Image.open(path), numpy.load
+    (io.__name__, "open", _timed_open),  # pathlib
+    ("torchvision.transforms.transforms:Compose", "__call__", _compose_v1),
+    ("torchvision.transforms.v2._container:Compose", "forward", _compose_v2),
+    ("PIL.ImageFile:ImageFile", "load", _decode_load),
+    ("PIL.Image:Image", "convert", _decode_convert),
+    # torchvision's own readers look these up when they are called
+    ("torchvision.io.image", "read_file", _whole(READ)),
+    ("torchvision.io.image", "decode_image", _whole(DECODE)),
+    ("torchvision.io.image", "decode_jpeg", _whole(DECODE)),
+    ("torchvision.io.image", "decode_png", _whole(DECODE)),
+)
+"""Where to look, what to replace, by what. Readers written in C that are not here stay in `getitem`."""
