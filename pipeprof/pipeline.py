@@ -7,7 +7,7 @@ is a recorded run as the arrays of those events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -65,6 +65,11 @@ class Shape:
     prefetch: int = 2
     in_order: bool = True
     pin_memory: bool = False
+    """A thread of the main process pins the batches, one at a time."""
+    pageable: bool = True
+    """The copy to the device holds the host until it is done."""
+    copies_overlap: bool = True
+    """A copy may run beside the step before; else the device does one thing at a time."""
     synchronises: bool = False
     """The loop waits for each step to end before it asks for the next batch (`.item()`)."""
     queue_depth: int = 2
@@ -109,10 +114,11 @@ def edges(shape: Shape, event: Event) -> list[Edge]:  # noqa: PLR0911 - one retu
         case Event.TAKE:
             return [Edge(Event.REQUEST, 0), Edge(Event.AVAILABLE, 0)]
         case Event.COPY:
-            return [Edge(Event.TAKE, 0), Edge(Event.COPY, 1)]
+            turn = [] if shape.copies_overlap else [Edge(Event.COMPUTE, 1)]
+            return [Edge(Event.TAKE, 0), Edge(Event.COPY, 1), *turn]
         case Event.LAUNCH:
-            blocks = [] if shape.pin_memory else [Edge(Event.COPY, 0)]  # a pageable copy holds the host
-            return [Edge(Event.TAKE, 0), *blocks, Edge(Event.COMPUTE, shape.queue_depth)]
+            held = [Edge(Event.COPY, 0)] if shape.pageable else []
+            return [Edge(Event.TAKE, 0), *held, Edge(Event.COMPUTE, shape.queue_depth)]
         case Event.COMPUTE:
             return [Edge(Event.COPY, 0), Edge(Event.COMPUTE, 1)]
 
@@ -138,7 +144,9 @@ def shapes_of(run: Run, timeline: Timeline) -> dict[int, Shape]:
     """
     told = {int(one["id"]): one for one in run.meta.get("loaders") or []}
     device = run.meta.get("accelerator") or {}
+    gpu = device.get("kind") == "cuda" or bool((run.meta.get("machine") or {}).get("gpu_names"))
     synchronises = _synchronises(device, timeline)
+    overlap = bool(device.get("copies_overlap", _copies_overlap(timeline)))
     depth = int(device.get("queue_depth") or UNBOUNDED)
     shapes = {}
     for loader in np.unique(timeline.loader).tolist():
@@ -150,7 +158,9 @@ def shapes_of(run: Run, timeline: Timeline) -> dict[int, Shape]:
             workers=int(workers),
             prefetch=int(one.get("prefetch") or 2),
             in_order=bool(one.get("in_order", True)),
-            pin_memory=bool(one.get("pin_memory", False)),
+            pin_memory=bool(one.get("pin_memory")) and gpu,  # torch starts no pin thread without a GPU
+            pageable=not device.get("pinned", one.get("pin_memory", False)),
+            copies_overlap=overlap,
             synchronises=synchronises,
             queue_depth=depth,
         )
@@ -164,6 +174,13 @@ def _synchronises(device: Mapping[str, Any], timeline: Timeline) -> bool:
     seen = (timeline.compute_end_ns != NOT_OBSERVED) & (timeline.launch_ns != NOT_OBSERVED)
     waited = timeline.launch_ns[seen] >= timeline.compute_end_ns[seen]
     return bool(seen.any() and waited.mean() >= 0.9)
+
+
+def _copies_overlap(timeline: Timeline) -> bool:
+    """Some copies began before the step before them had ended."""
+    began, ended = timeline.copy_start_ns[1:], timeline.compute_end_ns[:-1]
+    seen = (began != NOT_OBSERVED) & (ended != NOT_OBSERVED)
+    return not seen.any() or bool((began[seen] >= ended[seen]).mean() < 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,23 +236,37 @@ _FROM_BATCHES = ["worker", "dispatch_ns", "start_ns", "finish_ns"]
 
 def read_timeline(run: Run) -> Timeline:
     """Join the steps of a run with the batches that they took, on (loader, epoch, seq)."""
-    steps, batches = run.table("steps").sort_by("step"), run.table("batches")
-    columns: dict[str, Any] = {name: ints(steps[name]) for name in _FROM_STEPS}
+    columns = read_ints(run, "steps", [*_FROM_STEPS, "warmup"])
+    if (np.diff(columns["step"]) < 0).any():
+        order = np.argsort(columns["step"], kind="stable")
+        columns = {name: values[order] for name, values in columns.items()}
     key = ("loader", "epoch", "seq")
-    row = Keys(*(ints(batches[name]) for name in key)).find(*(columns[name] for name in key))
+    batches = read_ints(run, "batches", [*key, *_FROM_BATCHES])
+    row = Keys(*(batches.pop(name) for name in key)).find(*(columns[name] for name in key))
     for name in _FROM_BATCHES:
-        missing = MAIN_PROCESS if name == "worker" else NOT_OBSERVED
-        values = ints(batches[name])
-        columns[name] = (
-            np.where(row >= 0, values[row], missing) if len(values) else np.full(len(row), missing)
-        )
-    warmup = steps["warmup"].combine_chunks().fill_null(False).to_numpy(zero_copy_only=False)
+        columns[name] = take(batches.pop(name), row, MAIN_PROCESS if name == "worker" else NOT_OBSERVED)
     return Timeline(
-        warmup=warmup.astype(bool),
+        warmup=columns.pop("warmup") == 1,
         batch_row=row,
         previous=_previous(columns["loader"], columns["epoch"], columns["worker"], columns["start_ns"]),
         **columns,
     )
+
+
+def take(values: Ints, row: Ints, missing: int = NOT_OBSERVED) -> Ints:
+    """`values` at each row, `missing` where the row is negative."""
+    if len(values) == 0:
+        return np.full(len(row), missing, dtype=np.int64)
+    return np.where(row >= 0, values[row], missing)
+
+
+def read_ints(run: Run, table: str, names: Sequence[str]) -> dict[str, Ints]:
+    """Integer columns of a table, without holding the whole table as Arrow."""
+    parts: dict[str, list[Ints]] = {name: [np.zeros(0, np.int64)] for name in names}
+    for piece in run.pieces(table, names):
+        for name in names:
+            parts[name].append(ints(piece[name]))
+    return {name: np.concatenate(parts.pop(name)) for name in names}
 
 
 def ints(column: Any) -> Ints:

@@ -268,6 +268,9 @@ class Run:
 
     def pieces(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Some columns of a table, piece by piece: for tables that are long and read once."""
+        if name in self._tables:
+            yield self._tables[name].select(columns)
+            return
         schema = TABLES[name]
         wanted = pa.schema([schema.field(column) for column in columns])
         final, stream = self.directory / f"{name}.parquet", self.directory / f"{name}.arrows"

@@ -87,7 +87,7 @@ def answer(run: Run) -> Answer:
         return Answer(run, read_timeline(run), None, None, None, verdict)
     facts = gather(run, found)
     doubts = doubts_about(run, found, facts)
-    return Answer(run, found.timeline, found, facts, found.ledger(), judge(found, facts, doubts))
+    return Answer(run, found.timeline, found, facts, found.whole, judge(found, facts, doubts))
 
 
 def load(path: Path | str) -> Answer:

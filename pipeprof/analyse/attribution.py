@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from pipeprof.analyse.charge import (
 )
 from pipeprof.analyse.straggler import Lateness, charge_stragglers, lateness
 from pipeprof.analyse.tiling import CODE, Rows, Shares, Tiling, add_up, cut, tile
-from pipeprof.analyse.walk import BODY, MAKING, Path, critical_path
+from pipeprof.analyse.walk import BODY, CHUNK, MAKING, Path, critical_path
 from pipeprof.pipeline import (
     NOT_OBSERVED,
     Ints,
@@ -62,7 +63,7 @@ class Ledger:
         return sum(ns for owner, ns in self.ledger_ns.items() if owner not in NOT_STALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attribution:
     """A run with an owner for each nanosecond; ask it for the ledger of any window."""
 
@@ -75,12 +76,16 @@ class Attribution:
     lateness: Lateness
     not_observed: tuple[str, ...] = ()
 
-    def ledger(self, window: Window | None = None) -> Ledger:
-        """The ledger of `window`, clipped to the measured one; of all that was measured by default."""
+    @cached_property
+    def whole(self) -> Ledger:
+        """The ledger of all that was measured."""
+        return self.ledger(self.window)
+
+    def ledger(self, window: Window) -> Ledger:
+        """The ledger of `window`, clipped to the measured one."""
         whole = self.window
-        chosen = window or whole
-        start = min(max(chosen.start_ns, whole.start_ns), whole.end_ns)
-        clipped = Window(start, max(min(chosen.end_ns, whole.end_ns), start))
+        start = min(max(window.start_ns, whole.start_ns), whole.end_ns)
+        clipped = Window(start, max(min(window.end_ns, whole.end_ns), start))
         day, split = _merged(self.day.totals(clipped))
         path, _ = _merged(self.path.totals(clipped))
         return Ledger(clipped, day, path, split, self.not_observed)
@@ -248,9 +253,22 @@ def _gaps(timeline: Timeline, window: Window) -> tuple[Ints, Ints]:
 def _mixes_of_path(path: Tiling, ends: Ints) -> Shares:
     """For each idle stretch, the owners of the path since the one before, the accelerator's part left out."""
     width, count = len(path.owners), len(ends)
-    if count == 0:
-        return np.zeros((0, width), np.float32)
-    bounds, rows = cut(path.bounds, path.rows, ends)
+    mixes = np.empty((count, width), np.float32)
+    for first in range(0, count, CHUNK):
+        some = ends[first : first + CHUNK]
+        begin = np.searchsorted(path.bounds, ends[first - 1] if first else path.bounds[0], "right") - 1
+        end = np.searchsorted(path.bounds, some[-1], "left")
+        cuts = ends[max(0, first - 1) : first + CHUNK]
+        bounds, rows = cut(path.bounds[begin : end + 1], path.rows[begin:end], cuts)
+        inside = bounds[:-1] >= (ends[first - 1] if first else bounds[0])
+        bounds, rows = bounds[np.append(inside, True)], rows[inside]
+        mixes[first : first + CHUNK] = _mixes_of_pieces(path, bounds, rows, some)
+    return mixes
+
+
+def _mixes_of_pieces(path: Tiling, bounds: Ints, rows: Rows, ends: Ints) -> Shares:
+    """The same for some consecutive idle stretches, and the path cut at their ends."""
+    width, count = len(path.owners), len(ends)
     lengths = np.diff(bounds).astype(np.float64)
     stretch = np.searchsorted(ends, bounds[1:], "left")
     kept = stretch < count

@@ -15,30 +15,33 @@ so; else the batch's own counters are shared out:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeprof.analyse.tiling import ALWAYS, CODE, Shares
-from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints
+from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_ints, take
 from pipeprof.trace import Run
 
 Floats = npt.NDArray[np.float32]
 
 READ: Final = "read"
 UNNAMED: Final = "getitem"
-_COLUMNS: Final = ("loader", "epoch", "seq", "scope", "stage", "wall_ns", "cpu_ns", "runq_ns", "queue_ns")
+_KEY: Final = ("loader", "epoch", "seq", "scope", "stage")
+_FIGURES: Final = ("wall_ns", "cpu_ns", "runq_ns", "queue_ns", "bytes", "count")
 
 
 @dataclass(slots=True)
 class Stage:
-    """What one stage took for each step, in ns; NaN where it was not observed."""
+    """What one stage took for each step; NaN, or None for all, where it was not observed."""
 
-    wall: Floats
-    cpu: Floats | None = None
-    runq: Floats | None = None
-    queue: Floats | None = None
+    wall_ns: Floats
+    cpu_ns: Floats | None = None
+    runq_ns: Floats | None = None
+    queue_ns: Floats | None = None
+    bytes: Floats | None = None
+    count: Floats | None = None
 
 
 @dataclass(slots=True)
@@ -53,14 +56,14 @@ class Stages:
 def read_stages(run: Run, timeline: Timeline) -> Stages:
     """Stream the `stages` table into one array a stage and figure."""
     keys, found, count = Keys.of(timeline), Stages(), len(timeline)
-    for piece in run.pieces("stages", _COLUMNS):
+    for piece in run.pieces("stages", _KEY + _FIGURES):
         step = keys.find(ints(piece["loader"]), ints(piece["epoch"]), ints(piece["seq"]))
         names = piece["stage"].combine_chunks()
         if hasattr(names, "chunks"):  # an empty piece
             continue
         codes, words = np.asarray(names.indices.fill_null(-1)), names.dictionary.to_pylist()
         scope = ints(piece["scope"])
-        figures = {name: ints(piece[name]) for name in _COLUMNS[5:]}
+        figures = {name: ints(piece[name]) for name in _FIGURES}
         for code, word in enumerate(words):
             mine = np.flatnonzero((codes == code) & (step >= 0))
             made, looped = mine[scope[mine] != 1], mine[scope[mine] == 1]
@@ -74,14 +77,14 @@ def read_stages(run: Run, timeline: Timeline) -> Stages:
 
 
 def _add(stage: Stage, steps: Ints, figures: dict[str, Ints]) -> None:
-    np.add.at(stage.wall, steps, np.maximum(figures["wall_ns"], 0))
-    for name in ("cpu", "runq", "queue"):
-        values = figures[f"{name}_ns"]
+    np.add.at(stage.wall_ns, steps, np.maximum(figures["wall_ns"], 0).astype(np.float32))
+    for name in _FIGURES[1:]:
+        values = figures[name]
         seen = values != NOT_OBSERVED
         if seen.any():
             column = getattr(stage, name)
             if column is None:
-                column = np.full(len(stage.wall), np.nan, np.float32)
+                column = np.full(len(stage.wall_ns), np.nan, np.float32)
                 setattr(stage, name, column)
             column[steps[seen]] = np.nan_to_num(column[steps[seen]]) + values[seen]
 
@@ -112,19 +115,14 @@ class Counters:
 
 def read_counters(run: Run, timeline: Timeline, stages: Stages) -> Counters:
     """The batches' own counters, one value a step."""
-    table = run.table("batches")
-
-    def column(name: str) -> Any:
-        values = ints(table[name]) if len(table) else np.zeros(0, np.int64)
-        if not len(values):
-            return np.full(len(timeline), NOT_OBSERVED)
-        return np.where(timeline.batch_row >= 0, values[timeline.batch_row], NOT_OBSERVED)
-
+    names = ("cpu_ns", "runq_ns", "major_faults", "device_bytes")
+    found = read_ints(run, "batches", names)
+    cpu, runq, faults, disk = (take(found.pop(name), timeline.batch_row) for name in names)
     made = (timeline.start_ns != NOT_OBSERVED) & (timeline.finish_ns != NOT_OBSERVED)
     wall = np.where(made, timeline.finish_ns - timeline.start_ns, 0)
-    reads = stages.making[READ].wall > 0 if READ in stages.making else np.zeros(len(timeline), bool)
-    paged = (column("major_faults") > 0) | ((column("device_bytes") > 0) & ~reads)
-    return Counters(wall.astype(np.float32), _nan(column("cpu_ns")), _nan(column("runq_ns")), paged)
+    reads = stages.making[READ].wall_ns > 0 if READ in stages.making else np.zeros(len(timeline), bool)
+    paged = (faults > 0) | ((disk > 0) & ~reads)
+    return Counters(wall.astype(np.float32), _nan(cpu), _nan(runq), paged)
 
 
 def _nan(values: Ints) -> Floats:
@@ -136,7 +134,7 @@ def making_mixes(stages: Stages, counters: Counters, owners: tuple[str, ...], ne
     code = {name: i for i, name in enumerate(owners)}
     mixes = np.zeros((len(counters.wall), len(owners)), dtype=np.float32)
     wall = counters.wall
-    walls = {name: stage.wall for name, stage in stages.making.items()}
+    walls = {name: stage.wall_ns for name, stage in stages.making.items()}
     named = sum(walls.values(), np.zeros_like(wall))
     shrink = np.minimum(1, np.divide(wall, named, out=np.ones_like(wall), where=named > 0))
     walls = {name: values * shrink for name, values in walls.items()}  # threads may overlap
@@ -186,9 +184,9 @@ def _blocked(stages: Stages, walls: dict[str, Floats], left: Floats) -> dict[str
     for name, values in walls.items():
         stage = stages.making.get(name)
         room = values
-        if stage is not None and stage.cpu is not None:
-            runq = np.zeros_like(values) if stage.runq is None else np.nan_to_num(stage.runq)
-            room = np.where(np.isnan(stage.cpu), values, np.clip(values - stage.cpu - runq, 0, values))
+        if stage is not None and stage.cpu_ns is not None:
+            runq = np.zeros_like(values) if stage.runq_ns is None else np.nan_to_num(stage.runq_ns)
+            room = np.where(np.isnan(stage.cpu_ns), values, np.clip(values - stage.cpu_ns - runq, 0, values))
         rooms[name] = room.astype(np.float32)
     for name in (READ, UNNAMED, ""):
         if name in walls:
@@ -211,7 +209,7 @@ def _core_waits(walls: dict[str, Floats], blocked: dict[str, Floats], runq: Floa
 
 
 def _charge_reads(mixes: Shares, stage: Stage, wall: Floats, network: bool) -> None:
-    queue = np.zeros_like(wall) if stage.queue is None else np.nan_to_num(stage.queue)
+    queue = np.zeros_like(wall) if stage.queue_ns is None else np.nan_to_num(stage.queue_ns)
     queueing = np.clip(queue, 0, wall)
     mixes[:, CODE["storage:queueing"]] += queueing
     mixes[:, CODE["storage:network" if network else "storage:device"]] += wall - queueing

@@ -48,7 +48,7 @@ def _from_cache(facts: Facts) -> list[Doubt]:
 
 def _wide(found: Attribution) -> list[Doubt]:
     interval = stall_interval(found)
-    share = found.ledger().stall_ns / max(1, found.window.wall_ns)
+    share = found.whole.stall_ns / max(1, found.window.wall_ns)
     if interval is None:
         return []
     low, high = interval

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeprof.analyse.attribution import Attribution
-from pipeprof.analyse.charge import READ
-from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, ints
+from pipeprof.analyse.charge import READ, Floats
+from pipeprof.pipeline import NOT_OBSERVED, Ints, read_ints, take
 from pipeprof.trace import Run
 
 
@@ -66,7 +66,7 @@ def gather(run: Run, found: Attribution) -> Facts:
     shape = found.shapes[loader]
     told: dict[str, Any] = next((one for one in meta.get("loaders") or [] if one.get("id") == loader), {})
     batches = _rows_of(run, found)
-    reads = _reads(run, found)
+    reads = _reads(found)
     return Facts(
         workers=shape.workers,
         in_order=shape.in_order,
@@ -103,10 +103,8 @@ def _main_loader(found: Attribution) -> int:
 def _rows_of(run: Run, found: Attribution) -> dict[str, Ints]:
     """Columns of the batches that the measured steps took."""
     rows = found.timeline.batch_row[~found.timeline.warmup]
-    rows = rows[rows >= 0]
-    table = run.table("batches")
-    names = ("cpu_ns", "helper_cpu_ns", "device_bytes")
-    return {name: ints(table[name])[rows] if len(table) else np.zeros(0, np.int64) for name in names}
+    found_ints = read_ints(run, "batches", ("cpu_ns", "helper_cpu_ns", "device_bytes"))
+    return {name: take(values, rows) for name, values in found_ints.items()}
 
 
 def _total(values: Ints) -> int | None:
@@ -121,28 +119,19 @@ def _own_cores(batches: dict[str, Ints], found: Attribution) -> float | None:
     return (cpu + (_total(batches["helper_cpu_ns"]) or 0)) / found.window.wall_ns
 
 
-def _reads(run: Run, found: Attribution) -> dict[str, int]:
-    """Sums over the rows of stage `read` while batches were made, warm-up left out."""
-    if READ not in found.stages.making:
+def _reads(found: Attribution) -> dict[str, int | None]:
+    """Sums over the reads of the measured steps' batches."""
+    reads = found.stages.making.get(READ)
+    if reads is None:
         return {}
-    timeline = found.timeline
-    names = ("count", "bytes", "wall_ns")
-    totals = dict.fromkeys(names, 0)
-    seen = dict.fromkeys(names, False)
-    keys = Keys.of(timeline)
-    for piece in run.pieces("stages", ("loader", "epoch", "seq", "scope", "stage", *names)):
-        step = keys.find(ints(piece["loader"]), ints(piece["epoch"]), ints(piece["seq"]))
-        read = (
-            np.asarray(piece["stage"].cast("string").combine_chunks().to_numpy(zero_copy_only=False)) == READ
-        )
-        mine = read & (step >= 0) & (ints(piece["scope"]) != 1)
-        mine &= ~timeline.warmup[np.maximum(step, 0)]
-        for name in names:
-            values = ints(piece[name])[mine]
-            values = values[values != NOT_OBSERVED]
-            totals[name] += int(values.sum())
-            seen[name] |= bool(len(values))
-    return {name: totals[name] for name in names if seen[name]}
+    measured = ~found.timeline.warmup
+    figures = {"count": reads.count, "bytes": reads.bytes, "wall_ns": reads.wall_ns}
+    return {name: _sum(values[measured]) if values is not None else None for name, values in figures.items()}
+
+
+def _sum(values: Floats) -> int | None:
+    seen = values[~np.isnan(values)]
+    return round(float(seen.sum(dtype=np.float64))) if len(seen) else None
 
 
 def _cores(machine: Mapping[str, Any]) -> float | None:

@@ -53,7 +53,7 @@ def throughput(found: Attribution) -> tuple[float | None, tuple[float, float] | 
 def utilization(found: Attribution, kind: str | None, emulated: bool) -> tuple[float | None, str]:
     """Busy share of the window and what kind of number that is (DESIGN §5)."""
     wall = found.window.wall_ns
-    busy = found.ledger().ledger_ns.get("accelerator", 0)
+    busy = found.whole.ledger_ns.get("accelerator", 0)
     share = busy / wall if wall else None
     if emulated:
         return share, "emulated"

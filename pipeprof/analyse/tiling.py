@@ -53,10 +53,10 @@ class Tiling:
         """Nanoseconds of each owner in `window`; sums to its wall exactly. Owners of nothing are left out."""
         weights = self._weights(window)
         plain = len(self.owners)
-        exact = weights[:plain].copy()
+        whole = np.rint(weights[:plain]).astype(np.int64)
         mixed = np.flatnonzero(weights[plain:])
-        exact += weights[plain + mixed] @ self.mixes[mixed].astype(np.float64)
-        whole = largest_remainder(exact, window.wall_ns)
+        parts = weights[plain + mixed] @ self.mixes[mixed].astype(np.float64)
+        whole += largest_remainder(parts, window.wall_ns - int(whole.sum()))
         return {name: int(ns) for name, ns in zip(self.owners, whole, strict=True) if ns}
 
     def _weights(self, window: Window) -> npt.NDArray[np.float64]:
@@ -105,6 +105,7 @@ def tile(owners: tuple[str, ...], bounds: Ints, rows: Rows, mixes: Shares) -> Ti
 def cut(bounds: Ints, rows: Rows, at: Ints) -> tuple[Ints, Rows]:
     """The same tiling with more bounds; those outside are left out."""
     inside = at[(at > bounds[0]) & (at < bounds[-1])]
-    merged = np.union1d(bounds, inside)
+    merged = np.sort(np.concatenate([bounds, inside]), kind="stable")  # both are sorted: one merge
+    merged = merged[np.append(True, np.diff(merged) > 0)]
     place = np.searchsorted(bounds, merged[:-1], "right") - 1
     return merged, rows[place]

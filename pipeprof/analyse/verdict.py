@@ -61,7 +61,7 @@ def judge(
 
     `gains` maps fixes to their predicted gain (share of throughput); without it the ledger chooses the fix.
     """
-    ledger = found.ledger()
+    ledger = found.whole
     share = ledger.stall_ns / ledger.window.wall_ns if ledger.window.wall_ns else None
     if share is None:
         return Verdict(None, "inconclusive", "none", None, None, doubts=doubts)

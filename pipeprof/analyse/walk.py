@@ -6,7 +6,7 @@ these pointers. What lies between an event and that predecessor belongs to the a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ from pipeprof.pipeline import (
 )
 
 NOWHERE: Final = -1
+CHUNK: Final = 1 << 16
+"""Nodes of the path that are turned into pieces at a time: the walk needs little memory beside its result."""
 READY_TAKE_NS: Final = 300_000
 """Taking a batch that is ready takes less: unpickling it and waking up (PROBE_NOTES §7: 221 µs in all)."""
 _IN_LOADER: Final = (Event.DISPATCH, Event.START, Event.FINISH, Event.AVAILABLE)
@@ -128,7 +130,6 @@ def last_predecessors(
     count = len(timeline)
     order = _Order(timeline)
     found = np.full((len(Event), count), NOWHERE, dtype=np.int64)
-    one_stream = _one_stream(times)
     for loader, shape in shapes.items():
         steps = np.flatnonzero(timeline.loader == loader)
         for event in Event:
@@ -136,8 +137,6 @@ def last_predecessors(
                 (edge.event, _before(timeline, order, shape, event, edge, steps))
                 for edge in edges(shape, event)
             ]
-            if event == Event.COPY and one_stream:
-                choices.append((Event.COMPUTE, steps - 1))
             if event == Event.DISPATCH and shape.workers > 0:
                 resumed = Event.COMPUTE if shape.synchronises and times.device else Event.LAUNCH
                 first = order.first(steps) - 1
@@ -160,14 +159,6 @@ def _before(timeline: Timeline, order: _Order, shape: Shape, event: Event, edge:
     return np.maximum(steps - edge.back, NOWHERE)
 
 
-def _one_stream(times: Moments) -> bool:
-    """Copies wait for the step before, as on one CUDA stream: hardly any began before it had ended."""
-    if not times.device or len(times.copy_began) < 3:
-        return False
-    waits = times.copy_began[1:] >= times.ended[Event.COMPUTE][:-1]
-    return bool(waits.mean() >= 0.9)
-
-
 def _last(times: Moments, event: Event, steps: Ints, choices: list[tuple[Event, Ints]]) -> Ints:
     """The latest of the choices that had happened when `event` began; else the first that is known at all."""
     count = times.ended.shape[1]
@@ -184,46 +175,70 @@ def _last(times: Moments, event: Event, steps: Ints, choices: list[tuple[Event, 
     return np.where(best == NOWHERE, known, best)
 
 
-def follow(pointers: npt.NDArray[np.int64], ended: Ints, last: int, until_ns: int) -> Ints:
-    """The nodes from `last` back to the first that had happened by `until_ns`, latest first."""
-    when, before = memoryview(ended.reshape(-1).data), memoryview(pointers.data)
-    chunks: list[Ints] = []
-    held: list[int] = []
+def follow(pointers: npt.NDArray[np.int64], last: int) -> Iterator[Ints]:
+    """The nodes from `last` back to where no pointer leads on, latest first, in chunks."""
+    before = memoryview(pointers.data)
     node = last
     while node >= 0:
-        held.append(node)
-        if when[node] <= until_ns:
-            break
-        node = before[node]
-        if len(held) == 1 << 16:
-            chunks.append(np.array(held, dtype=np.int64))
-            held = []
-    return np.concatenate([*chunks, np.array(held, dtype=np.int64)])
+        held = []
+        for _ in range(CHUNK):
+            held.append(node)
+            node = before[node]
+            if node < 0:
+                break
+        yield np.array(held, dtype=np.int64)
 
 
 def critical_path(timeline: Timeline, shapes: Mapping[int, Shape], window: Window) -> Path:
     """Walk from the end of `window` to its start; every nanosecond between lies in exactly one piece."""
     times = moments(timeline, shapes)
-    count = len(timeline)
-    nodes = follow(
-        last_predecessors(timeline, shapes, times), times.ended, _last_node(timeline, times), window.start_ns
+    pointers = last_predecessors(timeline, shapes, times)
+    pointers[times.ended.reshape(-1) <= window.start_ns] = NOWHERE
+    pieces = []
+    at = window.end_ns
+    held: Ints = np.zeros(0, np.int64)
+    for chunk in follow(pointers, _last_node(timeline, times)):
+        # The last node of a chunk waits for the next one: its edge leads there.
+        nodes = np.concatenate([held, chunk])
+        pieces.append(_pieces(timeline, times, nodes, at, window, len(nodes) - 1))
+        at, held = int(pieces[-1].bounds[0]), nodes[-1:]
+    pieces.append(_pieces(timeline, times, held, at, window, 1))
+    return _joined(pieces, window)
+
+
+def _joined(pieces: list[Path], window: Window) -> Path:
+    pieces = pieces[::-1]
+    return Path(
+        np.concatenate([*(piece.bounds[:-1] for piece in pieces), [window.end_ns]]),
+        np.concatenate([piece.owner for piece in pieces]),
+        np.concatenate([piece.step for piece in pieces]),
     )
+
+
+def _pieces(
+    timeline: Timeline, times: Moments, nodes: Ints, at: int, window: Window, edges_wanted: int
+) -> Path:
+    """The pieces between the first `edges_wanted` of `nodes` and what they were reached from.
+
+    They end at `at`; where the last node has no edge on, its piece goes back to the start of the window.
+    """
+    count = len(timeline)
     event, step = np.divmod(nodes, count)
-    reached = np.minimum.accumulate(np.minimum(times.ended.reshape(-1)[nodes], window.end_ns))
+    reached = np.minimum.accumulate(np.minimum(times.ended.reshape(-1)[nodes], at))
     reached = np.maximum(reached, window.start_ns)
     came_from = np.append(reached[1:], window.start_ns)
     began = np.where(event == Event.COPY, times.copy_began[step], reached)
     began = np.where(event == Event.COMPUTE, times.compute_began[step], began)
     began = np.clip(began, came_from, reached)
-    bounds = np.empty(2 * len(nodes) + 1, dtype=np.int64)
-    bounds[0:-1:2], bounds[1::2], bounds[-1] = reached, began, window.start_ns
-    owner = np.empty(2 * len(nodes), dtype=np.int32)
-    owner[0::2] = np.where(event == Event.COMPUTE, CODE["accelerator"], CODE["h2d"])
-    owner[1::2] = _edge_owners(timeline, times, event, step)
+    n = edges_wanted
+    bounds = np.empty(2 * n + 1, dtype=np.int64)
+    bounds[0:-1:2], bounds[1::2], bounds[-1] = reached[:n], began[:n], came_from[n - 1] if n else at
+    owner = np.empty(2 * n, dtype=np.int32)
+    owner[0::2] = np.where(event[:n] == Event.COMPUTE, CODE["accelerator"], CODE["h2d"])
+    owner[1::2] = _edge_owners(timeline, times, event, step)[:n]
     kept = np.flatnonzero(np.diff(bounds) < 0)[::-1]
-    return Path(
-        np.append(bounds[kept + 1], window.end_ns), owner[kept], np.repeat(step, 2)[kept].astype(np.int32)
-    )
+    starts = bounds[kept + 1]
+    return Path(np.append(starts, at), owner[kept], np.repeat(step[:n], 2)[kept].astype(np.int32))
 
 
 def _last_node(timeline: Timeline, times: Moments) -> int:
