@@ -1,21 +1,51 @@
-"""How the verbs that read runs take them from the command line."""
+"""How the verbs that read runs take them, and write what they make of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeprof.errors import PipeprofError
+
 if TYPE_CHECKING:
-    from pipeprof.analyse.answer import Answer
+    from pipeprof.simulate.answer import Answer
 
 run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 """One run directory, handed to the command as `run: Path`."""
 
 
+class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 only
+    """`5%` or `0.05`."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A share from 0 to 1."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is no share: give 5% or 0.05", param, ctx)
+        return share
+
+
 def read(path: Path) -> Answer:
-    """Open and analyse a run. Raises `TraceError` where there is none."""
-    from pipeprof.analyse.answer import load
+    """Open, analyse and predict from a run. Raises `TraceError` where there is none."""
+    from pipeprof.simulate.answer import load
 
     return load(path)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turn a failure to write `path` into the one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise PipeprofError(f"cannot write {path}: {error.strerror}", "choose another place") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeprof.cli.reading import read, run_argument
+from pipeprof.cli.reading import read, run_argument, written
 
 
 @click.command()
@@ -28,8 +28,11 @@ def command(run: Path, as_json: bool, html: Path | None, png: Path | None) -> No
     from pipeprof.report import html as pages
     from pipeprof.report import terminal
 
-    page = pages.write(answer, html or run / "report.html")
+    page = html or run / "report.html"
+    with written(page):
+        pages.write(answer, page)
     terminal.show(answer, str(page))
     if png is not None:
-        for path in pages.write_pictures(answer, png):
-            click.echo(path)
+        with written(png):
+            for path in pages.write_pictures(answer, png):
+                click.echo(path)

@@ -189,6 +189,25 @@ def heat_map(boxes: Sequence[Row], description: str, across: str, down: str) -> 
     return _finish(cells + text, "Stall in each cell, in percent", description, height=max(1, rows) * 38)
 
 
+def differences(rows: Sequence[Row], description: str) -> Spec:
+    """Differences with their intervals around 0.
+
+    rows: `measure`, `value`, `low`, `high`, `text`, `says`, `colour`.
+    """
+    import altair as alt
+
+    base = alt.Chart(_data(rows)).encode(
+        y=alt.Y("measure:N", sort=None, title=None).axis(ticks=False, domain=False),
+        color=alt.Color("colour:N", scale=None),
+        tooltip=["measure:N", alt.Tooltip("text:N", title="difference"), "says:N"],
+    )
+    x = alt.X("low:Q", title="difference to the base: %, for shares points")
+    bars = base.mark_rule(size=3).encode(x=x, x2="high:Q")
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(x="value:Q")
+    zero = alt.Chart(_data([{"zero": 0}])).mark_rule(strokeDash=[3, 3]).encode(x="zero:Q")
+    return _finish(zero + bars + dots, "Differences", description, height=max(1, len(rows)) * 34)
+
+
 def trust(rows: Sequence[Row], description: str) -> Spec:
     """Predicted against measured, on equal axes. rows: `predicted`, `measured`, `label`."""
     import altair as alt

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pipeprof.report import units, words
 
@@ -176,7 +176,30 @@ def _owned(said: Mapping[str, Any]) -> tuple[Owned, ...]:
                 step_ns=ns / steps if steps else None,
             )
         )
-    return tuple(row for row in rows if row.ledger_ns or row.path_ns)
+    return _folded([row for row in rows if row.ledger_ns or row.path_ns])
+
+
+TINY: Final = 0.0005
+"""Owners below this share in both views stand together as one: they round to 0.0 %."""
+
+
+def _folded(rows: list[Owned]) -> tuple[Owned, ...]:
+    tiny = [row for row in rows if max(row.ledger_share, row.path_share or 0.0) < TINY]
+    if len(tiny) < 2:
+        return tuple(rows)
+    others = words.owner("others")
+    together = Owned(
+        "others",
+        others.label,
+        others.colour,
+        ", ".join(row.label for row in tiny),
+        sum(row.ledger_ns for row in tiny),
+        sum(row.ledger_share for row in tiny),
+        sum(row.path_ns or 0 for row in tiny),
+        sum(row.path_share or 0.0 for row in tiny),
+        sum(row.step_ns or 0.0 for row in tiny),
+    )
+    return (*(row for row in rows if row not in tiny), together)
 
 
 def created(text: Any) -> str:

@@ -112,6 +112,6 @@ def demand_lines(demands: Demands) -> Iterator[str]:
     yield (
         f"From {len(demands.measured_rows)} batches of {knobs.batch_size}: "
         f"{knobs.workers} workers, prefetch {knobs.prefetch}, {knobs.cores:g} cores, "
-        f"{knobs.storage.name}{' (emulated)' if 'storage' in demands.emulated else ''}."
+        f"{knobs.storage.name}{' (emulated)' if any(e.startswith('storage') for e in demands.emulated) else ''}."
     )
     yield from (f"Note: {note}." for note in demands.notes)

@@ -53,6 +53,7 @@ _OWNERS: Final[dict[str, Owner]] = {
         "the loop's own code", "#5b6b8c", "bright_white", "Python between steps: logging, `.item()`."
     ),
     "unknown": Owner("unknown", "#9aa1ab", "bright_black", "Time that no record explains."),
+    "others": Owner("all others", "#9aa1ab", "bright_black", "Owners of less than 0.05 % each."),
     "waiting": Owner("waiting for data", "#d1480c", "red", "The accelerator had nothing to do."),
     "idle": Owner("otherwise idle", "#c3c8d0", "bright_black", "Idle, but not for want of a batch."),
 }
