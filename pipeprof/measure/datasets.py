@@ -9,7 +9,8 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Final
+from itertools import count
+from typing import BinaryIO, Final
 
 import numpy as np
 import torch
@@ -138,20 +139,30 @@ class TarShards(IterableDataset[Sample]):
         return torch.randperm(len(self.files), generator=generator).tolist()
 
     def _read(self, shard: int) -> Iterator[Sample]:
-        path = self.files[shard]
-        index = shard * self.shard_samples
-        with naming(path, index), self.storage.open(path) as file:
-            members = _members(file)
-            for name, content in members:
+        path, first = self.files[shard], shard * self.shard_samples
+        with naming(path, first):
+            file = self.storage.open(path)
+        with file:
+            samples = _samples(file)
+            for index in count(first):
+                with naming(path, index):
+                    sample = next(samples, None)
+                if sample is None:
+                    return
+                name, content, label = sample
                 with naming(f"{path}, {name}", index):
                     image = decode_image(io.BytesIO(content))
-                    label = int(next(members)[1])
                 yield self.transform(image), label
-                index += 1
 
 
-def _members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+def _samples(file: BinaryIO) -> Iterator[tuple[str, bytes, int]]:
+    """Name, image and class number of each sample of a shard."""
     with tarfile.open(fileobj=file, mode="r|", bufsize=_READ_AHEAD) as tar:
-        for member in tar:
-            content: Any = tar.extractfile(member)
-            yield member.name, content.read()
+        members = ((member.name, _content(tar, member)) for member in tar)
+        for name, content in members:
+            yield name, content, int(next(members)[1])
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file else b""
