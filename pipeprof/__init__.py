@@ -15,7 +15,7 @@ _HOMES: Final[dict[str, str]] = {
     "ProfiledDataLoader": "pipeprof.measure.loader",
     "profile": "pipeprof.measure.loader",
     "stage": "pipeprof.measure.recorder",
-    "emulate": "pipeprof.measure.storage",
+    "emulate": "pipeprof.measure.emulate",
     "tune": "pipeprof.simulate.tune",
     "load": "pipeprof.simulate.answer",
     "PipeprofError": "pipeprof.errors",

@@ -128,7 +128,8 @@ class EmulatedDevice:
         """
         late = max(0, self._clock.now_ns() - turn.end_ns)
         self._late.ns = min(late, CREDIT_NS)
-        if late > CREDIT_NS and not self._late.slept:
+        short = turn.end_ns - turn.begin_ns < CREDIT_NS
+        if late > CREDIT_NS and short and not self._late.slept:
             # Without the lock: a count lost to a race once in a while changes no verdict.
             self._counters[_LOST_NS] += late - CREDIT_NS
 

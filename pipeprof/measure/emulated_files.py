@@ -34,6 +34,10 @@ class EmulatedFile(io.RawIOBase):
         self._position = self._fetched_from = self._fetched_to = 0
         self.name = str(path)
 
+    def descriptor(self) -> int:
+        """Of the real file: what is read through it is not slowed."""
+        return self._fd
+
     def readable(self) -> bool:
         """Yes."""
         return True
