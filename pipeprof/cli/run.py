@@ -90,7 +90,6 @@ def measure(scenario: Scenario, directory: Path, file: Path) -> Outcome:
     """Run one scenario and read its record back, whatever it ended with."""
     from pipeprof.measure.live import shown
     from pipeprof.measure.run import run
-
     from pipeprof.simulate.answer import load as answer_of
 
     written = {"path": str(file), "text": file.read_text(encoding="utf-8-sig")}
@@ -100,9 +99,12 @@ def measure(scenario: Scenario, directory: Path, file: Path) -> Outcome:
     except PipeprofError as raised:
         error = raised
     try:
-        return Outcome(scenario, directory, answer_of(directory), error)
+        answer = answer_of(directory)
     except PipeprofError as unreadable:
         return Outcome(scenario, directory, None, error or unreadable)
+    if answer.run.status == "running":  # there was no room for its last status
+        answer.run.meta["status"] = "partial"
+    return Outcome(scenario, directory, answer, error)
 
 
 def write_page(outcome: Outcome) -> Path | None:

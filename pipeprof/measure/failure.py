@@ -14,7 +14,7 @@ _WORKER: Final = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+
 
 
 def translated(error: BaseException) -> BaseException:
-    """`error` as a `PipeprofError` that says what it means for the user; what is no failure comes back as it is."""
+    """`error` as a `PipeprofError` that says what to do; what is no failure (Ctrl-C) comes back as it is."""
     if isinstance(error, PipeprofError) or not isinstance(error, Exception):
         return error
     lost = lost_worker(error)

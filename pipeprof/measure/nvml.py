@@ -25,7 +25,9 @@ class Gpus:
 
     def __init__(self, nvml: Any = None, clock: Callable[[], float] = time.monotonic) -> None:
         if nvml is None:
-            import pynvml as nvml
+            import pynvml
+
+            nvml = pynvml
         self._nvml, self._clock = nvml, clock
         self._pcie_due_s = 0.0
         self._untold: set[str] = set()

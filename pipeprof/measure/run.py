@@ -6,8 +6,9 @@ From then on whatever happens leaves a run that can be read, with its status.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,15 +20,20 @@ from pipeprof.measure.accelerator import Accelerator, make_accelerator
 from pipeprof.measure.data import describe_data, open_dataset
 from pipeprof.measure.failure import lost_worker, translated
 from pipeprof.measure.live import Progress
-from pipeprof.measure.training import Loop, make_loader
 from pipeprof.measure.machine import machine_facts, package_versions
 from pipeprof.measure.session import Session
 from pipeprof.measure.stop import Stopped, stoppable
 from pipeprof.measure.storage import Storage, make_storage
 from pipeprof.measure.telemetry import Telemetry
+from pipeprof.measure.training import Loop, make_loader
 from pipeprof.scenario import Scenario
 
 RUNS: Final = Path("runs")
+_SAID_ELSEWHERE: Final = (
+    "pipeprof: ",
+    "This DataLoader will create",
+    ".*pin_memory.*no accelerator is found",
+)
 
 Display = Callable[[Progress], AbstractContextManager[None]]
 
@@ -75,7 +81,7 @@ def run(
         warmup_steps=scenario.run.warmup_steps,
         device=True,
     )
-    with _recorded(session), display(progress) if display else nullcontext(), stoppable():
+    with _recorded(bench, session), display(progress) if display else nullcontext(), stoppable():
         loader = make_loader(session, bench.dataset, scenario.loader, scenario.run.seed)
         Loop(session, bench.accelerator, progress, scenario.run).train(loader)
     return directory
@@ -89,40 +95,51 @@ def new_directory(name: str, parent: Path = RUNS) -> Path:
 
 
 @contextmanager
-def _recorded(session: Session) -> Iterator[None]:
+def _recorded(bench: Bench, session: Session) -> Iterator[None]:
     """Telemetry beside the block; whatever the block ends with becomes the run's status."""
     telemetry = Telemetry(session.telemetry)
-    status, error = "complete", None
+    ended: tuple[str, BaseException | None] = ("complete", None)
     try:
-        with telemetry:
+        with telemetry, _quiet():
             yield
     except Stopped:
-        status = "interrupted"
+        ended = ("interrupted", None)
     except BaseException as raised:
-        status, error = "failed", translated(raised)
+        error = translated(raised)
+        ended = ("failed", error)
         if (lost := lost_worker(raised)) is not None:
             session.event("worker_lost", detail=lost)
         if error is raised:
             raise
         raise error from raised
     finally:
-        _close(session, telemetry, status, error)
+        _close(bench, session, telemetry, ended)
 
 
-def _close(session: Session, telemetry: Telemetry, status: str, error: BaseException | None) -> None:
-    not_observed = [f"telemetry: {name}: {why}" for name, why in telemetry.not_observed.items()]
-    try:
-        session.close(
-            status,
-            error=error,
-            telemetry=telemetry.describe(),
-            not_observed=[*session.writer.meta["not_observed"], *not_observed],
-        )
-    except Exception as failure:
-        with suppress(OSError):
-            session.writer.update(status="failed", error=str(translated(failure)))
-        if error is None:
-            raise translated(failure) from failure
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of which the report speaks, or which are the scenario's point."""
+    with warnings.catch_warnings():
+        for message in _SAID_ELSEWHERE:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def _close(
+    bench: Bench, session: Session, telemetry: Telemetry, ended: tuple[str, BaseException | None]
+) -> None:
+    """End the session, with the facts that are known only now. A record that could not be written raises."""
+    status, error = ended
+    not_observed = [f"{name}: {why}" for name, why in telemetry.not_observed.items()]
+    session.close(
+        status,
+        error=error,
+        telemetry=telemetry.describe(),
+        storage={**session.writer.meta["storage"], **bench.storage.describe()},
+        not_observed=[*session.writer.meta["not_observed"], *not_observed],
+    )
+    if session.failure is not None and error is None:
+        raise session.failure
 
 
 def _meta(bench: Bench, written: dict[str, Any]) -> dict[str, Any]:

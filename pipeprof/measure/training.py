@@ -57,7 +57,7 @@ class Loop:
         self._step = 0
 
     def train(self, loader: DataLoader[Any]) -> None:
-        """Train, and wait for the device to finish. Raises whatever dataset, loader and device raise."""
+        """Train, and wait for the device to finish. Raises what dataset, loader, device or record raise."""
         self._started_s = self._clock()
         epoch = 0
         try:
@@ -95,6 +95,8 @@ class Loop:
         self._progress.samples += samples(batch)
         self._progress.steps = self._step
         self._tell()
+        if self._session.failure is not None:
+            raise self._session.failure
 
     def _tell(self) -> None:
         """Hand on what the device has told by now."""
@@ -103,8 +105,7 @@ class Loop:
         for times in told:
             self._progress.busy_ns += (times.compute_end_ns or 0) - (times.compute_start_ns or 0)
             self._progress.wait_ns += times.device_wait_ns or 0
-        live = self._session.live()
-        self._progress.ready = live.ready_batches
+        self._progress.ready = self._session.live().ready_batches
 
     def _over(self) -> bool:
         elapsed = self._clock() - self._started_s
