@@ -41,12 +41,14 @@ class Watcher(Protocol):
 _observers: Final[WeakKeyDictionary[Any, Observer]] = WeakKeyDictionary()
 _for_all: Final[list[Callable[[DataLoader[Any]], Observer]]] = []
 _watched: Final[dict[type, type]] = {}
+_worker_starts: Final[list[Callable[[], None]]] = []
 
 
 def observe(loader: DataLoader[Any], observer: Observer) -> bool:
     """Have `observer` see each iterator of `loader`. False where this torch has no such seam."""
     _observers[loader] = observer
-    return any([_hook(cls) for cls in type(loader).__mro__])
+    hooked = [_hook(cls) for cls in type(loader).__mro__]
+    return any(hooked)
 
 
 def observe_all(make_observer: Callable[[DataLoader[Any]], Observer]) -> None:
@@ -56,11 +58,11 @@ def observe_all(make_observer: Callable[[DataLoader[Any]], Observer]) -> None:
         _hook(cls)
     original = DataLoader.__init_subclass__
 
-    def __init_subclass__(cls: type, **options: Any) -> None:  # noqa: N807
+    def hook_subclass(cls: type, /, **options: Any) -> None:
         original(**options)
         _hook(cls)
 
-    DataLoader.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+    DataLoader.__init_subclass__ = classmethod(hook_subclass)  # type: ignore
 
 
 def observe_no_more() -> None:
@@ -75,13 +77,44 @@ def observer_of(loader: DataLoader[Any]) -> Observer | None:
     return _observers.get(loader)
 
 
-def forget(loader: DataLoader[Any]) -> None:
-    """Leave `loader` alone from its next iterator on."""
-    _observers.pop(loader, None)
+def restore(loader: DataLoader[Any], observer: Observer | None) -> None:
+    """Give `loader` back to whoever watched it before, or to no one."""
+    if observer is None:
+        _observers.pop(loader, None)
+    else:
+        _observers[loader] = observer
+
+
+def start_workers_with(start: Callable[[], None]) -> None:
+    """Have each new worker of every loader call `start` first; it must pickle."""
+    _worker_starts.append(start)
+    for cls in _with_subclasses(DataLoader):
+        _hook(cls)
+
+
+def start_workers_without(start: Callable[[], None]) -> None:
+    """Take `start` back."""
+    if start in _worker_starts:
+        _worker_starts.remove(start)
+
+
+class _Starting:
+    """A `worker_init_fn` that makes some calls before the user's own."""
+
+    def __init__(self, starts: tuple[Callable[[], None], ...], then: Callable[[int], None] | None) -> None:
+        self.starts = starts
+        self.then = then
+
+    def __call__(self, worker_id: int) -> None:
+        for start in self.starts:
+            start()
+        if self.then is not None:
+            self.then(worker_id)
 
 
 def _with_subclasses(cls: type) -> Iterator[type]:
     yield cls
+    below: type
     for below in cls.__subclasses__():
         yield from _with_subclasses(below)
 
@@ -98,9 +131,15 @@ def _hook(cls: type) -> bool:
         observer = _observers.get(self)
         if observer is None and _for_all:
             observer = _observers[self] = _for_all[-1](self)
-        if observer is None:
-            return original(self)
-        return observer.iterate(self, lambda: original(self))
+
+        def make() -> Any:
+            if not _worker_starts:
+                return original(self)
+            init = _Starting(tuple(_worker_starts), self.worker_init_fn)
+            with disguised(self, {"worker_init_fn": init}):
+                return original(self)
+
+        return make() if observer is None else observer.iterate(self, make)
 
     _get_iterator._pipeprof_original = original  # type: ignore[attr-defined]
     cls._get_iterator = _get_iterator  # type: ignore[attr-defined]

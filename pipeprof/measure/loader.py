@@ -1,7 +1,8 @@
-"""ProfiledDataLoader and profile(): torch's DataLoader, composed and never forked."""
+"""ProfiledDataLoader and profile(): torch's DataLoader, observed where it stands and never forked."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,14 +10,20 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from pipeprof.measure.session import Session
+from pipeprof.errors import MeasureError
+from pipeprof.measure import hook
+from pipeprof.measure.session import Session, status_of
+from pipeprof.trace import TABLES, TraceWriter, load
 
 
 class ProfiledDataLoader(DataLoader[Any]):
-    """torch's DataLoader, watched: same arguments, same batches.
+    """torch's DataLoader, observed: same arguments, same batches, same random numbers.
 
-    `out` is the run directory (a temporary one by default), `detail="sample"` keeps every span, and
-    `session` is an observed run to join.
+    `out` is the run directory; by default a temporary one that goes with the loader, or with the process.
+    `detail="sample"` keeps every span. `session` is an observed run to join; loaders that are rebuilt from
+    this one's attributes, as Lightning does, join its run. The run ends when the last of its loaders is gone.
+
+    Raises what DataLoader raises, and `TraceError` where `out` cannot be written.
     """
 
     def __init__(
@@ -30,18 +37,87 @@ class ProfiledDataLoader(DataLoader[Any]):
     ) -> None:
         super().__init__(dataset, *arguments, **keywords)
         self.out, self.detail = out, detail
-        self.session = session or Session(out, detail=detail)
+        self.session = session or Session(out, detail=detail, held_by_loaders=True)
+        if self.session.held_by_loaders:
+            self.session.hold()
+            weakref.finalize(self, self.session.release).atexit = False
         self.session.observe(self)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled and copied as the plain DataLoader that it is beside its run."""
+        state = {k: v for k, v in self.__dict__.items() if k not in ("out", "detail", "session")}
+        return _plain, (state,)
+
+    def summary(self) -> dict[str, float]:
+        """A small flat dictionary of the run so far, for any logger: see `Session.summary`."""
+        return self.session.summary()
+
+    def verdict(self) -> dict[str, Any]:
+        """What the run so far says: the dictionary of `pipeprof report --json`."""
+        return verdict_of(self.session)
+
     def save(self, directory: Path | str) -> Path:
-        """Write the run so far into `directory`."""
-        raise NotImplementedError
+        """Write the run so far into `directory`, which must not hold one. Returns it."""
+        return save_run(self.session, directory)
+
+
+def _plain(state: dict[str, Any]) -> DataLoader[Any]:
+    loader: DataLoader[Any] = DataLoader.__new__(DataLoader)
+    loader.__dict__.update(state)
+    return loader
 
 
 @contextmanager
 def profile(
     loader: DataLoader[Any], out: Path | str | None = None, detail: str = "batch"
 ) -> Iterator[DataLoader[Any]]:
-    """Watch a loader that exists, for as long as the block lasts."""
-    with Session(out, detail=detail) as session:
-        yield session.observe(loader)
+    """Observe a loader that exists, for as long as the block lasts.
+
+    Gives the loader itself, with `summary`, `verdict` and `save` as a `ProfiledDataLoader` has them. The run
+    is written to `out`; without it, it is gone after the block.
+    """
+    session = Session(out, detail=detail)
+    methods = {
+        "summary": session.summary,
+        "verdict": lambda: verdict_of(session),
+        "save": lambda directory: save_run(session, directory),
+    }
+    before = hook.observer_of(loader)
+    session.observe(loader)
+    loader.__dict__.update(methods)
+    error: BaseException | None = None
+    try:
+        yield loader
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        for name in methods:
+            loader.__dict__.pop(name, None)
+        hook.restore(loader, before)
+        session.close(status_of(error), error=error)
+        session.discard()
+
+
+def verdict_of(session: Session) -> dict[str, Any]:
+    """The verdict on a session so far. Raises `MeasureError` where this install has no analysis."""
+    session.flush()
+    try:
+        from pipeprof import load as answer
+
+        return dict(answer(session.directory).verdict())
+    except ImportError as error:
+        raise MeasureError(f"the analysis cannot be imported: {error}", "reinstall pipeprof") from error
+
+
+def save_run(session: Session, directory: Path | str) -> Path:
+    """A copy of a session so far, complete in itself. Raises `TraceError` where it cannot be written."""
+    session.flush()
+    run = load(session.directory)
+    target = Path(directory)
+    writer = TraceWriter(target, run.meta)
+    for name in TABLES:
+        table = run.table(name)
+        writer.append(name, {column: table[column].combine_chunks() for column in table.column_names})
+    writer.close("complete")
+    return target

@@ -1,26 +1,80 @@
-"""Whether the kernel counts what is read from a file as read from a block device."""
+"""What is mounted where: which file system a path lies on, and what that says about its device."""
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-_ELSEWHERE: Final = (
+NETWORK: Final = (
     "nfs",
     "cifs",
     "smb",
-    "fuse",
     "9p",
     "ceph",
     "lustre",
     "afs",
     "gluster",
-    "virtiofs",
-    "vboxsf",
+    "beegfs",
+    "fuse.s3",
+    "fuse.ssh",
 )
-"""File systems whose data come over a network or from another process; `ru_inblock` stays 0 for them."""
+"""File systems whose data come over a network."""
+MEMORY: Final = ("tmpfs", "ramfs", "devtmpfs", "hugetlbfs")
+"""File systems whose data are in memory and cannot be evicted."""
+_ELSEWHERE: Final = (*NETWORK, "fuse", "virtiofs", "vboxsf")
+"""File systems whose data come from another machine or process; `ru_inblock` stays 0 for them."""
+_MOUNTINFO: Final = Path("/proc/self/mountinfo")
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo."""
+
+    device: str
+    """`major:minor`."""
+    point: str
+    filesystem: str
+    source: str
+    """What is mounted: `/dev/sda1`, `server:/export`, a name without meaning."""
+    options: str
+    """Of the file system itself; the layers of an overlay stand here."""
+
+
+def mounts(mountinfo: Path = _MOUNTINFO) -> list[Mount]:
+    """All mounts in the order in which they were made; empty where the kernel does not tell."""
+    try:
+        lines = mountinfo.read_text().splitlines()
+    except OSError:
+        return []
+    return [mount for line in lines if (mount := _parsed(line)) is not None]
+
+
+def _parsed(line: str) -> Mount | None:
+    before, _, after = line.partition(" - ")
+    where, what = before.split(), after.split()
+    if len(where) < 5 or len(what) < 2:
+        return None
+    return Mount(where[2], _plain(where[4]), what[0], _plain(what[1]), what[-1])
+
+
+def _plain(text: str) -> str:
+    """Mountinfo writes space, tab, newline and backslash as octal numbers."""
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, character)
+    return text
+
+
+def mount_of(path: Path, among: Sequence[Mount] | None = None) -> Mount | None:
+    """The mount that `path` lies on: the last one of the longest mount points."""
+    real = Path(os.path.realpath(path))
+    found = None
+    for mount in mounts() if among is None else among:
+        covers = real.is_relative_to(mount.point)
+        if covers and (found is None or len(mount.point) >= len(found.point)):
+            found = mount
+    return found
 
 
 def counts_device_reads(fd: int) -> bool:
@@ -30,18 +84,6 @@ def counts_device_reads(fd: int) -> bool:
 
 @functools.cache
 def _counted(device: int) -> bool:
-    kind = _mounted().get(f"{os.major(device)}:{os.minor(device)}", "")
-    return not kind.startswith(_ELSEWHERE)
-
-
-def _mounted() -> dict[str, str]:
-    """Device number to type of file system, from `/proc/self/mountinfo`."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return {}
-    kinds = {}
-    for line in lines:
-        mount, _, rest = line.partition(" - ")
-        kinds[mount.split()[2]] = rest.split()[0] if rest else ""
-    return kinds
+    number = f"{os.major(device)}:{os.minor(device)}"
+    kinds = [mount.filesystem for mount in mounts() if mount.device == number]
+    return not any(kind.startswith(_ELSEWHERE) for kind in kinds)

@@ -329,7 +329,7 @@ class StatefulSamplerProxy(_State, SamplerProxy):
 
 
 class Payloads(_Proxy):
-    """The iterator of a sampler. torch may make one that it never uses: an epoch begins with the first item."""
+    """The iterator of a sampler. torch makes some that it never uses: an epoch begins with the first item."""
 
     def __init__(self, real: Any, probe: Probe, begin_epoch: BeginEpoch) -> None:
         super().__init__(real, probe)

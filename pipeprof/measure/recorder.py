@@ -143,6 +143,8 @@ class NoSpan:
     """Stands in for a span where nobody listens."""
 
     __slots__ = ("bytes", "queue_ns")
+    bytes: int | None
+    queue_ns: int | None
 
     def __enter__(self) -> NoSpan:
         return self

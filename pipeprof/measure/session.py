@@ -1,7 +1,7 @@
 """One observed run in this process: owns the run directory, the flush thread and the watched loaders.
 
-The loop's thread appends to lists; the flush thread turns those and the workers' rings into rows of the trace,
-in bulk, at least once a second. Only one thread at a time touches the writer.
+The loop's thread appends to lists; the flush thread turns those and the workers' rings into rows of the
+trace, in bulk, at least once a second. Only one thread at a time touches the writer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LOOK_EVERY_S: Final = 0.05
 FULL_ENOUGH: Final = 0.25
 """A ring this full is drained at once."""
 RING_RECORDS: Final = 16_384
-"""1 MiB a worker: the flush thread looks 20 times a second, which leaves room for 240,000 records a second."""
+"""1 MiB a worker. The flush thread looks 20 times a second: room for 240,000 records a second."""
 
 
 class Live(NamedTuple):
@@ -60,12 +60,13 @@ class Session:
     """An observed run. Use it as a context manager, or call `close`.
 
     `out` is the run directory, or None for a temporary one that goes with the process. `meta` is merged into
-    `run.json`. The first `warmup_steps` steps are marked as such. `detail` is "batch", or "sample" to keep every
-    span. `device` says that `step_launched` and `device_times` will be told of each step; a step is written when
-    they have been, or at the end. Without it a step is complete when its batch was taken.
+    `run.json`. The first `warmup_steps` steps are marked as such. `detail` is "batch", or "sample" to keep
+    every span. `device` says that `step_launched` and `device_times` will be told of each step: a step is
+    then written when its times are known, or at the end; without it, when its batch was taken. A session that
+    is `held_by_loaders` ends with the last of them.
 
-    Raises `TraceError` where the directory cannot be written, `MeasureError` for an unknown `detail`. A run that
-    cannot be written any more, on a full disk for one, stops being recorded, and `failure` says why.
+    Raises `TraceError` where the directory cannot be written, `MeasureError` for an unknown `detail`. A run
+    that cannot be written any more, on a full disk for one, stops being recorded; `failure` says why.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Session:
         warmup_steps: int = 0,
         detail: str = "batch",
         device: bool = False,
+        held_by_loaders: bool = False,
     ) -> None:
         if detail not in ("batch", "sample"):
             raise MeasureError(f"detail is {detail!r}", 'choose "batch" or "sample"')
@@ -86,6 +88,7 @@ class Session:
         self.every_sample = detail == "sample"
         self.device = device
         self.ring_records = RING_RECORDS * 4 if self.every_sample else RING_RECORDS
+        self.held_by_loaders = held_by_loaders
         self.active = True
         self.steps_taken = 0
         self.wait_ns = 0
@@ -110,6 +113,7 @@ class Session:
         self._first_request_ns = self._last_take_ns = 0
         self.lock = threading.Lock()
         self._stop = threading.Event()
+        self._holders = 0
         self._thread = threading.Thread(target=self._run, name="pipeprof-flush", daemon=True)
         _sessions.add(self)
         self._thread.start()
@@ -230,8 +234,8 @@ class Session:
     def summary(self) -> dict[str, float]:
         """A flat dictionary of the run so far, for any logger.
 
-        steps, samples, samples_per_s, wait_s, wait_share (of the time from the first request to the last take),
-        and `stage/<name>_share` of the time that went into making batches.
+        steps, samples, samples_per_s, wait_s, wait_share (of the time from the first request to the last
+        take), and `stage/<name>_share` of the time that went into making batches.
         """
         self.flush()
         wall_ns = self._last_take_ns - self._first_request_ns
@@ -256,6 +260,19 @@ class Session:
             if time.monotonic() - flushed >= FLUSH_EVERY_S or self._gatherer.fullest() > FULL_ENOUGH:
                 self.flush()
                 flushed = time.monotonic()
+        if self.held_by_loaders and self._holders == 0:
+            self.close()
+            self.discard()
+
+    def hold(self) -> None:
+        """One more loader records into this session."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """A loader is gone. It may go in the middle of anything: the flush thread ends the run."""
+        self._holders -= 1
+        if self._holders == 0:
+            self._stop.set()
 
     def flush(self) -> None:
         """Hand to the kernel what is known by now."""
@@ -308,8 +325,11 @@ class Session:
         if not self.active:
             return
         self._stop.set()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
         with self.lock:
+            if not self.active:
+                return
             self._loop.end()
             if self.failure is None:
                 self._flush(last=True)
@@ -318,7 +338,8 @@ class Session:
             try:
                 self.writer.close(status)
             except OSError as problem:
-                self.failure = self.failure or TraceError(f"{self.directory}: {problem.strerror or problem}")
+                why = problem.strerror or str(problem)
+                self.failure = self.failure or TraceError(f"{self.directory} cannot be written: {why}")
         _sessions.discard(self)
         if not _sessions:
             stages.uninstall()
@@ -353,7 +374,7 @@ class Session:
         atexit.unregister(self._at_exit)
 
     def forked(self) -> None:
-        """In a forked child: the run is the parent's. Nothing here flushes, closes or removes any of it."""
+        """In a forked child: the run is the parent's. Nothing flushes, closes or removes any of it here."""
         self.active = False
         self._scratch = None
         self.lock = threading.Lock()

@@ -1,9 +1,9 @@
 """Finds the stages inside torchvision pipelines by itself, in the processes that make batches.
 
-Reading is timed in a real `io.BufferedReader` over a timed `FileIO`, so that the device sees the same requests
-as without us: reading a file whole and decoding it then would halve the time that is to be measured, because
-PIL's chunked reads cost two device requests a file. Transforms are timed where `Compose` calls them, and PIL's
-lazy decode where it happens. What the patched names do outside of a batch is unchanged.
+Reading is timed in a real `io.BufferedReader` over a timed `FileIO`, so that the device sees the same
+requests as without us: reading a file whole and decoding it then would halve the time that is to be measured,
+because PIL's chunked reads cost two device requests a file. Transforms are timed where `Compose` calls them,
+and PIL's lazy decode where it happens. What the patched names do outside of a batch is unchanged.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pipeprof.measure.batch_recorder import BatchRecorder
+from pipeprof.measure.emulate import is_emulated
 from pipeprof.measure.mounts import counts_device_reads
 from pipeprof.measure.real_storage import RecordedFile
 from pipeprof.measure.recorder import DECODE, READ, TRANSFORM, active, span
@@ -63,9 +64,12 @@ def _timed_open(original: Callable[..., Any]) -> Callable[..., Any]:
     def open(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
         batch = _batch()
         plain = (
-            mode in ("rb", "br") and not rest and not options and isinstance(file, (str, bytes, os.PathLike))
+            mode in ("rb", "br")
+            and not any(rest)  # pathlib hands over encoding, errors and newline, all None
+            and not any(options.values())
+            and isinstance(file, (str, bytes, os.PathLike))
         )
-        if batch is None or not plain or batch.current == READ:
+        if batch is None or not plain or batch.current == READ or is_emulated(file):
             return original(file, mode, buffering, *rest, **options)
         raw = RecordedFile(file)
         if not batch.storage_unseen and not counts_device_reads(raw.fileno()):
@@ -83,7 +87,7 @@ def _compose_v1(original: Callable[..., Any]) -> Callable[..., Any]:
         if _batch() is None:
             return original(self, img)
         for transform in self.transforms:
-            with span(_name_of(type(transform))):
+            with span(_name_of(type(transform).__name__)):
                 img = transform(img)
         return img
 
@@ -97,7 +101,7 @@ def _compose_v2(original: Callable[..., Any]) -> Callable[..., Any]:
         unpack = len(inputs) > 1
         outputs: Any = None
         for transform in self.transforms:
-            with span(_name_of(type(transform))):
+            with span(_name_of(type(transform).__name__)):
                 outputs = transform(*inputs)
             inputs = outputs if unpack else (outputs,)
         return outputs
@@ -106,8 +110,8 @@ def _compose_v2(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @functools.cache
-def _name_of(transform: type) -> str:
-    return TRANSFORM + transform.__name__
+def _name_of(transform: str) -> str:
+    return TRANSFORM + transform
 
 
 def _decode_load(original: Callable[..., Any]) -> Callable[..., Any]:

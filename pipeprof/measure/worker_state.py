@@ -1,8 +1,9 @@
-"""What the workers were doing when looked at from outside: why a worker that makes a batch is not on a core.
+"""What the workers were doing when looked at from outside: why one that makes a batch is not on a core.
 
-`/proc/<pid>/stat` and `wchan` tell a disk (D) from a lock, a socket and a sleep (all S); looked at about 20 times
-a second while a batch is being made, 60 to 90 µs each. Becomes the sensors `worker<N>.state.<what>`: the share of
-the looks since the last report in which it was so. Without `/proc` there are none: not observed.
+`/proc/<pid>/stat` and `wchan` tell a disk (D) from a lock, a socket and a sleep (all S). Looked at about 20
+times a second while a batch is being made, at 60 to 90 µs each, this becomes the sensors
+`worker<N>.state.<what>`: the share of the looks since the last report in which it was so; `<what>` is run,
+disk, lock, socket, sleep, pipe or other. Without `/proc` there are none: not observed.
 """
 
 from __future__ import annotations
