@@ -1,13 +1,29 @@
-"""Real storage: files read where they lie, each physical read recorded; and memory."""
+"""Real storage: files read where they lie, each physical read recorded; and memory.
+
+Cold means cold: before the run the files are evicted from the page cache and that is checked, and while it
+lasts no more than `cache_bytes` of them (nothing, by default) may stay. Warm means that all of them are in
+memory, checked too. What the checks found goes into the run; what it is worth is the verdict's business.
+"""
 
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final, Literal
 
 from pipeprof.errors import MeasureError
+from pipeprof.measure.block_devices import Place, place_of
+from pipeprof.measure.eviction import Limiter
+from pipeprof.measure.io_limits import read_limits
 from pipeprof.measure.recorder import storage_read
+from pipeprof.measure.residency import evict, residency, resident_bytes, warm
+
+_COLD_SHARE: Final = 0.01
+_WARM_SHARE: Final = 0.99
+"""Resident shares up to which a set is cold, and from which it is warm: a few pages always come back."""
 
 
 class RecordedFile(io.FileIO):
@@ -15,6 +31,9 @@ class RecordedFile(io.FileIO):
 
     Its buffer is as large as Python's own, so that a run reads as the user's code would.
     """
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file, "rb")
 
     def readinto(self, buffer: Any, /) -> int:
         """One read call of the kernel."""
@@ -31,35 +50,143 @@ class RecordedFile(io.FileIO):
         return data
 
 
+class LimitedFile(RecordedFile):
+    """A real file that may have to leave the page cache, or to push another out, when it is closed."""
+
+    def __init__(self, file: Any, limiter: Limiter) -> None:
+        super().__init__(file)
+        self._limiter = limiter
+        self._size = os.fstat(self.fileno()).st_size
+        self._from_device = limiter.limit_bytes == 0 or resident_bytes(self.fileno(), self._size) == 0
+
+    def close(self) -> None:
+        """Close the file, and keep the limit."""
+        if not self.closed and self._from_device:
+            self._limiter.read(os.fsdecode(self.name), self.fileno(), self._size)
+        super().close()
+
+
 class RealStorage:
-    """Files of a real directory."""
+    """Files of a real directory, on the device that lies behind it.
+
+    Raises `MeasureError` where `path` is no directory that can be read.
+    """
 
     emulated = False
 
-    def __init__(self, path: Path, tier: str) -> None:
-        if not path.exists():
-            raise MeasureError(
-                f"storage.path: {path} does not exist", "make the directory or correct the path"
-            )
-        if not path.is_dir():
-            raise MeasureError(
-                f"storage.path: {path} is no directory", "give the directory to keep the data in"
-            )
+    def __init__(
+        self,
+        path: Path,
+        tier: str,
+        cache: Literal["cold", "warm"] = "cold",
+        cache_bytes: int | None = None,
+    ) -> None:
+        _check(path)
         self.path = path
         self.tier = tier
+        self.cache = cache
+        self.place = place_of(path)
+        limit = cache_bytes if cache == "warm" or cache_bytes is not None else 0
+        self._limiter = None if limit is None else Limiter(limit)
+        self._before: dict[str, Any] = {}
+        self.warnings = _doubts(self.place, tier)
 
     def open(self, path: Path) -> BinaryIO:
         """A buffered file, as `open(path, "rb")` gives."""
-        return io.BufferedReader(RecordedFile(path))
+        return io.BufferedReader(self._file(path))
 
     def read_bytes(self, path: Path) -> bytes:
         """The whole file."""
-        with RecordedFile(path) as file:
+        with self._file(path) as file:
             return file.readall()
 
+    def _file(self, path: Path) -> RecordedFile:
+        return RecordedFile(path) if self._limiter is None else LimitedFile(path, self._limiter)
+
+    def before(self, files: Sequence[Path]) -> None:
+        """Bring the run's own files into the state that `cache` says, and note what was reached.
+
+        Raises `MeasureError` where one of them cannot be read.
+        """
+        try:
+            (evict if self.cache == "cold" else warm)(files)
+            found = residency(files)
+        except OSError as error:
+            raise MeasureError(
+                f"{error.filename}: {error.strerror}", "give the run files that it can read"
+            ) from error
+        self._before = {
+            "files": len(files),
+            "bytes_expected": found.total_bytes,
+            "resident_before": None if found.share is None else found.resident_bytes,
+            "resident_share_before": found.share,
+        }
+        self.warnings += _residency_doubts(self.cache, found.share, self.place)
+
     def describe(self) -> dict[str, Any]:
-        """Facts for `run.json`."""
-        return {"tier": self.tier, "name": str(self.path), "emulated": False, "path": str(self.path)}
+        """Facts for `run.json`; after `before`, with what was resident."""
+        return {
+            "tier": self.tier,
+            "name": str(self.path),
+            "emulated": False,
+            "path": str(self.path),
+            "cache": self.cache,
+            "cache_bytes": None if self._limiter is None else self._limiter.limit_bytes,
+            "device": self.place.as_dict(),
+            "io_limits": read_limits(),
+            "warnings": list(self.warnings),
+            **self._before,
+        }
+
+    def close(self) -> None:
+        """Release the shared memory of this process."""
+        if self._limiter is not None:
+            self._limiter.close()
+
+
+def _check(path: Path) -> None:
+    try:
+        with os.scandir(path):
+            return
+    except OSError as error:
+        remedy = "give a directory that exists and can be read"
+        raise MeasureError(f"storage.path: {path}: {error.strerror}", remedy) from error
+
+
+def _doubts(place: Place, tier: str) -> list[str]:
+    """Where the path is not what the scenario says."""
+    doubts = []
+    if place.tier is not None and place.tier != tier:
+        what = f"{place.filesystem} from {place.source}" if place.network or place.memory else _names(place)
+        doubts.append(f"storage.tier is {tier}, but {place.path} lies on {place.tier} ({what})")
+    if any(disk.virtual for disk in place.disks):
+        doubts.append(
+            f"{place.path} lies on a virtual disk ({_names(place)}): what is below it is not observed"
+        )
+    numbers = {disk.number for disk in place.disks}
+    for limit in read_limits():
+        if limit["device"] in numbers:
+            with suppress(StopIteration):
+                key = next(key for key in limit if key.startswith("read_"))
+                doubts.append(f"a control group limits {place.path} to {limit[key]:,} ({key})")
+    return doubts
+
+
+def _names(place: Place) -> str:
+    return ", ".join(disk.name for disk in place.disks)
+
+
+def _residency_doubts(cache: str, share: float | None, place: Place) -> list[str]:
+    if share is None:
+        return [f"storage.cache is {cache}; how much was in memory before the run was not observed"]
+    if cache == "cold" and share > _COLD_SHARE:
+        why = (
+            f"{place.filesystem} keeps its files in memory" if place.memory else "another process keeps them"
+        )
+        return [f"storage.cache is cold, but {share:.0%} of the files were in memory before the run: {why}"]
+    if cache == "warm" and share < _WARM_SHARE:
+        return [f"storage.cache is warm, but only {share:.0%} of the files were in memory before the run"]
+    return []
 
 
 class MemoryStorage:

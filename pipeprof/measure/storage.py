@@ -50,7 +50,7 @@ def make_storage(scenario: Scenario) -> Storage:
     if part.path is not None:
         from pipeprof.measure.real_storage import RealStorage
 
-        return RealStorage(Path(part.path), part.tier)
+        return RealStorage(Path(part.path).expanduser(), part.tier, part.cache, part.cache_bytes)
     from pipeprof.measure.emulated_cache import EmulatedCache
     from pipeprof.measure.emulated_files import EmulatedStorage
 
