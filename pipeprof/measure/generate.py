@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from pipeprof.errors import DataError
 from pipeprof.measure.files import format_bytes
-from pipeprof.measure.progress import progress
+from pipeprof.measure.progress import progress, say
 from pipeprof.measure.synthetic import ImageRecipe, TensorRecipe, image_recipe, tensor_recipe
 from pipeprof.scenario import DataPart, Scenario
 
@@ -90,7 +90,11 @@ def _name(scenario: Scenario) -> str:
 def _alone(lock: Path) -> Iterator[None]:
     fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is making this data set; waiting for it")
+            fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)

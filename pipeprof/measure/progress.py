@@ -13,12 +13,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _LINE_EVERY_S: Final = 5.0
 
 
+def say(line: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True).print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yields `done(count)`, to be called with how many of `total` are done. Writes to standard error."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines(console, title, total)
+        yield _lines(title, total)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -26,7 +31,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.update(task, completed=count)
 
 
-def _lines(console: Console, title: str, total: int) -> Callable[[int], None]:
+def _lines(title: str, total: int) -> Callable[[int], None]:
     """The first line comes after `_LINE_EVERY_S`: what is quick needs none."""
     next_line_s = time.monotonic() + _LINE_EVERY_S
 
@@ -34,6 +39,6 @@ def _lines(console: Console, title: str, total: int) -> Callable[[int], None]:
         nonlocal next_line_s
         if time.monotonic() >= next_line_s:
             next_line_s = time.monotonic() + _LINE_EVERY_S
-            console.print(f"{title}: {count} of {total}", soft_wrap=True, highlight=False)
+            say(f"{title}: {count} of {total}")
 
     return done
