@@ -105,7 +105,8 @@ def verdict_of(session: Session) -> dict[str, Any]:
     try:
         from pipeprof import load as answer
 
-        return dict(answer(session.directory).verdict())
+        said: dict[str, Any] = answer(session.directory).as_dict()
+        return said
     except ImportError as error:
         raise MeasureError(f"the analysis cannot be imported: {error}", "reinstall pipeprof") from error
 

@@ -1,0 +1,56 @@
+"""`pipeprof trace train.py ARGS…`: run a training script with every DataLoader observed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from pipeprof.errors import PipeprofError
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run directory; by default a new one in runs/."
+)
+@click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module, as with python -m.")
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    out: Path | None,
+    as_module: bool,
+    no_report: bool,
+    script: str,
+    arguments: tuple[str, ...],
+) -> None:
+    """Run SCRIPT unchanged, with its ARGUMENTS, and say where its DataLoaders' time went.
+
+    The run is written whatever the script ends with, and its exit code is kept.
+    """
+    from pipeprof.measure.script import trace_script
+
+    traced = trace_script(script, arguments, out, as_module)
+    if traced.in_parent:
+        sys.stdout.flush()
+        if traced.steps == 0:
+            click.echo(f"pipeprof: no batch was taken from a DataLoader; see {traced.directory}", err=True)
+        else:
+            _report(traced.directory, page=not no_report)
+    ctx.exit(traced.exit_code)
+
+
+def _report(directory: Path, page: bool) -> None:
+    """The verdict in the terminal, and the page beside the trace. The script's exit code stands above both."""
+    from pipeprof.report import html, terminal
+    from pipeprof.simulate.answer import load
+
+    try:
+        answer = load(directory)
+        path = html.write(answer, directory / "report.html") if page else None
+        terminal.show(answer, str(path) if path is not None else None)
+    except (PipeprofError, OSError) as error:
+        click.echo(f"pipeprof: {directory} was written and cannot be reported: {error}", err=True)

@@ -1,0 +1,116 @@
+"""Runs somebody's training script, unmodified, with every DataLoader in it observed."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from pipeprof.errors import MeasureError
+from pipeprof.measure import hook
+from pipeprof.measure.session import Session, status_of
+
+INTERRUPTED: int = 130
+"""What a shell reports of a program that Ctrl-C has ended."""
+
+
+class Traced(NamedTuple):
+    """What a script came to."""
+
+    directory: Path
+    exit_code: int
+    steps: int
+    in_parent: bool
+    """False in a child that the script forked and that came to its end: the run is not the child's."""
+
+
+def trace_script(target: str, arguments: Sequence[str], out: Path | None, as_module: bool = False) -> Traced:
+    """Run the script `target`, or the module with `as_module`, as `python` would run it.
+
+    The run is written to `out`, or to a new directory in `runs/`, whatever the script ends with; its traceback
+    is printed and its exit code kept. Raises `MeasureError` where there is no such script.
+    """
+    execute = _module(target, arguments) if as_module else _script(target, arguments)
+    pid = os.getpid()
+    session = Session(out or _new_directory(Path(target).stem), "trace", target)
+    hook.observe_all(session.watch_of)
+    error: BaseException | None = None
+    try:
+        execute()
+    except BaseException as raised:  # SystemExit and Ctrl-C end the script, and not us
+        error = raised
+    if os.getpid() != pid:
+        return Traced(session.directory, _exit_code(error), 0, in_parent=False)
+    hook.observe_no_more()
+    code = _exit_code(error)
+    session.close(status_of(error), error=None if isinstance(error, SystemExit) else error)
+    return Traced(session.directory, code, session.steps_taken, in_parent=True)
+
+
+def _script(target: str, arguments: Sequence[str]) -> Callable[[], None]:
+    path = Path(target)
+    try:
+        code = compile(path.read_bytes(), str(path), "exec")
+    except OSError as error:
+        raise MeasureError(
+            f"{target} cannot be read: {error.strerror}", "give a Python script, or -m and a module"
+        ) from error
+    except (SyntaxError, ValueError) as error:
+        raise MeasureError(f"{target} is no Python script: {error}", "correct it") from error
+
+    def execute() -> None:
+        sys.argv = [target, *arguments]
+        sys.path[0] = str(path.resolve().parent)
+        main = ModuleType("__main__")
+        main.__dict__.update(__file__=str(path), __builtins__=builtins, __cached__=None)
+        # It stays: workers that are spawned look there for the script, and so does what runs at exit.
+        sys.modules["__main__"] = main
+        exec(code, main.__dict__)
+
+    return execute
+
+
+def _module(target: str, arguments: Sequence[str]) -> Callable[[], None]:
+    def execute() -> None:
+        sys.argv = [target, *arguments]
+        sys.path[0] = str(Path.cwd())
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
+
+    return execute
+
+
+def _exit_code(error: BaseException | None) -> int:
+    """The exit code that `python` gives, with the message or traceback that it prints."""
+    if error is None:
+        return 0
+    if isinstance(error, SystemExit):
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    _print_traceback(error)
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _print_traceback(error: BaseException) -> None:
+    """The script's own traceback, without the frames that are ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    try:
+        sys.excepthook(type(error), error, trace)
+    except Exception:
+        traceback.print_exception(error)
+
+
+def _new_directory(name: str, parent: Path = Path("runs")) -> Path:
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    candidates = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
+    return next(parent / each for each in candidates if not (parent / each).exists())
