@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 from pipeprof.errors import DataError
 from pipeprof.measure.datasets import (
     ImageFiles,
+    Reader,
     TarShards,
     TensorFiles,
     decode_image,
@@ -26,7 +27,6 @@ from pipeprof.measure.files import IMAGE_SUFFIXES, FileTable, find_files, spread
 from pipeprof.measure.generate import SUFFIXES, made_set, set_facts, shard_samples
 from pipeprof.measure.imported import imported_dataset
 from pipeprof.measure.memory import HeldFiles, HeldImages, HeldTensors
-from pipeprof.measure.storage import Storage
 from pipeprof.scenario import Scenario
 
 _DECODED: Final = 32
@@ -50,17 +50,18 @@ def dataset_files(scenario: Scenario) -> FileTable:
 def _made_files(scenario: Scenario) -> FileTable:
     directory = made_set(scenario)
     files = find_files(directory, SUFFIXES[scenario.data.format])
-    made = set_facts(directory)["files"]
-    if len(files) != made:
+    facts, found_bytes = set_facts(directory), sum(path.stat().st_size for path in files)
+    if (len(files), found_bytes) != (facts["files"], facts["file_bytes"]):
         raise DataError(
-            f"{directory} is damaged: it holds {len(files)} of the {made} files that were made",
+            f"{directory} is damaged: {facts['files']} files of {facts['file_bytes']} bytes were made, "
+            f"{len(files)} of {found_bytes} bytes are there",
             "delete it; it will be made again",
         )
     return files
 
 
-def open_dataset(scenario: Scenario, storage: Storage) -> Dataset[Any]:
-    """The scenario's data set, reading through `storage`; loaded into memory first for `ram` and `pinned`.
+def open_dataset(scenario: Scenario, storage: Reader) -> Dataset[Any]:
+    """The scenario's data set, reading through `storage` (a `Storage`); for `ram` and `pinned` loaded first.
 
     Map-style, but for `tar_shards` and imported iterable ones: an `IterableDataset` does its own shuffling.
     Raises `DataError` where it cannot be made, found, imported or held in memory.
@@ -77,7 +78,7 @@ def open_dataset(scenario: Scenario, storage: Storage) -> Dataset[Any]:
     if in_memory and scenario.storage.keep == "decoded":
         return _decoded(scenario, files)
     if in_memory:
-        storage = HeldFiles(files, scenario.storage.tier)
+        storage = HeldFiles(files)
     if data.format == "tensor_files":
         return TensorFiles(files, storage)
     transform = image_transform(data.crop)

@@ -1,4 +1,4 @@
-"""The torch data sets of a scenario. Each reads through a `Storage` and times what it does to the bytes.
+"""The torch data sets of a scenario. Each reads through a `Reader` and times what it does to the bytes.
 
 A sample is (tensor, class number).
 """
@@ -10,7 +10,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import BinaryIO, Final
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from torchvision import transforms
 from pipeprof.errors import DataError, PipeprofError
 from pipeprof.measure import recorder
 from pipeprof.measure.files import FileTable
-from pipeprof.measure.storage import Storage
 
 Sample = tuple[torch.Tensor, int]
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -30,6 +30,18 @@ _READ_AHEAD: Final = 128 * 1024
 """A tar is read in pieces of this size: Linux's default read-ahead."""
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, per colour, as torchvision's models want them."""
+
+
+class Reader(Protocol):
+    """What a data set needs of a `Storage`."""
+
+    def open(self, path: Path) -> BinaryIO:
+        """A buffered, seekable binary file."""
+        ...
+
+    def read_bytes(self, path: Path) -> bytes:
+        """The whole file."""
+        ...
 
 
 class SampleError(DataError):
@@ -86,7 +98,7 @@ def decode_tensor(content: bytes) -> torch.Tensor:
 class ImageFiles(Dataset[Sample]):
     """One image a file, decoded and transformed as with torchvision's ImageFolder."""
 
-    def __init__(self, files: FileTable, storage: Storage, transform: Transform) -> None:
+    def __init__(self, files: FileTable, storage: Reader, transform: Transform) -> None:
         self.files, self.storage, self.transform = files, storage, transform
 
     def __len__(self) -> int:
@@ -102,7 +114,7 @@ class ImageFiles(Dataset[Sample]):
 class TensorFiles(Dataset[Sample]):
     """One `.npy` array a file, used as it is."""
 
-    def __init__(self, files: FileTable, storage: Storage) -> None:
+    def __init__(self, files: FileTable, storage: Reader) -> None:
         self.files, self.storage = files, storage
 
     def __len__(self) -> int:
@@ -118,7 +130,7 @@ class TarShards(IterableDataset[Sample]):
     """WebDataset shards, each read from front to back by one worker; `shuffle` shuffles the shards."""
 
     def __init__(
-        self, files: FileTable, storage: Storage, transform: Transform, shard_samples: int, shuffle: bool
+        self, files: FileTable, storage: Reader, transform: Transform, shard_samples: int, shuffle: bool
     ) -> None:
         self.files, self.storage, self.transform = files, storage, transform
         self.shard_samples, self.shuffle = shard_samples, shuffle

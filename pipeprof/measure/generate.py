@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from pipeprof.measure.progress import progress, say
 from pipeprof.measure.synthetic import ImageRecipe, TensorRecipe, image_recipe, tensor_recipe
 from pipeprof.scenario import DataPart, Scenario
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the samples' content: a change in how they are made makes a new set."""
 SET_JSON: Final = "set.json"
 CLASSES: Final = 10
@@ -36,6 +36,10 @@ _SHARD_SAMPLES, _SHARDS = 128, 16
 """Samples of a shard, fewer where there would be fewer than so many shards for the workers to share."""
 _BLOCK: Final = 4096
 """Files occupy whole blocks."""
+
+_LESS_OR_ELSEWHERE: Final = (
+    "ask for fewer or smaller samples, or set storage.path, or else PIPEPROF_CACHE, to a place with more room"
+)
 
 Recipe = ImageRecipe | TensorRecipe
 
@@ -70,7 +74,7 @@ def made_set(scenario: Scenario) -> Path:
 
 
 def set_facts(directory: Path) -> dict[str, Any]:
-    """What was written down about a made set: format, samples, seed, mean_bytes and the number of files."""
+    """What was written down about a made set: format, samples, seed, mean_bytes, files, file_bytes."""
     try:
         facts: dict[str, Any] = json.loads((directory / SET_JSON).read_text())
     except (OSError, ValueError) as error:
@@ -114,13 +118,16 @@ def _make(scenario: Scenario, final: Path) -> None:
     write = _write_shards if data.format == "tar_shards" else _write_files
     try:
         partial.mkdir()
-        size_bytes = write(partial, _samples(data, recipe), data)
+        with progress(f"making {data.format}", data.samples) as done:
+            size_bytes = write(partial, _samples(data, recipe, done), data)
+        sizes = [path.stat().st_size for path in partial.rglob("*") if path.is_file()]
         facts = {
             "format": data.format,
             "samples": data.samples,
             "seed": data.seed,
             "mean_bytes": size_bytes / data.samples,
-            "files": sum(1 for path in partial.rglob("*") if path.is_file()),
+            "files": len(sizes),
+            "file_bytes": sum(sizes),
         }
         (partial / SET_JSON).write_text(json.dumps(facts))
         partial.rename(final)
@@ -129,12 +136,11 @@ def _make(scenario: Scenario, final: Path) -> None:
         raise
 
 
-def _samples(data: DataPart, recipe: Recipe) -> Iterator[bytes]:
-    """The encoded samples in order, with progress."""
-    with progress(f"making {data.format}", data.samples) as done:
-        for index in range(data.samples):
-            yield recipe.encode(index)
-            done(index + 1)
+def _samples(data: DataPart, recipe: Recipe, done: Callable[[int], None]) -> Iterator[bytes]:
+    """The encoded samples in order."""
+    for index in range(data.samples):
+        yield recipe.encode(index)
+        done(index + 1)
 
 
 def _write_files(directory: Path, samples: Iterator[bytes], data: DataPart) -> int:
@@ -178,7 +184,7 @@ def _check_room(directory: Path, samples: int, sample_bytes: int) -> None:
     if needed > free:
         raise DataError(
             f"{samples} samples need {format_bytes(needed)}, and {directory} has {format_bytes(free)} free",
-            "ask for fewer or smaller samples, or set PIPEPROF_CACHE to a directory on a larger disk",
+            _LESS_OR_ELSEWHERE,
         )
 
 
@@ -187,9 +193,9 @@ def _translated(error: OSError, root: Path) -> DataError:
         free = format_bytes(shutil.disk_usage(root).free)
         return DataError(
             f"no room left in {root} while the data set was made ({free} free now)",
-            "ask for fewer or smaller samples, or set PIPEPROF_CACHE to a directory on a larger disk",
+            _LESS_OR_ELSEWHERE,
         )
     return DataError(
         f"cannot keep a data set in {root}: {error.strerror}",
-        "set PIPEPROF_CACHE to a directory that you may write",
+        "set storage.path, or else PIPEPROF_CACHE, to a directory that you may write",
     )

@@ -71,12 +71,10 @@ def _refuse_unless_it_fits(needed: int, title: str) -> None:
 
 
 class HeldFiles:
-    """A `Storage` whose files lie in memory, as bytes."""
+    """Files that lie in memory, read as a data set reads a `Storage`."""
 
-    emulated = False
-
-    def __init__(self, files: FileTable, tier: str) -> None:
-        self.files, self.tier = files, tier
+    def __init__(self, files: FileTable) -> None:
+        self.files = files
         sizes = []
         for index, path in enumerate(files):
             with naming(path, index):
@@ -103,10 +101,6 @@ class HeldFiles:
         if self.files.names[index] != name:
             raise FileNotFoundError(f"{path} was not loaded into memory")
         return index
-
-    def describe(self) -> dict[str, Any]:
-        """Facts for `run.json`."""
-        return {"tier": self.tier, "name": self.tier, "emulated": False, "keep": "encoded"}
 
 
 class HeldImages(Dataset[Sample]):

@@ -28,6 +28,8 @@ _LOWEST, _HIGHEST = 5.0, 98.0
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _TRIALS: Final = 34
 """Files made to find the quality: the mean of so many is within 1 % of the mean of all."""
+_LARGEST_BYTES: Final = 50_000_000
+"""Larger images pass 89 million pixels, at which Pillow suspects a decompression bomb."""
 _SMALLEST_SIDE: Final = 32
 
 
@@ -72,9 +74,15 @@ def image_recipe(seed: int, sample_bytes: int | None) -> ImageRecipe:
     """JPEG files of `sample_bytes` in the mean, with as many bytes a pixel as ImageNet's have.
 
     Natural images have amplitudes that fall as 1 / spatial frequency (Field, J. Opt. Soc. Am. A, 1987), which
-    makes the work of a decoder resemble that on photographs. Raises `DataError` where no JPEG is that small.
+    makes the work of a decoder resemble that on photographs. Raises `DataError` where no JPEG is that small
+    or that large.
     """
     wanted = sample_bytes or JPEG_BYTES
+    if wanted > _LARGEST_BYTES:
+        raise DataError(
+            f"data.sample_bytes is {wanted}: an image of that size is refused by its decoder",
+            f"give {format_bytes(_LARGEST_BYTES)} or less, or use format tensor_files",
+        )
     scale = math.sqrt(wanted / JPEG_BYTES)
     width, height = (max(8, round(side * scale)) for side in JPEG_SIZE)
     canvas = _canvas(seed, width, height)

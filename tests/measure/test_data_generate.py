@@ -66,9 +66,11 @@ def test_default_images_are_like_imagenets_in_pixels_and_no_two_are_alike() -> N
     assert image_recipe(seed=1, sample_bytes=None).encode(0) != files[0]
 
 
-def test_an_impossibly_small_image_is_refused() -> None:
+def test_an_impossibly_small_or_large_image_is_refused() -> None:
     with pytest.raises(DataError, match=r"sample_bytes is 100: .*\n.*tensor_files"):
         image_recipe(seed=0, sample_bytes=100)
+    with pytest.raises(DataError, match=r"sample_bytes is 60000000: .*\n.*50\.0 MB or less"):
+        image_recipe(seed=0, sample_bytes=60_000_000)
 
 
 @pytest.mark.parametrize(
