@@ -27,6 +27,7 @@ from pipeprof.devices.presets import (
     link_preset,
     storage_preset,
 )
+from pipeprof.devices.profile import fit_error, storage_from_profile
 
 __all__ = [
     "ACCELERATORS",
@@ -45,9 +46,11 @@ __all__ = [
     "StorageModel",
     "Tier",
     "accelerator_preset",
+    "fit_error",
     "link_preset",
     "nearest",
     "storage_from_dict",
+    "storage_from_profile",
     "storage_preset",
     "with_figures",
 ]

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from pipeprof.devices import Request, StorageModel
 from pipeprof.measure.emulated import Clock, EmulatedDevice
 from pipeprof.measure.emulated_cache import EmulatedCache
+from pipeprof.measure.free_memory import free_memory_bytes
 from pipeprof.measure.recorder import storage_read
+from pipeprof.measure.residency import warm
+
+_MEMORY_SHARE: Final = 0.5
+"""Of the free memory, that the real files may take."""
 
 
 class EmulatedFile(io.RawIOBase):
@@ -122,6 +128,18 @@ class EmulatedStorage:
         self.model = model
         self.cache = cache
         self.device = EmulatedDevice(model, clock)
+        self.warnings: list[str] = []
+
+    def before(self, files: Sequence[Path]) -> None:
+        """Read the real files into memory, so that the real device sets no pace of its own."""
+        size = sum(path.stat().st_size for path in files)
+        if size > _MEMORY_SHARE * free_memory_bytes():
+            self.warnings.append(
+                f"the set ({size:,} bytes) does not fit well into memory: the real device below may slow "
+                f"the emulated {self.model.name} down"
+            )
+        else:
+            warm(files)
 
     def open(self, path: Path) -> BinaryIO:
         """A buffered file: a small one costs one request, however it is read."""
@@ -140,6 +158,7 @@ class EmulatedStorage:
             "emulated": True,
             "model": self.model.figures(),
             "emulator": self.device.facts(),
+            "warnings": list(self.warnings),
         }
         return facts if self.cache is None else {**facts, "emulated_cache": self.cache.facts()}
 

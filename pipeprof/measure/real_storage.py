@@ -108,6 +108,9 @@ class RealStorage:
 
         Raises `MeasureError` where one of them cannot be read.
         """
+        if files and not files[0].is_relative_to(self.path):  # the user's own, which lie elsewhere
+            self.place = place_of(files[0].parent)
+            self.warnings = _doubts(self.place, self.tier)
         try:
             (evict if self.cache == "cold" else warm)(files)
             found = residency(files)
@@ -205,6 +208,12 @@ class MemoryStorage:
         """The whole file."""
         return path.read_bytes()
 
+    def before(self, files: Sequence[Path]) -> None:
+        """Nothing: they have been loaded."""
+
     def describe(self) -> dict[str, Any]:
         """Facts for `run.json`."""
         return {"tier": self.tier, "name": self.tier, "emulated": False}
+
+    def close(self) -> None:
+        """Nothing is held."""

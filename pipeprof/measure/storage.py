@@ -7,11 +7,13 @@ memory) and sleeps until its turn has ended, while the real bytes are read from 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from pipeprof.devices import StorageModel, storage_preset, with_figures
-from pipeprof.scenario import Scenario, StoragePart
+from pipeprof.devices import StorageModel, storage_from_profile, with_figures
+from pipeprof.measure.profile import read_profile
+from pipeprof.scenario import Scenario, StoragePart, storage_model
 
 
 class Storage(Protocol):
@@ -31,8 +33,19 @@ class Storage(Protocol):
         """The whole file, in as few device requests as the device allows."""
         ...
 
+    def before(self, files: Sequence[Path]) -> None:
+        """Bring the run's own files into the state that the scenario says; called once, before the run."""
+        ...
+
     def describe(self) -> dict[str, Any]:
-        """Facts for `run.json`: tier, name, emulated, model figures with their source, real device."""
+        """Facts for `run.json`: tier, name, emulated, model figures with their source, real device, warnings.
+
+        Called before the run and again at its end, for what was counted.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the shared memory of this process."""
         ...
 
 
@@ -55,9 +68,13 @@ def make_storage(scenario: Scenario) -> Storage:
     from pipeprof.measure.emulated_files import EmulatedStorage
 
     keeps = part.cache == "warm" or part.cache_bytes is not None
-    return EmulatedStorage(emulated_model(part), EmulatedCache(part.cache_bytes) if keeps else None)
+    return EmulatedStorage(_model(part), EmulatedCache(part.cache_bytes) if keeps else None)
 
 
-def emulated_model(part: StoragePart) -> StorageModel:
-    """The cost model that `storage:` names: device or the tier's own, with its figures changed."""
-    return with_figures(storage_preset(part.device or part.tier), part.figures)
+def _model(part: StoragePart) -> StorageModel:
+    """The cost model of the device: a profile's, a preset's or the tier's own, with its figures changed."""
+    if part.profile is not None:
+        return with_figures(storage_from_profile(read_profile(Path(part.profile))), part.figures)
+    model = storage_model(part)
+    assert model is not None, "storage.path is real"
+    return model

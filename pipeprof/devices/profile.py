@@ -1,0 +1,75 @@
+"""From a device profile, which `pipeprof devices --measure` saved, to a cost model with its figures.
+
+The figures are read off where each of them shows: bandwidth where most bytes came, latency where one small
+read was outstanding, channels from how many small reads a second came at best (Little's law). `fit_error`
+says how far the model then is from what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any, Final
+
+from pipeprof.devices.models import NS_PER_S, StorageModel, Tier
+from pipeprof.errors import ScenarioError
+
+_REMEDY: Final = "measure it again with `pipeprof devices --measure`"
+
+
+def storage_from_profile(
+    profile: Mapping[str, Any], path: str | None = None, tier: Tier | None = None
+) -> StorageModel:
+    """The storage that `profile` measured at `path`, or the first that it measured.
+
+    `tier` stands in where the profile could not tell. Raises `ScenarioError` where nothing was measured.
+    """
+    measured = [
+        entry for entry in profile.get("tiers", ()) if entry.get("random") and entry.get("sequential")
+    ]
+    for entry in measured:
+        if path is None or entry.get("path") == path:
+            try:
+                return _fitted(entry, tier)
+            except (KeyError, TypeError, ZeroDivisionError) as error:
+                raise ScenarioError(f"the device profile is damaged: {error!r}", _REMEDY) from error
+    what = "no storage" if path is None else f"nothing at {path}"
+    raise ScenarioError(f"the device profile measured {what}", _REMEDY)
+
+
+def _fitted(entry: Mapping[str, Any], tier: Tier | None) -> StorageModel:
+    points: Sequence[Mapping[str, Any]] = entry["random"]
+    sequential = float(entry["sequential"]["bytes_per_s"])
+    alone = min(points, key=lambda point: (point["queue_depth"], point["size_bytes"]))
+    name, source = f"profile:{entry['path']}", "measured by pipeprof devices"
+    kind: Tier = entry.get("tier") or tier or "ssd"
+    if kind in ("ram", "pinned"):
+        return StorageModel(name, kind, "memory", source=source)
+    if kind == "hdd":
+        positioning = alone["latency_p50_ns"] - alone["size_bytes"] * NS_PER_S / sequential
+        return StorageModel(name, kind, "disk", sequential, max(0, round(positioning)), source=source)
+    bandwidth = max(sequential, *(point["reads_per_s"] * point["size_bytes"] for point in points))
+    latency = max(0.0, alone["latency_p50_ns"] - alone["size_bytes"] * NS_PER_S / bandwidth)
+    most = max(point["reads_per_s"] for point in points if point["size_bytes"] == alone["size_bytes"])
+    return StorageModel(
+        name,
+        kind,
+        "parallel",
+        bandwidth,
+        latency_ns=round(latency),
+        channels=max(1, round(most * latency / NS_PER_S)),
+        source=source,
+    )
+
+
+def fit_error(model: StorageModel, points: Sequence[Mapping[str, Any]]) -> float:
+    """Median of |modelled / measured - 1| over the measured points of random reads."""
+    errors: list[float] = [
+        abs(
+            model.throughput_bytes_per_s(point["size_bytes"], point["queue_depth"])
+            / (point["reads_per_s"] * point["size_bytes"])
+            - 1
+        )
+        for point in points
+    ]
+    return median(errors)
