@@ -83,8 +83,10 @@ def step_bar(rows: Sequence[Row], description: str) -> Spec:
         color=alt.Color("colour:N", scale=None),
         tooltip=tooltip,
     )
-    inside = base.mark_text(fontWeight="bold").encode(
-        x="middle:Q", text="text:N", color=alt.Color("ink:N", scale=None), tooltip=tooltip
+    inside = (
+        base.transform_filter("(datum.end - datum.start) * width > 64")  # narrower than its text
+        .mark_text(fontWeight="bold")
+        .encode(x="middle:Q", text="text:N", color=alt.Color("ink:N", scale=None), tooltip=tooltip)
     )
     return _finish(bars + inside, "Where one step's time went", description, height=96)
 
@@ -122,25 +124,28 @@ def _zoomable(chart: Any) -> Any:
 
 
 def line_over_time(
-    rows: Sequence[Row], name: str, unit: str, colour: str, description: str, limit: float | None = None
+    rows: Sequence[Row], name: str, unit: str, colour: str, description: str, share: bool = False
 ) -> Spec:
-    """A stepped area over seconds. rows: `from`, `to`, `value`, `text`; `limit` draws a dashed line."""
+    """A stepped area over seconds. rows: `from`, `to`, `value`, `text`; a share runs from 0 to 100 %."""
     import altair as alt
 
+    axis = (
+        alt.Axis(format="%", values=[0, 0.5, 1], minExtent=_LEFT)
+        if share
+        else alt.Axis(tickCount=3, minExtent=_LEFT)
+    )
+    scale = alt.Scale(domain=[0, 1]) if share else alt.Scale()
     chart = (
         alt.Chart(_data(rows))
         .mark_rect(color=colour)
         .encode(
             x=alt.X("from:Q", title="seconds").axis(grid=False, tickCount=8).scale(nice=False),
             x2="to:Q",
-            y=alt.Y("value:Q", title=unit).axis(tickCount=3, minExtent=_LEFT, titleAnchor="end"),
+            y=alt.Y("value:Q", title=None if share else unit, axis=axis, scale=scale),
             y2=alt.datum(0),
             tooltip=[alt.Tooltip("text:N", title=name), alt.Tooltip("when:N", title="at")],
         )
     )
-    if limit is not None:
-        rule = alt.Chart(_data([{"limit": limit}])).mark_rule(strokeDash=[4, 3], size=1.5).encode(y="limit:Q")
-        return _finish(alt.layer(chart, rule), name, description, height=90)
     return _finish(_zoomable(chart), name, description, height=90)
 
 
@@ -148,6 +153,7 @@ def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
     """Histogram over a logarithmic axis of ms. rows: `from`, `to`, `steps`, `text`; marks: `at`, `label`."""
     import altair as alt
 
+    room = 1.4 * max(row["steps"] for row in rows)  # above the bars, for the marks' labels
     x = alt.X("from:Q", title="wait of one step, ms").scale(type="log", nice=False)
     bars = (
         alt.Chart(_data(rows))
@@ -155,7 +161,9 @@ def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
         .encode(
             x=x.axis(grid=False, tickCount=6, format="~g"),
             x2="to:Q",
-            y=alt.Y("steps:Q", title="steps").axis(tickCount=4, tickMinStep=1, minExtent=_LEFT),
+            y=alt.Y("steps:Q", title="steps")
+            .axis(tickCount=4, tickMinStep=1, minExtent=_LEFT)
+            .scale(domain=[0, room]),
             y2=alt.datum(0),
             tooltip=[alt.Tooltip("text:N", title="wait"), "steps:Q"],
         )
@@ -182,7 +190,10 @@ def heat_map(boxes: Sequence[Row], description: str, across: str, down: str) -> 
         ],
     )
     cells = base.mark_rect(cornerRadius=3, strokeWidth=2.5).encode(
-        color=alt.Color("fill:N", scale=None), stroke=alt.Stroke("outline:N", scale=None)
+        color=alt.Color("fill:N", scale=None),
+        stroke=alt.Stroke("outline:N", legend=None).scale(
+            domain=["none", "this run", "advised"], range=["transparent", OUTLINE, words.colour("h2d")]
+        ),
     )
     text = base.mark_text(fontWeight="bold").encode(text="text:N", color=alt.Color("ink:N", scale=None))
     rows = len({box["down"] for box in boxes})
@@ -230,6 +241,8 @@ def trust(rows: Sequence[Row], description: str) -> Spec:
     return _finish(line + points, "Can you trust it", description, height=240)
 
 
+OUTLINE: Final = "#6b7482"
+"""Outline of the run's own cell: seen on light and on dark."""
 _RAMP: Final = ("#fdf0e8", "#f7d3bd", "#efae88", "#e38455", "#d1480c", "#9c3306")
 """From no stall to all stall: lightness falls steadily, so that it reads without hue and in print."""
 

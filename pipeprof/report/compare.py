@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeprof.report import charts, document, page, units, words
+from pipeprof.report import charts, document, units, words
 from pipeprof.report.differences import Compared, Difference
+from pipeprof.report.section import Row, Table
 from pipeprof.report.terminal import WIDTH, clean
 from pipeprof.trace import write_atomically
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 SAME = "no difference beyond noise"
 HOW = (
-    "An interval holds the difference with 95 % confidence; it comes from batch means, which respect that "
-    "steps resemble their neighbours. Where it holds 0, nothing was seen but noise. It knows the noise within "
-    "the runs, not what changed on the machine between them."
+    "An interval holds the difference with 95 % confidence; it comes from batch means, which respect "
+    "that steps resemble their neighbours. Where it holds 0, nothing was seen but noise. It knows the noise "
+    "within the runs, not what changed on the machine between them."
 )
 
 
@@ -197,10 +198,10 @@ def _dots(one: Compared) -> list[dict[str, Any]]:
     return rows
 
 
-def _table(caption: str, found: Sequence[Difference]) -> page.Table:
+def _table(caption: str, found: Sequence[Difference]) -> Table:
     heads = ["", "base", "other", "difference", "in words"]
     rows = [
-        page.Row(
+        Row(
             [
                 each.measure.label,
                 each.measure.text(each.base.value),
@@ -211,4 +212,4 @@ def _table(caption: str, found: Sequence[Difference]) -> page.Table:
         )
         for each in found
     ]
-    return page.Table(caption, heads, rows)
+    return Table(caption, heads, rows)

@@ -5,6 +5,7 @@ The terminal, the page and the tables are siblings over these facts, so that the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,11 @@ class Answer(Protocol):
     @property
     def timeline(self) -> Any:
         """Its events as arrays."""
+        ...
+
+    @property
+    def attribution(self) -> Any:
+        """An owner for each nanosecond; None where nothing was measured."""
         ...
 
     @property
@@ -138,6 +144,7 @@ def facts(answer: Answer) -> Facts:
 
 def split_sentence(sentence: str) -> tuple[str, str]:
     """The claim and its evidence: `It waited 61 %, for the disk: each batch …` is two sentences."""
+    sentence = re.sub(r"(?<=\d)%", " %", sentence)
     head, colon, tail = sentence.partition(": ")
     if colon and ". " not in head:
         return head.rstrip(".") + ".", tail[:1].upper() + tail[1:]

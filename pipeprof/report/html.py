@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeprof.report import charts, document, matrix, page, units, words
+from pipeprof.report import advice, charts, document, matrix, page, units, words, workers
 from pipeprof.report.facts import Answer, Facts, facts
+from pipeprof.report.section import Row, Section, Table
 from pipeprof.trace import write_atomically
 
 
@@ -21,17 +22,17 @@ def render(answer: Answer) -> str:
     """The report of one run as one HTML text."""
     said = facts(answer)
     parts = page.sections(answer, said)
-    packed = page.packed_timeline(answer)
+    packed = workers.packed(answer)
     return document.render(
         "run.html.j2",
         said.name,
-        {"v": {**_verdict(said), "sections": parts}, "crumbs": _crumbs(said)},
+        {"v": {**_verdict(answer, said), "sections": parts}, "crumbs": _crumbs(said)},
         {"charts": chart_specs(parts), "timeline": packed},
         timeline=packed is not None,
     )
 
 
-def chart_specs(parts: list[page.Section]) -> dict[str, Any]:
+def chart_specs(parts: list[Section]) -> dict[str, Any]:
     """Every chart's specification by name."""
     return {chart.name: chart.spec for part in parts for chart in part.charts}
 
@@ -40,7 +41,7 @@ def _crumbs(said: Facts) -> list[str]:
     return [said.name, said.created, *([] if said.status == "complete" else [said.status])]
 
 
-def _verdict(said: Facts) -> dict[str, Any]:
+def _verdict(answer: Answer, said: Facts) -> dict[str, Any]:
     """What the first screen shows."""
     stalled = said.stall_share is not None
     return {
@@ -51,9 +52,8 @@ def _verdict(said: Facts) -> dict[str, Any]:
         "lead": _lead(said),
         "chips": _chips(said),
         "doubts": said.doubts,
-        "fixes": [],
-        "fixes_how": "",
-        "fixes_table": None,
+        "fixes": advice.cards(answer, said),
+        "fixes_how": advice.hint(answer, said),
         "fold": said.healthy,
     }
 
@@ -101,11 +101,11 @@ def write_matrix(answers: Sequence[Answer], path: Path) -> Path:
     return path
 
 
-def _cells_table(found: matrix.Matrix) -> page.Table:
+def _cells_table(found: matrix.Matrix) -> Table:
     keys = [key for key in (*found.others, found.across, found.down) if key]
     heads = [words.knob(key) for key in keys] or ["cell"]
     rows = [
-        page.Row(
+        Row(
             [
                 *([cell.knobs[key] for key in keys] or ["the one cell"]),
                 units.percent(cell.stall),
@@ -117,7 +117,7 @@ def _cells_table(found: matrix.Matrix) -> page.Table:
         )
         for cell in found.cells
     ]
-    return page.Table(
+    return Table(
         "Every cell", [*heads, "stall", "utilisation", "throughput", "cause", "emulated parts"], rows
     )
 

@@ -167,7 +167,7 @@ def _boxes(found: Matrix, cells: Sequence[Cell]) -> list[dict[str, Any]]:
                 "text": units.percent(cell.stall).removesuffix(" %") if cell.stall is not None else "?",
                 "fill": fill,
                 "ink": words.ink(fill),
-                "outline": fill,
+                "outline": "none",
                 "note": f"{note}{', emulated' if cell.emulated else ''}",
             }
         )

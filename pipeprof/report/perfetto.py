@@ -18,7 +18,7 @@ import numpy as np
 from pipeprof.errors import TraceError
 from pipeprof.pipeline import NOT_OBSERVED, Ints, Timeline, ints, measured_window
 from pipeprof.report import series
-from pipeprof.report.timeline import codes
+from pipeprof.report.series import codes
 from pipeprof.trace import MAIN_PROCESS, Run
 
 SEQUENCE: Final = 1

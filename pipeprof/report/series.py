@@ -7,11 +7,13 @@ intervals are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeprof.pipeline import NOT_OBSERVED, Ints, Timeline
+from pipeprof.pipeline import NOT_OBSERVED, Ints, Timeline, ints
+from pipeprof.trace import Run
 
 Floats = npt.NDArray[np.float64]
 
@@ -115,3 +117,23 @@ def histogram(waits_ns: Ints, bins_per_decade: int = 8) -> Histogram:
     bounds = 10 ** (np.arange(low, high + 1) / bins_per_decade)
     counts, _ = np.histogram(waited, bounds)
     return Histogram(bounds, counts.astype(np.int64), len(waits_ns) - len(waited))
+
+
+def sensor(run: Run, name: str) -> tuple[Ints, Floats]:
+    """Times in ns and values of one sensor of the telemetry; empty where it was not observed."""
+    times, values = [np.array([], dtype=np.int64)], [np.array([], dtype=np.float64)]
+    for piece in run.pieces("telemetry", ("time_ns", "sensor", "value")):
+        names, code = codes(piece["sensor"])
+        mine = code == (names.index(name) if name in names else -2)
+        times.append(ints(piece["time_ns"])[mine])
+        values.append(piece["value"].to_numpy()[mine])
+    return np.concatenate(times), np.concatenate(values)
+
+
+def codes(column: Any) -> tuple[list[str], Ints]:
+    """A dictionary column as its names and one index a row, `NOT_OBSERVED` for null."""
+    array = column.combine_chunks()
+    if len(array) == 0:
+        return [], np.array([], dtype=np.int64)
+    indices = array.indices.cast("int64").fill_null(NOT_OBSERVED).to_numpy(zero_copy_only=False)
+    return [str(name) for name in array.dictionary.to_pylist()], np.asarray(indices)

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from pipeprof.pipeline import measured_window
-from pipeprof.report import series, units, words
+from pipeprof.report import advice, series, units, words
 from pipeprof.report.facts import Answer, Facts, facts
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def lines(answer: Answer, report: str | None = None) -> list[Text]:
     said = facts(answer)
     parts = [
         *_verdict(said),
-        *_fixes(said),
+        *_fixes(answer, said),
         *_where(said),
         *_over_time(answer),
         *_waits(answer),
@@ -99,8 +99,22 @@ def _verdict(said: Facts) -> Iterator[Text]:
         yield from _wrapped(f"Doubt: {problem} {remedy}", "yellow", most=2)
 
 
-def _fixes(said: Facts) -> Iterator[Text]:
-    return iter(())
+def _fixes(answer: Answer, said: Facts) -> Iterator[Text]:
+    found = advice.best(answer)
+    if not found:
+        return
+    yield _line("")
+    yield _line(f"Do this first (predicted{', with emulated parts' if said.emulated else ''})", "bold")
+    for one in found:
+        stall = units.percent(one.prediction.stall.value)
+        yield _line(f"  {advice.gain(one):>8}  {one.fix.title}; stall then {stall}")
+        yield _line(f"{'':12}{one.fix.how}", "dim")
+    gap = advice.trust_gap(answer, said)
+    if gap is not None and abs(gap) > advice.TRUSTED:
+        way = "faster" if gap > 0 else "slower"
+        yield _line(
+            f"  Hints only: played back, this run is {units.percent(abs(gap))} {way} than measured", "yellow"
+        )
 
 
 def _where(said: Facts) -> Iterator[Text]:

@@ -9,6 +9,7 @@ budget is kept as sums over bins; single batches then stay for the worst stretch
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -41,6 +42,10 @@ _TIMES: Final = (
 )
 
 
+Walls = Mapping[str, npt.NDArray[np.float32]]
+"""Own wall time in ns of each stage, by name: one value a step."""
+
+
 class Clock(NamedTuple):
     """From ns to the page's units."""
 
@@ -53,7 +58,7 @@ class Clock(NamedTuple):
         return np.where(times == NOT_OBSERVED, ABSENT, np.clip(scaled, 0, ABSENT - 1)).astype(np.uint32)
 
 
-def pack(run: Run, timeline: Timeline) -> dict[str, Any] | None:
+def pack(run: Run, timeline: Timeline, walls: Walls) -> dict[str, Any] | None:
     """The timeline's data as JSON with base64 columns; None where no step was recorded."""
     if len(timeline) == 0:
         return None
@@ -62,8 +67,7 @@ def pack(run: Run, timeline: Timeline) -> dict[str, Any] | None:
     last = max(int(t.max()) for t in known)
     clock = Clock(first, max(1000, -(-(last - first) // (ABSENT - 1))))
     kept = choose(timeline, MAX_BATCHES)
-    walls = stage_walls(run, timeline)
-    walls = {name: walls[name] for name in sorted(walls, key=words.rank)}
+    walls = {name: np.nan_to_num(walls[name]) for name in sorted(walls, key=words.rank)}
     return {
         "unit_ns": clock.unit_ns,
         "length": int((last - first) // clock.unit_ns) + 1,
@@ -114,34 +118,6 @@ def _b64(values: npt.NDArray[Any]) -> str | int | float:
     return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode("ascii")
 
 
-def codes(column: Any) -> tuple[list[str], Ints]:
-    """A dictionary column as its names and one index a row, `NOT_OBSERVED` for null."""
-    array = column.combine_chunks()
-    if len(array) == 0:
-        return [], np.array([], dtype=np.int64)
-    indices = array.indices.cast("int64").fill_null(NOT_OBSERVED).to_numpy(zero_copy_only=False)
-    return [str(name) for name in array.dictionary.to_pylist()], np.asarray(indices)
-
-
-Walls = dict[str, npt.NDArray[np.float32]]
-"""Own wall time in ns of each stage, by name: one value a step."""
-
-
-def stage_walls(run: Run, timeline: Timeline) -> Walls:
-    """What each stage took while each step's batch was made; 0 where it was not part of it."""
-    keys, walls = Keys.of(timeline), Walls()
-    for piece in run.pieces("stages", ("loader", "epoch", "seq", "scope", "stage", "wall_ns")):
-        step = keys.find(*(ints(piece[name]) for name in ("loader", "epoch", "seq")))
-        names, stage = codes(piece["stage"])
-        wall, making = np.maximum(0, ints(piece["wall_ns"])), (ints(piece["scope"]) == 0) & (step >= 0)
-        for code, name in enumerate(names):
-            own = making & (stage == code)
-            if own.any():
-                total = walls.setdefault(name, np.zeros(len(timeline), dtype=np.float32))
-                np.add.at(total, step[own], wall[own])
-    return walls
-
-
 def _batches(run: Run, timeline: Timeline, kept: Ints, clock: Clock, walls: Walls) -> dict[str, Any]:
     columns = {name.removesuffix("_ns"): _b64(clock.units(getattr(timeline, name)[kept])) for name in _TIMES}
     table, rows = run.table("batches"), timeline.batch_row[kept]
@@ -169,7 +145,7 @@ def _spans(run: Run, timeline: Timeline, kept: Ints, names: list[str]) -> dict[s
     found: list[Ints] = []
     for piece in run.pieces("spans", ("loader", "epoch", "seq", "stage", "sample", "start_ns", "wall_ns")):
         batch = keys.find(*(ints(piece[name]) for name in ("loader", "epoch", "seq")))
-        own, stages = codes(piece["stage"])
+        own, stages = series.codes(piece["stage"])
         code = np.array([*(names.index(name) if name in names else IDLE for name in own), IDLE])
         columns = [batch, *(ints(piece[name]) for name in ("start_ns", "wall_ns", "sample")), code[stages]]
         found.append(np.stack(columns)[:, batch >= 0])

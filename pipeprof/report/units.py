@@ -56,6 +56,12 @@ def duration(ns: float | None) -> str:
     return _scaled(number, _DURATIONS) if number else "0 s"
 
 
+def round_duration(ns: int) -> str:
+    """A round number of ns as it was chosen: `1 s`, `200 ms`."""
+    scale, unit = next(((s, u) for s, u in _DURATIONS if ns >= s), _DURATIONS[-1])
+    return f"{ns / scale:g} {unit}"
+
+
 def percent(share: float | None) -> str:
     """A share of 1 as `27 %`, with a decimal where it matters: below 10 % and between 99 % and 100 %."""
     number = _number(share)

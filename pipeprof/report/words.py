@@ -7,7 +7,8 @@ terminal, timeline.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+from zlib import crc32
 
 
 class Owner(NamedTuple):
@@ -58,6 +59,12 @@ _OWNERS: Final[dict[str, Owner]] = {
     "idle": Owner("otherwise idle", "#c3c8d0", "bright_black", "Idle, but not for want of a batch."),
 }
 
+_SHADES: Final = {
+    "transform": ("#0a8a63", "#55ab8b", "#056045", "#8cc9b0", "#2f7a4a"),
+    "stage": ("#8c6d1f", "#b89a4e", "#66500f", "#d0bb85"),
+}
+"""Single transforms and stages differ in shade, each by its own name."""
+
 ORDER: Final = tuple(_OWNERS)
 """The order of owners in bars and tables: the accelerator first, then along the way of the data."""
 
@@ -80,9 +87,10 @@ def owner(name: str) -> Owner:
     """How the report shows the owner or stage `name`; names of users' own are kept as they are."""
     name = canonical(name)
     known = _OWNERS[family(name)]
-    _, _, own = name.partition(":")
+    head, _, own = name.partition(":")
     if own:
-        return known._replace(label=own)
+        shades = _SHADES.get(head, (known.colour,))
+        return known._replace(label=own, colour=shades[crc32(own.encode()) % len(shades)])
     return known if name in _OWNERS else known._replace(label=name)
 
 
@@ -134,16 +142,10 @@ def utilisation(kind: str | None) -> tuple[str, str]:
     return UTILISATION.get(kind or "", ("utilisation", "How it was measured was not observed."))
 
 
-EMULATED: Final = {
-    "storage": "storage emulated",
-    "accelerator": "accelerator emulated",
-    "link": "link emulated",
-}
-
-
-def emulated_label(name: Any) -> str:
-    """A chip's text for one emulated part."""
-    return EMULATED.get(str(name), f"{name} emulated")
+def emulated_label(name: str) -> str:
+    """A chip's text for one emulated part, such as `storage: hdd-7200`."""
+    part, _, which = name.partition(": ")
+    return f"{part} emulated: {which}" if which else f"{part} emulated"
 
 
 _KNOBS: Final = {

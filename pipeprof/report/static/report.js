@@ -22,9 +22,18 @@
   const visible = (element) => element.offsetWidth > 0;
   const charts = () => [...document.querySelectorAll("[data-chart]")];
 
+  // What is on the screen comes first; between two charts the page may answer its reader.
+  const breath = () => new Promise((resolve) => setTimeout(resolve, 0));
   async function drawAll() {
-    for (const element of charts().filter(visible)) await draw(element);
     document.dispatchEvent(new CustomEvent("pipeprof:themed"));
+    const onScreen = (element) => element.getBoundingClientRect().top < innerHeight;
+    const wanted = charts().filter(visible);
+    for (const element of wanted.filter(onScreen)) await draw(element);
+    root.dataset.interactive = "yes";
+    for (const element of wanted.filter((one) => !onScreen(one))) {
+      await breath();
+      await draw(element);
+    }
   }
 
   function themeButton() {
