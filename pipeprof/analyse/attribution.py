@@ -21,16 +21,16 @@ from pipeprof.analyse.charge import (
     read_counters,
     read_stages,
 )
+from pipeprof.analyse.owned import owned_path
 from pipeprof.analyse.straggler import Lateness, charge_stragglers, lateness
 from pipeprof.analyse.tiling import CODE, Rows, Shares, Tiling, add_up, cut, tile
-from pipeprof.analyse.walk import BODY, CHUNK, MAKING, Path, critical_path
+from pipeprof.analyse.walk import CHUNK, critical_path
 from pipeprof.pipeline import (
     NOT_OBSERVED,
     Ints,
     Shape,
     Timeline,
     Window,
-    ints,
     measured_window,
     read_timeline,
     shapes_of,
@@ -147,66 +147,9 @@ def attribute(run: Run) -> Attribution | None:
     mixes = making_mixes(stages, counters, owners, tier == "network")
     late = lateness(timeline, shapes)
     charge_stragglers(mixes, late, counters.wall)
-    path = _path_tiling(run, critical_path(timeline, shapes, window), timeline, stages, mixes, owners)
+    path = owned_path(run, critical_path(timeline, shapes, window), timeline, stages, counters, mixes, owners)
     day = _day(timeline, window, path)
     return Attribution(timeline, shapes, stages, window, path, day, late, _not_observed(run, timeline))
-
-
-def _path_tiling(
-    run: Run, path: Path, timeline: Timeline, stages: Stages, mixes: Shares, owners: tuple[str, ...]
-) -> Tiling:
-    plain, count = len(owners), len(timeline)
-    rows = np.where(path.owner == MAKING, plain + path.step, path.owner)
-    body = path.owner == BODY
-    if body.any():
-        mixes = np.concatenate([mixes, _body_mixes(timeline, stages, plain)])
-        # The piece ends with a request; the body before it is that of the step before.
-        rows = np.where(body, plain + count + np.maximum(path.step - 1, 0), rows)
-    bounds, rows = _with_startup(run, path.bounds, rows.astype(np.int32), plain + count)
-    return tile(owners, bounds, rows, mixes)
-
-
-def _body_mixes(timeline: Timeline, stages: Stages, width: int) -> Shares:
-    """The loop's body where no device was seen: the accelerator's, less what the user marked in it."""
-    following = np.append(timeline.request_ns[1:], timeline.take_ns[-1:])
-    body = np.maximum(following - timeline.take_ns, 1)
-    marked = sum(stages.loop.values(), np.zeros(len(timeline), np.float32))
-    share = np.clip(marked / body, 0, 1).astype(np.float32)
-    mixes = np.zeros((len(timeline), width), np.float32)
-    mixes[:, CODE["main"]], mixes[:, CODE["accelerator"]] = share, 1 - share
-    return mixes
-
-
-def _with_startup(run: Run, bounds: Ints, rows: Rows, bodies: int) -> tuple[Ints, Rows]:
-    """The main thread's time between `epoch_start` and `workers_ready` is `startup`."""
-    begins, ends = _startups(run)
-    if len(begins) == 0:
-        return bounds, rows
-    bounds, rows = cut(bounds, rows, np.concatenate([begins, ends]))
-    place = np.searchsorted(begins, bounds[:-1], "right") - 1
-    inside = (place >= 0) & (bounds[:-1] < ends[np.maximum(place, 0)])
-    mains = (rows == CODE["main"]) | (rows >= bodies)
-    return bounds, np.where(inside & mains, np.int32(CODE["startup"]), rows)
-
-
-def _startups(run: Run) -> tuple[Ints, Ints]:
-    events = run.table("events")
-    kinds = np.array(events["kind"].to_pylist(), dtype=object)
-    times, loader, epoch = ints(events["time_ns"]), ints(events["loader"]), ints(events["epoch"])
-    ready = {
-        (one, two): end
-        for one, two, end in zip(
-            *(a[kinds == "workers_ready"].tolist() for a in (loader, epoch, times)), strict=True
-        )
-    }
-    spans = sorted(
-        (begin, ready[one, two])
-        for one, two, begin in zip(
-            *(a[kinds == "epoch_start"].tolist() for a in (loader, epoch, times)), strict=True
-        )
-        if (one, two) in ready
-    )
-    return np.array([s[0] for s in spans], np.int64), np.array([s[1] for s in spans], np.int64)
 
 
 def _day(timeline: Timeline, window: Window, path: Tiling) -> Tiling:

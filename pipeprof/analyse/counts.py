@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from pipeprof.analyse.attribution import Attribution
 from pipeprof.analyse.interval import batch_means
+from pipeprof.analyse.owned import events_of
 from pipeprof.analyse.rates import step_bounds
-from pipeprof.pipeline import NOT_OBSERVED, Ints, ints, read_ints
+from pipeprof.pipeline import NOT_OBSERVED, Ints, read_ints
 from pipeprof.trace import Run
 
 DRIFT_PARTS: Final = 4
@@ -204,7 +205,7 @@ def _head_of_line(found: Attribution) -> int:
 
 def _first_batches(run: Run, found: Attribution) -> dict[tuple[int, int], int]:
     t = found.timeline
-    asked = _epoch_starts(run)
+    asked = events_of(run, "epoch_start")
     keys = t.loader * (int(t.epoch.max(initial=0)) + 1) + t.epoch
     _, firsts = np.unique(keys, return_index=True)
     result = {}
@@ -212,13 +213,6 @@ def _first_batches(run: Run, found: Attribution) -> dict[tuple[int, int], int]:
         key = (int(t.loader[i]), int(t.epoch[i]))
         result[key] = int(t.take_ns[i]) - min(asked.get(key, int(t.request_ns[i])), int(t.request_ns[i]))
     return result
-
-
-def _epoch_starts(run: Run) -> dict[tuple[int, int], int]:
-    events = run.table("events")
-    started = np.array(events["kind"].to_pylist(), dtype=object) == "epoch_start"
-    columns = (ints(events[name])[started].tolist() for name in ("loader", "epoch", "time_ns"))
-    return {(loader, epoch): at for loader, epoch, at in zip(*columns, strict=True)}
 
 
 def _drift(found: Attribution) -> Drift | None:

@@ -31,7 +31,8 @@ def _too_short(found: Attribution) -> list[Doubt]:
 
 
 def _from_cache(facts: Facts) -> list[Doubt]:
-    if facts.cache != "cold" or facts.device_bytes is None or not facts.read_bytes or facts.storage_model:
+    real = facts.tier not in ("ram", "pinned", None) and not facts.emulated_storage
+    if not real or facts.cache != "cold" or facts.device_bytes is None or not facts.read_bytes:
         return []
     share = facts.device_bytes / facts.read_bytes
     if share >= 0.5:

@@ -1,53 +1,76 @@
-"""Which fix to name: the one with the largest predicted gain or, unpredicted, what the ledger asks for."""
+"""Which fix to name: of those that bear on the cause the one with the largest predicted gain.
+
+Without predictions the cause and the figures beside it choose.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from pipeprof.analyse.causes import Finding
 from pipeprof.analyse.facts import Facts
 
-_PLAIN = {
-    "transfer": "lighter-transfer",
-    "pin": "lighter-transfer",
-    "main": "loop",
-    "accelerator": "none",
-    "inconclusive": "none",
+EQUAL: Final = 0.05
+"""Gains (shares of throughput) this close are equal: the fix that costs less to try is named then."""
+
+_STORAGE: Final = ("more-workers", "ram", "faster-storage", "shards")
+_WORK: Final = ("more-workers", "cheaper-decode", "cheaper-transform", "ram", "more-cores")
+BEARING: Final[dict[str, tuple[str, ...]]] = {
+    "storage-bandwidth": ("ram", "faster-storage", "shards"),
+    "storage-latency": _STORAGE,
+    "storage-network": _STORAGE,
+    "page-cache": ("ram", "faster-storage", "shards"),
+    "decode": _WORK,
+    "transform": _WORK,
+    "stage": _WORK,
+    "collate": ("more-workers", "lighter-transfer", "more-cores"),
+    "transfer": ("lighter-transfer", "more-workers"),
+    "pin": ("lighter-transfer",),
+    "h2d": ("pin", "device-prefetch", "lighter-transfer"),
+    "oversubscribed": ("fewer-workers", "cheaper-decode", "cheaper-transform", "more-cores"),
+    "quota": ("more-cores",),
+    "neighbour": ("free-cores",),
+    "straggler": ("out-of-order", "deeper-prefetch", "more-workers"),
+    "blocked": ("more-workers",),
+    "startup": ("persistent-workers",),
+    "main": ("loop",),
+    "accelerator": ("none",),
+    "inconclusive": ("none",),
 }
+"""What may help against a cause, or against the detail of `cpu-contention`; the least effort first."""
 
 
-def choose_fix(  # noqa: PLR0911 - one return a cause
-    finding: Finding, facts: Facts, gains: Mapping[str, float] | None = None
-) -> str:
-    """The fix with the largest of `gains` (fix to predicted gain), else the one that the cause asks for."""
-    cause = finding.cause
-    if gains and cause not in ("accelerator", "inconclusive"):
-        best = max(gains, key=gains.__getitem__)
-        if gains[best] > 0:
-            return best
-    if cause in _PLAIN:
-        return _PLAIN[cause]
-    if cause in ("storage-bandwidth", "storage-latency", "storage-network", "page-cache"):
-        return _for_storage(cause, facts)
-    if cause == "cpu-contention":
-        return {"quota": "more-cores", "neighbour": "free-cores"}.get(finding.detail or "", "fewer-workers")
-    if cause == "straggler":
-        return "deeper-prefetch"
-    if cause == "startup":
-        return "more-workers" if facts.persistent else "persistent-workers"
-    if cause == "h2d":
-        return "device-prefetch" if facts.pin_memory else "pin"
-    return _for_cpu(cause, facts)
+def choose_fix(finding: Finding, facts: Facts, gains: Mapping[str, float] | None = None) -> str:
+    """A word of DESIGN §5. `gains` maps fixes to what they are predicted to add to the throughput."""
+    kind = finding.cause.partition(":")[0]
+    bearing = (
+        BEARING.get(finding.detail or "", BEARING["neighbour"]) if kind == "cpu-contention" else BEARING[kind]
+    )
+    known = {fix: gains[fix] for fix in bearing if fix in gains} if gains else {}
+    if finding.detail == "oversubscribed" and known.get("fewer-workers", 0.0) > -EQUAL:
+        return "fewer-workers"  # as fast, and what is left to do then shows without the crowd
+    if known and max(known.values()) > EQUAL:
+        return next(fix for fix in known if known[fix] >= max(known.values()) - EQUAL)
+    return _unpredicted(kind, bearing, facts)
 
 
-def _for_storage(cause: str, facts: Facts) -> str:
-    if facts.data_bytes and facts.memory_bytes and facts.data_bytes <= facts.memory_bytes // 2:
-        return "ram"
-    return "faster-storage" if cause != "storage-latency" or facts.tier != "hdd" else "shards"
+def _unpredicted(kind: str, bearing: tuple[str, ...], facts: Facts) -> str:
+    if kind.startswith("storage") or kind == "page-cache":
+        fits = facts.data_bytes and facts.memory_bytes and facts.data_bytes <= facts.memory_bytes // 2
+        return "ram" if fits else "faster-storage"
+    if kind in ("decode", "transform", "stage", "collate"):
+        return _for_work(kind, facts)
+    if kind == "h2d" and facts.pin_memory:
+        return "device-prefetch"
+    if kind == "startup" and facts.persistent:
+        return "fewer-workers"
+    return bearing[0]
 
 
-def _for_cpu(cause: str, facts: Facts) -> str:
+def _for_work(kind: str, facts: Facts) -> str:
+    """A core that idles can take another worker; else the work itself must shrink."""
     idle = facts.idle_cores
-    if cause == "blocked" or idle is None or idle >= max(0.5, 0.3 * (facts.cores or 1)):
+    if idle is None or idle >= max(0.5, 0.25 * (facts.cores or 1)):
         return "more-workers"
-    return "cheaper-decode" if cause == "decode" else "cheaper-transform"
+    return {"decode": "cheaper-decode", "collate": "lighter-transfer"}.get(kind, "cheaper-transform")

@@ -1,0 +1,102 @@
+"""Gives each piece of the critical path its owner, or the owners that share it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from pipeprof.analyse.charge import Counters, Floats, Stages
+from pipeprof.analyse.tiling import CODE, Rows, Shares, Tiling, cut, tile
+from pipeprof.analyse.walk import BODY, MAKING, Path
+from pipeprof.pipeline import Ints, Timeline, ints
+from pipeprof.trace import Run
+
+LEVELS: Final = 256
+"""Steps in which the shares of two owners of one piece are told apart."""
+
+
+def owned_path(
+    run: Run,
+    path: Path,
+    timeline: Timeline,
+    stages: Stages,
+    counters: Counters,
+    mixes: Shares,
+    owners: tuple[str, ...],
+) -> Tiling:
+    """The path as a tiling: the making of batches by `mixes`, the loop's body by what was marked in it.
+
+    Handing over a batch or its indices is work for a core on both sides. It is not counted by itself, so it
+    is taken to have waited for a core as the making of the batch did.
+    """
+    width, count = len(owners), len(timeline)
+    rows = np.where(path.owner == MAKING, width + path.step, path.owner)
+    first = width + count
+    mixes = np.concatenate(
+        [mixes, _levels("transfer", "cpu-contention", width), _levels("accelerator", "main", width)]
+    )
+    handed = path.owner == CODE["transfer"]
+    rows[handed] = first + _level(_crowding(counters))[path.step[handed]]
+    body = path.owner == BODY
+    # Such a piece ends with a request; the body before it is that of the step before.
+    rows[body] = first + LEVELS + 1 + _level(_marked(timeline, stages))[np.maximum(path.step[body] - 1, 0)]
+    bodies = (first + LEVELS + 1, first + 2 * LEVELS + 2)
+    bounds, owned = _with_startup(run, path.bounds, rows.astype(np.int32), bodies)
+    return tile(owners, bounds, owned, mixes)
+
+
+def _levels(most: str, rest: str, width: int) -> Shares:
+    """Rows in which `rest` owns 0, 1, ... of `LEVELS` parts."""
+    share = np.arange(LEVELS + 1, dtype=np.float32) / LEVELS
+    mixes = np.zeros((LEVELS + 1, width), np.float32)
+    mixes[:, CODE[most]], mixes[:, CODE[rest]] = 1 - share, share
+    return mixes
+
+
+def _level(share: Floats) -> Ints:
+    return np.rint(np.clip(share, 0, 1) * LEVELS).astype(np.int64)
+
+
+def _crowding(counters: Counters) -> Floats:
+    """Of the time in which a batch could have used a core, the share in which it had none; 0 if unknown."""
+    runq, cpu = np.nan_to_num(counters.runq), np.nan_to_num(counters.cpu)
+    able = runq + cpu
+    return np.asarray(np.divide(runq, able, out=np.zeros_like(able), where=able > 0), dtype=np.float32)
+
+
+def _marked(timeline: Timeline, stages: Stages) -> Floats:
+    """Of the loop's body after each step, the share that the user marked as something else."""
+    following = np.append(timeline.request_ns[1:], timeline.take_ns[-1:])
+    body = np.maximum(following - timeline.take_ns, 1)
+    marked = sum(stages.loop.values(), np.zeros(len(timeline), np.float32))
+    return np.asarray(marked / body, dtype=np.float32)
+
+
+def _with_startup(run: Run, bounds: Ints, rows: Rows, bodies: tuple[int, int]) -> tuple[Ints, Rows]:
+    """The main thread's time between `epoch_start` and `workers_ready` is `startup`."""
+    begins, ends = _startups(run)
+    if len(begins) == 0:
+        return bounds, rows
+    bounds, rows = cut(bounds, rows, np.concatenate([begins, ends]))
+    place = np.searchsorted(begins, bounds[:-1], "right") - 1
+    inside = (place >= 0) & (bounds[:-1] < ends[np.maximum(place, 0)])
+    mains = (rows == CODE["main"]) | ((rows >= bodies[0]) & (rows < bodies[1]))
+    return bounds, np.where(inside & mains, np.int32(CODE["startup"]), rows)
+
+
+def _startups(run: Run) -> tuple[Ints, Ints]:
+    """Starts and ends of the making of iterators, in order."""
+    ready = events_of(run, "workers_ready")
+    spans = sorted(
+        (begin, ready[epoch]) for epoch, begin in events_of(run, "epoch_start").items() if epoch in ready
+    )
+    return np.array([begin for begin, _ in spans], np.int64), np.array([end for _, end in spans], np.int64)
+
+
+def events_of(run: Run, kind: str) -> dict[tuple[int, int], int]:
+    """(loader, epoch): when it happened last."""
+    events = run.table("events")
+    mine = np.array(events["kind"].to_pylist(), dtype=object) == kind
+    columns = (ints(events[name])[mine].tolist() for name in ("loader", "epoch", "time_ns"))
+    return {(loader, epoch): at for loader, epoch, at in zip(*columns, strict=True)}
