@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
-from torchvision import transforms
 
 from pipeprof.errors import DataError, PipeprofError
 from pipeprof.measure import recorder
@@ -72,6 +71,8 @@ def naming(what: object, index: int) -> Iterator[None]:
 
 def image_transform(crop: int) -> Transform:
     """What image classification does to a training image (torchvision's reference recipe)."""
+    from torchvision import transforms  # costs as much as torch itself; tensors need none of it
+
     transform: Transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(crop),

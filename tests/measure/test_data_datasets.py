@@ -230,6 +230,13 @@ def test_the_facts_of_ones_own_images(own: Path) -> None:
     assert (facts["samples"], facts["mean_bytes"], facts["path"]) == (60, sum(sizes) / 60, str(own))
 
 
+def test_a_bad_image_among_those_whose_decoding_is_timed_is_named(own: Path) -> None:
+    parts = scenario("image_folder", path=str(own))
+    dataset_files(parts)[0].write_bytes(b"no image")
+    with pytest.raises(DataError, match=f"^sample 0 cannot be read: {own}"):
+        describe_data(parts)
+
+
 def test_paths_do_not_become_python_strings_until_they_are_asked_for() -> None:
     table = dataset_files(scenario())
     held = [value for value in vars(table).values() if isinstance(value, np.ndarray)]

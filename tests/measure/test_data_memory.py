@@ -87,9 +87,16 @@ class Probe(Dataset[Mapping]):
         return Mapping(int(block[0]), private, total)
 
 
-@pytest.mark.parametrize(("method", "keep"), [("fork", "encoded"), ("fork", "decoded"), ("spawn", "encoded")])
-def test_workers_map_the_one_copy(method: str, keep: str) -> None:
-    dataset = open_dataset(scenario("ram", keep=keep), STORAGE)
+@pytest.mark.parametrize(
+    ("method", "format_", "keep"),
+    [
+        ("fork", "jpeg_folder", "encoded"),
+        ("fork", "jpeg_folder", "decoded"),
+        ("spawn", "tensor_files", "encoded"),  # a spawned worker need not import torchvision for it
+    ],
+)
+def test_workers_map_the_one_copy(method: str, format_: str, keep: str) -> None:
+    dataset = open_dataset(scenario("ram", format_, keep), STORAGE)
     held = dataset._held if keep == "decoded" else dataset.storage._held  # type: ignore[attr-defined]
     inode = Path(held._block.path).stat().st_ino
     loader = DataLoader(Probe(dataset), batch_size=None, num_workers=1, multiprocessing_context=method)
