@@ -46,6 +46,7 @@ _worker_starts: Final[list[Callable[[], None]]] = []
 
 def observe(loader: DataLoader[Any], observer: Observer) -> bool:
     """Have `observer` see each iterator of `loader`. False where this torch has no such seam."""
+    loader = _iterated(loader)
     _observers[loader] = observer
     hooked = [_hook(cls) for cls in type(loader).__mro__]
     return any(hooked)
@@ -74,15 +75,21 @@ def observe_no_more() -> None:
 
 def observer_of(loader: DataLoader[Any]) -> Observer | None:
     """Who watches `loader`."""
-    return _observers.get(loader)
+    return _observers.get(_iterated(loader))
 
 
 def restore(loader: DataLoader[Any], observer: Observer | None) -> None:
     """Give `loader` back to whoever watched it before, or to no one."""
     if observer is None:
-        _observers.pop(loader, None)
+        _observers.pop(_iterated(loader), None)
     else:
-        _observers[loader] = observer
+        _observers[_iterated(loader)] = observer
+
+
+def _iterated(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The loader that makes the iterators: Accelerate's `prepare` puts an adapter around it."""
+    inner = getattr(loader, "base_dataloader", loader)
+    return inner if isinstance(inner, DataLoader) else loader
 
 
 def start_workers_with(start: Callable[[], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import Any
 
@@ -16,8 +15,8 @@ class LoopSink(Sink):
     def __init__(self) -> None:
         super().__init__()
         self.done: list[tuple[StepRow, dict[str, Totals]]] = []
-        self._thread: int | None = None
         self._row: StepRow | None = None
+        self._ended = False
 
     def took(self, row: StepRow, wait_ns: int) -> None:
         """A batch was taken: what was marked until now belongs to the step before it."""
@@ -25,18 +24,18 @@ class LoopSink(Sink):
             self.done.append((self._row, self.totals))
             self.totals = {}
         self._row = row
-        if active() is self:
+        now = active()
+        if now is self:
             self.inner_ns += wait_ns  # a stage around the wait does not own it
-        elif self._thread is None and active() is None:
-            self._thread = threading.get_ident()
+        elif now is None or (isinstance(now, LoopSink) and now._ended):
             activate(self)
 
     def end(self) -> None:
         """The run is over."""
         if self._row is not None and self.totals:
             self.done.append((self._row, self.totals))
-        self.totals = {}
-        if active() is self:
+        self.totals, self._row, self._ended = {}, None, True
+        if active() is self:  # else another thread ends the run: the loop's finds out by itself
             activate(None)
 
 

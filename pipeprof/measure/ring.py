@@ -8,6 +8,7 @@ drains in bulk. A full slot drops and counts what it drops: it never waits and n
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any, Final
 
@@ -171,7 +172,7 @@ class Ring:
 
     def fullest(self) -> float:
         """Share of the fullest slot that waits to be drained."""
-        return max((w[_COUNT] - w[_TAKEN]) / self.records for w in self._words)
+        return max(((w[_COUNT] - w[_TAKEN]) / self.records for w in self._words), default=0.0)
 
     def dropped(self) -> int:
         """Records that found their slot full."""
@@ -194,5 +195,9 @@ class Ring:
         return sum(w[_FINISHED] for w in self._words if w[_EPOCH] == epoch)
 
     def close(self) -> None:
-        """Let the memory go with its last user."""
+        """Let the memory go with its last user. A closed ring has no slots."""
+        self.slots = 0
+        self._words, self._data = [], []
+        with suppress(BufferError):  # without workers, the loop's own slot may be in use
+            self.block.buffer.close()
         self.block.close()

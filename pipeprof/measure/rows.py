@@ -87,9 +87,9 @@ class Gatherer:
     def _forget(self, watch: IteratorWatch) -> None:
         self.watches.remove(watch)
         self.dropped += watch.ring.dropped()
-        watch.ring.close()
         for slot in range(watch.ring.slots):
             self._carried.pop((id(watch), slot), None)
+        watch.ring.close()
 
     def _drain(self, watch: IteratorWatch, slot: int, parts: dict[str, list[Columns]]) -> None:
         records = self._with_carried(watch, slot, watch.ring.drain(slot))
