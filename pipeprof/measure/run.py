@@ -1,7 +1,7 @@
 """The one place that assembles: scenario -> run directory.
 
-Everything that can be refused is refused before the directory exists: storage, data set, accelerator, model.
-From then on whatever happens leaves a run that can be read, with its status.
+Everything that can be refused is refused before the directory exists. From then on whatever happens leaves a
+run that can be read, with its status.
 """
 
 from __future__ import annotations
@@ -9,52 +9,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from torch.utils.data import Dataset
-
-from pipeprof.measure.accelerator import Accelerator, make_accelerator
-from pipeprof.measure.data import describe_data, open_dataset
+from pipeprof.measure.bench import Bench
 from pipeprof.measure.failure import lost_worker, translated
 from pipeprof.measure.live import Progress
-from pipeprof.measure.machine import machine_facts, package_versions
 from pipeprof.measure.session import Session
 from pipeprof.measure.stop import Stopped, stoppable
-from pipeprof.measure.storage import Storage, make_storage
 from pipeprof.measure.telemetry import Telemetry
 from pipeprof.measure.training import Loop, make_loader
 from pipeprof.scenario import Scenario
 
 RUNS: Final = Path("runs")
-_SAID_ELSEWHERE: Final = (
-    "pipeprof: ",
-    "This DataLoader will create",
-    ".*pin_memory.*no accelerator is found",
-)
+_SAID_ELSEWHERE: Final = ("pipeprof: ", "This DataLoader will create", ".*pin_memory.*no accelerator")
 
 Display = Callable[[Progress], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a scenario names, made: nothing of it has run yet."""
-
-    scenario: Scenario
-    storage: Storage
-    dataset: Dataset[Any]
-    data: dict[str, Any]
-    accelerator: Accelerator
-
-
-def prepare(scenario: Scenario) -> Bench:
-    """Make what the scenario names. Raises a `PipeprofError` for whatever cannot be had here."""
-    accelerator = make_accelerator(scenario)
-    storage = make_storage(scenario)
-    dataset = open_dataset(scenario, storage)
-    return Bench(scenario, storage, dataset, describe_data(scenario), accelerator)
 
 
 def run(
@@ -70,21 +41,22 @@ def run(
     returns lasts. Raises a `PipeprofError` before the directory is made for what cannot start, and after it
     for what failed; an interrupted run returns like a complete one and says so in its status.
     """
-    bench = prepare(scenario)
-    directory = out or new_directory(scenario.name)
     progress = Progress(scenario.name, scenario.run.steps, scenario.run.seconds)
-    session = Session(
-        directory,
-        "bench",
-        scenario.name,
-        _meta(bench, written or {}),
-        warmup_steps=scenario.run.warmup_steps,
-        device=True,
-    )
-    with _recorded(bench, session), display(progress) if display else nullcontext(), stoppable():
-        loader = make_loader(session, bench.dataset, scenario.loader, scenario.run.seed)
-        Loop(session, bench.accelerator, progress, scenario.run).train(loader)
-    return directory
+    show = display(progress) if display else nullcontext()
+    with _quiet(), Bench(scenario) as bench:
+        told = {"path": None, "text": None, **(written or {}), "resolved": scenario.resolved()}
+        session = Session(
+            out or new_directory(scenario.name),
+            "bench",
+            scenario.name,
+            {**bench.facts(), "scenario": told},
+            warmup_steps=scenario.run.warmup_steps,
+            device=True,
+        )
+        with _recorded(bench, session), show, stoppable():
+            loader = make_loader(session, bench.dataset, scenario.loader, scenario.run.seed)
+            Loop(session, bench.accelerator, progress, scenario.run).train(loader)
+    return session.directory
 
 
 def new_directory(name: str, parent: Path = RUNS) -> Path:
@@ -100,7 +72,7 @@ def _recorded(bench: Bench, session: Session) -> Iterator[None]:
     telemetry = Telemetry(session.telemetry)
     ended: tuple[str, BaseException | None] = ("complete", None)
     try:
-        with telemetry, _quiet():
+        with telemetry:
             yield
     except Stopped:
         ended = ("interrupted", None)
@@ -113,7 +85,23 @@ def _recorded(bench: Bench, session: Session) -> Iterator[None]:
             raise
         raise error from raised
     finally:
-        _close(bench, session, telemetry, ended)
+        _close(bench, session, telemetry, *ended)
+
+
+def _close(
+    bench: Bench, session: Session, telemetry: Telemetry, status: str, error: BaseException | None
+) -> None:
+    """End the session, with the facts that are known only now. A record that could not be written raises."""
+    not_observed = [f"{name}: {why}" for name, why in telemetry.not_observed.items()]
+    session.close(
+        status,
+        error=error,
+        telemetry=telemetry.describe(),
+        storage=bench.storage_facts(),
+        not_observed=[*session.writer.meta["not_observed"], *not_observed],
+    )
+    if session.failure is not None and error is None:
+        raise session.failure
 
 
 @contextmanager
@@ -123,49 +111,3 @@ def _quiet() -> Iterator[None]:
         for message in _SAID_ELSEWHERE:
             warnings.filterwarnings("ignore", message=message)
         yield
-
-
-def _close(
-    bench: Bench, session: Session, telemetry: Telemetry, ended: tuple[str, BaseException | None]
-) -> None:
-    """End the session, with the facts that are known only now. A record that could not be written raises."""
-    status, error = ended
-    not_observed = [f"{name}: {why}" for name, why in telemetry.not_observed.items()]
-    session.close(
-        status,
-        error=error,
-        telemetry=telemetry.describe(),
-        storage={**session.writer.meta["storage"], **bench.storage.describe()},
-        not_observed=[*session.writer.meta["not_observed"], *not_observed],
-    )
-    if session.failure is not None and error is None:
-        raise session.failure
-
-
-def _meta(bench: Bench, written: dict[str, Any]) -> dict[str, Any]:
-    """The run's facts that are known before it starts."""
-    scenario = bench.scenario
-    accelerator, storage = bench.accelerator.describe(), bench.storage.describe()
-    return {
-        "scenario": {"path": None, "text": None, **written, "resolved": scenario.resolved()},
-        "accelerator": accelerator,
-        "storage": {**storage, "cache": scenario.storage.cache},
-        "data": bench.data,
-        "model": accelerator.pop("model", None),
-        "machine": machine_facts(),
-        "packages": package_versions(),
-        "seeds": {"run": scenario.run.seed, "data": scenario.data.seed},
-        "emulated": _emulated(scenario, accelerator, storage),
-        "warmup_steps": scenario.run.warmup_steps,
-    }
-
-
-def _emulated(scenario: Scenario, accelerator: dict[str, Any], storage: dict[str, Any]) -> list[str]:
-    """What of the run is emulated, in words that may stand beside its numbers."""
-    found = []
-    if storage["emulated"]:
-        found.append(f"storage: {storage['name']}")
-    if accelerator["emulated"]:
-        found.append(f"accelerator: {accelerator['name']}")
-        found.append(f"host-to-device link: {accelerator['link']['name']}")
-    return found

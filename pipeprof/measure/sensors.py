@@ -108,10 +108,15 @@ def sensors_of_this_machine() -> tuple[dict[str, Sensor], dict[str, str]]:
             sensor = make()
             sensor.read()
         except Exception as error:  # a sensor may fail in any way that its driver knows
-            missing[name] = f"{type(error).__name__}: {error}".rstrip(": ")
+            missing[name] = told(error)
         else:
             found[name] = sensor
     return found, missing
+
+
+def told(error: Exception) -> str:
+    """Why a sensor is not observed: the error's text, with its class where a foreign one is terse."""
+    return str(error) if type(error).__module__.startswith("pipeprof") else f"{type(error).__name__}: {error}"
 
 
 def _machine_cpu() -> dict[str, float]:

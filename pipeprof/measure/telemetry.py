@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pipeprof.measure.sensors import Sensor, sensors_of_this_machine
+from pipeprof.measure.sensors import Sensor, sensors_of_this_machine, told
 
 RATE_HZ: Final = 10.0
 
@@ -74,7 +74,7 @@ class Telemetry:
             try:
                 values = sensor.read()
             except Exception as error:  # drivers raise what they like
-                self.not_observed[name] = f"{type(error).__name__}: {error}".rstrip(": ")
+                self.not_observed[name] = told(error)
                 self._sensors.pop(name).close()
             else:
                 if values:

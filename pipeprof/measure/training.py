@@ -55,10 +55,10 @@ class Loop:
         self._session, self._accelerator, self._progress = session, accelerator, progress
         self._limits, self._clock = limits, clock
         self._step = 0
+        self._started_s: float | None = None
 
     def train(self, loader: DataLoader[Any]) -> None:
         """Train, and wait for the device to finish. Raises what dataset, loader, device or record raise."""
-        self._started_s = self._clock()
         epoch = 0
         try:
             while not self._over() and epoch != self._limits.epochs:
@@ -89,6 +89,8 @@ class Loop:
             self._accelerator.request(self._step)
 
     def _submit(self, batch: Any) -> None:
+        if self._started_s is None:  # seconds count from the first batch: starting workers may take many
+            self._started_s = self._clock()
         self._accelerator.submit(self._step, batch)
         self._session.step_launched(self._step)
         self._step += 1
@@ -108,7 +110,8 @@ class Loop:
         self._progress.ready = self._session.live().ready_batches
 
     def _over(self) -> bool:
-        elapsed = self._clock() - self._started_s
-        self._progress.elapsed_s = elapsed
+        if self._started_s is None:
+            return False
+        elapsed = self._progress.elapsed_s = self._clock() - self._started_s
         steps, seconds = self._limits.steps, self._limits.seconds
         return (steps is not None and self._step >= steps) or (seconds is not None and elapsed >= seconds)
