@@ -62,9 +62,9 @@ def command(
     answered, such as `--set storage.tier=nvme --set loader.workers=8`.
     """
     from pipeprof import trace
-    from pipeprof.simulate.demands import read_demands
+    from pipeprof.simulate.neighbours import open_run
 
-    demands = read_demands(trace.load(run))
+    demands = open_run(trace.load(run))
     asked = question(demands, settings, ranks, nodes)
     if asked != demands.measured or steps is not None:
         data, lines = one(demands, asked, steps, seed)

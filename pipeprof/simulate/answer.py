@@ -15,8 +15,9 @@ from pipeprof import trace
 from pipeprof.analyse.answer import Answer as Analysed
 from pipeprof.analyse.answer import answer as analyse
 from pipeprof.errors import PipeprofError
-from pipeprof.simulate.demands import Demands, read_demands
-from pipeprof.simulate.fixes import Ranked, advised, headspace, rank
+from pipeprof.simulate.demands import Demands
+from pipeprof.simulate.fixes import Ranked, headspace, rank
+from pipeprof.simulate.neighbours import open_run
 from pipeprof.simulate.predict import Prediction, replay
 from pipeprof.simulate.search import HeatMap, heat_map
 from pipeprof.trace import Run
@@ -59,12 +60,11 @@ def answer(run: Run) -> Answer:
     """Analyse an open run and predict from it."""
     analysed = analyse(run)
     try:
-        demands = read_demands(run)
+        demands = open_run(run)
         base, fixes = rank(demands)
     except PipeprofError as error:
         return _with(analysed, unpredicted=str(error))
-    best = advised(fixes)
-    weighed = analysed.with_gains({best.fix.word: best.gain} if best else {})
+    weighed = analysed.with_gains(_gains(fixes))
     return _with(
         weighed,
         demands=demands,
@@ -73,6 +73,15 @@ def answer(run: Run) -> Answer:
         fixes=tuple(fixes),
         headspace_samples_per_s=headspace(demands, base),
     )
+
+
+def _gains(fixes: list[Ranked]) -> dict[str, float]:
+    """The best predicted gain of each fix that this machine can take."""
+    gains: dict[str, float] = {}
+    for one in fixes:
+        if one.feasible:
+            gains[one.fix.word] = max(one.gain, gains.get(one.fix.word, one.gain))
+    return gains
 
 
 def _with(analysed: Analysed, **more: Any) -> Answer:

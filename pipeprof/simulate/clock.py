@@ -16,10 +16,10 @@ Then = Callable[[Any], None]
 class Clock:
     """Events in virtual nanoseconds. Ties are served in the order in which they were asked for."""
 
-    def __init__(self, cores: float) -> None:
+    def __init__(self, cores: float, neighbours: float = 0.0) -> None:
         self.now = 0.0
         self.stopped = False
-        self._cores = cores
+        self._cores, self._neighbours = cores, neighbours
         self._served = 0.0
         """CPU nanoseconds that a task which had always been runnable would have got by now."""
         self._serial = 0
@@ -34,17 +34,18 @@ class Clock:
     def work(self, cpu_ns: float, then: Then, argument: Any = None) -> None:
         """Call `then(argument)` when a core has spent `cpu_ns` on it.
 
-        Processor sharing: n runnable tasks on C cores each run at min(1, C / n). A task is done when the
-        common service reaches the level it joined at plus its own demand, so one heap of levels is enough.
+        Processor sharing: n runnable tasks beside m of the neighbours' on C cores each run at
+        min(1, C / (n + m)). A task is done when the common service reaches the level it joined at plus its
+        own demand, so one heap of levels is enough.
         """
         self._serial += 1
         heappush(self._runnable, (self._served + cpu_ns, self._serial, then, argument))
 
     def run(self) -> None:
         """Advance until nothing is left to happen or `stopped` is set."""
-        timed, runnable, cores = self._timed, self._runnable, self._cores
+        timed, runnable, cores, neighbours = self._timed, self._runnable, self._cores, self._neighbours
         while not self.stopped and (timed or runnable):
-            rate = min(1.0, cores / len(runnable)) if runnable else 0.0
+            rate = min(1.0, cores / (len(runnable) + neighbours)) if runnable else 0.0
             if runnable:
                 done = self.now + (runnable[0][0] - self._served) / rate
                 if not timed or done <= timed[0][0]:

@@ -93,6 +93,8 @@ class Demands:
     storage_observed: bool
     emulated_accelerator: bool
     computes_on_cpu: bool
+    core_waiting: float | None
+    """Time that making batches waited for a core, over that and their CPU time; None where not observed."""
     link: LinkModel | None
     memory_bytes: int
     set_bytes: float
@@ -124,7 +126,7 @@ def read_demands(run: Run) -> Demands:
     data, machine = run.meta.get("data") or {}, run.meta.get("machine") or {}
     accelerator = run.meta.get("accelerator") or {}
     return Demands(
-        batches=_batches(recorded, knobs),
+        batches=_batches(recorded, knobs, _core_waiting(recorded, kept) or 0.0),
         measured_rows=kept,
         start_up=_start_up(run, timeline, knobs),
         measured=knobs,
@@ -136,12 +138,20 @@ def read_demands(run: Run) -> Demands:
         storage_observed=read is not None,
         emulated_accelerator=bool(accelerator.get("emulated")),
         computes_on_cpu=accelerator.get("kind") == "cpu",
+        core_waiting=_core_waiting(recorded, kept),
         link=setting.link_model(run),
         memory_bytes=int(machine.get("memory_bytes") or 0),
         set_bytes=float(data.get("samples") or 0) * float(data.get("mean_bytes") or 0),
         emulated=tuple(run.meta.get("emulated") or ()),
         notes=_notes(run, recorded),
     )
+
+
+def _core_waiting(recorded: Recorded, kept: Ints) -> float | None:
+    runq, cpu = recorded.columns["runq_ns"][kept], recorded.columns["cpu_ns"][kept]
+    seen = ~(np.isnan(runq) | np.isnan(cpu))
+    runnable = float((runq + cpu)[seen].sum())
+    return float(runq[seen].sum()) / runnable if runnable else None
 
 
 def _mean(values: Floats) -> float:
@@ -161,7 +171,7 @@ def _notes(run: Run, recorded: Recorded) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _batches(recorded: Recorded, knobs: Knobs) -> Batches:
+def _batches(recorded: Recorded, knobs: Knobs, core_waiting: float) -> Batches:
     timeline, n = recorded.timeline, len(recorded)
     wall = (timeline.finish_ns - timeline.start_ns).astype(np.float64)
     read = recorded.stages.get("read")
@@ -180,7 +190,8 @@ def _batches(recorded: Recorded, knobs: Knobs) -> Batches:
         requests=np.nan_to_num(read.count) if read else np.zeros(n),
         read_bytes=np.nan_to_num(read.bytes) if read else np.zeros(n),
         helper=helper,
-        **elapsed(timeline, helper, knobs),
+        # between the workers and the loop only wall time is known: take out what waiting for cores added
+        **elapsed(timeline, helper, knobs, 1.0 - core_waiting),
     )
 
 

@@ -11,14 +11,18 @@ from pipeprof.pipeline import NOT_OBSERVED, Ints, Timeline
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.recorded import Floats
 
+HOST: Final = ("handover", "receive", "transfer", "submit", "loop")
+"""What the CPU does, and not a device."""
 LONG_AGO_NS: Final = 5_000_000
 """A batch that was finished so long before its request had arrived by then."""
 
 
-def elapsed(timeline: Timeline, helper: Floats, knobs: Knobs) -> dict[str, Floats]:
+def elapsed(timeline: Timeline, helper: Floats, knobs: Knobs, on_core: float = 1.0) -> dict[str, Floats]:
     """Durations in ns, one entry a step, of hand-over, transfer, receiving, copy, submit, compute, loop.
 
-    `helper` is the CPU time of the workers' other threads. What was not observed takes the others' median.
+    `helper` is the CPU time of the workers' other threads; `on_core` the share of the time in which something
+    was runnable and had a core, by which the host's own activities are shortened. What was not observed takes
+    the others' median.
     """
     previous_finish = np.where(timeline.previous >= 0, timeline.finish_ns[timeline.previous], NOT_OBSERVED)
     handover = _after(timeline.start_ns, timeline.dispatch_ns, previous_finish)
@@ -26,7 +30,8 @@ def elapsed(timeline: Timeline, helper: Floats, knobs: Knobs) -> dict[str, Float
     taken = _after(timeline.take_ns, timeline.request_ns, timeline.finish_ns)
     receive, transfer = _hand_over(timeline, taken, helper, knobs)
     device = _device(timeline, knobs) if _device_observed(timeline) else _loop_body(timeline)
-    return {"handover": _filled(handover), "receive": receive, "transfer": transfer, **device}
+    found = {"handover": _filled(handover), "receive": receive, "transfer": transfer, **device}
+    return {name: values * on_core if name in HOST else values for name, values in found.items()}
 
 
 def _device_observed(timeline: Timeline) -> bool:

@@ -342,7 +342,7 @@ def _pieces(knobs: Knobs) -> int:
 
 def walk(knobs: Knobs, draws: list[Draw]) -> list[Walked]:
     """Replay the drawn demands under `knobs`, one draw a rank of the node."""
-    clock = Clock(knobs.cores)
+    clock = Clock(knobs.cores, knobs.neighbours)
     device = Device(node_share(knobs.storage, knobs.nodes), len(draws) * max(1, knobs.workers))
 
     def stop_when_all_are_done() -> None:

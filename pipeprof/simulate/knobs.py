@@ -38,6 +38,8 @@ class Knobs:
     queue_depth: int = 2
     cores: float = 1.0
     """Cores that the process may really use: affinity and quota."""
+    neighbours: float = 0.0
+    """Runnable tasks of other programs, on average: they take their share of the cores."""
     storage: StorageModel = MEMORY
     cache_share: float = 0.0
     """Share of the requests that memory serves, 0 to 1."""
@@ -71,8 +73,8 @@ class Knobs:
         ):
             if getattr(self, name) < low:
                 raise ScenarioError(f"{name} is {getattr(self, name)}", f"give {low} or more")
-        if self.cores <= 0 or self.accelerator_speed <= 0:
-            raise ScenarioError("cores and accelerator.speed must be above 0")
+        if self.cores <= 0 or self.accelerator_speed <= 0 or self.neighbours < 0:
+            raise ScenarioError("cores and accelerator.speed must be above 0, neighbours 0 or more")
         if not 0 <= self.cache_share <= 1:
             raise ScenarioError(f"storage.cache_share is {self.cache_share:g}", "give a share from 0 to 1")
 
@@ -103,6 +105,7 @@ _SIMPLE: Final[dict[str, tuple[str, Any]]] = {
     "accelerator.prefetch_to_device": ("prefetch_to_device", bool),
     "accelerator.speed": ("accelerator_speed", float),
     "machine.cores": ("cores", float),
+    "machine.neighbours": ("neighbours", float),
     "machine.ranks": ("ranks", int),
     "machine.nodes": ("nodes", int),
     "storage.cache_share": ("cache_share", float),

@@ -1,0 +1,58 @@
+"""How much of the cores other programs took while a run was recorded.
+
+A worker that is runnable and has no core waits for its own siblings or for somebody else's work. The siblings
+are known: what a replay on idle cores does not explain of the waiting is the neighbours'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from pipeprof.simulate.demands import Demands, read_demands
+from pipeprof.simulate.draw import Draw, draw
+from pipeprof.simulate.engine import Walked, walk
+from pipeprof.trace import Run
+
+MOST: Final = 64.0
+ROUNDS: Final = 8
+STEPS: Final = 300
+"""Steps of a replay that is to show how long batches wait for a core."""
+
+
+def open_run(run: Run) -> Demands:
+    """The run's demands, with the neighbours that it had. Raises as `read_demands` does."""
+    return with_neighbours(read_demands(run))
+
+
+def with_neighbours(demands: Demands) -> Demands:
+    """Find the number of neighbours with which a replay waits for cores as long as the run did."""
+    if not demands.core_waiting:
+        return demands
+    steps = min(demands.steps, STEPS)
+    drawn = draw(demands, demands.measured, steps, seed=0)
+
+    def waiting(neighbours: float) -> float:
+        return _waiting(walk(replace(demands.measured, neighbours=neighbours), [drawn])[0], drawn)
+
+    low, high = 0.0, MOST
+    if waiting(low) >= demands.core_waiting:
+        return demands
+    for _ in range(ROUNDS):
+        # small numbers matter most: the middle of the squares, not of the numbers
+        middle = ((low**0.5 + high**0.5) / 2) ** 2
+        low, high = (middle, high) if waiting(middle) < demands.core_waiting else (low, middle)
+    return replace(demands, measured=replace(demands.measured, neighbours=(low + high) / 2))
+
+
+def _waiting(walked: Walked, drawn: Draw) -> float:
+    """As `Demands.core_waiting`, of a walked run."""
+    made = walked.epoch * drawn.batches_per_epoch + walked.seq
+    wall = walked.times["finish"] - walked.times["start"]
+    cpu = np.asarray(drawn.cpu)[made] + np.asarray(drawn.read_cpu)[made]
+    away = walked.reading_ns + np.asarray(drawn.blocked)[made]
+    waited = np.maximum(wall - cpu - away, 0.0)
+    runnable = float((waited + cpu).sum())
+    return float(waited.sum()) / runnable if runnable else 0.0
