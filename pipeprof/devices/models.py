@@ -11,6 +11,7 @@ The state of a storage device is a flat sequence of 64-bit integers, so that the
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -132,7 +133,9 @@ class StorageModel:
         return Service(begin, end)
 
     def _serve_parallel(self, state: State, arrival_ns: int, request: Request) -> Service:
-        channel = min(range(3, 3 + self.channels), key=state.__getitem__)
+        # Requests end in the order in which they came, so the channel used longest ago is free first.
+        state[1] = (state[1] + 1) % self.channels
+        channel = 3 + state[1]
         begin = max(arrival_ns, state[channel])
         end = max(begin + self.latency_ns, state[0]) + self.transfer_ns(request.size_bytes)
         state[0] = state[channel] = end
@@ -155,19 +158,18 @@ class StorageModel:
         """
         state = self.new_state()
         readers = max(1, concurrency)
-        arrivals = [0] * readers
-        first, rounds = 16, 512
-        started_ns = 0
-        for index in range((first + rounds) * readers):
-            if index == first * readers:
-                started_ns = max(arrivals)
-            reader = arrivals.index(min(arrivals))
+        waiting = [(0, reader) for reader in range(readers)]
+        rounds = max(32, 4096 // readers)
+        before, started_ns, done_ns = rounds // 8, 0, 0
+        for index in range((before + rounds) * readers):
+            if index == before * readers:
+                started_ns = done_ns
+            arrival, reader = waiting[0]
             file_id = reader if sequential else readers + index
             offset = (index // readers) * size_bytes if sequential else 0
-            arrivals[reader] = self.serve(
-                state, arrivals[reader], Request(file_id, offset, size_bytes)
-            ).end_ns
-        took_ns = max(arrivals) - started_ns
+            done_ns = self.serve(state, arrival, Request(file_id, offset, size_bytes)).end_ns
+            heapq.heapreplace(waiting, (done_ns, reader))
+        took_ns = done_ns - started_ns
         return rounds * readers * size_bytes * NS_PER_S / took_ns if took_ns else float("inf")
 
     def figures(self) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import io
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +19,6 @@ from pipeprof.devices import StorageModel, storage_preset, with_figures
 from pipeprof.errors import MeasureError
 from pipeprof.measure import hook
 from pipeprof.measure.emulated_files import EmulatedFile, EmulatedStorage
-from pipeprof.measure.storage import Storage
-from pipeprof.scenario import Scenario
 
 NOT_SEEN: Final = (
     "reads by native code, which opens files itself (cv2.imread, torchvision.io.read_file, pyarrow, libtiff)",
@@ -103,24 +100,6 @@ def emulate(
         problem = "is no directory" if directory.exists() else "does not exist"
         raise MeasureError(f"emulate: {directory} {problem}", "give the directory that holds the files")
     return Emulation(EmulatedStorage(with_figures(model, figures)), directory)
-
-
-def imported_reads(scenario: Scenario, storage: Storage) -> AbstractContextManager[object]:
-    """What slows the reads of an imported data set to the scenario's emulated device while it lasts.
-
-    Its files are those below `data.path`; where that is not given, none can be slowed, and a warning says so.
-    Nothing is done for other data sets, which read through the storage themselves.
-    """
-    if scenario.data.format != "imported" or not isinstance(storage, EmulatedStorage):
-        return nullcontext()
-    if scenario.data.path is None:
-        storage.warnings.append(
-            "an imported data set reads by itself: without data.path, the directory of its files, "
-            f"nothing is slowed to {storage.model.name}"
-        )
-        return nullcontext()
-    storage.warnings += [f"not slowed to {storage.model.name}: {each}" for each in NOT_SEEN]
-    return Emulation(storage, Path(scenario.data.path).expanduser())
 
 
 def is_emulated(file: Any) -> bool:

@@ -103,6 +103,7 @@ class EmulatedDevice:
         self._counters = memoryview(self._block.buffer).cast("q")
         self._timeline = self._counters[_COUNTERS:]
         self._late = threading.local()
+        self._closed: dict[str, Any] | None = None
 
     def now_ns(self) -> int:
         """The time of the device's clock."""
@@ -134,7 +135,9 @@ class EmulatedDevice:
             self._counters[_LOST_NS] += late - CREDIT_NS
 
     def facts(self) -> dict[str, Any]:
-        """What the device has done so far, by all processes."""
+        """What the device has done so far, by all processes; after `close`, what it had done by then."""
+        if self._closed is not None:
+            return self._closed
         served, lost = self._counters[_SERVED_NS], self._counters[_LOST_NS]
         return {
             "requests": self._counters[_REQUESTS],
@@ -145,6 +148,7 @@ class EmulatedDevice:
 
     def close(self) -> None:
         """Release the shared memory of this process."""
+        self._closed = self.facts()
         self._timeline.release()
         self._counters.release()
         self._block.close()

@@ -39,6 +39,7 @@ class EmulatedCache:
 
     def _attach(self) -> None:
         self._cells = memoryview(self._block.buffer).cast("q")
+        self._closed: dict[str, Any] | None = None
 
     def holds(self, request: Request) -> bool:
         """Whether the piece is in memory; it is afterwards, in either case."""
@@ -68,8 +69,8 @@ class EmulatedCache:
         return min(tries, key=lambda slot: self._cells[slot + 1])
 
     def facts(self) -> dict[str, Any]:
-        """What it held and what it missed so far, in bytes."""
-        return {
+        """What it held and what it missed so far, in bytes; after `close`, what it had by then."""
+        return self._closed or {
             "limit_bytes": self.limit_bytes,
             "bytes_from_memory": self._cells[_HITS],
             "bytes_from_device": self._cells[_MISSES],
@@ -77,5 +78,6 @@ class EmulatedCache:
 
     def close(self) -> None:
         """Release the shared memory of this process."""
+        self._closed = self.facts()
         self._cells.release()
         self._block.close()
