@@ -16,6 +16,8 @@ EQUAL: Final = 0.05
 
 _STORAGE: Final = ("more-workers", "ram", "faster-storage", "shards")
 _WORK: Final = ("more-workers", "cheaper-decode", "cheaper-transform", "ram", "more-cores")
+WORK: Final = ("decode", "transform", "stage", "collate")
+"""Causes that are work for a core."""
 BEARING: Final[dict[str, tuple[str, ...]]] = {
     "storage-bandwidth": ("ram", "faster-storage", "shards"),
     "storage-latency": _STORAGE,
@@ -24,7 +26,7 @@ BEARING: Final[dict[str, tuple[str, ...]]] = {
     "decode": _WORK,
     "transform": _WORK,
     "stage": _WORK,
-    "collate": ("more-workers", "lighter-transfer", "more-cores"),
+    "collate": ("more-workers", "more-cores", "lighter-transfer"),
     "transfer": ("lighter-transfer", "more-workers"),
     "pin": ("lighter-transfer",),
     "h2d": ("pin", "device-prefetch", "lighter-transfer"),
@@ -44,33 +46,37 @@ BEARING: Final[dict[str, tuple[str, ...]]] = {
 def choose_fix(finding: Finding, facts: Facts, gains: Mapping[str, float] | None = None) -> str:
     """A word of DESIGN §5. `gains` maps fixes to what they are predicted to add to the throughput."""
     kind = finding.cause.partition(":")[0]
-    bearing = (
-        BEARING.get(finding.detail or "", BEARING["neighbour"]) if kind == "cpu-contention" else BEARING[kind]
-    )
+    bearing = BEARING[(finding.detail or "neighbour") if kind == "cpu-contention" else kind]
     known = {fix: gains[fix] for fix in bearing if fix in gains} if gains else {}
+    free = _free_of_charge(kind, facts)
+    if free in bearing and known.get(free, 1.0) > EQUAL:
+        return free
     if finding.detail == "oversubscribed" and known.get("fewer-workers", 0.0) > -EQUAL:
         return "fewer-workers"  # as fast, and what is left to do then shows without the crowd
     if known and max(known.values()) > EQUAL:
         return next(fix for fix in known if known[fix] >= max(known.values()) - EQUAL)
-    return _unpredicted(kind, bearing, facts)
+    return _unpredicted(kind, finding, facts)
 
 
-def _unpredicted(kind: str, bearing: tuple[str, ...], facts: Facts) -> str:
+def _free_of_charge(kind: str, facts: Facts) -> str:
+    """A fix that comes before all others, however large their gain: idle cores that one more worker uses."""
+    return "more-workers" if kind in WORK and _cores_idle(facts) else ""
+
+
+def _unpredicted(kind: str, finding: Finding, facts: Facts) -> str:
     if kind.startswith("storage") or kind == "page-cache":
         fits = facts.data_bytes and facts.memory_bytes and facts.data_bytes <= facts.memory_bytes // 2
         return "ram" if fits else "faster-storage"
-    if kind in ("decode", "transform", "stage", "collate"):
-        return _for_work(kind, facts)
-    if kind == "h2d" and facts.pin_memory:
-        return "device-prefetch"
-    if kind == "startup" and facts.persistent:
-        return "fewer-workers"
-    return bearing[0]
+    if kind in WORK:
+        return {"decode": "cheaper-decode", "collate": "lighter-transfer"}.get(kind, "cheaper-transform")
+    if kind == "cpu-contention":
+        return BEARING[finding.detail or "neighbour"][0]
+    if kind == "h2d":
+        return "device-prefetch" if facts.pin_memory else "pin"
+    return BEARING[kind][0]
 
 
-def _for_work(kind: str, facts: Facts) -> str:
-    """A core that idles can take another worker; else the work itself must shrink."""
+def _cores_idle(facts: Facts) -> bool:
+    """At least half a core, and a quarter of all, did nothing."""
     idle = facts.idle_cores
-    if idle is None or idle >= max(0.5, 0.25 * (facts.cores or 1)):
-        return "more-workers"
-    return {"decode": "cheaper-decode", "collate": "lighter-transfer"}.get(kind, "cheaper-transform")
+    return idle is None or idle >= max(0.5, 0.25 * (facts.cores or 1))
