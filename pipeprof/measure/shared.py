@@ -13,7 +13,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,10 @@ class SharedBlock:
 
     def close(self) -> None:
         """Release this process's descriptors; the memory goes with its last user."""
+        if self._map is not None:
+            with suppress(BufferError):  # someone still looks at it; it goes with them
+                self._map.close()  # a map holds a descriptor of its own
+            self._map = None
         if self._lock_fd is not None and self._lock_pid == os.getpid():
             os.close(self._lock_fd)
         self._lock_fd = None
