@@ -318,7 +318,8 @@ def load(path: Path | str) -> Run:
     """
     directory = Path(path)
     try:
-        meta = json.loads((directory / RUN_JSON).read_text())
+        # NaN and infinities, which JSON does not have and Python writes, are no observation.
+        meta = json.loads((directory / RUN_JSON).read_text(), parse_constant=lambda _: None)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise TraceError(
             f"{directory} is no run directory: it has no {RUN_JSON}",

@@ -134,7 +134,7 @@ def markdown(found: Sequence[Compared]) -> str:
 
 def _escaped(text: str) -> str:
     """Text that Markdown prints as it is."""
-    special = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|!&"})
+    special = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|!"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
     return clean(text).translate(special)
 
 
@@ -183,7 +183,7 @@ def _dots(one: Compared) -> list[dict[str, Any]]:
     for each in one.differences:
         value, low, high = (_scaled(each, number) for number in (each.value, each.low, each.high))
         if value is not None and (each.measure.kind == "share" or each.base.value):
-            tone = {"better": "#0a8a63", "worse": "#d1480c"}.get(each.says, "#8b92a0")
+            tone = {"better": "#087a57", "worse": "#d1480c"}.get(each.says, "#8b92a0")
             rows.append(
                 {
                     "measure": each.measure.label,

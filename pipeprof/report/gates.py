@@ -110,7 +110,7 @@ def write_junit(gates: Sequence[Gate], run: Path, path: Path) -> Path:
     suites = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(suites, "testsuite", {"name": "pipeprof check", **counts})
     for gate in gates:
-        names = {"classname": clean(str(run)), "name": gate.name, "time": "0"}
+        names = {"classname": clean(str(run)), "name": clean(gate.name), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", names)
         if gate.passed is not True:
             kind = "failure" if gate.passed is False else "error"

@@ -48,7 +48,7 @@ def _verdict(answer: Answer, said: Facts) -> dict[str, Any]:
         "headline": said.headline,
         "number": units.percent(said.stall_share) if stalled else "?",
         "number_of": "of the time waiting for data" if stalled else "stall " + units.NOT_OBSERVED,
-        "tone": "good" if said.band == "not" else "alarm",
+        "tone": "" if said.cause == "inconclusive" else "good" if said.band == "not" else "alarm",
         "lead": _lead(said),
         "chips": _chips(said),
         "doubts": said.doubts,

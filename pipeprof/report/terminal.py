@@ -37,6 +37,8 @@ def show(answer: Answer, report: str | None = None, file: IO[str] | None = None)
 
 def lines(answer: Answer, report: str | None = None) -> list[Text]:
     """The lines, at most `MOST_LINES` of `WIDTH` columns."""
+    from rich.text import Text
+
     said = facts(answer)
     parts = [
         *_verdict(said),
@@ -46,7 +48,7 @@ def lines(answer: Answer, report: str | None = None) -> list[Text]:
         *_waits(answer),
         *_missing(said),
     ]
-    last = [_line(f"Report: {report}")] if report else []
+    last = [Text(clean(f"Report: {report}"))] if report else []  # a path is of no use when it is cut
     room = MOST_LINES - len(last)
     if len(parts) > room:
         parts = [*parts[: room - 1], _line(f"… {len(parts) - room + 1} more lines in the page", "dim")]
@@ -129,7 +131,7 @@ def _where(said: Facts) -> Iterator[Text]:
             f"  {clean(row.label)[:32]:<34}{units.duration(row.step_ns):>11}"
             f"{units.percent(row.ledger_share):>9}{units.percent(row.path_share):>9} "
         )
-        text.append("█" * round(row.ledger_share * 15), style=words.owner(row.owner).terminal)
+        text.append("█" * round(row.ledger_share * 14), style=words.owner(row.owner).terminal)
         yield text
     rest = rows[MOST_OWNERS:]
     if rest:

@@ -213,18 +213,27 @@ def _bins(timeline: Timeline, walls: Walls, clock: Clock, last: int) -> dict[str
     """Shares of each bin for the parts of the run whose single batches were not kept, 255 for the whole."""
     edges = np.linspace(clock.origin_ns, last, BINS + 1).astype(np.int64)
     shares = series.shares(timeline, edges)
-    workers = np.unique(timeline.worker)
-    middle = (timeline.start_ns + timeline.finish_ns) // 2
-    bins = np.clip(np.searchsorted(edges, middle, side="right") - 1, 0, BINS - 1)
-    flat = np.searchsorted(workers, timeline.worker) * BINS + bins
-    width = max(1, int(edges[1] - edges[0]))
-    made = np.stack(
-        [np.bincount(flat, weights=wall, minlength=len(workers) * BINS) / width for wall in walls.values()]
-        or [np.zeros(len(workers) * BINS)]
-    )
-    by_worker = made.reshape(-1, len(workers), BINS).swapaxes(0, 1)
+    rows = [
+        _spread(timeline, np.flatnonzero(timeline.worker == worker), wall, edges)
+        for worker in np.unique(timeline.worker)
+        for wall in walls.values() or [np.zeros(len(timeline), dtype=np.float32)]
+    ]
     loop = np.stack([shares.computing, shares.copying, shares.waiting])
-    return {"count": BINS, "workers": _b64(_bytes(by_worker)), "device": _b64(_bytes(loop))}
+    return {"count": BINS, "workers": _b64(_bytes(np.stack(rows))), "device": _b64(_bytes(loop))}
+
+
+def _spread(
+    timeline: Timeline, own: Ints, wall: npt.NDArray[np.float32], edges: Ints
+) -> npt.NDArray[np.float64]:
+    """Share of each bin that one worker spent in one stage, each batch's time spread over its making."""
+    own = own[(timeline.start_ns[own] != NOT_OBSERVED) & (timeline.finish_ns[own] != NOT_OBSERVED)]
+    own = own[np.argsort(timeline.start_ns[own], kind="stable")]
+    if len(own) == 0:
+        return np.zeros(len(edges) - 1)
+    moments = np.column_stack([timeline.start_ns[own], timeline.finish_ns[own]]).ravel()
+    spent = np.cumsum(np.column_stack([np.zeros(len(own)), wall[own].astype(np.float64)]).ravel())
+    total = np.interp(edges, np.maximum.accumulate(moments), spent, left=0.0)
+    return np.asarray(np.diff(total) / np.maximum(1, np.diff(edges)))
 
 
 def _bytes(share: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

@@ -34,8 +34,8 @@ _OWNERS: Final[dict[str, Owner]] = {
         "storage", "#0a6ebd", "blue", "Bytes were on their way from the disk, the network or the page cache."
     ),
     "decode": Owner("decode", "#e09b00", "yellow", "CPU time that turned bytes into samples."),
-    "transform": Owner("transforms", "#0a8a63", "green", "CPU time of the transforms, each by its name."),
-    "collate": Owner("collate", "#b8559c", "magenta", "Samples were joined into a batch."),
+    "transform": Owner("transforms", "#087a57", "green", "CPU time of the transforms, each by its name."),
+    "collate": Owner("collate", "#ae4c93", "magenta", "Samples were joined into a batch."),
     "stage": Owner("your stages", "#8c6d1f", "bright_yellow", "Code that you marked with `stage(...)`."),
     "getitem": Owner("__getitem__", "#6b8e23", "bright_green", "Time inside the dataset, in no known stage."),
     "transfer": Owner(
@@ -60,7 +60,7 @@ _OWNERS: Final[dict[str, Owner]] = {
 }
 
 _SHADES: Final = {
-    "transform": ("#0a8a63", "#55ab8b", "#056045", "#8cc9b0", "#2f7a4a"),
+    "transform": ("#087a57", "#55ab8b", "#056045", "#8cc9b0", "#2f7a4a"),
     "stage": ("#8c6d1f", "#b89a4e", "#66500f", "#d0bb85"),
 }
 """Single transforms and stages differ in shade, each by its own name."""
@@ -104,12 +104,24 @@ def rank(name: str) -> tuple[int, str]:
     return (ORDER.index(family(name)), name)
 
 
+_INKS: Final = ("#ffffff", "#14171c")
+
+
 def ink(background: str) -> str:
-    """Black or white, whichever reads better on `background` (WCAG 2 relative luminance)."""
-    channels = [int(background[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    """White or near-black, whichever reads better on `background` (WCAG 2 contrast)."""
+    return max(_INKS, key=lambda text: contrast(text, background))
+
+
+def contrast(one: str, two: str) -> float:
+    """WCAG 2 contrast of two colours, 1 to 21."""
+    light, dark = sorted((_luminance(one), _luminance(two)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b
-    return "#ffffff" if 1.05 / (luminance + 0.05) >= (luminance + 0.05) / 0.05 else "#14171c"
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
 BANDS: Final = {

@@ -1,0 +1,123 @@
+"""The verbs that read runs: what they import, what they write, what they say of bad use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeprof.cli import cli
+from pipeprof.errors import PipeprofError
+from pipeprof.report import html
+from pipeprof.simulate.answer import Answer
+from tests.factory import Plan, make_run
+
+LOADED = """
+import sys
+from pipeprof.cli import cli
+try:
+    cli(sys.argv[1:], standalone_mode=True)
+except SystemExit as end:
+    assert not end.code, end.code
+print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def loaded_by(*arguments: object) -> set[str]:
+    command = [sys.executable, "-c", LOADED, *(str(one) for one in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "RUN", "--html", "OUT"],
+        ["report", "RUN", "--json"],
+        ["compare", "RUN", "RUN"],
+        ["check", "RUN", "--max-stall", "100%"],
+        ["export", "RUN", "--to", "csv", "--out", "OUT"],
+        ["list", "."],
+        ["open", "--help"],
+    ],
+)
+def test_reading_never_imports_torch(stalled: Answer, tmp_path: Path, arguments: list[str]) -> None:
+    words = {"RUN": stalled.run.directory, "OUT": tmp_path / "out"}
+    loaded = loaded_by(*(words.get(one, one) for one in arguments))
+    assert not loaded & {"torch", "torchvision", "PIL", "psutil", "pynvml"}
+    if "--html" not in arguments:
+        assert not loaded & {"altair", "vl_convert", "jinja2"}, "the chart library is for pages"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["report", "--help"], ["compare", "--help"], ["check", "--help"]]
+)
+def test_help_starts_light(arguments: list[str]) -> None:
+    assert not loaded_by(*arguments) & {"torch", "pyarrow", "numpy", "altair", "rich", "jinja2"}
+
+
+def test_report_rebuilds_the_page_beside_the_trace(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", Plan(batches=40))
+    result = CliRunner().invoke(cli, ["report", str(directory)])
+    assert result.exit_code == 0, result.output
+    assert (directory / "report.html").stat().st_size > 100_000
+    assert str(directory / "report.html") in result.output
+
+
+def test_report_json_is_the_dictionary_of_the_answer(stalled: Answer) -> None:
+    result = CliRunner().invoke(cli, ["report", str(stalled.run.directory), "--json"])
+    said = json.loads(result.output)
+    assert said["schema"] == 1 and said["verdict"]["fix"] == stalled.verdict.fix
+    assert sum(said["ledger_ns"].values()) == said["wall_ns"]
+
+
+def test_where_the_page_cannot_be_written_there_is_one_clear_error(stalled: Answer, tmp_path: Path) -> None:
+    target = tmp_path / "missing" / "report.html"
+    result = CliRunner().invoke(cli, ["report", str(stalled.run.directory), "--html", str(target)])
+    assert isinstance(result.exception, PipeprofError)
+    assert "cannot write" in str(result.exception)
+    assert not target.parent.exists()
+
+
+def test_list_shows_the_runs_and_their_state(made: Path, odd: dict[str, Answer]) -> None:
+    entries = json.loads(CliRunner().invoke(cli, ["list", str(made), "--json"]).output)
+    states = {Path(entry["directory"]).name: entry["status"] for entry in entries}
+    assert states["torn"] == "partial" and states["failed"] == "failed" and states["hostile"] == "complete"
+    text = CliRunner().invoke(cli, ["list", str(made)]).output
+    assert "partial" in text and "\x1b" not in text
+
+
+def test_list_of_nothing_and_of_no_directory(tmp_path: Path) -> None:
+    assert "no runs in" in CliRunner().invoke(cli, ["list", str(tmp_path)]).output
+    result = CliRunner().invoke(cli, ["list", str(tmp_path / "nowhere")])
+    assert isinstance(result.exception, PipeprofError)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "run.json").write_text("{")
+    assert "unreadable" in CliRunner().invoke(cli, ["list", str(tmp_path)]).output
+
+
+def test_open_writes_the_page_first_and_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: bool(opened.append(url)) or True)
+    directory = make_run(tmp_path / "run", Plan(batches=30))
+    assert CliRunner().invoke(cli, ["open", str(directory)]).exit_code == 0
+    page = directory / "report.html"
+    assert opened == [page.resolve().as_uri()] and page.is_file()
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    result = CliRunner().invoke(cli, ["open", str(directory)])
+    assert isinstance(result.exception, PipeprofError) and str(page) in str(result.exception)
+
+
+def test_an_old_run_is_not_rebuilt_by_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = make_run(tmp_path / "run", Plan(batches=30))
+    (directory / "report.html").write_text("kept")
+    monkeypatch.setattr(webbrowser, "open", lambda _: True)
+    monkeypatch.setattr(html, "write", None)
+    assert CliRunner().invoke(cli, ["open", str(directory)]).exit_code == 0
