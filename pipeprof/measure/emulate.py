@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import tarfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -201,20 +202,21 @@ def _emulating(original: Callable[..., Any]) -> Callable[..., Any]:
     return open
 
 
-_MODULES: Final[tuple[Any, ...]] = (builtins, io)
-_ours: Final[dict[Any, Any]] = {}
+_SEAMS: Final[tuple[tuple[Any, str], ...]] = ((builtins, "open"), (io, "open"), (tarfile, "bltn_open"))
+_ours: Final[dict[tuple[Any, str], Any]] = {}
 
 
 def _patch() -> None:
-    for module in _MODULES:
-        if module not in _ours:
-            module.open = _ours[module] = _emulating(module.open)
+    for module, name in _SEAMS:
+        if (module, name) not in _ours:
+            _ours[module, name] = _emulating(getattr(module, name))
+            setattr(module, name, _ours[module, name])
 
 
 def _unpatch() -> None:
     """Put `open` back, where nobody has wrapped ours meanwhile; ours is harmless while nothing is active."""
-    for module in _MODULES:
-        ours = _ours.get(module)
-        if ours is not None and module.open is ours:
-            module.open = ours._pipeprof_original
-            del _ours[module]
+    for module, name in _SEAMS:
+        ours = _ours.get((module, name))
+        if ours is not None and getattr(module, name) is ours:
+            setattr(module, name, ours._pipeprof_original)
+            del _ours[module, name]
