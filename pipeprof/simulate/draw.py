@@ -97,13 +97,18 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "handover": batches.handover * between,
         "helper": batches.helper * between,
         "transfer": batches.transfer * between,
-        "receive": batches.receive * (between if knobs.workers else 1.0),
+        "receive": batches.receive * _received(demands, knobs) * between,
         "pin": np.full(len(batches), size_bytes * NS_PER_S / PIN_BYTES_PER_S * pins),
         "copy": _copy(demands, knobs, ratio),
         "submit": batches.submit * loop,
         "compute": batches.compute * ratio / knobs.accelerator_speed + knobs.extra_compute_ns,
         "loop": batches.loop * loop,
     }
+
+
+def _received(demands: Demands, knobs: Knobs) -> float:
+    """What is left of taking a batch: nothing crosses between processes where there are no workers."""
+    return 0.0 if demands.measured.workers and not knobs.workers else 1.0
 
 
 def owners(demands: Demands, knobs: Knobs) -> dict[str, Floats]:

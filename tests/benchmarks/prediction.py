@@ -1,0 +1,297 @@
+"""Is what `pipeprof predict` says true? One measured run per tier and format, a matrix predicted, then measured.
+
+Run by hand on a quiet machine: `python tests/benchmarks/prediction.py [--quick] [--out DIR] [--only ssd/jpeg]`.
+It goes on where it was stopped: a cell that `DIR/cells.jsonl` holds is not measured again. At the end it
+writes `prediction.md` (the table, the machine) and `prediction.png` (predicted against measured) into
+`--results`. Three questions are answered:
+
+- the matrix: from the base run of a tier and format, how far off is each cell, and does its interval hold it?
+- the tier alone: from the HDD base run, how far off are the base runs of the other tiers?
+- replay: how far off is each run, replayed with its own demands?
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeprof.measure.run import run
+from pipeprof.pipeline import measured_window, read_timeline
+from pipeprof.scenario import Scenario
+from pipeprof.simulate.neighbours import open_run
+from pipeprof.simulate.knobs import Knobs
+from pipeprof.simulate.predict import Prediction, predict, replay
+from pipeprof.trace import load
+
+WORKERS, PREFETCH, STEP_MS = (0, 1, 2, 4, 8), (1, 2, 4), (2, 10, 40)
+TIERS, FORMATS = ("hdd", "ssd", "ram"), {"jpeg": "jpeg_folder", "tensor": "tensor_files"}
+BATCH_SIZE, SAMPLES = 16, 4096
+STEPS = {"hdd": 48, "ssd": 96, "ram": 96}
+"""Steps after warm-up; a HDD gives some 5 batches of 16 a second."""
+BOUNDS = {"median": 0.03, "p95": 0.10, "coverage": 0.90, "tier": 0.05, "replay": 0.01}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the matrix."""
+
+    format: str
+    tier: str
+    workers: int
+    prefetch: int
+    step_ms: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.tier}-{self.format}-w{self.workers}-p{self.prefetch}-{self.step_ms:g}ms"
+
+    @property
+    def warmup(self) -> int:
+        return 8 + self.workers * self.prefetch
+
+    @property
+    def steps(self) -> int:
+        return self.warmup + STEPS[self.tier]
+
+    def scenario(self) -> Scenario:
+        loader: dict[str, Any] = {"batch_size": BATCH_SIZE, "workers": self.workers}
+        if self.workers:
+            loader["prefetch"] = self.prefetch
+        return Scenario.model_validate(
+            {
+                "name": self.name,
+                "data": {"format": FORMATS[self.format], "samples": SAMPLES},
+                "storage": {"tier": self.tier},
+                "loader": loader,
+                "accelerator": {"kind": "emulated", "step_ms": self.step_ms},
+                "run": {"steps": self.steps, "warmup_steps": self.warmup},
+            }
+        )
+
+    def knobs(self, base: Knobs, base_step_ns: float) -> Knobs:
+        speed = base_step_ns / (self.step_ms * 1e6)
+        return replace(base, workers=self.workers, prefetch=self.prefetch, accelerator_speed=speed)
+
+
+def base_cell(tier: str, format_: str) -> Cell:
+    return Cell(format_, tier, workers=2, prefetch=2, step_ms=10)
+
+
+def matrix(quick: bool) -> Iterator[Cell]:
+    workers, prefetch, steps = ((0, 2, 4), (2,), (2, 40)) if quick else (WORKERS, PREFETCH, STEP_MS)
+    for format_, tier in itertools.product(FORMATS, TIERS):
+        for w, p, step in itertools.product(workers, prefetch, steps):
+            if w or p == prefetch[0]:
+                yield Cell(format_, tier, w, p, step)
+
+
+def measure(cell: Cell, directory: Path) -> Path:
+    """The run of a cell, measured unless it is there."""
+    target = directory / cell.name
+    if not (target / "run.json").exists() or load(target).status != "complete":
+        shutil.rmtree(target, ignore_errors=True)
+        run(cell.scenario(), target)
+    return target
+
+
+def throughput(directory: Path) -> float:
+    timeline = read_timeline(load(directory))
+    window = measured_window(timeline)
+    assert window is not None
+    return float(timeline.samples[~timeline.warmup].sum()) * 1e9 / window.wall_ns
+
+
+def contention(directory: Path) -> float:
+    """Share of making batches that was spent waiting for a core: what neighbours took shows here."""
+    batches = load(directory).table("batches").to_pydict()
+    rows = [
+        (r, f - s)
+        for r, s, f in zip(batches["runq_ns"], batches["start_ns"], batches["finish_ns"], strict=True)
+        if None not in (r, s, f)
+    ]
+    return sum(r for r, _ in rows) / max(1, sum(w for _, w in rows))
+
+
+def row(cell: Cell, question: str, prediction: Prediction, directory: Path) -> dict[str, Any]:
+    measured = throughput(directory)
+    found = prediction.throughput
+    return {
+        **asdict(cell),
+        "question": question,
+        "predicted": found.value,
+        "low": found.low,
+        "high": found.high,
+        "measured": measured,
+        "error": found.value / measured - 1,
+        "covered": bool(found.low <= measured <= found.high),
+        "waited_for_a_core": contention(directory),
+        "limit": prediction.limit,
+    }
+
+
+def rows_of(cell: Cell, directory: Path, given_neighbours: bool = False) -> list[dict[str, Any]]:
+    """Measure one cell and say what was predicted of it."""
+    base = base_cell(cell.tier, cell.format)
+    demands = open_run(load(measure(base, directory)))
+    target = measure(cell, directory)
+    own = open_run(load(target))
+    asked = cell.knobs(demands.measured, demands.step_ns)
+    if given_neighbours:
+        asked = replace(asked, neighbours=own.measured.neighbours)
+    rows = [row(cell, "matrix", predict(demands, asked, cell.steps, cell.warmup), target)]
+    rows.append(row(cell, "replay", replay(own), target))
+    if cell == base and cell.tier != "hdd":
+        hdd = open_run(load(measure(base_cell("hdd", cell.format), directory)))
+        moved = replace(hdd.measured, storage=demands.measured.storage)
+        if given_neighbours:
+            moved = replace(moved, neighbours=own.measured.neighbours)
+        rows.append(row(cell, "tier", predict(hdd, moved, cell.steps, cell.warmup), target))
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    found = {}
+    for question in ("matrix", "tier", "replay"):
+        mine = [row for row in rows if row["question"] == question]
+        if mine:
+            errors = np.abs([row["error"] for row in mine])
+            found[question] = {
+                "cells": len(mine),
+                "median": float(np.median(errors)),
+                "p95": float(np.percentile(errors, 95)),
+                "max": float(errors.max()),
+                "coverage": float(np.mean([row["covered"] for row in mine])),
+            }
+    return found
+
+
+def machine() -> str:
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    cores = len(__import__("os").sched_getaffinity(0))
+    return (
+        f"{cores} cores ({cpu}), {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    )
+
+
+def write(rows: list[dict[str, Any]], results: Path, remark: str) -> None:
+    """The table and the picture."""
+    lines = [
+        "# Predicted against measured",
+        "",
+        f"{time.strftime('%Y-%m-%d')}, {machine()}. {remark}".strip(),
+        "",
+    ]
+    lines += ["Storage and accelerator are emulated. Errors are of throughput, predicted / measured − 1.", ""]
+    lines += ["| question | cells | median | p95 | largest | in its interval |", "|---|---|---|---|---|---|"]
+    for question, found in summary(rows).items():
+        share = [f"{found[key]:.1%}" for key in ("median", "p95", "max", "coverage")]
+        lines.append(f"| {question} | {found['cells']} | {' | '.join(share)} |")
+    lines += [
+        "",
+        "| tier | format | workers | prefetch | step ms | question | predicted | measured | error | waited for a core |",
+    ]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    for one in sorted(
+        rows,
+        key=lambda r: [
+            str(r[k]).zfill(6) for k in ("question", "tier", "format", "workers", "prefetch", "step_ms")
+        ],
+    ):
+        if one["question"] != "replay":
+            lines.append(
+                f"| {one['tier']} | {one['format']} | {one['workers']} | {one['prefetch']} | {one['step_ms']:g} "
+                f"| {one['question']} | {one['predicted']:.1f} ({one['low']:.1f}–{one['high']:.1f}) "
+                f"| {one['measured']:.1f} | {one['error']:+.1%} | {one['waited_for_a_core']:.0%} |"
+            )
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "prediction.md").write_text("\n".join(lines) + "\n")
+    picture(rows, results / "prediction.png")
+
+
+def picture(rows: list[dict[str, Any]], path: Path) -> None:
+    import altair as alt
+    import vl_convert
+
+    points = alt.Data(values=[row for row in rows if row["question"] == "matrix"])
+    axis = {"scale": alt.Scale(type="log"), "title": "samples/s"}
+    chart = (
+        alt.Chart(points)
+        .mark_point(filled=True, opacity=0.7)
+        .encode(
+            x=alt.X("measured:Q", scale=axis["scale"], title="measured samples/s"),
+            y=alt.Y("predicted:Q", scale=axis["scale"], title="predicted samples/s"),
+            color=alt.Color("tier:N"),
+            shape=alt.Shape("format:N"),
+        )
+    )
+    ends = [
+        min(min(r["measured"], r["predicted"]) for r in rows),
+        max(max(r["measured"], r["predicted"]) for r in rows),
+    ]
+    line = (
+        alt.Chart(alt.Data(values=[{"x": v, "y": v} for v in ends]))
+        .mark_line(color="grey")
+        .encode(x="x:Q", y="y:Q")
+    )
+    spec = (line + chart).properties(width=420, height=420, title="Predicted against measured, log scales")
+    path.write_bytes(vl_convert.vegalite_to_png(spec.to_json(), scale=2))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few cells of each tier and format")
+    parser.add_argument("--only", help="tier/format, such as ssd/jpeg; or one of the two")
+    parser.add_argument("--out", type=Path, default=Path("runs/prediction"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument(
+        "--given-neighbours",
+        action="store_true",
+        help="tell each prediction what other programs took during its cell: for machines that are not quiet",
+    )
+    parser.add_argument(
+        "--remark", default="", help="what the reader must know about the machine at that time"
+    )
+    arguments = parser.parse_args()
+    cells = [base_cell(tier, format_) for format_, tier in itertools.product(FORMATS, TIERS)]
+    cells += [cell for cell in matrix(arguments.quick) if cell not in cells]
+    if arguments.only:
+        wanted = set(arguments.only.split("/"))
+        cells = [cell for cell in cells if wanted <= {cell.tier, cell.format}]
+    rows: list[dict[str, Any]] = []
+    for number, cell in enumerate(cells, 1):
+        for one in rows_of(cell, arguments.out, arguments.given_neighbours):
+            rows.append(one)
+            print(
+                f"{number}/{len(cells)} {cell.name:28} {one['question']:7} predicted {one['predicted']:8.1f} "
+                f"measured {one['measured']:8.1f}  {one['error']:+7.1%}  {'' if one['covered'] else 'outside'} "
+                f"waited {one['waited_for_a_core']:.0%}",
+                flush=True,
+            )
+    write(rows, arguments.results, arguments.remark)
+    found = summary(rows)
+    print(json.dumps(found, indent=1))
+    matrix_found = found["matrix"]
+    good = matrix_found["median"] <= BOUNDS["median"] and matrix_found["p95"] <= BOUNDS["p95"]
+    return 0 if good and matrix_found["coverage"] >= BOUNDS["coverage"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+import pipeprof
+from pipeprof.devices import StorageModel
+from pipeprof.errors import InconclusiveError
+from pipeprof.scenario import Scenario, load
+from pipeprof.scenario.dump import to_yaml
+from pipeprof.simulate.tune import Setting, search
+from pipeprof.trace import Run
+from tests.factory import MS, Plan
+from tests.simulate.common import recorded
+
+
+class Bench:
+    """Measures settings with the factory, whose workers share nothing; each run takes its seconds."""
+
+    def __init__(
+        self, room: Path, plan: Plan, model: StorageModel | None = None, run_s: float | None = None
+    ) -> None:
+        self.room, self.plan, self.model, self.run_s = room, plan, model, run_s
+        self.now, self.asked = 0.0, []
+
+    def clock(self) -> float:
+        return self.now
+
+    def measure(self, setting: Setting, seconds: float) -> Run:
+        self.asked.append(setting)
+        self.now += self.run_s or seconds
+        plan = replace(self.plan, workers=setting.workers, prefetch=setting.prefetch)
+        return recorded(self.room / str(len(self.asked)), plan, self.model)
+
+
+def test_it_stops_where_predicted_and_measured_agree(tmp_path: Path) -> None:
+    plan = Plan(workers=1, batches=200, stages={"decode": 100 * MS}, compute=30 * MS)
+    bench = Bench(tmp_path, plan)
+    tuned = search(bench.measure, Setting(1), 1000.0, bench.clock)
+    assert tuned.agreed
+    assert tuned.best.workers == 4, "four workers of 100 ms keep up with 30 ms, and three do not"
+    assert len(tuned.trials) <= 4
+    assert tuned.throughput == pytest.approx(32 / 0.030, rel=0.03)
+    assert tuned.trials[0].predicted is None
+    last = tuned.trials[-1]
+    assert last.predicted is not None
+    assert last.predicted.value == pytest.approx(last.measured, rel=0.03)
+
+
+def test_of_equal_settings_the_one_with_fewer_workers_is_taken(tmp_path: Path) -> None:
+    plan = Plan(workers=8, batches=200, stages={"decode": 20 * MS}, compute=30 * MS)
+    bench = Bench(tmp_path, plan)
+    assert search(bench.measure, Setting(8), 1000.0, bench.clock).best.workers == 1
+
+
+def test_the_budget_ends_the_search(tmp_path: Path) -> None:
+    plan = Plan(workers=1, batches=60, stages={"decode": 100 * MS}, compute=30 * MS)
+    bench = Bench(tmp_path, plan, run_s=40.0)
+    tuned = search(bench.measure, Setting(1), 60.0, bench.clock)
+    assert not tuned.agreed
+    assert bench.asked == [Setting(1)]
+    assert tuned.best == Setting(1), "what was not measured is no answer"
+
+
+def test_it_learns_from_a_miss(tmp_path: Path) -> None:
+    """More than two workers are as slow as one here (a lock, say): no demand of the first run shows it."""
+    plan = Plan(workers=1, batches=200, stages={"decode": 100 * MS}, compute=10 * MS)
+
+    class Locked(Bench):
+        def measure(self, setting: Setting, seconds: float) -> Run:
+            slow = {"decode": max(1, setting.workers / 2) * 100 * MS}
+            self.plan = replace(plan, stages={name: round(ns) for name, ns in slow.items()})
+            return super().measure(setting, seconds)
+
+    bench = Locked(tmp_path, plan)
+    tuned = search(bench.measure, Setting(1), 10_000.0, bench.clock)
+    assert max(one.workers for one in bench.asked) > 2, "it tried what the first run promised"
+    assert tuned.throughput == pytest.approx(2 * 32 / 0.1, rel=0.1), "and found what is there"
+
+
+def test_a_run_too_short_to_say_anything_ends_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, Plan(batches=7, warmup=5))
+    with pytest.raises(InconclusiveError, match="2 batches after warm-up"):
+        search(bench.measure, Setting(2), 60.0, bench.clock)
+
+
+def test_a_tuned_scenario_loads_as_what_it_is(tmp_path: Path) -> None:
+    scenario = Scenario.model_validate(
+        {
+            "name": "mine",
+            "data": {"samples": 64},
+            "loader": {"workers": 3, "prefetch": 4},
+            "run": {"steps": 9},
+        }
+    )
+    path = tmp_path / "tuned.yaml"
+    path.write_text(to_yaml(scenario, "Tuned.\nBy hand: no."))
+    assert path.read_text().startswith("# Tuned.\n# By hand: no.\n")
+    assert load(path)[0].resolved() == scenario.resolved()
+
+
+class Slow(Dataset[Any]):
+    """Each sample takes 4 ms in which nobody needs a core."""
+
+    def __len__(self) -> int:
+        return 4000
+
+    def __getitem__(self, index: int) -> Any:
+        import time
+
+        time.sleep(0.004)
+        return torch.full((8,), float(index))
+
+
+def test_a_users_own_dataset_is_tuned(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+    found = pipeprof.tune(
+        Slow(), step=lambda batch: seen.append(len(batch)), batch_size=8, budget_s=8, workers=1
+    )
+    assert found["batch_size"] == 8
+    assert found["num_workers"] >= 3, "waiting needs no core: more workers wait at the same time"
+    assert set(seen) == {8}
+    told = capsys.readouterr().out
+    assert "measured" in told
+    assert "Best:" in told
+    torch.utils.data.DataLoader(Slow(), **found)
