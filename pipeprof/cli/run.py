@@ -73,6 +73,8 @@ def command(
             break
     if as_json:
         click.echo(json.dumps(as_data(outcomes), indent=1))
+    elif not no_report:
+        show_matrix(outcomes)
     ctx.exit(exit_code(outcomes, strict))
 
 
@@ -134,6 +136,16 @@ def show(outcome: Outcome, page: Path | None) -> None:
         click.echo(f"Not as this scenario expects: {'; '.join(outcome.missed)}.")
     elif outcome.scenario.expect is not None:
         click.echo("As this scenario expects.")
+
+
+def show_matrix(outcomes: list[Outcome]) -> None:
+    """One page for all cells of a matrix, beside them; nothing for a single run."""
+    from pipeprof.report import html
+
+    answers = [outcome.answer for outcome in outcomes if outcome.answer is not None]
+    if outcomes[0].scenario.cell and answers:
+        page = html.write_matrix(answers, outcomes[0].directory.parent / "report.html")
+        click.echo(f"{len(answers)} of {len(outcomes)} runs. Report of all: {page}")
 
 
 def as_data(outcomes: list[Outcome]) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+from contextlib import suppress
 from typing import Final
 
+import psutil
 import torch
 
 from pipeprof.errors import MeasureError, PipeprofError, TraceError
@@ -45,9 +47,20 @@ def lost_worker(error: BaseException) -> str | None:
     found = _WORKER.search(str(error))
     if found is not None:
         return f"a loader worker (process {found['pids'].strip()}) {found['end'].strip().rstrip('.')}"
-    if isinstance(error, (ConnectionResetError, BrokenPipeError, EOFError)):
-        return "a loader worker has gone and left its connection broken"
+    if isinstance(error, (ConnectionError, EOFError)):  # it died while a batch was being handed over
+        dead = ", ".join(str(pid) for pid in dead_children())
+        return f"a loader worker (process {dead or 'unknown'}) is gone and left its connection broken"
     return None
+
+
+def dead_children() -> list[int]:
+    """Child processes that have ended and that nobody has waited for."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.append(child.pid)
+    return found
 
 
 def disk_is_full(error: BaseException) -> bool:

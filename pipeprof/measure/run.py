@@ -53,9 +53,9 @@ def run(
             warmup_steps=scenario.run.warmup_steps,
             device=True,
         )
-        with _recorded(bench, session), show, stoppable():
+        with _recorded(bench, session), show, stoppable() as stop:
             loader = make_loader(session, bench.dataset, scenario.loader, scenario.run.seed)
-            Loop(session, bench.accelerator, progress, scenario.run).train(loader)
+            Loop(session, bench.accelerator, progress, scenario.run, stop).train(loader)
     return session.directory
 
 

@@ -7,43 +7,68 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Final
+
+GRACE_S: Final = 3.0
+"""How long a step may still take once a stop was asked for; then it is broken off."""
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
     """The user, or whoever manages this process, has asked it to stop."""
 
 
+class Stop:
+    """Whether someone has asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._timer: threading.Timer | None = None
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """The first signal asks for an end between two steps; the next, or the end of grace, breaks off."""
+        if self.requested:
+            raise Stopped(signal.Signals(number).name)
+        self.requested = True
+        main = threading.main_thread().ident
+        assert main is not None
+        self._timer = threading.Timer(GRACE_S, signal.pthread_kill, (main, number))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def close(self) -> None:
+        """No more signals from the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+
+
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """While the block lasts the first SIGINT or SIGTERM raises `Stopped` in it; a second acts as ever.
+def stoppable() -> Iterator[Stop]:
+    """Take SIGINT and SIGTERM while the block lasts; ends with `Stopped` where one came.
 
-    Ctrl-C reaches the workers as well, so that their end may show first, as an error: that is `Stopped` too.
-    Outside the main thread, where Python takes no signals, this does nothing.
+    An error after a signal is taken for its consequence. Outside the main thread, where Python takes no
+    signals, nothing is caught.
     """
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
-    before: dict[int, Any] = {}
-    caught: list[int] = []
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        before.clear()
-
-    def stop(number: int, _: FrameType | None) -> NoReturn:
-        caught.append(number)
-        restore()
-        raise Stopped(signal.Signals(number).name)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, stop)
+    before: dict[int, Any] = {number: signal.signal(number, stop.handle) for number in _SIGNALS}
     try:
-        yield
+        yield stop
     except Exception as error:
-        if caught:
-            raise Stopped(signal.Signals(caught[0]).name) from error
+        if stop.requested:
+            raise Stopped from error
         raise
     finally:
-        restore()
+        stop.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stop.requested:
+        raise Stopped
+
+
+def leave_signals_to_the_loop(_: int) -> None:
+    """For a worker's start: Ctrl-C goes to the whole terminal, and the loop ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

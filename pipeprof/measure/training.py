@@ -15,6 +15,7 @@ from pipeprof.measure.accelerator import Accelerator
 from pipeprof.measure.batch import samples
 from pipeprof.measure.live import Progress
 from pipeprof.measure.session import Session
+from pipeprof.measure.stop import Stop, leave_signals_to_the_loop
 from pipeprof.scenario import LoaderPart, RunPart
 
 
@@ -26,6 +27,7 @@ def make_loader(session: Session, dataset: Dataset[Any], part: LoaderPart, seed:
             "prefetch_factor": part.prefetch or 2,
             "persistent_workers": part.persistent_workers,
             "multiprocessing_context": part.start_method,
+            "worker_init_fn": leave_signals_to_the_loop,
         }
     shuffle = part.shuffle and not isinstance(dataset, IterableDataset)
     return session.loader(
@@ -42,7 +44,7 @@ def make_loader(session: Session, dataset: Dataset[Any], part: LoaderPart, seed:
 
 
 class Loop:
-    """Runs epochs over `loader` until the first limit of `limits` is reached."""
+    """Runs epochs over `loader` until the first of `limits` is reached or `stop` asks for an end."""
 
     def __init__(
         self,
@@ -50,10 +52,11 @@ class Loop:
         accelerator: Accelerator,
         progress: Progress,
         limits: RunPart,
+        stop: Stop,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session, self._accelerator, self._progress = session, accelerator, progress
-        self._limits, self._clock = limits, clock
+        self._limits, self._stop, self._clock = limits, stop, clock
         self._step = 0
         self._started_s: float | None = None
 
@@ -110,8 +113,8 @@ class Loop:
         self._progress.ready = self._session.live().ready_batches
 
     def _over(self) -> bool:
-        if self._started_s is None:
-            return False
+        if self._stop.requested or self._started_s is None:
+            return self._stop.requested
         elapsed = self._progress.elapsed_s = self._clock() - self._started_s
         steps, seconds = self._limits.steps, self._limits.seconds
         return (steps is not None and self._step >= steps) or (seconds is not None and elapsed >= seconds)

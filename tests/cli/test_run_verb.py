@@ -1,0 +1,162 @@
+"""`pipeprof run` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeprof import trace
+from pipeprof.cli.expectation import misses
+from pipeprof.scenario import ExpectPart
+
+SCENARIO = """
+data: {format: tensor_files, samples: 64, sample_bytes: 4000}
+storage: {tier: hdd}
+loader: {batch_size: 4, workers: 2}
+accelerator: {kind: emulated, step_ms: 10}
+run: {steps: 40, warmup_steps: 5}
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPEPROF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def pipeprof(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeprof", "run", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=110, check=False)
+
+
+def test_one_command_ends_with_a_verdict_a_table_and_a_report(tmp_path: Path) -> None:
+    (tmp_path / "disk.yaml").write_text(SCENARIO + "expect: {min_stall: 0.5, band: highly}\n")
+    done = pipeprof("disk.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"disk-\d{8}-\d{6}", directory.name)
+    assert (directory / "report.html").stat().st_size > 100_000
+    assert f"Report: runs/{directory.name}/report.html" in done.stdout
+    assert "The accelerator waited" in done.stdout
+    assert "sum" in done.stdout
+    assert "As this scenario expects." in done.stdout
+    assert trace.load(directory).meta["scenario"]["text"].startswith("\ndata:")
+
+
+def test_json_is_the_answers_dictionary_and_nothing_else_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "disk.yaml").write_text(SCENARIO)
+    done = pipeprof(
+        "disk.yaml", "--json", "--no-report", "--out", "here", "--set", "run.steps=30", cwd=tmp_path
+    )
+    answer = json.loads(done.stdout)
+    assert answer["schema"] == 1
+    assert answer["status"] == "complete"
+    assert answer["steps"] == 25
+    assert sum(answer["ledger_ns"].values()) == answer["wall_ns"]
+    assert not (tmp_path / "here" / "report.html").exists()
+
+
+def test_a_matrix_runs_each_cell_and_ends_in_one_page(tmp_path: Path) -> None:
+    (tmp_path / "tiers.yaml").write_text(
+        SCENARIO + "matrix: {storage.tier: [hdd, nvme], loader.workers: [0, 2]}\n"
+    )
+    done = pipeprof("tiers.yaml", "--out", "all", "--set", "run.steps=20", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = sorted(path.parent for path in (tmp_path / "all").glob("*/run.json"))
+    assert len(runs) == 4
+    assert {trace.load(each).status for each in runs} == {"complete"}
+    assert (tmp_path / "all" / "report.html").exists()
+    assert "all/report.html" in done.stdout
+
+
+def test_a_cell_that_fails_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    models = SCENARIO.replace("emulated, step_ms: 10", "cpu").replace("hdd", "nvme")
+    (tmp_path / "models.yaml").write_text(models + "matrix: {model.name: [resnet_18, two_layer_net]}\n")
+    done = pipeprof("models.yaml", "--out", "all", "--no-report", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean resnet18?" in done.stderr
+    (whole,) = (tmp_path / "all").glob("*/run.json")
+    assert whole.parent.name == "models-name=two_layer_net"
+    assert trace.load(whole.parent).status == "complete"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("accelerator.kind=cuda", "torch sees no CUDA device"),
+        ("accelerator.kind=quantum", "accelerator.kind"),
+        ("loader.workers=-1", "loader.workers"),
+    ],
+)
+def test_what_cannot_run_is_one_error_and_writes_nothing(tmp_path: Path, override: str, said: str) -> None:
+    (tmp_path / "disk.yaml").write_text(SCENARIO.replace(", step_ms: 10", ""))
+    done = pipeprof("disk.yaml", "--set", override, cwd=tmp_path)
+    if "cuda" in override and done.returncode == 0:
+        pytest.skip("there is a CUDA device here")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_strict_fails_where_the_scenario_does_not_keep_its_word(tmp_path: Path) -> None:
+    (tmp_path / "disk.yaml").write_text(SCENARIO + "expect: {max_stall: 0.01}\n")
+    done = pipeprof("disk.yaml", "--no-report", "--strict", "--set", "run.steps=30", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Not as this scenario expects: the stall is" in done.stdout
+
+
+def test_on_a_terminal_the_display_moves(tmp_path: Path) -> None:
+    (tmp_path / "disk.yaml").write_text(SCENARIO)
+    main, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeprof", "run", "disk.yaml", "--no-report"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=terminal, stdin=subprocess.DEVNULL,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )  # fmt: skip
+    os.close(terminal)
+    shown = _everything(main, process)
+    os.close(main)
+    assert process.wait() == 0
+    steps = [
+        int(number) for number in re.findall(r"step\s+(\d+)", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
+    ]
+    assert len(set(steps)) >= 3, "the steps are counted before one's eyes"
+    assert steps == sorted(steps)
+    assert "waiting for data" in shown
+
+
+def _everything(terminal: int, process: subprocess.Popen[Any]) -> str:
+    parts = []
+    while process.poll() is None or select.select([terminal], [], [], 0)[0]:
+        if select.select([terminal], [], [], 0.2)[0]:
+            try:
+                parts.append(os.read(terminal, 65536))
+            except OSError:  # the other side is closed
+                break
+    return b"".join(parts).decode(errors="replace")
+
+
+def test_expectations_name_what_is_missed() -> None:
+    answer = {"verdict": {"cause": "decode", "fix": "more-workers", "band": "highly", "stall_share": 0.4}}
+    assert (
+        misses(
+            ExpectPart(cause=["decode"], fix=["more-workers", "ram"], band="highly", min_stall=0.3), answer
+        )
+        == []
+    )
+    assert misses(ExpectPart(cause=["h2d"], band="not", max_stall=0.05), answer) == [
+        "the cause is decode, not h2d",
+        "the run is highly input-bound, not not input-bound",
+        "the stall is 40.0%, more than 5%",
+    ]
+    unknown = {"verdict": {"cause": "inconclusive", "fix": "none", "band": None, "stall_share": None}}
+    assert misses(ExpectPart(max_stall=0.05), unknown) == ["the stall was not observed"]

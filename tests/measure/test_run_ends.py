@@ -1,0 +1,180 @@
+"""However a run ends, something readable is left and nothing that runs: real processes, killed for real."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from pipeprof import trace
+
+SCENARIO = """
+data: {format: tensor_files, samples: 128, sample_bytes: 4000}
+storage: {tier: nvme}
+loader: {batch_size: 4, workers: 2, persistent_workers: true}
+accelerator: {kind: emulated, step_ms: 5}
+run: {seconds: 100, warmup_steps: 5}
+"""
+PATIENCE_S = 60.0
+ORPHANS_S = 10.0
+"""torch's workers look for their parent every five seconds."""
+
+
+def wait_for(what: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def steps_in(directory: Path) -> int:
+    return trace.load(directory).table("steps").num_rows
+
+
+class Running(NamedTuple):
+    """`pipeprof run` in a session of its own, a second after its first flush."""
+
+    process: subprocess.Popen[str]
+    directory: Path
+    children: list[psutil.Process]
+
+    def output(self) -> str:
+        return self.process.communicate(timeout=PATIENCE_S)[0]
+
+    def left(self) -> list[psutil.Process]:
+        return [child for child in self.children if child.is_running() and child.status() != "zombie"]
+
+    def shared_memory(self) -> list[str]:
+        """Named blocks of torch's, which carry the process that made them."""
+        pids = [self.process.pid, *(child.pid for child in self.children)]
+        return [str(path) for pid in pids for path in Path("/dev/shm").glob(f"torch_{pid}_*")]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(directory: Path | None = None, *overrides: str) -> Running:
+        (tmp_path / "short.yaml").write_text(SCENARIO)
+        out = directory or tmp_path / "run"
+        command = [sys.executable, "-m", "pipeprof", "run", "short.yaml", "--out", str(out), "--no-report"]
+        process = subprocess.Popen(
+            [*command, *(word for override in overrides for word in ("--set", override))],
+            cwd=tmp_path,
+            env={**os.environ, "PIPEPROF_CACHE": str(tmp_path / "cache")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        assert wait_for(lambda: process.poll() is not None or (out / "steps.arrows").exists())
+        if process.poll() is None:
+            assert wait_for(lambda: process.poll() is not None or steps_in(out) >= 30)
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        return Running(process, out, children)
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("number", "to_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_stopped_run_reports_what_is_there(
+    start: Callable[..., Running], number: int, to_group: bool
+) -> None:
+    running = start()
+    (os.killpg if to_group else os.kill)(running.process.pid, number)
+    output = running.output()
+    assert running.process.returncode == 130
+    assert "Interrupted: the report is of what was measured until then" in output
+    assert "Traceback" not in output
+    found = trace.load(running.directory)
+    assert found.status == "interrupted"
+    assert found.table("steps").num_rows >= 30
+    assert running.left() == []
+    assert running.shared_memory() == []
+
+
+def test_sigkill_of_the_loop_leaves_a_partial_run_and_no_orphan(
+    start: Callable[..., Running],
+) -> None:
+    running = start()
+    assert len(running.children) == 2
+    running.process.kill()
+    running.process.wait()
+    found = trace.load(running.directory)
+    assert found.status == "partial"
+    assert found.table("steps").num_rows >= 30
+    assert wait_for(lambda: running.left() == [], ORPHANS_S)
+    assert running.shared_memory() == []
+
+
+def test_sigkill_loses_a_second_at_the_most(start: Callable[..., Running]) -> None:
+    running = start()
+    time.sleep(1.0)
+    killed_ns = time.monotonic_ns()
+    running.process.kill()
+    running.process.wait()
+    taken = trace.load(running.directory).table("steps")["take_ns"].to_pylist()
+    assert killed_ns - taken[-1] < 2e9  # one second, and what a busy machine adds
+
+
+def test_sigkill_of_a_worker_is_one_clear_error(start: Callable[..., Running]) -> None:
+    running = start()
+    victim = running.children[0].pid
+    os.kill(victim, signal.SIGKILL)
+    output = running.output()
+    assert running.process.returncode == 2
+    assert re.search(rf"a loader worker \(process {victim}\) is (killed by signal|gone)", output), output
+    assert "fewer loader.workers" in output
+    assert "Traceback" not in output
+    found = trace.load(running.directory)
+    assert found.status == "failed"
+    assert "worker_lost" in found.table("events")["kind"].to_pylist()
+    assert found.table("steps").num_rows >= 30
+    assert running.left() == []
+    assert running.shared_memory() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no mount command here")
+    if mounted.returncode != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_clear_error(start: Callable[..., Running], small_disk: Path) -> None:
+    running = start(small_disk / "run")
+    output = running.output()
+    assert running.process.returncode == 2
+    assert "cannot be written any more: No space left on device" in output
+    assert "Traceback" not in output
+    found = trace.load(small_disk / "run")
+    assert found.status in ("partial", "failed")
+    assert found.table("batches").num_rows > 0
+    assert running.left() == []
