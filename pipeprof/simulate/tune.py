@@ -106,7 +106,7 @@ class Tuned:
 
     best: Setting
     throughput: float
-    """Samples a second of the best setting in a long run, predicted from its own trial and corrected by it."""
+    """Samples a second of the best setting in a long run: predicted from its own trial, then corrected."""
     trials: tuple[Trial, ...]
     agreed: bool
     """Predicted and measured agree and no other setting promises more; else the budget ended the search."""
@@ -127,7 +127,7 @@ def search(
 ) -> Tuned:
     """Measure `start`, then what promises most, until that was measured or the budget is spent.
 
-    `told` is called after each trial. Raises `InconclusiveError` where the first run cannot be predicted from.
+    `told` is called after each trial. Raises `InconclusiveError` where a run cannot be predicted from.
     """
     began = clock()
     seconds = budget_s / TRIALS
