@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,7 +170,7 @@ def _model(scenario: Scenario) -> Iterator[Problem]:
             if plain
             else "for example resnet18",
         )
-    elif model.name != "two_layer_net" and nearest(model.name, ["two_layer_net"]).startswith("did"):
+    elif model.name != "two_layer_net" and get_close_matches(model.name, ["two_layer_net"], cutoff=0.75):
         yield Problem("model.name", f"no model is called {model.name}", "did you mean two_layer_net?")
     if model.weights is not None:
         yield from _file("model.weights", model.weights)
