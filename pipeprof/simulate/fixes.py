@@ -19,6 +19,8 @@ TRANSFORM_ON_DEVICE: Final = 0.1
 """Device time of a transform over its CPU time: one core against an accelerator, a cautious assumption."""
 CHEAPER: Final = 0.5
 """What `cheaper-decode` leaves of decoding: JPEG's draft mode, or images stored smaller."""
+WORTH_TELLING: Final = 0.2
+"""Runnable tasks of other programs, on average, from which on they are worth a fix."""
 LIGHTER: Final = 0.25
 """What `lighter-transfer` leaves: bytes instead of 32-bit floats cross between the processes."""
 
@@ -239,6 +241,13 @@ def _rest(demands: Demands) -> Iterator[Fix]:
             knobs.scaled(transfer=LIGHTER, h2d=LIGHTER),
             assumption="handing a batch over costs in proportion to its bytes",
         )
+    if knobs.neighbours >= WORTH_TELLING:
+        yield Fix(
+            "free-cores",
+            "the cores without other programs",
+            "stop what else runs on them, or pin this job to cores of its own",
+            replace(knobs, neighbours=0.0),
+        )
     yield Fix(
         "more-cores",
         f"{2 * knobs.cores:g} cores",
@@ -322,7 +331,7 @@ def advised(ranked: list[Ranked]) -> Ranked | None:
 WORDS: Final = (
     ("persistent-workers", "deeper-prefetch", "out-of-order", "fewer-workers", "more-workers"),
     ("pin", "device-prefetch", "shards", "ram", "faster-storage"),
-    ("cheaper-decode", "cheaper-transform", "lighter-transfer", "loop"),
+    ("free-cores", "cheaper-decode", "cheaper-transform", "lighter-transfer", "loop"),
 )
 """The fixes' words, the cheapest to carry out first."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from pipeprof.devices import (
+    DEFAULT_STORAGE,
     STORAGE,
     LinkModel,
     StorageModel,
@@ -160,6 +161,8 @@ def _change_one(knobs: Knobs, key: str, text: str, step_ns: float | None) -> Kno
 
 
 def _change_storage(knobs: Knobs, key: str, text: str) -> Knobs:
+    if key == "storage.tier" and text not in DEFAULT_STORAGE:
+        raise ScenarioError(f"there is no tier {text!r}", nearest(text, DEFAULT_STORAGE))
     if key in ("storage.tier", "storage.device"):
         pin_memory = knobs.pin_memory or text == "pinned"
         return replace(knobs, storage=storage_preset(text), pin_memory=pin_memory)

@@ -1,0 +1,165 @@
+"""`pipeprof predict`: questions, refusals and stated extrapolations."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeprof import cli
+from pipeprof.errors import ScenarioError
+from pipeprof.simulate.knobs import Knobs, change
+from pipeprof.simulate.neighbours import with_neighbours
+from pipeprof.simulate.predict import replay
+from tests.factory import MS, Plan
+from tests.simulate.common import CPU_ONLY, HDD, demands_of, hdd_plan, recorded
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit code of `pipeprof predict`."""
+    monkeypatch.setattr(sys, "argv", ["pipeprof", "predict", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def hdd(tmp_path: Path) -> str:
+    return str(recorded(tmp_path / "run", hdd_plan(), HDD).directory)
+
+
+def test_one_question(hdd: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(monkeypatch, hdd, "--set", "storage.tier=nvme", "--set", "loader.workers=4", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    before, after = told["as_it_is"], told["prediction"]
+    assert after["throughput_samples_per_s"]["value"] > 4 * before["throughput_samples_per_s"]["value"]
+    assert after["throughput_samples_per_s"]["low"] < after["throughput_samples_per_s"]["value"]
+    assert sum(after["ledger_ns"].values()) == after["wall_ns"]
+
+
+def test_without_a_question_everything_is_told(
+    hdd: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(monkeypatch, hdd) == 0
+    told = capsys.readouterr().out
+    for part in (
+        "hdd-7200",
+        "Headspace",
+        "Advice",
+        "then limited by",
+        "the CPU: decode",
+        "prefetch 4",
+        "[",
+        "reads/s",
+    ):
+        assert part in told
+    assert ask(monkeypatch, hdd, "--json", "--target-stall", "0.1") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["target_stall"] == 0.1
+    assert data["fixes"][0]["gain"] >= data["fixes"][1]["gain"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("loader.worker=2", "did you mean loader.workers?"),
+        ("storage.tier=sdd", "did you mean"),
+        ("loader.workers=-1", "workers is -1"),
+        ("loader.workers=many", "give a number"),
+        ("loader.in_order=perhaps", "give true or false"),
+        ("storage.cache_share=2", "a share from 0 to 1"),
+        ("machine.cores=0", "must be above 0"),
+        ("storage.keep=encodet", "did you mean encoded?"),
+        ("loader.workers", "write --set key=value"),
+        ("storage.figures.seek=1", "did you mean seek_ns?"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_and_nothing_else(
+    hdd: str, setting: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(monkeypatch, hdd, "--set", setting) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.out == ""
+
+
+@pytest.mark.parametrize("setting", ["storage.tier=ssd", "storage.cache_share=0.5", "storage.access=shards"])
+def test_storage_that_was_not_observed_is_refused(
+    tmp_path: Path, setting: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = recorded(tmp_path / "run", Plan(stages=CPU_ONLY))
+    assert ask(monkeypatch, str(run.directory), "--set", setting) == 3
+    assert "no read was observed" in capsys.readouterr().err
+
+
+def test_one_batch_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = recorded(tmp_path / "run", Plan(batches=1, warmup=0))
+    assert ask(monkeypatch, str(run.directory)) == 3
+    assert "holds 1 batches" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--set", "machine.cores=64"), "this machine has 8"),
+        (("--set", "loader.workers=0"), "recorded with workers"),
+        (("--set", "loader.workers=16"), "far from what was measured"),
+        (("--set", "loader.batch_size=512"), "far from the recorded one"),
+        (("--ranks", "4"), "4 ranks were not measured"),
+    ],
+)
+def test_an_extrapolation_says_so(
+    hdd: str,
+    arguments: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ask(monkeypatch, hdd, *arguments) == 0
+    told = capsys.readouterr().out
+    assert f"Extrapolated: {told.partition('Extrapolated: ')[2].partition(chr(10))[0]}" in told
+    assert said in told
+
+
+def test_the_further_the_question_the_wider_the_interval(tmp_path: Path) -> None:
+    from pipeprof.simulate.predict import predict
+
+    demands = demands_of(tmp_path / "run", hdd_plan(), HDD)
+
+    def width(knobs: Knobs) -> float:
+        found = predict(demands, knobs).throughput
+        return (found.high - found.low) / found.value
+
+    near, far = (width(replace(demands.measured, workers=w)) for w in (1, 8))
+    assert far > 1.2 * near
+
+
+def test_units_of_a_bandwidth() -> None:
+    for text, bytes_per_s in (("20GB/s", 20e9), ("500MB/s", 5e8), ("1GiB/s", 2.0**30), ("1e6", 1e6)):
+        asked = change(Knobs(storage=HDD), {"storage.bandwidth": text})
+        assert asked.storage.bandwidth_bytes_per_s == bytes_per_s
+    with pytest.raises(ScenarioError):
+        change(Knobs(storage=HDD), {"storage.bandwidth": "fast"})
+
+
+def test_a_step_time_is_asked_in_milliseconds() -> None:
+    assert change(Knobs(), {"accelerator.step_ms": "5"}, step_ns=20e6).accelerator_speed == 4
+    with pytest.raises(ScenarioError, match="no step time"):
+        change(Knobs(), {"accelerator.step_ms": "5"})
+
+
+def test_neighbours_are_found_by_what_they_took(tmp_path: Path) -> None:
+    """Workers that had half of their two cores: as many others were runnable all the time."""
+    plan = Plan(workers=2, stages={"decode": 40 * MS}, compute=MS, batches=100, transfer=0, main=0)
+    demands = demands_of(tmp_path / "run", plan)
+    measured = replace(demands.measured, cores=2.0)
+    crowded = with_neighbours(replace(demands, measured=measured, core_waiting=0.5))
+    assert crowded.measured.neighbours == pytest.approx(2.0, rel=0.05)
+    assert replay(crowded).throughput.value == pytest.approx(2 * 32 / 0.08, rel=0.05)
+    quiet = with_neighbours(replace(demands, measured=measured, core_waiting=0.0))
+    assert quiet.measured.neighbours == 0
