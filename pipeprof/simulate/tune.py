@@ -25,6 +25,8 @@ from pipeprof.simulate.predict import Estimate, predict, replay
 from pipeprof.trace import Run
 
 PREFETCHES: Final = (1, 2, 4, 8)
+WARMUP_STEPS: Final = 5
+"""Steps of a run of the user's own that are not counted: caches fill, libraries load."""
 NEAR: Final = 3
 """Counts of workers for which other depths of prefetching are asked about."""
 TRIALS: Final = 5
@@ -276,12 +278,11 @@ def _train(
     dataset: Any, step: Callable[[Any], Any], arguments: dict[str, Any], seconds: float, out: Path
 ) -> None:
     """Epochs over a profiled loader until `seconds` have passed."""
-    from torch.utils.data import DataLoader
-
-    from pipeprof.measure.loader import profile
+    from pipeprof.measure.session import Session
 
     ends = time.monotonic() + seconds
-    with profile(DataLoader(dataset, **arguments), out=out) as loader:
+    with Session(out, warmup_steps=WARMUP_STEPS) as session:
+        loader = session.loader(dataset, **arguments)
         while time.monotonic() < ends:
             batches = 0
             for batch in loader:
