@@ -9,7 +9,10 @@ from pipeprof.analyse.facts import Facts
 from pipeprof.analyse.tiling import NS_PER_S
 
 HEALTHY: Final = 0.05
-"""Below this share of the window neither the loader nor the loop is worth a word."""
+"""Below this share of the window neither the loader nor the loop is worth a word: the lowest band."""
+MOSTLY: Final = 0.5
+
+Evidence = tuple[tuple[str, Any], ...]
 
 
 class Finding(NamedTuple):
@@ -17,65 +20,73 @@ class Finding(NamedTuple):
 
     cause: str
     detail: str | None = None
-    evidence: tuple[tuple[str, Any], ...] = ()
+    evidence: Evidence = ()
 
 
 def find_cause(ledger: Ledger, facts: Facts) -> Finding:
-    """The owner that the accelerator waited for the longest, as a cause."""
+    """The owner that kept the accelerator idle the longest, as a cause."""
     wall = max(1, ledger.window.wall_ns)
-    idle = {owner: ns for owner, ns in ledger.ledger_ns.items() if owner != "accelerator"}
-    stalls = {owner: ns for owner, ns in idle.items() if owner not in NOT_STALL}
-    if ledger.stall_ns / wall < HEALTHY:
-        others = {owner: ns for owner, ns in idle.items() if owner in NOT_STALL and ns / wall >= HEALTHY}
-        if not others:
-            return Finding(
-                "accelerator", None, (("accelerator_share", ledger.ledger_ns.get("accelerator", 0) / wall),)
-            )
-        owner = max(others, key=others.__getitem__)
-        return Finding(owner, None, (("share", others[owner] / wall),))
-    owner = (
-        max(idle, key=idle.__getitem__)
-        if max(idle.values()) > max(stalls.values())
-        else max(stalls, key=stalls.__getitem__)
-    )
-    share = (
-        ("share", idle[owner] / wall),
-        ("share_of_stall", stalls.get(owner, 0) / max(1, ledger.stall_ns)),
-    )
+    stalled = ledger.stall_ns / wall >= HEALTHY
+    blamed = {
+        owner: ns
+        for owner, ns in ledger.ledger_ns.items()
+        if owner != "accelerator" and (stalled if owner not in NOT_STALL else ns / wall >= HEALTHY)
+    }
+    if not blamed:
+        busy = ledger.ledger_ns.get("accelerator", 0) / wall
+        return Finding("accelerator", None, (("accelerator_share", busy),))
+    owner = max(blamed, key=blamed.__getitem__)
+    told = _told_apart(owner, facts)
+    return told._replace(evidence=(("share", blamed[owner] / wall), *told.evidence))
+
+
+def _told_apart(owner: str, facts: Facts) -> Finding:
     if owner == "storage":
-        cause, evidence = _storage(facts)
-        return Finding(cause, None, share + evidence)
+        return _storage(facts)
     if owner == "cpu-contention":
-        return Finding(owner, _contention(facts), share + _cpu_evidence(facts))
+        return Finding(owner, _contention(facts), _cpu_evidence(facts))
+    if owner == "blocked":
+        return _blocked(facts)
     if owner == "unknown":
-        return Finding("inconclusive", None, share)
-    return Finding(owner, None, share)
+        return Finding("inconclusive", "unknown-owner")
+    if owner in NOT_STALL:
+        return Finding(owner)
+    return Finding(owner, None, _cpu_evidence(facts))
 
 
-def _storage(facts: Facts) -> tuple[str, tuple[tuple[str, Any], ...]]:
-    evidence: list[tuple[str, Any]] = []
+def _storage(facts: Facts) -> Finding:
+    evidence = _read_evidence(facts)
+    if _thrashes(facts):
+        sizes = (("cache_bytes", facts.cache_bytes), ("data_bytes", facts.data_bytes))
+        return Finding("page-cache", None, (*evidence, *sizes))
+    if facts.tier == "network":
+        return Finding("storage-network", None, evidence)
+    return Finding("storage-bandwidth" if _bandwidth_bound(facts) else "storage-latency", None, evidence)
+
+
+def _read_evidence(facts: Facts) -> Evidence:
     seconds = facts.wall_ns / NS_PER_S
+    evidence: list[tuple[str, Any]] = []
     if facts.reads and seconds:
         evidence.append(("reads_per_batch", facts.reads / max(1, facts.batches)))
         evidence.append(("reads_per_s", facts.reads / seconds))
     if facts.read_bytes is not None and seconds:
         evidence.append(("read_bytes_per_s", facts.read_bytes / seconds))
-    if _thrashes(facts):
-        return "page-cache", (*evidence, ("cache_bytes", facts.cache_bytes), ("data_bytes", facts.data_bytes))
-    if facts.tier == "network":
-        return "storage-network", tuple(evidence)
-    return ("storage-bandwidth" if _bandwidth_bound(facts) else "storage-latency"), tuple(evidence)
+    return tuple(evidence)
 
 
 def _thrashes(facts: Facts) -> bool:
-    """The set is larger than what may stay in memory, and comes round again."""
-    if facts.cache_bytes and facts.data_bytes:
-        return facts.cache_bytes < facts.data_bytes
-    return False
+    """Some of the set may stay in memory, and not all of it: it is read again and again."""
+    limits = [limit for limit in (facts.cache_bytes, facts.memory_bytes) if limit]
+    return bool(facts.data_bytes and limits and min(limits) < facts.data_bytes and facts.epochs > 1)
 
 
 def _bandwidth_bound(facts: Facts) -> bool:
-    """Bytes, not requests, are what the device has too few of a second."""
+    """Bytes, not requests, are what the device has too few of a second.
+
+    By the device's own figures where it is emulated or has a profile; else reads of 1 MiB and more are taken
+    to be limited by bandwidth, and smaller ones by latency.
+    """
     model, size = facts.storage_model, facts.mean_read_bytes
     bandwidth = float(model.get("bandwidth_bytes_per_s") or 0)
     if size is None:
@@ -83,34 +94,40 @@ def _bandwidth_bound(facts: Facts) -> bool:
     if bandwidth <= 0:
         return size >= 1 << 20
     achieved = (facts.read_bytes or 0) * NS_PER_S / max(1, facts.wall_ns)
-    if achieved >= 0.6 * bandwidth:
-        return True
     positioning = float(model.get("seek_ns") or 0) + float(model.get("half_rotation_ns") or 0)
     waiting = positioning if model.get("kind") == "disk" else float(model.get("latency_ns") or 0)
-    return size * NS_PER_S / bandwidth > waiting
+    return achieved >= 0.6 * bandwidth or size * NS_PER_S / bandwidth > waiting
 
 
 def _contention(facts: Facts) -> str | None:
-    """Who took the cores: too small a quota, this job itself, or somebody else."""
-    if facts.cores is None:
+    """Who took the cores: too small a quota, this run itself, or somebody else."""
+    own, cores = facts.own_cores, facts.cores
+    if cores is None or own is None:
         return None
-    threads = max(1, facts.workers) + (1 if facts.workers else 0)
-    if (
-        facts.quota_cores is not None
-        and facts.own_cores is not None
-        and facts.own_cores >= 0.7 * facts.quota_cores
-    ):
+    if facts.quota_cores is not None and own >= 0.7 * facts.quota_cores:
         return "quota"
-    if facts.own_cores is not None and facts.own_cores < 0.7 * min(threads, facts.cores):
-        return "neighbour"
-    return "oversubscribed" if threads > facts.cores else "neighbour"
+    threads = facts.workers + 1
+    others = max(0.0, cores - own) if facts.other_cores is None else facts.other_cores
+    return "oversubscribed" if threads > cores and own >= others else "neighbour"
 
 
-def _cpu_evidence(facts: Facts) -> tuple[tuple[str, Any], ...]:
+def _cpu_evidence(facts: Facts) -> Evidence:
     pairs = (
         ("workers", facts.workers),
         ("cores", facts.cores),
-        ("cores_kept_busy", facts.own_cores),
+        ("own_cores", facts.own_cores),
+        ("other_cores", facts.other_cores),
         ("quota_cores", facts.quota_cores),
     )
     return tuple((name, value) for name, value in pairs if value is not None)
+
+
+def _blocked(facts: Facts) -> Finding:
+    """By what the workers were seen to wait for; a disk that nobody saw reading is storage all the same."""
+    if not facts.states:
+        return Finding("blocked")
+    state = max(facts.states, key=facts.states.__getitem__)
+    evidence = tuple((f"waiting_for_{name}", share) for name, share in facts.states.items())
+    if state == "disk":
+        return _storage(facts)._replace(evidence=evidence)
+    return Finding("blocked", state if facts.states[state] >= MOSTLY else None, evidence)

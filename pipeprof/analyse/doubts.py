@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Final
 
-from pipeprof.analyse.attribution import Attribution
+from pipeprof.analyse.attribution import NOT_STALL, Attribution
 from pipeprof.analyse.facts import Facts
 from pipeprof.analyse.rates import stall_interval
 from pipeprof.analyse.verdict import BANDS, MIN_STEPS, Doubt, band_of
+from pipeprof.pipeline import NOT_OBSERVED, Ints
 from pipeprof.trace import Run
+
+FROM_DEVICE: Final = 0.5
+"""A cold run gets at least this share of its bytes from the device."""
+BACKWARDS: Final = 0.01
+"""More than this share of steps with time running backwards is clock trouble."""
+CLOSE: Final = 0.8
 
 
 def doubts_about(run: Run, found: Attribution, facts: Facts) -> tuple[Doubt, ...]:
-    """Everything that speaks against taking the verdict at its word, the decisive ones first."""
+    """Everything that speaks against taking the verdict at its word, the decisive first."""
     doubts = [
         *_too_short(found),
+        *_clock(found),
         *_from_cache(facts),
+        *_storage_unseen(found, facts),
+        *_unknown(found),
         *_wide(found),
+        *_close(found),
         *_status(run),
     ]
     return tuple(sorted(doubts, key=lambda doubt: not doubt.decisive))
@@ -30,36 +42,87 @@ def _too_short(found: Attribution) -> list[Doubt]:
     return [Doubt("too-few-steps", problem, f"measure at least {MIN_STEPS} steps", decisive=True)]
 
 
+def _clock(found: Attribution) -> list[Doubt]:
+    """Events of one batch in an order that cannot be."""
+    t = found.timeline
+    pairs = (
+        (t.request_ns, t.take_ns),
+        (t.start_ns, t.finish_ns),
+        (t.finish_ns, t.take_ns),
+        (t.compute_start_ns, t.compute_end_ns),
+    )
+    share = max(_backwards(before, after) for before, after in pairs)
+    if share <= BACKWARDS:
+        return []
+    problem = f"in {share:.0%} of the steps time ran backwards: the processes' clocks disagree"
+    remedy = "run main process and workers on one machine, without a change of its clock"
+    return [Doubt("clock", problem, remedy, decisive=True)]
+
+
+def _backwards(before: Ints, after: Ints) -> float:
+    seen = (before != NOT_OBSERVED) & (after != NOT_OBSERVED)
+    return float((before[seen] > after[seen]).mean()) if seen.any() else 0.0
+
+
 def _from_cache(facts: Facts) -> list[Doubt]:
     real = facts.tier not in ("ram", "pinned", None) and not facts.emulated_storage
     if not real or facts.cache != "cold" or facts.device_bytes is None or not facts.read_bytes:
         return []
     share = facts.device_bytes / facts.read_bytes
-    if share >= 0.5:
+    if share >= FROM_DEVICE:
         return []
-    return [
-        Doubt(
-            "page-cache",
-            f"the run was to be cold, and only {share:.0%} of its bytes came from the device",
-            "let nothing else read the data, or say cache: warm",
-            decisive=True,
-        )
-    ]
+    problem = f"the run was to be cold, and only {share:.0%} of its bytes came from the device"
+    remedy = "let nothing else read the data and no epoch come round again, or say cache: warm"
+    return [Doubt("page-cache", problem, remedy, decisive=True)]
+
+
+def _storage_unseen(found: Attribution, facts: Facts) -> list[Doubt]:
+    """Workers blocked for long, and neither their reads nor what they waited for could be seen."""
+    ledger = found.whole
+    blocked = ledger.ledger_ns.get("blocked", 0)
+    seen = facts.device_bytes is not None or facts.reads is not None or facts.states
+    if seen or blocked < max(1, ledger.stall_ns) / 2 or blocked < 0.05 * ledger.window.wall_ns:
+        return []
+    problem = "workers were blocked, and this platform does not tell whether on storage (mmap, network)"
+    remedy = "mark the reads with pipeprof.stage(), or run on Linux with /proc"
+    return [Doubt("storage-not-observed", problem, remedy, decisive=True)]
+
+
+def _unknown(found: Attribution) -> list[Doubt]:
+    ledger = found.whole
+    unknown = ledger.ledger_ns.get("unknown", 0)
+    if unknown < 0.05 * ledger.window.wall_ns or unknown < max(1, ledger.stall_ns) / 2:
+        return []
+    problem = "most of the stall fell into time in which nothing was observed"
+    return [Doubt("unknown-owner", problem, "profile the loader that is waited for", decisive=True)]
 
 
 def _wide(found: Attribution) -> list[Doubt]:
+    """The interval of the stall share is wider than the band that it lies in, and leaves it."""
     interval = stall_interval(found)
     share = found.whole.stall_ns / max(1, found.window.wall_ns)
     if interval is None:
         return []
     low, high = interval
     bounds = (0.0, *(bound for bound, _ in BANDS), 1.0)
-    band = next((b for a, b in pairwise(bounds) if a <= share < b), 1.0)
-    width = band - bounds[bounds.index(band) - 1]
-    if band_of(max(0.0, low)) == band_of(min(high, 1.0)) or high - low <= width:
+    width = next((upper - lower for lower, upper in pairwise(bounds) if share < upper), 1.0)
+    if high - low <= width or band_of(low) == band_of(high):
         return []
-    problem = f"the stall share lies between {low:.0%} and {high:.0%}, which is wider than its band"
+    problem = f"the stall share lies anywhere between {low:.0%} and {high:.0%}"
     return [Doubt("wide-interval", problem, "measure more steps", decisive=True)]
+
+
+def _close(found: Attribution) -> list[Doubt]:
+    """Two owners share the blame."""
+    ledger = found.whole
+    stalls = {owner: ns for owner, ns in ledger.ledger_ns.items() if owner not in NOT_STALL}
+    if len(stalls) < 2 or ledger.stall_ns < 0.05 * ledger.window.wall_ns:
+        return []
+    first, second = sorted(stalls, key=stalls.__getitem__, reverse=True)[:2]
+    if stalls[second] < CLOSE * stalls[first]:
+        return []
+    problem = f"{second} owns nearly as much of the stall as {first}"
+    return [Doubt("two-causes", problem, "after one fix the other cause remains")]
 
 
 def _status(run: Run) -> list[Doubt]:

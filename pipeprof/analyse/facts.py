@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeprof.analyse.attribution import Attribution
 from pipeprof.analyse.charge import READ, Floats
+from pipeprof.analyse.sensors import sense
 from pipeprof.pipeline import NOT_OBSERVED, Ints, read_ints, take
 from pipeprof.trace import Run
 
@@ -27,7 +28,11 @@ class Facts:
     """Cores that the process may use at once: affinity and quota."""
     quota_cores: float | None
     own_cores: float | None
-    """Cores that the making of batches kept busy on average."""
+    """Cores that this run kept busy on average: its processes, or else the making of its batches."""
+    other_cores: float | None
+    """Cores that other programs kept busy."""
+    states: Mapping[str, float]
+    """What workers that were off their core waited for: see `sensors.Sensed`."""
     tier: str | None
     emulated_storage: bool
     storage_model: Mapping[str, Any]
@@ -40,6 +45,7 @@ class Facts:
     read_bytes: int | None
     read_wall_ns: int | None
     device_bytes: int | None
+    """Bytes that came from block devices, however they were read."""
     batches: int
     wall_ns: int
     samples: int
@@ -51,7 +57,7 @@ class Facts:
 
     @property
     def idle_cores(self) -> float | None:
-        """Cores that could have worked and did not, as far as this job knows."""
+        """Cores that this run could have used and did not. Other programs on them show as contention."""
         if self.cores is None or self.own_cores is None:
             return None
         return max(0.0, self.cores - self.own_cores)
@@ -66,6 +72,7 @@ def gather(run: Run, found: Attribution) -> Facts:
     shape = found.shapes[loader]
     told: dict[str, Any] = next((one for one in meta.get("loaders") or [] if one.get("id") == loader), {})
     batches = _rows_of(run, found)
+    sensed = sense(run, found.window)
     reads = _reads(found)
     return Facts(
         workers=shape.workers,
@@ -75,7 +82,9 @@ def gather(run: Run, found: Attribution) -> Facts:
         epochs=len(np.unique(found.timeline.epoch[found.timeline.loader == loader])),
         cores=_cores(machine),
         quota_cores=machine.get("cpu_quota_cores"),
-        own_cores=_own_cores(batches, found),
+        own_cores=_own_cores(batches, found) if sensed.own_cores is None else sensed.own_cores,
+        other_cores=sensed.other_cores,
+        states=sensed.states,
         tier=storage.get("tier"),
         emulated_storage=bool(storage.get("emulated")),
         storage_model=storage.get("model") or {},

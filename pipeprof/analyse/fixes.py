@@ -47,6 +47,8 @@ def choose_fix(finding: Finding, facts: Facts, gains: Mapping[str, float] | None
     """A word of DESIGN §5. `gains` maps fixes to what they are predicted to add to the throughput."""
     kind = finding.cause.partition(":")[0]
     bearing = BEARING[(finding.detail or "neighbour") if kind == "cpu-contention" else kind]
+    if finding.detail == "lock":
+        return "none"  # no worker and no queue makes a lock wider
     known = {fix: gains[fix] for fix in bearing if fix in gains} if gains else {}
     free = _free_of_charge(kind, facts)
     if free in bearing and known.get(free, 1.0) > EQUAL:

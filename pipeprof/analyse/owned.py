@@ -25,7 +25,7 @@ def owned_path(
     mixes: Shares,
     owners: tuple[str, ...],
 ) -> Tiling:
-    """The path as a tiling: the making of batches by `mixes`, the loop's body by what was marked in it.
+    """The path as a tiling: the making of batches by `mixes`, the loop's body to the accelerator.
 
     Handing over a batch or its indices is work for a core on both sides. It is not counted by itself, so it
     is taken to have waited for a core as the making of the batch did.
@@ -33,20 +33,34 @@ def owned_path(
     width, count = len(owners), len(timeline)
     rows = np.where(path.owner == MAKING, width + path.step, path.owner)
     first = width + count
-    mixes = np.concatenate(
-        [mixes, _levels("transfer", "cpu-contention", width), _levels("accelerator", "main", width)]
-    )
+    mixes = np.concatenate([mixes, levels("transfer", "cpu-contention", width)])
     handed = path.owner == CODE["transfer"]
-    rows[handed] = first + _level(_crowding(counters))[path.step[handed]]
+    rows[handed] = first + level(_crowding(counters))[path.step[handed]]
     body = path.owner == BODY
-    # Such a piece ends with a request; the body before it is that of the step before.
-    rows[body] = first + LEVELS + 1 + _level(_marked(timeline, stages))[np.maximum(path.step[body] - 1, 0)]
-    bodies = (first + LEVELS + 1, first + 2 * LEVELS + 2)
-    bounds, owned = _with_startup(run, path.bounds, rows.astype(np.int32), bodies)
+    rows[body] = CODE["accelerator"]
+    loops = {CODE["main"], CODE["accelerator"]} if body.any() else {CODE["main"]}
+    bounds, owned = _with_startup(run, path.bounds, rows.astype(np.int32), loops)
     return tile(owners, bounds, owned, mixes)
 
 
-def _levels(most: str, rest: str, width: int) -> Shares:
+def without_marked(tiling: Tiling, timeline: Timeline, stages: Stages) -> Tiling:
+    """The same with what the user marked in the loop's body taken from the accelerator and given to `main`.
+
+    For runs without a device's own times, in which the accelerator's pieces are the body.
+    """
+    if not stages.loop:
+        return tiling
+    takes = np.maximum.accumulate(timeline.take_ns)
+    bounds, rows = cut(tiling.bounds, tiling.rows, takes)
+    step = np.searchsorted(takes, bounds[:-1], "right") - 1
+    mine = (rows == CODE["accelerator"]) & (step >= 0)
+    first = len(tiling.owners) + len(tiling.mixes)
+    rows = np.where(mine, first + level(_marked(timeline, stages))[np.maximum(step, 0)], rows)
+    mixes = np.concatenate([tiling.mixes, levels("accelerator", "main", len(tiling.owners))])
+    return tile(tiling.owners, bounds, rows.astype(np.int32), mixes)
+
+
+def levels(most: str, rest: str, width: int) -> Shares:
     """Rows in which `rest` owns 0, 1, ... of `LEVELS` parts."""
     share = np.arange(LEVELS + 1, dtype=np.float32) / LEVELS
     mixes = np.zeros((LEVELS + 1, width), np.float32)
@@ -54,7 +68,8 @@ def _levels(most: str, rest: str, width: int) -> Shares:
     return mixes
 
 
-def _level(share: Floats) -> Ints:
+def level(share: Floats) -> Ints:
+    """The row of `levels` whose second owner has `share`."""
     return np.rint(np.clip(share, 0, 1) * LEVELS).astype(np.int64)
 
 
@@ -73,7 +88,7 @@ def _marked(timeline: Timeline, stages: Stages) -> Floats:
     return np.asarray(marked / body, dtype=np.float32)
 
 
-def _with_startup(run: Run, bounds: Ints, rows: Rows, bodies: tuple[int, int]) -> tuple[Ints, Rows]:
+def _with_startup(run: Run, bounds: Ints, rows: Rows, loops: set[int]) -> tuple[Ints, Rows]:
     """The main thread's time between `epoch_start` and `workers_ready` is `startup`."""
     begins, ends = _startups(run)
     if len(begins) == 0:
@@ -81,8 +96,7 @@ def _with_startup(run: Run, bounds: Ints, rows: Rows, bodies: tuple[int, int]) -
     bounds, rows = cut(bounds, rows, np.concatenate([begins, ends]))
     place = np.searchsorted(begins, bounds[:-1], "right") - 1
     inside = (place >= 0) & (bounds[:-1] < ends[np.maximum(place, 0)])
-    mains = (rows == CODE["main"]) | ((rows >= bodies[0]) & (rows < bodies[1]))
-    return bounds, np.where(inside & mains, np.int32(CODE["startup"]), rows)
+    return bounds, np.where(inside & np.isin(rows, list(loops)), np.int32(CODE["startup"]), rows)
 
 
 def _startups(run: Run) -> tuple[Ints, Ints]:

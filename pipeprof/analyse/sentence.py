@@ -19,7 +19,7 @@ _WAITED_FOR = {
     "h2d": "the copy from host to device",
     "cpu-contention": "a CPU core",
     "straggler": "a few batches that took far longer than the rest",
-    "blocked": "code in the dataset that neither computes nor reads: a lock, a sleep, a rate limit",
+    "blocked": "code in the dataset that neither computed nor read",
     "startup": "workers to start",
     "main": "the loop's own Python",
 }
@@ -27,6 +27,10 @@ _DETAIL = {
     "oversubscribed": "there are more workers than cores",
     "quota": "the container's CPU quota is used up",
     "neighbour": "another program uses the cores",
+    "lock": "the workers stood at a lock",
+    "sleep": "the workers slept",
+    "socket": "the workers waited for a socket",
+    "pipe": "the workers waited for a pipe",
 }
 
 
@@ -69,6 +73,9 @@ def _why(verdict: Verdict, named: dict[str, Any], facts: Facts | None) -> str:
             f": each batch needs {named['reads_per_batch']:.0f} reads"
             f" and this {device} served {named['reads_per_s']:.0f} a second{emulated}"
         )
+    if {"own_cores", "cores"} <= set(named):
+        workers = {0: "the loop itself", 1: "one worker"}.get(named["workers"], f"{named['workers']} workers")
+        return f": {workers} kept {named['own_cores']:.1f} of {named['cores']:g} cores busy"
     return ""
 
 

@@ -67,7 +67,7 @@ def judge(
         return Verdict(None, "inconclusive", "none", None, None, doubts=doubts)
     finding = find_cause(ledger, facts)
     decisive = next((doubt for doubt in doubts if doubt.decisive), None)
-    if decisive:
+    if decisive is not None:
         finding = Finding("inconclusive", decisive.name, finding.evidence)
     fix = choose_fix(finding, facts, gains)
     return Verdict(

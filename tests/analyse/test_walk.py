@@ -158,7 +158,7 @@ def graphs(draw: st.DrawFn) -> dict[str, dict[str, list[int | None]]]:
     }
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables=graphs(), workers=st.integers(0, 4), in_order=st.booleans(), synchronises=st.booleans())
 def test_any_record_sums_to_its_wall(
     tables: dict[str, dict[str, list[int | None]]], workers: int, in_order: bool, synchronises: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from pipeprof.analyse.answer import Answer
@@ -35,7 +36,7 @@ def main() -> int:
 
 def examine(cases: list[Case], directory: Path) -> int:
     """Run each case once; how many were told confidently wrong."""
-    right = wrong = unsure = 0
+    grades = Counter[str]()
     print("| planted | said | fix | stall | size | seconds | |\n| --- | --- | --- | --- | --- | --- | --- |")
     for case in cases:
         if why := case.needs():
@@ -46,9 +47,10 @@ def examine(cases: list[Case], directory: Path) -> int:
         case.run(out)
         answer = load(out)
         grade = graded(case, answer)
-        right, wrong, unsure = right + (grade == "right"), wrong + ("WRONG" in grade), unsure + (grade == "unsure")
+        grades[grade.partition(" ")[0]] += 1
         print(line(case, answer, time.monotonic() - began, grade), flush=True)
-    print(f"\n{right} right, {unsure} inconclusive, {wrong} wrong of {right + unsure + wrong}\n", flush=True)
+    right, unsure, wrong = (grades[grade] for grade in ("right", "unsure", "WRONG"))
+    print(f"\n{right} right, {unsure} inconclusive, {wrong} wrong of {grades.total()}\n", flush=True)
     return wrong
 
 

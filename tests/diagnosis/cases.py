@@ -35,7 +35,12 @@ BRIEF: dict[str, Any] = {"steps": 45, "seconds": 12.0, "warmup_steps": 5}
 
 def bench(step_ms: float, workers: int, data: dict[str, Any], **parts: Any) -> Any:
     """A scenario of the bench on an emulated accelerator, in batches of 8."""
-    loader = {"batch_size": 8, "workers": workers, "persistent_workers": workers > 0, **parts.pop("loader", {})}
+    loader = {
+        "batch_size": 8,
+        "workers": workers,
+        "persistent_workers": workers > 0,
+        **parts.pop("loader", {}),
+    }
     accelerator = {"kind": "emulated", "step_ms": step_ms, **parts.pop("accelerator", {})}
     return scenario(data=data, loader=loader, accelerator=accelerator, run=BRIEF, **parts)
 
@@ -114,7 +119,10 @@ CPU = [
         "decode",
         "more-workers",
         bench(
-            2, 1, {"format": "jpeg_folder", "samples": 256, "crop": 32}, storage={"tier": "ram"},
+            2,
+            1,
+            {"format": "jpeg_folder", "samples": 256, "crop": 32},
+            storage={"tier": "ram"},
         ),
     ),
     case(
@@ -174,7 +182,11 @@ CPU = [
         "cpu-contention",
         "more-cores",
         looped(
-            over(Burn(4, "augment")), Loop(step_ms=2, steps=40), partial(quota, 0.3), batch_size=4, num_workers=2
+            over(Burn(4, "augment")),
+            Loop(step_ms=2, steps=40),
+            partial(quota, 0.3),
+            batch_size=4,
+            num_workers=2,
         ),
         detail="quota",
         needs=no_quota_here,
@@ -232,10 +244,10 @@ WAITS = [
         {"lighter-transfer", "more-workers"},
         looped(
             over(Burn(0.1)),
-            Loop(step_ms=2),
+            Loop(step_ms=2, steps=40),
             batch_size=8,
             num_workers=2,
-            collate_fn=ManyTensors(1000),
+            collate_fn=ManyTensors(400),
         ),
     ),
 ]
@@ -280,9 +292,7 @@ LOOP = [
         "the accelerator, jumpy workers",
         "accelerator",
         "none",
-        looped(
-            over(Stragglers(1, 30, 16)), Loop(step_ms=40, steps=60), batch_size=8, num_workers=2
-        ),
+        looped(over(Stragglers(1, 30, 16)), Loop(step_ms=40, steps=60), batch_size=8, num_workers=2),
     ),
     case(
         "ten steps",

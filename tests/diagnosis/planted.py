@@ -1,4 +1,4 @@
-"""Data sets with one thing wrong, and the small pieces they are made of. Picklable, so that spawn works too."""
+"""Data sets with one thing wrong, and the small pieces that they are made of."""
 
 from __future__ import annotations
 

@@ -1,0 +1,101 @@
+"""How the making of a batch is split, for what was counted and what was not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeprof.analyse.charge import Counters, Stage, Stages, making_mixes, owners_of
+from pipeprof.analyse.straggler import Lateness, charge_stragglers
+
+NAN = float("nan")
+
+
+def split(
+    wall: float,
+    stages: dict[str, Stage],
+    cpu: float = NAN,
+    runq: float = NAN,
+    paged: bool = False,
+    network: bool = False,
+) -> dict[str, float]:
+    """Owners of one batch of `wall` ns, as ns."""
+    found = Stages(making=stages)
+    owners = owners_of(found)
+    counters = Counters(*(np.array([value], np.float32) for value in (wall, cpu, runq)), np.array([paged]))
+    shares = making_mixes(found, counters, owners, network)[0]
+    assert shares.sum() == pytest.approx(1)
+    return {name: float(share * wall) for name, share in zip(owners, shares, strict=True) if share > 1e-6}
+
+
+def stage(
+    wall: float, cpu: float | None = None, runq: float | None = None, queue: float | None = None
+) -> Stage:
+    columns = [None if value is None else np.array([value], np.float32) for value in (wall, cpu, runq, queue)]
+    assert columns[0] is not None
+    return Stage(columns[0], *columns[1:])
+
+
+def test_reads_are_storage_and_their_queueing_is_told() -> None:
+    found = split(100, {"read": stage(60, queue=20), "decode": stage(40)}, cpu=40, runq=0)
+    assert found == pytest.approx({"storage:device": 40, "storage:queueing": 20, "decode": 40})
+
+
+def test_reads_over_a_network_are_network() -> None:
+    assert split(50, {"read": stage(50)}, cpu=5, runq=0, network=True) == pytest.approx(
+        {"storage:network": 50}
+    )
+
+
+def test_waiting_for_a_core_falls_on_what_computes() -> None:
+    """60 blocked in the read, so the 20 of run-queue delay lie in the 40 of decoding."""
+    found = split(100, {"read": stage(60), "decode": stage(40)}, cpu=20, runq=20)
+    assert found == pytest.approx({"storage:device": 60, "decode": 20, "cpu-contention": 20})
+
+
+def test_unnamed_code_is_blocked_as_far_as_it_blocked() -> None:
+    found = split(100, {"getitem": stage(80), "collate": stage(20)}, cpu=50, runq=0)
+    assert found == pytest.approx({"blocked": 50, "stage:getitem": 30, "collate": 20})
+
+
+def test_unnamed_code_without_counters_is_unknown() -> None:
+    assert split(100, {"getitem": stage(80)}) == pytest.approx({"unknown": 100})
+
+
+def test_a_named_stage_keeps_what_it_blocked() -> None:
+    found = split(100, {"stage:fetch": stage(90), "collate": stage(10)}, cpu=10, runq=0)
+    assert found == pytest.approx({"stage:fetch": 90, "collate": 10})
+
+
+def test_a_stage_measured_by_itself_takes_no_blocked_time_of_others() -> None:
+    stages = {"getitem": stage(50, cpu=50, runq=0), "transform:Blur": stage(50, cpu=0, runq=0)}
+    found = split(100, stages, cpu=50, runq=0)
+    assert found == pytest.approx({"stage:getitem": 50, "transform:Blur": 50})
+
+
+def test_page_faults_make_blocked_time_storage() -> None:
+    found = split(100, {"getitem": stage(100)}, cpu=30, runq=10, paged=True)
+    assert found == pytest.approx({"storage:device": 60, "stage:getitem": 30, "cpu-contention": 10})
+
+
+def test_what_no_stage_covers_is_unknown() -> None:
+    assert split(100, {"decode": stage(70)}, cpu=100, runq=0) == pytest.approx({"decode": 70, "unknown": 30})
+
+
+def test_stages_that_overlap_in_threads_shrink_to_the_batch() -> None:
+    found = split(100, {"decode": stage(150), "transform:Blur": stage(50)}, cpu=100, runq=0)
+    assert found == pytest.approx({"decode": 75, "transform:Blur": 25})
+
+
+def test_the_excess_of_a_straggler_leaves_the_owners_it_came_from() -> None:
+    owners = owners_of(Stages(making={"decode": stage(0)}))
+    decode, blocked = owners.index("decode"), owners.index("blocked")
+    took = np.array([100, 100, 100, 500], np.float32)
+    mixes = np.zeros((4, len(owners)), np.float32)
+    mixes[:3, decode] = 1
+    mixes[3, decode], mixes[3, blocked] = 0.2, 0.8
+    late = Lateness(np.array([0, 0, 0, 400]), np.array([0, 0, 0, 450]))
+    charge_stragglers(mixes, late, took)
+    assert mixes[3, owners.index("straggler")] * 500 == pytest.approx(400)
+    assert mixes[3, decode] * 500 == pytest.approx(100)
+    assert mixes[0, decode] == 1
