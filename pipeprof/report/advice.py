@@ -38,7 +38,7 @@ def best(answer: Answer) -> list[Ranked]:
 
 
 def gain(one: Ranked) -> str:
-    """`2.9× faster`, or `+12 %` below one and a half."""
+    """The speed with the fix over the speed without: `2.9×`, or `+12 %` below one and a half."""
     return f"{units.digits(1 + one.gain)}×" if one.gain >= 0.5 else f"+{units.percent(one.gain)}"
 
 
@@ -51,12 +51,12 @@ def costs(one: Ranked) -> str:
 
 def cards(answer: Answer, facts: Facts) -> list[dict[str, str]]:
     """The fixes of the first screen, each with its predicted gain and what to type."""
-    emulated = " (emulated parts)" if facts.emulated else ""
+    emulated = " with emulated parts" if facts.emulated else ""
     found = []
     for one in best(answer):
         rate = one.prediction.throughput
         notes = [
-            f"Predicted{emulated}: {forecast.estimate(rate)} samples/s, "
+            f"{forecast.estimate(rate)} samples/s{emulated}, "
             f"stall {units.percent(one.prediction.stall.value)}; "
             f"then limited by {forecast.limit(one.prediction.limit)}.",
             f"Needs {costs(one)}." if costs(one) else "",
@@ -64,7 +64,13 @@ def cards(answer: Answer, facts: Facts) -> list[dict[str, str]]:
         ]
         title = one.fix.title[:1].upper() + one.fix.title[1:]
         found.append(
-            {"gain": gain(one), "title": title, "note": " ".join(n for n in notes if n), "code": one.fix.how}
+            {
+                "gain": gain(one),
+                "of": f"{'the ' if one.gain >= 0.5 else ''}speed, predicted",
+                "title": title,
+                "note": " ".join(note for note in notes if note),
+                "code": one.fix.how,
+            }
         )
     return found
 
@@ -81,8 +87,8 @@ def hint(answer: Answer, facts: Facts) -> str:
     """How to read the fixes, and a warning where the simulator does not know this run."""
     gap = trust_gap(answer, facts)
     said = (
-        "First the least trouble among the largest predicted gains, then other kinds by their gain; "
-        "each can be checked with a short run."
+        "Ranked by predicted gain; of gains within noise of the largest, the least trouble comes first. "
+        "A short run checks each."
     )
     if gap is None or abs(gap) <= TRUSTED:
         return said

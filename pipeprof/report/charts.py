@@ -40,6 +40,7 @@ def theme(dark: bool) -> Spec:
         "background": "transparent",
         "font": "system-ui, 'DejaVu Sans', sans-serif",
         "view": {"stroke": None},
+        "mark": {"aria": False},  # the chart's description and the table beside it say more than each mark
         "axis": axis,
         "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "symbolType": "square"},
         "title": {"color": ink},

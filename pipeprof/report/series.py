@@ -87,11 +87,16 @@ def mean_per_bin(time_ns: Ints, value: Floats, edges_ns: Ints) -> Floats:
     return np.where(held > 0, total / np.maximum(1, held), np.nan)
 
 
-def sum_per_bin(time_ns: Ints, value: Floats, edges_ns: Ints) -> Floats:
-    """Sum of the values in each bin."""
-    inside = (time_ns >= edges_ns[0]) & (time_ns < edges_ns[-1]) & np.isfinite(value)
-    bins = np.searchsorted(edges_ns, time_ns[inside], side="right") - 1
-    return np.bincount(bins, weights=value[inside], minlength=len(edges_ns) - 1).astype(np.float64)
+def spread(start_ns: Ints, end_ns: Ints, amount: npt.NDArray[Any], edges_ns: Ints) -> Floats:
+    """Sum of amounts in each bin, each spread evenly over its interval; intervals may overlap."""
+    if len(start_ns) == 0:
+        return np.zeros(len(edges_ns) - 1)
+    rate = np.nan_to_num(amount.astype(np.float64)) / np.maximum(1, end_ns - start_ns)
+    moments = np.concatenate([start_ns, np.maximum(end_ns, start_ns + 1)])
+    order = np.argsort(moments, kind="stable")
+    moments, rates = moments[order], np.cumsum(np.concatenate([rate, -rate])[order])
+    until = np.append(0.0, np.cumsum(rates[:-1] * np.diff(moments)))
+    return np.asarray(np.diff(np.interp(edges_ns, moments, until)))
 
 
 @dataclass(frozen=True, slots=True)

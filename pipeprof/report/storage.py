@@ -45,12 +45,13 @@ def _rate(answer: Answer, window: Window, reads: Any, emulated: bool) -> Chart |
     t = answer.timeline
     edges = series.edges(window.start_ns, window.end_ns, at_most=120)
     seconds = (edges - window.start_ns) / 1e9
-    made = np.where(t.finish_ns != NOT_OBSERVED, t.finish_ns, t.take_ns)
-    rate = series.sum_per_bin(made, reads.bytes.astype(np.float64), edges) / np.diff(edges) * 1e9
+    seen = (t.start_ns != NOT_OBSERVED) & (t.finish_ns != NOT_OBSERVED)
+    read = series.spread(t.start_ns[seen], t.finish_ns[seen], reads.bytes[seen], edges)
+    rate = read / np.diff(edges) * 1e9
     what = Line(
         "storage",
         f"Bytes read{' (emulated device)' if emulated else ''}",
-        "Each batch's bytes count where its making ended.",
+        "Each batch's bytes are spread over the time of its making.",
         "MB/s",
         "storage",
         lambda value: units.byte_rate(value * 1e6),

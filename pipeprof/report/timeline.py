@@ -213,27 +213,15 @@ def _bins(timeline: Timeline, walls: Walls, clock: Clock, last: int) -> dict[str
     """Shares of each bin for the parts of the run whose single batches were not kept, 255 for the whole."""
     edges = np.linspace(clock.origin_ns, last, BINS + 1).astype(np.int64)
     shares = series.shares(timeline, edges)
-    rows = [
-        _spread(timeline, np.flatnonzero(timeline.worker == worker), wall, edges)
-        for worker in np.unique(timeline.worker)
-        for wall in walls.values() or [np.zeros(len(timeline), dtype=np.float32)]
-    ]
+    seen = (timeline.start_ns != NOT_OBSERVED) & (timeline.finish_ns != NOT_OBSERVED)
+    rows = []
+    for worker in np.unique(timeline.worker):
+        own = np.flatnonzero(seen & (timeline.worker == worker))
+        for wall in walls.values() or [np.zeros(len(timeline), dtype=np.float32)]:
+            spent = series.spread(timeline.start_ns[own], timeline.finish_ns[own], wall[own], edges)
+            rows.append(spent / np.maximum(1, np.diff(edges)))
     loop = np.stack([shares.computing, shares.copying, shares.waiting])
     return {"count": BINS, "workers": _b64(_bytes(np.stack(rows))), "device": _b64(_bytes(loop))}
-
-
-def _spread(
-    timeline: Timeline, own: Ints, wall: npt.NDArray[np.float32], edges: Ints
-) -> npt.NDArray[np.float64]:
-    """Share of each bin that one worker spent in one stage, each batch's time spread over its making."""
-    own = own[(timeline.start_ns[own] != NOT_OBSERVED) & (timeline.finish_ns[own] != NOT_OBSERVED)]
-    own = own[np.argsort(timeline.start_ns[own], kind="stable")]
-    if len(own) == 0:
-        return np.zeros(len(edges) - 1)
-    moments = np.column_stack([timeline.start_ns[own], timeline.finish_ns[own]]).ravel()
-    spent = np.cumsum(np.column_stack([np.zeros(len(own)), wall[own].astype(np.float64)]).ravel())
-    total = np.interp(edges, np.maximum.accumulate(moments), spent, left=0.0)
-    return np.asarray(np.diff(total) / np.maximum(1, np.diff(edges)))
 
 
 def _bytes(share: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
@@ -242,7 +230,7 @@ def _bytes(share: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 def _jumps(timeline: Timeline, clock: Clock) -> list[dict[str, Any]]:
     """Named stretches to look at: the longest wait and an ordinary step."""
-    waits = timeline.take_ns - timeline.request_ns
+    waits = np.where(timeline.warmup & ~timeline.warmup.all(), -1, timeline.take_ns - timeline.request_ns)
     longest = int(np.argmax(waits))
     places = [("Longest wait", longest), ("One ordinary step", _ordinary(waits))]
     jumps = []

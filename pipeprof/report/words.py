@@ -64,6 +64,8 @@ _SHADES: Final = {
     "stage": ("#8c6d1f", "#b89a4e", "#66500f", "#d0bb85"),
 }
 """Single transforms and stages differ in shade, each by its own name."""
+_USUAL: Final = ("RandomResizedCrop", "RandomHorizontalFlip", "Normalize", "ToTensor", "ToDtype", "Resize")
+"""Transforms that often stand together and so must not share a shade."""
 
 ORDER: Final = tuple(_OWNERS)
 """The order of owners in bars and tables: the accelerator first, then along the way of the data."""
@@ -72,9 +74,12 @@ DEVICE_OWNERS: Final = ("accelerator", "main", "h2d")
 """Owners whose time is no stall."""
 
 
+_SAME: Final = {"read": "storage", "stage:getitem": "getitem"}
+
+
 def canonical(name: str) -> str:
-    """The owner that a stage's time belongs to: `read` is storage, an unmarked name a stage of the user's."""
-    return "storage" if name == "read" else name
+    """The owner that a stage's time belongs to."""
+    return _SAME.get(name, name)
 
 
 def family(owner: str) -> str:
@@ -90,7 +95,8 @@ def owner(name: str) -> Owner:
     head, _, own = name.partition(":")
     if own:
         shades = _SHADES.get(head, (known.colour,))
-        return known._replace(label=own, colour=shades[crc32(own.encode()) % len(shades)])
+        place = _USUAL.index(own) if own in _USUAL else crc32(own.encode())
+        return known._replace(label=own, colour=shades[place % len(shades)])
     return known if name in _OWNERS else known._replace(label=name)
 
 

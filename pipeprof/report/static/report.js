@@ -19,7 +19,7 @@
     views.set(name, drawn.view);
   }
 
-  const visible = (element) => element.offsetWidth > 0;
+  const visible = (element) => element.checkVisibility();
   const charts = () => [...document.querySelectorAll("[data-chart]")];
 
   // What is on the screen comes first; between two charts the page may answer its reader.

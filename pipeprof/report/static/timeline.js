@@ -261,7 +261,8 @@
     if (!hit) return;
     tip.textContent = describe(hit).join("\n");
     tip.style.left = `${Math.max(0, Math.min(px + 14, width - tip.offsetWidth))}px`;
-    tip.style.top = `${py + 18}px`;
+    const below = canvas.getBoundingClientRect().top + py + 18 + tip.offsetHeight < innerHeight;
+    tip.style.top = below || py < tip.offsetHeight ? `${py + 18}px` : `${py - tip.offsetHeight - 12}px`;
   }
   const under = (px, py) => hits.findLast((h) => py >= h.top && py < h.top + ROW && px >= h.left && px <= h.right);
 
