@@ -44,7 +44,7 @@ def command(
 
 
 def _report(directory: Path, page: bool) -> None:
-    """The verdict in the terminal, and the page beside the trace. The script's exit code stands above both."""
+    """The verdict in the terminal, and the page beside the trace. Neither changes the script's exit code."""
     from pipeprof.report import html, terminal
     from pipeprof.simulate.answer import load
 

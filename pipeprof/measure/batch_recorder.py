@@ -30,6 +30,8 @@ class BatchRecorder(Sink):
         self.samples = 0
         self.start_ns = 0
         self.sample = self.slowest_index = self.slowest_ns = UNSEEN
+        self.tiny_samples = False
+        """Whether the samples of the last batch took next to no time."""
         self.storage_unseen = False
         """Whether something was read from where the kernel counts no block device, such as NFS."""
         self._slot, self._every_sample = slot, every_sample
@@ -65,9 +67,10 @@ class BatchRecorder(Sink):
 
     def counted_outside_spans(self) -> tuple[int, int]:
         """CPU time and run-queue delay since the batch's start that are in no span."""
-        now, start = read_counters(self.run_queue), self.counters
-        cpu = max(0, now.cpu_ns - start.cpu_ns - self.inner_cpu_ns)
-        runq = difference(now.runq_ns, start.runq_ns)
+        cpu_now, runq_now, *_ = read_counters(self.run_queue)
+        cpu_then, runq_then, *_ = self.counters
+        runq = difference(runq_now, runq_then)
+        cpu = max(0, cpu_now - cpu_then - self.inner_cpu_ns)
         return cpu, UNSEEN if runq == UNSEEN else max(0, runq - self.inner_runq_ns)
 
     def finish(self, size_bytes: int) -> None:
@@ -109,14 +112,16 @@ class BatchRecorder(Sink):
         self, after: Counters, before: Counters, samples: int, finish_ns: int, size_bytes: int
     ) -> None:
         put, (epoch, seq) = self._slot.put, self.key
-        cpu = after.cpu_ns - before.cpu_ns
+        cpu_then, runq_then, blocks_then, process_then, faults_then = before
+        cpu_now, runq_now, blocks_now, process_now, faults_now = after
+        cpu = cpu_now - cpu_then
         device = helpers = faults = UNSEEN
-        if after.device_blocks != UNSEEN:
+        if blocks_now != UNSEEN:
             if not self.storage_unseen:
-                device = (after.device_blocks - before.device_blocks) * BLOCK_BYTES
-            helpers = max(0, after.process_cpu_ns - before.process_cpu_ns - cpu)
-            faults = after.major_faults - before.major_faults
+                device = (blocks_now - blocks_then) * BLOCK_BYTES
+            helpers = max(0, process_now - process_then - cpu)
+            faults = faults_now - faults_then
         put(Kind.COUNTERS, faults == UNSEEN, 0, epoch, seq,
             device, helpers, size_bytes, self.slowest_index, self.slowest_ns, max(0, faults))  # fmt: skip
-        runq = difference(after.runq_ns, before.runq_ns)
+        runq = difference(runq_now, runq_then)
         put(Kind.BATCH, 0, 0, epoch, seq, self._dispatch_ns, self.start_ns, finish_ns, cpu, runq, samples)

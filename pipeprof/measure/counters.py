@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from time import thread_time_ns
-from typing import Final, NamedTuple
+from typing import Final
 
 try:
     import resource
@@ -64,26 +64,18 @@ class RunQueue:
         self.close()
 
 
-class Counters(NamedTuple):
-    """Readings at one instant; `UNSEEN` where the platform has none."""
-
-    cpu_ns: int
-    """Of the calling thread."""
-    runq_ns: int
-    """Of the calling thread."""
-    device_blocks: int
-    """Of the process: with a thread pool inside `__getitem__` only these figures see the reads."""
-    process_cpu_ns: int
-    major_faults: int
+Counters = tuple[int, int, int, int, int]
+"""CPU time and run-queue delay of the thread; blocks read, CPU time and major faults of its process: with a
+thread pool inside `__getitem__` only the process's figures see the reads. `UNSEEN` where there are none."""
 
 
 def read_counters(run_queue: RunQueue) -> Counters:
     """The counters now: 0.7 µs of CPU clock, 0.7 of rusage, 1.5 of schedstat."""
     if not _ON_LINUX:  # ru_inblock is not in sectors elsewhere, where there is one
-        return Counters(thread_time_ns(), UNSEEN, UNSEEN, UNSEEN, UNSEEN)
+        return thread_time_ns(), UNSEEN, UNSEEN, UNSEEN, UNSEEN
     usage = resource.getrusage(resource.RUSAGE_SELF)
     process_ns = int((usage.ru_utime + usage.ru_stime) * 1e9)
-    return Counters(thread_time_ns(), run_queue.read(), usage.ru_inblock, process_ns, usage.ru_majflt)
+    return thread_time_ns(), run_queue.read(), usage.ru_inblock, process_ns, usage.ru_majflt
 
 
 def difference(after: int, before: int) -> int:

@@ -79,6 +79,6 @@ class DeviceWait:
 
 def device_wait(torch: Any) -> DeviceWait | None:
     """A `DeviceWait` where the program uses CUDA; the program alone decides to initialise it."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # is_available would ask the driver each time
         return DeviceWait(torch.cuda)
     return None

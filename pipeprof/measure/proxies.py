@@ -27,6 +27,10 @@ PIGGYBACK: Final = "pipeprof:batch"
 """Marks a batch that carries its key: (PIGGYBACK, epoch, seq, the batch)."""
 
 
+TINY_NS: Final = 20_000
+"""Where samples take less on average, the slowest of a batch is not looked for: a clock reading a sample
+would cost more than it tells. Its batch shows a slow one."""
+
 BeginEpoch = Callable[[int], int]
 """Told when the sampler was asked for an iterator; gives the epoch's number."""
 
@@ -158,6 +162,8 @@ def _samples(real: Any, recorder: BatchRecorder, indices: Any) -> Any:
         return many(indices)
     if recorder.keeping:
         return [_kept(real, recorder, index) for index in indices]
+    if recorder.tiny_samples:
+        return [real[index] for index in indices]
     samples = []
     slowest = slowest_index = UNSEEN
     before = monotonic_ns()
@@ -193,6 +199,7 @@ def _getitem_done(recorder: BatchRecorder, samples: int) -> None:
     totals = recorder.total(GETITEM)
     totals.wall_ns += max(0, monotonic_ns() - recorder.start_ns - recorder.inner_ns)
     totals.count = samples
+    recorder.tiny_samples = recorder.inner_ns + totals.wall_ns < TINY_NS * samples
     if recorder.counting:
         totals.add_counters(*recorder.counted_outside_spans())
 
@@ -334,6 +341,7 @@ class Payloads(_Proxy):
     def __init__(self, real: Any, probe: Probe, begin_epoch: BeginEpoch) -> None:
         super().__init__(real, probe)
         self._pipeprof_begin_epoch = begin_epoch
+        self._pipeprof_mode = probe.mode
         self._pipeprof_asked_ns = monotonic_ns()
         self._pipeprof_epoch = self._pipeprof_seq = -1
 
@@ -345,11 +353,12 @@ class Payloads(_Proxy):
             self._pipeprof_epoch = self._pipeprof_begin_epoch(self._pipeprof_asked_ns)
         payload = next(self._pipeprof_real)
         self._pipeprof_seq += 1
-        key = Key(self._pipeprof_epoch, self._pipeprof_seq, monotonic_ns())
-        mode = self._pipeprof_probe.mode
+        mode = self._pipeprof_mode
         if not mode.iterable:
-            return (*key, payload)
-        return payload if mode.unbatched else AskedBatch(key, payload)
+            return self._pipeprof_epoch, self._pipeprof_seq, monotonic_ns(), payload
+        if mode.unbatched:
+            return payload
+        return AskedBatch(Key(self._pipeprof_epoch, self._pipeprof_seq, monotonic_ns()), payload)
 
 
 class StatefulPayloads(_State, Payloads):

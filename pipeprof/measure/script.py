@@ -34,8 +34,8 @@ class Traced(NamedTuple):
 def trace_script(target: str, arguments: Sequence[str], out: Path | None, as_module: bool = False) -> Traced:
     """Run the script `target`, or the module with `as_module`, as `python` would run it.
 
-    The run is written to `out`, or to a new directory in `runs/`, whatever the script ends with; its traceback
-    is printed and its exit code kept. Raises `MeasureError` where there is no such script.
+    The run is written to `out`, or to a new directory in `runs/`, whatever the script ends with; its
+    traceback is printed and its exit code kept. Raises `MeasureError` where there is no such script.
     """
     execute = _module(target, arguments) if as_module else _script(target, arguments)
     pid = os.getpid()

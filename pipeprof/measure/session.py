@@ -205,7 +205,7 @@ class Session:
             if row is not None:
                 row.device, row.complete = told, True
 
-    # -- beside the loop -------------------------------------------------------------------------------------
+    # -- beside the loop -----------------------------------------------------------------------------------
 
     def telemetry(self, time_ns: int, values: Mapping[str, float]) -> None:
         """Readings of sensors at one instant (`CLOCK_MONOTONIC`). Any thread may call."""
@@ -250,7 +250,7 @@ class Session:
             **{f"stage/{name}_share": ns / making_ns for name, ns in stages_ns.items() if making_ns},
         }
 
-    # -- flushing --------------------------------------------------------------------------------------------
+    # -- flushing ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         flushed = time.monotonic()
@@ -315,7 +315,7 @@ class Session:
         self.writer.meta["warnings"] = [*self.writer.meta.get("warnings", []), text]
         warnings.warn(f"pipeprof: {text}", RuntimeWarning, stacklevel=3)
 
-    # -- the end -----------------------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------------------
 
     def close(self, status: str = "complete", error: BaseException | None = None, **meta: Any) -> None:
         """End the run with a word of `trace.STATUSES`; `meta` goes into `run.json`. Later calls do nothing.
@@ -395,7 +395,7 @@ def _columns(rows: list[Any], names: tuple[str, ...]) -> dict[str, Any]:
     return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
 
 
-# -- forks ---------------------------------------------------------------------------------------------------
+# -- forks ---------------------------------------------------------------------------------------------
 
 _sessions: Final[weakref.WeakSet[Session]] = weakref.WeakSet()
 _held: Final[list[Session]] = []

@@ -141,15 +141,18 @@ def _decode_convert(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _whole(owner: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A function that is one stage from beginning to end."""
+    """A function that is one stage from beginning to end; a reader gives an array or a tensor."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:
             batch = _batch()
             if batch is None or batch.current == owner:
                 return original(*arguments, **options)
-            with span(owner):
-                return original(*arguments, **options)
+            with span(owner) as timing:
+                result = original(*arguments, **options)
+                if owner == READ:
+                    timing.bytes = result.nbytes
+                return result
 
         return timed
 
@@ -163,6 +166,7 @@ _SEAMS: Final[tuple[tuple[str, str, Callable[[Callable[..., Any]], Callable[...,
     ("torchvision.transforms.v2._container:Compose", "forward", _compose_v2),
     ("PIL.ImageFile:ImageFile", "load", _decode_load),
     ("PIL.Image:Image", "convert", _decode_convert),
+    ("numpy", "fromfile", _whole(READ)),  # numpy.load goes past the file object with it
     # torchvision's own readers look these up when they are called
     ("torchvision.io.image", "read_file", _whole(READ)),
     ("torchvision.io.image", "decode_image", _whole(DECODE)),

@@ -1,4 +1,4 @@
-"""Batches, their order and the random state are what they are without the probe, and every batch is recorded."""
+"""Batches, their order and the random state are as without the probe, and every batch is recorded."""
 
 from __future__ import annotations
 

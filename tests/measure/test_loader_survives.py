@@ -1,4 +1,4 @@
-"""What a loader goes through in real programs: breaks, nesting, errors, killed workers, rebuilt loaders, forks."""
+"""What a loader goes through in real programs: breaks, nesting, errors, killed workers, rebuilds, forks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,79 @@
+"""`pipeprof trace` on scripts that know nothing of it: the same output, the same exit code, and a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeprof.trace import load
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def python(*arguments: str, cwd: Path) -> Any:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, timeout=110, check=False
+    )
+
+
+def losses(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("loss")]
+
+
+@pytest.mark.parametrize(
+    ("script", "steps"), [("plain.py", 12), ("under_lightning.py", 12 + 8), ("under_accelerate.py", 12)]
+)
+def test_a_script_runs_as_without_us(script: str, steps: int, tmp_path: Path) -> None:
+    path = str(SCRIPTS / script)
+    traced = python("-m", "pipeprof", "trace", "--out", "run", path, cwd=tmp_path)
+    assert traced.returncode == 0, traced.stderr
+    assert losses(traced.stdout)
+    if script == "plain.py":
+        assert losses(traced.stdout) == losses(python(path, cwd=tmp_path).stdout)
+    run = load(tmp_path / "run")
+    assert (run.status, run.meta["kind"]) == ("complete", "trace")
+    assert len(run.table("steps")) == steps
+    assert (tmp_path / "run" / "report.html").exists()
+    assert "Where each step's time went" in traced.stdout
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "status"),
+    [("error", 1, "failed"), ("exit", 7, "failed"), ("interrupt", 130, "interrupted")],
+)
+def test_a_script_that_ends_badly(end: str, code: int, status: str, tmp_path: Path) -> None:
+    traced = python(
+        "-m", "pipeprof", "trace", "--out", "run", "--no-report",
+        str(SCRIPTS / "plain.py"), "--workers", "0", "--end", end, cwd=tmp_path,
+    )  # fmt: skip
+    assert traced.returncode == code
+    assert load(tmp_path / "run").status == status
+    assert len(load(tmp_path / "run").table("steps")) == 12
+    if end == "error":
+        assert "ValueError: this script ends badly" in traced.stderr
+        assert "pipeprof" not in traced.stderr.split("Traceback")[1]
+
+
+def test_a_module_with_spawned_workers(tmp_path: Path) -> None:
+    (tmp_path / "training.py").write_text((SCRIPTS / "plain.py").read_text())
+    traced = python(
+        "-m", "pipeprof", "trace", "--out", "run", "--no-report", "-m", "training", "--start", "spawn",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert traced.returncode == 0, traced.stderr
+    run = load(tmp_path / "run")
+    assert len(run.table("steps")) == 12
+    assert len(run.table("batches")) == 12
+    assert run.meta["loaders"][0]["start_method"] == "spawn"
+
+
+def test_no_such_script(tmp_path: Path) -> None:
+    traced = python("-m", "pipeprof", "trace", "missing.py", cwd=tmp_path)
+    assert traced.returncode == 2
+    assert "missing.py cannot be read" in traced.stderr
+    assert "Traceback" not in traced.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,185 @@
+"""Spans: own time without inner spans, totals, nothing where nobody listens. The clock is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pipeprof
+from pipeprof.measure import batch_recorder, recorder
+from pipeprof.measure.batch_recorder import BatchRecorder
+from pipeprof.measure.recorder import Sink, activate, span, stage, storage_read
+from pipeprof.measure.ring import MOST_NAMES, OTHER, Kind, Ring, Slot
+
+
+class Clock:
+    now_ns = 1000
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(recorder, "monotonic_ns", clock)
+    monkeypatch.setattr(batch_recorder, "monotonic_ns", clock)
+    return clock
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    sink = Sink()
+    activate(sink)
+    yield sink
+    activate(None)
+
+
+def test_inner_spans_are_taken_out(clock: Clock, sink: Sink) -> None:
+    with span("outer"):
+        clock.now_ns += 5
+        for _ in range(2):
+            with span("inner"):
+                clock.now_ns += 10
+                with stage("deepest"):
+                    clock.now_ns += 100
+        clock.now_ns += 1
+    walls = {name: (t.wall_ns, t.count) for name, t in sink.totals.items()}
+    assert walls == {"outer": (6, 1), "inner": (20, 2), "stage:deepest": (200, 2)}
+    assert sink.inner_ns == 226
+    assert sink.current == ""
+
+
+def test_a_span_ends_with_an_exception(clock: Clock, sink: Sink) -> None:
+    with pytest.raises(ValueError), span("outer"), span("inner"):
+        clock.now_ns += 3
+        raise ValueError
+    assert sink.totals["inner"].wall_ns == 3
+    assert sink.totals["outer"].wall_ns == 0
+
+
+def test_reads_add_up_and_what_was_not_told_is_not_observed(sink: Sink) -> None:
+    with storage_read() as read:
+        read.bytes = 100
+    assert sink.totals["read"].queue_ns == -1
+    with storage_read() as read:
+        read.bytes, read.queue_ns = 50, 7
+    totals = sink.totals["read"]
+    assert (totals.bytes, totals.queue_ns, totals.count) == (150, 7, 2)
+
+
+def test_nothing_happens_where_nobody_listens() -> None:
+    assert recorder.active() is None
+    with pipeprof.stage("x") as one, storage_read() as other:
+        other.bytes = 5
+    assert one is other is span("y")
+
+
+def make(records: int = 64, every_sample: bool = False) -> tuple[Ring, BatchRecorder]:
+    ring = Ring(1, records)
+    return ring, BatchRecorder(Slot(ring.block, 0, records, 0), every_sample)
+
+
+def of_kind(records: Any, kind: Kind) -> Any:
+    return records[records["kind"] == kind]
+
+
+def test_a_batch_on_its_way_out(clock: Clock) -> None:
+    ring, batch = make()
+    batch.begin(3, 8, 900)
+    with span("decode"):
+        clock.now_ns += 40
+    batch.samples = 4
+    batch.finish(123)
+    records = ring.drain(0)
+    (row,) = of_kind(records, Kind.BATCH)
+    assert [row[name] for name in ("epoch", "seq", "a", "b", "c", "aux")] == [3, 8, 900, 1000, 1040, 4]
+    (stage_row,) = of_kind(records, Kind.STAGE)
+    assert ring.names(0)[stage_row["name"]] == "decode"
+    assert (stage_row["a"], stage_row["b"], stage_row["aux"]) == (40, -1, 1)
+    (counters,) = of_kind(records, Kind.COUNTERS)
+    assert counters["c"] == 123
+    assert ring.finished(3) == 1
+    assert ring.finished(2) == 0
+    assert recorder.active() is None
+    ring.close()
+
+
+def test_failed_abandoned_and_unfinished_batches() -> None:
+    ring, batch = make()
+    batch.begin(0, 0, 0)
+    batch.fail()
+    batch.begin(0, 1, 0)
+    batch.abandon()
+    batch.begin(0, 2, 0)
+    batch.begin(0, 3, 0)
+    batch.finish(0)
+    rows = of_kind(ring.drain(0), Kind.BATCH)
+    assert [(row["seq"], row["c"] == -1) for row in rows] == [(0, True), (2, True), (3, False)]
+    assert ring.finished(0) == 1
+    ring.close()
+
+
+def test_every_sample_keeps_its_spans() -> None:
+    ring, batch = make(every_sample=True)
+    batch.begin(0, 0, 0)
+    batch.sample = 17
+    with span("decode"):
+        pass
+    batch.finish(0)
+    (kept,) = of_kind(ring.drain(0), Kind.SPAN)
+    assert (kept["e"], kept["a"] > 0) == (17, True)
+    ring.close()
+
+
+def test_one_batch_in_many_has_its_counters() -> None:
+    ring, batch = make(1024)
+    for seq in range(18):
+        batch.begin(0, seq, 0)
+        with span("decode"):
+            pass
+        batch.finish(0)
+    stages = of_kind(ring.drain(0), Kind.STAGE)
+    assert [int(row["seq"]) for row in stages if row["b"] != -1] == [1, 17]
+    ring.close()
+
+
+def test_a_full_ring_drops_and_counts() -> None:
+    ring = Ring(1, 4)
+    slot = Slot(ring.block, 0, 4, 0)
+    for number in range(6):
+        slot.put(Kind.STAGE, 0, 0, 0, number, 0, 0, 0, 0, 0, 0)
+    assert ring.fullest() == 1.0
+    assert ring.drain(0)["seq"].tolist() == [0, 1, 2, 3]
+    assert ring.dropped() == 2
+    slot.put(Kind.STAGE, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0)
+    assert ring.drain(0)["seq"].tolist() == [6], "there is room again, round the corner"
+    ring.close()
+
+
+def test_a_record_that_is_not_whole_waits() -> None:
+    """What a CPU that reorders its stores can show: counted, and not all there yet."""
+    ring = Ring(1, 8)
+    slot = Slot(ring.block, 0, 8, 0)
+    for number in range(3):
+        slot.put(Kind.STAGE, 0, 0, 0, number, 0, 0, 0, 0, 0, 0)
+    tail = ring._data[0]["tail"]
+    tail[1] = 99
+    assert ring.drain(0)["seq"].tolist() == [0]
+    tail[1] = 1
+    assert ring.drain(0)["seq"].tolist() == [1, 2]
+    ring.close()
+
+
+def test_stages_beyond_the_table_of_names_share_one() -> None:
+    ring = Ring(1, 8)
+    slot = Slot(ring.block, 0, 8, 0)
+    ids = [slot.name_id(f"stage:{number}") for number in range(MOST_NAMES + 5)]
+    names = ring.names(0)
+    assert names[ids[3]] == "stage:3"
+    assert {names[number] for number in ids[MOST_NAMES - 1 :]} == {OTHER}
+    assert np.unique(ids).size == MOST_NAMES
+    ring.close()
