@@ -132,6 +132,7 @@ def last_predecessors(
     found = np.full((len(Event), count), NOWHERE, dtype=np.int64)
     for loader, shape in shapes.items():
         steps = np.flatnonzero(timeline.loader == loader)
+        _fill_dispatch(timeline, order, shape, steps, times.ended)
         for event in Event:
             choices = [
                 (edge.event, _before(timeline, order, shape, event, edge, steps))
@@ -145,6 +146,17 @@ def last_predecessors(
                 choices = [(Event.LAUNCH, steps - 1)]
             found[event, steps] = _last(times, event, steps, choices)
     return found.reshape(-1)
+
+
+def _fill_dispatch(timeline: Timeline, order: _Order, shape: Shape, steps: Ints, ended: Ints) -> None:
+    """A dispatch that was not observed happened when the batch was taken that made room for it."""
+    unseen = steps[(ended[Event.DISPATCH][steps] == NOT_OBSERVED) & (ended[Event.START][steps] >= 0)]
+    if len(unseen) == 0:
+        return
+    allowed = _before(timeline, order, shape, Event.DISPATCH, edges(shape, Event.DISPATCH)[0], unseen)
+    after = Event.TAKE if shape.workers > 0 else Event.REQUEST
+    room = np.where(allowed >= 0, ended[after][allowed], ended[Event.START][unseen])
+    ended[Event.DISPATCH, unseen] = np.minimum(room, ended[Event.START][unseen])
 
 
 def _before(timeline: Timeline, order: _Order, shape: Shape, event: Event, edge: Edge, steps: Ints) -> Ints:

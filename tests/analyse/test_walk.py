@@ -182,3 +182,11 @@ def test_a_partial_run_sums_to_what_is_left_of_it(tmp_path: Path, workers: int) 
     run._tables["batches"] = run.table("batches").slice(0, 31)
     ends = run.table("steps")["compute_end_ns"].to_pylist()
     sums_exactly(changed(run, "steps", "compute_end_ns", [*ends[:50], *[None] * 10]))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_dispatches_that_were_not_seen_change_no_path(tmp_path: Path, workers: int) -> None:
+    plan = Plan(workers=workers, stages={"decode": [9 * MS, 70 * MS, 20 * MS]}, compute=25 * MS)
+    run = load(make_run(tmp_path / "run", plan))
+    seen = walked(run)
+    assert walked(changed(run, "batches", "dispatch_ns", [None] * plan.batches)) == seen

@@ -54,7 +54,7 @@ def examine(cases: list[Case], directory: Path) -> int:
     return wrong
 
 
-def graded(case: Case, answer: Answer) -> str:
+def graded(case: Case, answer: Answer, sizes: bool = True) -> str:
     """right, unsure (inconclusive though something was planted), or what is WRONG."""
     verdict = answer.verdict
     if verdict.cause not in case.cause:
@@ -63,7 +63,7 @@ def graded(case: Case, answer: Answer) -> str:
         return "WRONG detail"
     if verdict.fix not in case.fix:
         return "WRONG fix"
-    if case.size is not None and abs(share(answer, case.size[0]) - case.size[1]) > 0.05:
+    if sizes and case.size is not None and abs(share(answer, case.size[0]) - case.size[1]) > 0.05:
         return "WRONG size"
     return "right"
 
