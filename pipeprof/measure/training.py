@@ -70,7 +70,7 @@ class Loop:
         finally:
             with suppress(RuntimeError):  # a device that failed has already said so
                 self._accelerator.synchronize()
-            self._tell()
+                self._tell()
             self._session.event("run_end")
 
     def _epoch(self, loader: DataLoader[Any]) -> None:

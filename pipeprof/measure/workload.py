@@ -41,8 +41,9 @@ OPTIMIZERS: Final[dict[str, Optimizers]] = {
 class Workload:
     """A network, its loss and its optimiser on one device; `step` trains on one batch.
 
-    The network is built when the first batch has told its shape. Raises `MeasureError` at once for a model or
-    a weights file that does not exist, and in the first step for a batch that the network cannot take.
+    The optimiser is made in the first step, when lazy layers have seen the width of the samples. Raises
+    `MeasureError` at once for a model or a weights file that does not exist, and in the first step for a
+    batch that the network cannot take.
     """
 
     def __init__(self, scenario: Scenario, device: str) -> None:
