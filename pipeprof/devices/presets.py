@@ -88,9 +88,11 @@ _NETWORK: Final = (
         "rate-limit",
         "network",
         "rate-limit",
-        125e6,
+        125 * 2**20,
         requests_per_s=3000.0,
-        source="Amazon EBS gp3 volume, baseline: 3,000 requests/s and 125 MiB/s; set your own figures",
+        burst_s=0.1,
+        source="Amazon EBS gp3 volume, baseline: 3,000 requests/s and 125 MiB/s; credit of 0.1 s as Linux's "
+        "throttle gives (throtl_slice); set your own figures",
     ),
 )
 STORAGE: Final[dict[str, StorageModel]] = {
