@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from pipeprof.analyse.breaks import breaks_of
 from pipeprof.analyse.charge import (
     Stages,
     making_mixes,
@@ -147,8 +148,9 @@ def attribute(run: Run) -> Attribution | None:
     mixes = making_mixes(stages, counters, owners, tier == "network")
     late = lateness(timeline, shapes)
     charge_stragglers(mixes, late, counters.wall)
-    path = owned_path(run, critical_path(timeline, shapes, window), timeline, stages, counters, mixes, owners)
-    day = day_of(timeline, window, path)
+    breaks = breaks_of(run, timeline)
+    path = owned_path(critical_path(timeline, shapes, window), timeline, breaks, counters, mixes, owners)
+    day = day_of(timeline, window, path, breaks)
     if not (timeline.compute_end_ns != NOT_OBSERVED).any():
         path, day = (without_marked(one, timeline, stages) for one in (path, day))
     return Attribution(timeline, shapes, stages, window, path, day, late, _not_observed(run, timeline))

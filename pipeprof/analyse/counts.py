@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeprof.analyse.attribution import Attribution
+from pipeprof.analyse.breaks import events_of
 from pipeprof.analyse.interval import batch_means
-from pipeprof.analyse.owned import events_of
 from pipeprof.analyse.rates import step_bounds
 from pipeprof.pipeline import NOT_OBSERVED, Ints, read_ints
 from pipeprof.trace import Run

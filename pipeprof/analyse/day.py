@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pipeprof.analyse.breaks import Breaks, Spans
 from pipeprof.analyse.tiling import CODE, Rows, Shares, Tiling, add_up, cut, tile
 from pipeprof.analyse.walk import CHUNK
 from pipeprof.pipeline import NOT_OBSERVED, Ints, Timeline, Window
 
 
-def day_of(timeline: Timeline, window: Window, path: Tiling) -> Tiling:
+def day_of(timeline: Timeline, window: Window, path: Tiling, breaks: Breaks | None = None) -> Tiling:
     """The accelerator's day: busy pieces, and idle ones with the mix of the path that ended in them."""
-    starts, ends = idle_stretches(timeline, window)
+    starts, ends = idle_stretches(timeline, window, breaks)
     mixes = _mixes_of_path(path, ends)
     bounds = np.empty(2 * len(starts) + 2, dtype=np.int64)
     bounds[0], bounds[-1] = window
@@ -22,31 +23,39 @@ def day_of(timeline: Timeline, window: Window, path: Tiling) -> Tiling:
     return tile(path.owners, bounds, rows, mixes)
 
 
-def idle_stretches(timeline: Timeline, window: Window) -> tuple[Ints, Ints]:
+def idle_stretches(timeline: Timeline, window: Window, breaks: Breaks | None = None) -> Spans:
     """Starts and ends of the stretches of `window` in which the accelerator did nothing, in order.
 
     From the union of the computing intervals where the device was observed; else from the waits that were
-    measured on the device, which end when the batch was taken; else the waits of the loop.
+    measured on the device, which end when the batch was taken; else from the loop: its waits, and the time
+    that it spent in no step.
     """
-    if (timeline.compute_end_ns != NOT_OBSERVED).any():
-        return _gaps(timeline, window)
+    begun, ended = timeline.compute_start_ns, timeline.compute_end_ns
+    seen = (begun != NOT_OBSERVED) & (ended != NOT_OBSERVED)
+    if seen.any():
+        starts, ends = union(begun[seen], ended[seen], window)
+        return _nonempty(np.append(window.start_ns, ends), np.append(starts, window.end_ns))
     wait = timeline.take_ns - timeline.request_ns
     on_device = timeline.device_wait_ns
-    wait = np.where(on_device == NOT_OBSERVED, wait, on_device)
-    ends = np.clip(np.maximum.accumulate(timeline.take_ns), window.start_ns, window.end_ns)
-    starts = np.clip(timeline.take_ns - wait, window.start_ns, window.end_ns)
-    starts = np.maximum(starts, np.append(window.start_ns, ends[:-1]))
-    kept = ends > starts
-    return starts[kept], ends[kept]
+    starts = timeline.take_ns - np.where(on_device == NOT_OBSERVED, wait, on_device)
+    ends = timeline.take_ns
+    if breaks is not None and (on_device == NOT_OBSERVED).all():
+        starts = np.concatenate([starts, breaks.startups[0], breaks.pauses[0]])
+        ends = np.concatenate([ends, breaks.startups[1], breaks.pauses[1]])
+    return union(starts, ends, window)
 
 
-def _gaps(timeline: Timeline, window: Window) -> tuple[Ints, Ints]:
-    seen = (timeline.compute_end_ns != NOT_OBSERVED) & (timeline.compute_start_ns != NOT_OBSERVED)
-    begun, ended = timeline.compute_start_ns[seen], timeline.compute_end_ns[seen]
-    order = np.argsort(begun, kind="stable")
-    begun = np.clip(begun[order], window.start_ns, window.end_ns)
-    busy_until = np.clip(np.maximum.accumulate(ended[order]), window.start_ns, window.end_ns)
-    starts, ends = np.append(window.start_ns, busy_until), np.append(begun, window.end_ns)
+def union(starts: Ints, ends: Ints, window: Window) -> Spans:
+    """The parts of `window` that at least one span covers, as disjoint spans in order."""
+    order = np.argsort(starts, kind="stable")
+    starts = np.clip(starts[order], window.start_ns, window.end_ns)
+    until = np.clip(np.maximum.accumulate(ends[order]), window.start_ns, window.end_ns)
+    new = np.append(True, starts[1:] > until[:-1])
+    last = np.append(new[1:], True)
+    return _nonempty(starts[new], until[last])
+
+
+def _nonempty(starts: Ints, ends: Ints) -> Spans:
     kept = ends > starts
     return starts[kept], ends[kept]
 

@@ -6,21 +6,20 @@ from typing import Final
 
 import numpy as np
 
+from pipeprof.analyse.breaks import Breaks
 from pipeprof.analyse.charge import Counters, Floats, Stages
 from pipeprof.analyse.tiling import CODE, Rows, Shares, Tiling, cut, tile
 from pipeprof.analyse.walk import BODY, MAKING, Path
-from pipeprof.pipeline import Ints, Timeline, ints
-from pipeprof.trace import Run
+from pipeprof.pipeline import Ints, Timeline
 
 LEVELS: Final = 256
 """Steps in which the shares of two owners of one piece are told apart."""
 
 
 def owned_path(
-    run: Run,
     path: Path,
     timeline: Timeline,
-    stages: Stages,
+    breaks: Breaks,
     counters: Counters,
     mixes: Shares,
     owners: tuple[str, ...],
@@ -39,7 +38,7 @@ def owned_path(
     body = path.owner == BODY
     rows[body] = CODE["accelerator"]
     loops = {CODE["main"], CODE["accelerator"]} if body.any() else {CODE["main"]}
-    bounds, owned = _with_startup(run, path.bounds, rows.astype(np.int32), loops)
+    bounds, owned = _between_steps(path.bounds, rows.astype(np.int32), breaks, loops)
     return tile(owners, bounds, owned, mixes)
 
 
@@ -88,29 +87,12 @@ def _marked(timeline: Timeline, stages: Stages) -> Floats:
     return np.asarray(marked / body, dtype=np.float32)
 
 
-def _with_startup(run: Run, bounds: Ints, rows: Rows, loops: set[int]) -> tuple[Ints, Rows]:
-    """The main thread's time between `epoch_start` and `workers_ready` is `startup`."""
-    begins, ends = _startups(run)
-    if len(begins) == 0:
-        return bounds, rows
-    bounds, rows = cut(bounds, rows, np.concatenate([begins, ends]))
-    place = np.searchsorted(begins, bounds[:-1], "right") - 1
-    inside = (place >= 0) & (bounds[:-1] < ends[np.maximum(place, 0)])
-    return bounds, np.where(inside & np.isin(rows, list(loops)), np.int32(CODE["startup"]), rows)
-
-
-def _startups(run: Run) -> tuple[Ints, Ints]:
-    """Starts and ends of the making of iterators, in order."""
-    ready = events_of(run, "workers_ready")
-    spans = sorted(
-        (begin, ready[epoch]) for epoch, begin in events_of(run, "epoch_start").items() if epoch in ready
-    )
-    return np.array([begin for begin, _ in spans], np.int64), np.array([end for _, end in spans], np.int64)
-
-
-def events_of(run: Run, kind: str) -> dict[tuple[int, int], int]:
-    """(loader, epoch): when it happened last."""
-    events = run.table("events")
-    mine = np.array(events["kind"].to_pylist(), dtype=object) == kind
-    columns = (ints(events[name])[mine].tolist() for name in ("loader", "epoch", "time_ns"))
-    return {(loader, epoch): at for loader, epoch, at in zip(*columns, strict=True)}
+def _between_steps(bounds: Ints, rows: Rows, breaks: Breaks, loops: set[int]) -> tuple[Ints, Rows]:
+    """The loop's time between two epochs is its own, and `startup` while an iterator is being made."""
+    for owner, (begins, ends) in (("main", breaks.pauses), ("startup", breaks.startups)):
+        if len(begins):
+            bounds, rows = cut(bounds, rows, np.concatenate([begins, ends]))
+            place = np.searchsorted(begins, bounds[:-1], "right") - 1
+            inside = (place >= 0) & (bounds[:-1] < ends[np.maximum(place, 0)])
+            rows = np.where(inside & np.isin(rows, list(loops)), np.int32(CODE[owner]), rows)
+    return bounds, rows

@@ -22,11 +22,18 @@ def step_bounds(found: Attribution) -> Ints:
     return np.maximum.accumulate(np.append(found.window.start_ns, ends))
 
 
+def _epoch_starts(found: Attribution) -> Ints:
+    """Among the measured steps, the first of each epoch of each loader."""
+    measured = ~found.timeline.warmup
+    epoch, loader = found.timeline.epoch[measured], found.timeline.loader[measured]
+    return np.append(0, np.flatnonzero((np.diff(epoch) != 0) | (np.diff(loader) != 0)) + 1)
+
+
 def stall_interval(found: Attribution) -> tuple[float, float] | None:
     """A 95 % interval of the stall share, between 0 and 1."""
     bounds = step_bounds(found)
     stalls = stall_between(found, bounds)
-    interval = batch_means(stalls, np.diff(bounds).astype(np.float64))
+    interval = batch_means(stalls, np.diff(bounds).astype(np.float64), _epoch_starts(found))
     return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
 
 
@@ -46,7 +53,7 @@ def throughput(found: Attribution) -> tuple[float | None, tuple[float, float] | 
     if found.window.wall_ns == 0 or not samples.any():
         return None, None
     seconds = np.diff(step_bounds(found)) / NS_PER_S
-    interval = batch_means(samples, seconds)
+    interval = batch_means(samples, seconds, _epoch_starts(found))
     return float(samples.sum() * NS_PER_S / found.window.wall_ns), interval
 
 

@@ -75,6 +75,26 @@ def test_without_a_device_the_loop_body_counts_less_what_was_marked(tmp_path: Pa
     assert found.ledger.ledger_ns["main"] / told["wall_ns"] == pytest.approx(0.2, abs=0.02)
 
 
+def test_between_epochs_the_loop_computes_nothing(tmp_path: Path) -> None:
+    """100 ms of startup beside 10 steps of 30 + 20 ms in each epoch; no device was observed."""
+    plan = Plan(
+        batches=10,
+        epochs=6,
+        warmup=10,
+        workers=1,
+        accelerator="none",
+        stages={"decode": MS},
+        startup_ns=100 * MS,
+        compute=0,
+        copy=0,
+        main=50 * MS,
+    )
+    found = load(make_run(tmp_path / "run", plan))
+    assert found.ledger is not None
+    assert found.ledger.ledger_ns["startup"] == pytest.approx(5 * 100 * MS, rel=0.05)
+    assert found.verdict.cause == "startup"
+
+
 def test_a_wait_measured_on_the_device_is_the_stall(tmp_path: Path) -> None:
     """The loop waits 30 ms a step, of which the device saw 10."""
     plan = Plan(workers=0, accelerator="none", stages={"decode": 30 * MS}, compute=0, copy=0, main=70 * MS)
