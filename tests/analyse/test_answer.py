@@ -79,8 +79,8 @@ def test_between_epochs_the_loop_computes_nothing(tmp_path: Path) -> None:
     """100 ms of startup beside 10 steps of 30 + 20 ms in each epoch; no device was observed."""
     plan = Plan(
         batches=10,
-        epochs=6,
-        warmup=10,
+        epochs=7,
+        warmup=10,  # the first epoch, and what lies between it and the next
         workers=1,
         accelerator="none",
         stages={"decode": MS},
