@@ -54,7 +54,7 @@ def _clock(found: Attribution) -> list[Doubt]:
     share = max(_backwards(before, after) for before, after in pairs)
     if share <= BACKWARDS:
         return []
-    problem = f"in {share:.0%} of the steps time ran backwards: the processes' clocks disagree"
+    problem = f"in {100 * share:.0f} % of the steps time ran backwards: the processes' clocks disagree"
     remedy = "run main process and workers on one machine, without a change of its clock"
     return [Doubt("clock", problem, remedy, decisive=True)]
 
@@ -71,7 +71,7 @@ def _from_cache(facts: Facts) -> list[Doubt]:
     share = facts.device_bytes / facts.read_bytes
     if share >= FROM_DEVICE:
         return []
-    problem = f"the run was to be cold, and only {share:.0%} of its bytes came from the device"
+    problem = f"the run was to be cold, and only {100 * share:.0f} % of its bytes came from the device"
     remedy = "let nothing else read the data and no epoch come round again, or say cache: warm"
     return [Doubt("page-cache", problem, remedy, decisive=True)]
 
@@ -108,7 +108,7 @@ def _wide(found: Attribution) -> list[Doubt]:
     width = next((upper - lower for lower, upper in pairwise(bounds) if share < upper), 1.0)
     if high - low <= width or band_of(low) == band_of(high):
         return []
-    problem = f"the stall share lies anywhere between {low:.0%} and {high:.0%}"
+    problem = f"the stall share lies anywhere between {100 * low:.0f} and {100 * high:.0f} %"
     # Where loop or copies kept the accelerator idle for longer, the verdict does not hang on the stall.
     decisive = _idle_without_stall(found) <= found.whole.stall_ns
     return [Doubt("wide-interval", problem, "measure more steps", decisive)]

@@ -8,9 +8,6 @@ from pipeprof.analyse.facts import Facts
 from pipeprof.analyse.verdict import Verdict
 
 _WAITED_FOR = {
-    "storage-bandwidth": "the storage's bandwidth",
-    "storage-latency": "the storage",
-    "storage-network": "the storage at the far end of a network",
     "page-cache": "data that no longer fitted into memory",
     "decode": "decoding",
     "collate": "collating samples into batches",
@@ -23,6 +20,7 @@ _WAITED_FOR = {
     "startup": "workers to start",
     "main": "the loop's own Python",
 }
+_DEVICE = {"hdd": "disk", "ssd": "SSD", "nvme": "NVMe drive", "network": "network storage"}
 _DETAIL = {
     "oversubscribed": "there are more workers than cores",
     "quota": "the container's CPU quota is used up",
@@ -45,7 +43,7 @@ def sentence(verdict: Verdict, facts: Facts | None) -> str:
     named = dict(verdict.evidence)
     share = named.get("share") if verdict.cause in ("main", "h2d") else verdict.stall_share
     verb = "stood idle" if verdict.cause in ("main", "h2d") else "waited"
-    reason = f"{_what(verdict)}{_why(verdict, named, facts)}"
+    reason = f"{_what(verdict, facts)}{_why(verdict, named, facts)}"
     return f"The accelerator {verb} {_percent(share)} of the time, for {reason}."
 
 
@@ -56,22 +54,33 @@ def _inconclusive(verdict: Verdict) -> str:
     return f"This run is inconclusive: {decisive.problem}; {decisive.remedy}."
 
 
-def _what(verdict: Verdict) -> str:
+def _what(verdict: Verdict, facts: Facts | None) -> str:
     kind, _, name = verdict.cause.partition(":")
+    if kind.startswith("storage"):
+        return (
+            f"the bandwidth of the {_device(facts)}"
+            if kind.endswith("bandwidth")
+            else f"the {_device(facts)}"
+        )
+    if verdict.cause == "stage:getitem":
+        return "the dataset's own code in __getitem__"
     if name:
         return f"the transform {name}" if kind == "transform" else f"the dataset's own stage “{name}”"
     return _WAITED_FOR.get(verdict.cause, verdict.cause)
+
+
+def _device(facts: Facts | None) -> str:
+    return _DEVICE.get((facts.tier if facts else None) or "", "storage")
 
 
 def _why(verdict: Verdict, named: dict[str, Any], facts: Facts | None) -> str:
     if verdict.detail in _DETAIL:
         return f": {_DETAIL[verdict.detail]}"
     if verdict.cause.startswith("storage") and "reads_per_batch" in named and facts is not None:
-        device = {"hdd": "HDD", "ssd": "SSD", "nvme": "NVMe"}.get(facts.tier or "", facts.tier or "storage")
         emulated = " (emulated)" if facts.emulated_storage else ""
         return (
             f": each batch needs {named['reads_per_batch']:.0f} reads"
-            f" and this {device} served {named['reads_per_s']:.0f} a second{emulated}"
+            f" and it served {named['reads_per_s']:.0f} a second{emulated}"
         )
     if {"own_cores", "cores"} <= set(named):
         workers = {0: "the loop itself", 1: "one worker"}.get(named["workers"], f"{named['workers']} workers")
@@ -80,4 +89,4 @@ def _why(verdict: Verdict, named: dict[str, Any], facts: Facts | None) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "an unknown part" if share is None else f"{share:.0%}"
+    return "an unknown part" if share is None else f"{100 * share:.0f} %"
