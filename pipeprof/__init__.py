@@ -27,7 +27,9 @@ __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the keys are strings
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pipeprof' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value  # `pipeprof.stage` stands in inner loops: the next look-up finds it at once
+    return value
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ from pipeprof.measure.counters import BLOCK_BYTES, UNSEEN, Counters, difference,
 from pipeprof.measure.recorder import Sink, Span, activate
 from pipeprof.measure.ring import Kind, Slot
 
-COUNTERS_EVERY: Final = 16
+COUNTERS_EVERY: Final = 32
 """One batch in so many has CPU time and run-queue delay for each of its stages (4 µs a span)."""
 SPANS_EVERY: Final = 128
 """One batch in so many keeps its single spans."""

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure import hook
-from pipeprof.measure.session import Session, status_of
+from pipeprof.measure.session import Session
+from pipeprof.measure.session_facts import status_of
 from pipeprof.trace import TABLES, TraceWriter, load
 
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure import hook
-from pipeprof.measure.session import Session, status_of
+from pipeprof.measure.session import Session
+from pipeprof.measure.session_facts import status_of
 
 INTERRUPTED: int = 130
 """What a shell reports of a program that Ctrl-C has ended."""

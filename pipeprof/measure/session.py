@@ -7,12 +7,10 @@ trace, in bulk, at least once a second. Only one thread at a time touches the wr
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 import threading
 import time
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,13 +21,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeprof.errors import MeasureError, TraceError
-from pipeprof.measure import hook, stages
+from pipeprof.measure import forks, hook, stages
 from pipeprof.measure.accelerator import StepTimes
 from pipeprof.measure.calibrate import own_cost
 from pipeprof.measure.loop import DeviceWait, LoopSink, device_wait
 from pipeprof.measure.rows import Gatherer, StepRow, loop_stages
 from pipeprof.measure.scratch import new_scratch, remove_scratch
-from pipeprof.measure.session_facts import not_observed_here, session_facts
+from pipeprof.measure.session_facts import not_observed_here, session_facts, status_of
 from pipeprof.measure.watch import IteratorWatch, LoaderWatch
 from pipeprof.measure.worker_state import WorkerStates
 from pipeprof.trace import TraceWriter
@@ -115,7 +113,7 @@ class Session:
         self._stop = threading.Event()
         self._holders = 0
         self._thread = threading.Thread(target=self._run, name="pipeprof-flush", daemon=True)
-        _sessions.add(self)
+        forks.guard(self)
         self._thread.start()
         atexit.register(self._at_exit)
 
@@ -340,8 +338,7 @@ class Session:
             except OSError as problem:
                 why = problem.strerror or str(problem)
                 self.failure = self.failure or TraceError(f"{self.directory} cannot be written: {why}")
-        _sessions.discard(self)
-        if not _sessions:
+        if forks.unguard(self) == 0:
             stages.uninstall()
         if self._scratch is None:
             atexit.unregister(self._at_exit)
@@ -382,45 +379,5 @@ class Session:
             watch.let_go()
 
 
-def status_of(error: BaseException | None) -> str:
-    """The status of a run that ended with `error`."""
-    if error is None:
-        return "complete"
-    if isinstance(error, SystemExit):
-        return "complete" if error.code in (None, 0) else "failed"
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-
-
 def _columns(rows: list[Any], names: tuple[str, ...]) -> dict[str, Any]:
     return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
-
-
-# -- forks ---------------------------------------------------------------------------------------------
-
-_sessions: Final[weakref.WeakSet[Session]] = weakref.WeakSet()
-_held: Final[list[Session]] = []
-
-
-def _before_fork() -> None:
-    """No child is born while the flush thread is inside pyarrow, whose locks the child would find taken."""
-    for session in list(_sessions):
-        session.lock.acquire()
-        _held.append(session)
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().lock.release()
-
-
-def _after_fork_in_child() -> None:
-    _held.clear()
-    for session in list(_sessions):
-        session.forked()
-    _sessions.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )

@@ -39,3 +39,12 @@ def not_observed_here() -> list[str]:
     if sys.platform != "linux":
         missing.append("bytes from block devices: only Linux counts them")
     return missing
+
+
+def status_of(error: BaseException | None) -> str:
+    """The status of a run that ended with `error`."""
+    if error is None:
+        return "complete"
+    if isinstance(error, SystemExit):
+        return "complete" if error.code in (None, 0) else "failed"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

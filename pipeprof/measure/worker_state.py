@@ -74,4 +74,6 @@ class WorkerStates:
             channel = (self._proc / str(thread) / "wchan").read_text()
         except (OSError, IndexError):
             return None
+        if channel in ("", "0"):  # it woke up in between, or the kernel does not tell
+            return None
         return next((what for mark, what in _CHANNELS if mark in channel), "other")

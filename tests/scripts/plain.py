@@ -18,6 +18,7 @@ class Noise(Dataset):
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--start", default=None)
     parser.add_argument("--end", default="well", choices=["well", "error", "exit", "interrupt"])
@@ -30,7 +31,7 @@ def main():
     loader = DataLoader(
         Noise(), batch_size=8, shuffle=True, num_workers=options.workers, multiprocessing_context=context
     )
-    for _ in range(2):
+    for _ in range(options.epochs):
         for inputs, targets in loader:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(inputs), targets)

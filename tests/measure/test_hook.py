@@ -1,0 +1,78 @@
+"""The seam in torch: one private name, and what happens where a torch has it no more."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import loader_cases as cases
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import pipeprof
+from pipeprof.measure import hook
+from pipeprof.trace import load
+
+
+@pytest.mark.parametrize("name", hook.PRIVATE)
+def test_torch_has_the_private_names_that_are_used(name: str) -> None:
+    assert hasattr(DataLoader, name), (
+        f"torch {torch.__version__} has no DataLoader.{name} any more: loaders run and are not observed"
+    )
+
+
+def test_a_torch_without_the_seam_is_not_observed_and_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hook, "_hook", lambda cls: False)
+    monkeypatch.setattr(hook, "_observers", {})
+    loader = DataLoader(cases.Squares(8), batch_size=2)
+    with (
+        pytest.warns(RuntimeWarning, match="not observed"),
+        pipeprof.profile(loader, out=tmp_path / "run") as profiled,
+    ):
+        monkeypatch.setattr(hook, "_observers", {})
+        assert len(list(profiled)) == 4
+    assert len(load(tmp_path / "run").table("steps")) == 0
+    assert any("not observed" in warning for warning in load(tmp_path / "run").meta["warnings"])
+
+
+class OwnIterator(DataLoader[Any]):
+    """A loader with an override of the private method, and a generator for `__iter__`."""
+
+    def _get_iterator(self) -> Any:
+        return super()._get_iterator()
+
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_subclass_that_overrides_the_seam(workers: int, tmp_path: Path) -> None:
+    loader = OwnIterator(cases.Stream(8), batch_size=2, num_workers=workers)
+    with pipeprof.profile(loader, out=tmp_path / "run"):
+        batches = list(loader)
+    assert [batch[1].tolist() for batch in batches] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert len(load(tmp_path / "run").table("steps")) == 4
+
+
+def test_an_iterator_is_of_its_own_class_still() -> None:
+    loader = DataLoader(cases.Squares(4))
+    plain = type(iter(loader))
+    with pipeprof.profile(loader):
+        watched = iter(loader)
+        assert isinstance(watched, plain)
+        assert type(watched).__qualname__ == plain.__qualname__
+        del watched
+    assert type(iter(loader)) is plain
+
+
+def test_loaders_that_no_one_named_are_left_alone() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader = DataLoader(cases.Squares(4))
+        with pipeprof.profile(DataLoader(cases.Squares(4))):
+            assert hook.observer_of(loader) is None
+            assert "_pipeprof_watch" not in iter(loader).__dict__

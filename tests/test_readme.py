@@ -1,0 +1,51 @@
+"""What the README shows runs as it is printed: every block after a line `<!-- runs -->`.
+
+Each runs in a directory of its own that holds a `train.py`, the reader's own script; where a block speaks of
+the reader's `dataset`, `loader` and `train`, it finds these.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MOST_LINES = 6
+_BLOCK = re.compile(r"<!-- runs -->\s*```(python|bash|sh)\n(.*?)```", re.DOTALL)
+
+READERS = """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+dataset = TensorDataset(torch.zeros(256, 4))
+loader = DataLoader(dataset, batch_size=8)
+train = lambda batch: None
+"""
+
+BLOCKS = _BLOCK.findall((ROOT / "README.md").read_text())
+
+
+def test_the_three_ways_in_are_shown() -> None:
+    text = "".join(code for _, code in BLOCKS)
+    for way in ("ProfiledDataLoader(", "pipeprof.profile(", "pipeprof trace "):
+        assert way in text, f"README.md shows no runnable {way!r} after a line <!-- runs -->"
+
+
+@pytest.mark.parametrize(("language", "code"), BLOCKS, ids=range(len(BLOCKS)))
+def test_a_block_runs_as_printed(language: str, code: str, tmp_path: Path) -> None:
+    assert len([line for line in code.splitlines() if line.strip()]) <= MOST_LINES
+    shutil.copy(ROOT / "tests" / "scripts" / "plain.py", tmp_path / "train.py")
+    # a file, as a reader would have it: workers that are spawned import it
+    source = tmp_path / ("example.py" if language == "python" else "example.sh")
+    source.write_text(READERS + code if language == "python" else code)
+    command = [sys.executable, str(source)] if language == "python" else ["bash", "-e", str(source)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
