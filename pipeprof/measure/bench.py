@@ -44,6 +44,7 @@ class Bench:
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
+        del self.dataset  # it may be the whole set in memory
 
     def _close_storage(self) -> None:
         close = getattr(self.storage, "close", None)

@@ -6,6 +6,7 @@ run that can be read, with its status.
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -54,8 +55,8 @@ def run(
             device=True,
         )
         with _recorded(bench, session), show, stoppable() as stop:
-            loader = make_loader(session, bench.dataset, scenario.loader, scenario.run.seed)
-            Loop(session, bench.accelerator, progress, scenario.run, stop).train(loader)
+            loop = Loop(session, bench.accelerator, progress, scenario.run, stop)
+            loop.train(make_loader(session, bench.dataset, scenario.loader, scenario.run.seed))
     return session.directory
 
 
@@ -78,6 +79,8 @@ def _recorded(bench: Bench, session: Session) -> Iterator[None]:
         ended = ("interrupted", None)
     except BaseException as raised:
         error = translated(raised)
+        # Whoever keeps the error would keep the loop's frames, and with them the loader's workers.
+        traceback.clear_frames(raised.__traceback__)
         ended = ("failed", error)
         if (lost := lost_worker(raised)) is not None:
             session.event("worker_lost", detail=lost)
