@@ -48,9 +48,12 @@ def command(
     record = _Record(out, quick)
     code = 0
     if not page_only:
+        from pipeprof.cli.lesson_tuning import Tuning
         from pipeprof.measure.lesson import course
 
         rungs = course(quick, claims, overrides)
+        if not claims or 10 in claims:
+            rungs.append(Tuning(quick))
         record.start()
         code = _climb(rungs, record)
     click.echo(f"The page: {_build(out)}")
@@ -116,7 +119,7 @@ def _climb(rungs: list[Rung], record: _Record) -> int:
 
 
 def _measure(rung: Rung, record: _Record) -> None:
-    """One rung, and whether it came to what its scenario expects. `KeyboardInterrupt` where it was stopped."""
+    """One rung, and whether it came to what it expects. Raises `KeyboardInterrupt` where it was stopped."""
     from pipeprof.analyse.answer import load
     from pipeprof.cli.expectation import misses
     from pipeprof.measure.lesson import ScenarioRung

@@ -85,10 +85,10 @@ def lesson_directory() -> Path:
 
 
 def course(quick: bool, claims: Iterable[int] = (), overrides: Sequence[str] = ()) -> list[Rung]:
-    """The rungs of `claims` (all where none is named), in order; `overrides` are `--set`s for each scenario."""
+    """The rungs of `claims` (none named: all) in order; `overrides` are `--set`s for each scenario."""
     wanted = set(claims)
     rungs: list[Rung] = [rung for name, how in _FILES for rung in _runs(name, quick, how, overrides)]
-    rungs += [Networks(quick), TwoLayer(quick)]
+    rungs += [Networks(quick), TwoLayer()]
     rungs.sort(key=lambda rung: claim_of(rung.name))
     return [rung for rung in rungs if not wanted or claim_of(rung.name) in wanted]
 
@@ -140,7 +140,7 @@ class ScenarioRung:
 
 @dataclass(frozen=True)
 class Networks:
-    """Claim 7: forward and backward of the lecture's networks, on the CPU and, where there is one, on CUDA."""
+    """Claim 7: forward and backward of the lecture's networks, on the CPU and on CUDA where there is it."""
 
     quick: bool
     name: str = "7_networks"
@@ -189,7 +189,6 @@ class Networks:
 class TwoLayer:
     """Claim 8: the two-layer net in every way that the lecture writes it, from one start."""
 
-    quick: bool
     name: str = "8_two_layer"
 
     def done(self, out: Path) -> bool:
@@ -214,9 +213,7 @@ class TwoLayer:
             except Exception as error:  # torch.compile raises whatever its compiler does
                 row |= {"losses": None, "why": first_line(error)}
             held["outcomes"].append(row)
-            facts = {"n": problem.n, "hidden": problem.hidden, "d_out": problem.d_out}
-            facts |= {"iterations": problem.iterations, "learning_rate": problem.learning_rate}
-            save_json(out / TWO_LAYER_JSON, {**held, **facts, **devices()})
+            save_json(out / TWO_LAYER_JSON, {**held, **devices()})
 
     def _held(self, out: Path) -> dict[str, Any]:
         return read_json(out / TWO_LAYER_JSON) or {"outcomes": []}

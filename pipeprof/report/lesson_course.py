@@ -67,6 +67,7 @@ class Course:
     runs: Mapping[str, Rung]
     networks: Mapping[str, Any] = field(default_factory=dict)
     two_layer: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
     def get(self, name: str) -> Rung | None:
         """The run of that name, None where it is missing."""
@@ -110,8 +111,8 @@ def read(directory: Path) -> Course:
             answer = analysis.load(path.parent)
             if answer.ledger is not None and answer.run.status == "complete":
                 runs[path.parent.name] = Rung(path.parent.name, facts(answer), answer)
-    networks, two_layer = (_json(directory / f"{name}.json") for name in ("7_networks", "8_two_layer"))
-    return Course(directory, told, runs, networks, two_layer)
+    others = (_json(directory / f"{name}.json") for name in ("7_networks", "8_two_layer", "10_tune"))
+    return Course(directory, told, runs, *others)
 
 
 def _made_at(path: Path) -> tuple[str, str]:
