@@ -115,7 +115,7 @@ def test_a_batch_that_the_network_cannot_take_says_its_shape() -> None:
 
 
 def test_a_label_beyond_the_classes_says_what_to_set() -> None:
-    with pytest.raises(MeasureError, match="set model[.]classes=13 or more"):
+    with pytest.raises(MeasureError, match=r"set model[.]classes=13 or more"):
         workload("resnet18", classes=10).prepare((IMAGES, torch.tensor([1, 12])))
 
 
