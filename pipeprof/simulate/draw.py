@@ -39,6 +39,8 @@ class Draw:
     loop: list[float]
     onwards: bool
     """Each worker's reads go on where its last one ended."""
+    compute_threads: int
+    """Threads of the host that compute a step; 0 where an accelerator does."""
     steps: int
     start_up: StartUp
     batches_per_epoch: int
@@ -59,6 +61,7 @@ def draw(demands: Demands, knobs: Knobs, steps: int, seed: int, rank: int = 0) -
     return Draw(
         **lists,
         onwards=knobs.access == "shards",
+        compute_threads=max(1, round(demands.measured.cores)) if demands.computes_on_cpu else 0,
         steps=steps,
         start_up=StartUp(start_up.host_ns * factor, start_up.boot_ns * factor, start_up.shutdown_ns * factor),
         batches_per_epoch=max(1, round(demands.batches_per_epoch / batch_ratio(demands, knobs))),

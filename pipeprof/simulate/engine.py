@@ -143,6 +143,7 @@ class Rank:
         self._asked_at = 0.0
         self._pin_free = 0.0
         self._compute_free = self._copy_free = 0.0
+        self._computing = 0
 
     def begin_epoch(self, first: int) -> None:
         """iter(loader): start the workers unless they persist, hand out the first batches, ask for one."""
@@ -299,6 +300,25 @@ class Rank:
         self._clock.work(self._draw.submit[k], self._launched, k)
 
     def _launched(self, k: int) -> None:
+        if self._draw.compute_threads:
+            self._compute_on_cores(k)
+        else:
+            self._compute_on_device(k)
+
+    def _compute_on_cores(self, k: int) -> None:
+        """As many threads as cores, and the loop goes on when the last of them is done."""
+        self.times["compute_start"][k] = self._clock.now
+        self._computing = self._draw.compute_threads
+        for _ in range(self._computing):
+            self._clock.work(self._draw.compute[k], self._thread_done, k)
+
+    def _thread_done(self, k: int) -> None:
+        self._computing -= 1
+        if self._computing == 0:
+            self._compute_free = self.times["compute_end"][k] = self._clock.now
+            self._go_on(k)
+
+    def _compute_on_device(self, k: int) -> None:
         times, knobs, draw = self.times, self._knobs, self._draw
         position = len(self.order) - 1
         begin = times["compute_start"][k] = max(times["copy_end"][k], self._compute_free, 0.0)

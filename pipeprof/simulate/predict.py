@@ -69,19 +69,26 @@ class Prediction:
 
 FEWEST_STEPS: Final = 100
 """Steps of a prediction that is to show the long run."""
+MOST_STEPS: Final = 400
+"""A longer recorded run is drawn from, not played in full: a report and its fixes are made in seconds."""
+MOST_REPLAYED: Final = 5_000
+"""Steps up to which a run is played back whole."""
 
 
 def replay(demands: Demands, seed: int = 0) -> Prediction:
     """The recorded run again, step by step: beside the measured numbers it shows what to trust."""
+    if demands.steps > MOST_REPLAYED:
+        return predict(demands, demands.measured, MOST_REPLAYED, demands.warmup, seed)
     return predict(demands, demands.measured, demands.steps, demands.warmup, seed)
 
 
 def long_run(demands: Demands, knobs: Knobs) -> tuple[int, int]:
     """Steps and warm-up after which what the workers made ahead at the start no longer counts."""
     epoch = demands.batches_per_epoch if demands.steps > demands.batches_per_epoch else 0
+    recorded = min(demands.steps - demands.warmup, MOST_STEPS)
     warmup = max(demands.warmup, knobs.outstanding)
     counted = max(
-        demands.steps - demands.warmup, 2 * knobs.outstanding, 10 * knobs.workers, epoch, FEWEST_STEPS
+        recorded, 2 * knobs.outstanding, 10 * knobs.workers, min(epoch, MOST_REPLAYED), FEWEST_STEPS
     )
     return warmup + counted, warmup
 

@@ -1,9 +1,9 @@
-"""Is what `pipeprof predict` says true? One measured run per tier and format, a matrix predicted, then measured.
+"""Is what `pipeprof predict` says true? From a run per tier and format a matrix is predicted, then measured.
 
-Run by hand on a quiet machine: `python tests/benchmarks/prediction.py [--quick] [--out DIR] [--only ssd/jpeg]`.
-It goes on where it was stopped: a cell that `DIR/cells.jsonl` holds is not measured again. At the end it
-writes `prediction.md` (the table, the machine) and `prediction.png` (predicted against measured) into
-`--results`. Three questions are answered:
+Run by hand on a quiet machine: `python tests/benchmarks/prediction.py [--quick] [--only ssd/jpeg]`. It goes
+on where it was stopped: a cell whose run is complete in `--out` is not measured again. At the end it writes
+`prediction.md` (the table, the machine) and `prediction.png` (predicted against measured) into `--results`.
+Three questions are answered:
 
 - the matrix: from the base run of a tier and format, how far off is each cell, and does its interval hold it?
 - the tier alone: from the HDD base run, how far off are the base runs of the other tiers?
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 import shutil
 import sys
@@ -24,13 +25,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import numpy as np
+import vl_convert
 
 from pipeprof.measure.run import run
 from pipeprof.pipeline import measured_window, read_timeline
 from pipeprof.scenario import Scenario
-from pipeprof.simulate.neighbours import open_run
 from pipeprof.simulate.knobs import Knobs
+from pipeprof.simulate.neighbours import open_run
 from pipeprof.simulate.predict import Prediction, predict, replay
 from pipeprof.trace import load
 
@@ -177,82 +180,57 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def machine() -> str:
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    cores = len(__import__("os").sched_getaffinity(0))
-    return (
-        f"{cores} cores ({cpu}), {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    )
+    """The machine in a line, without its name."""
+    told = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in told if line.startswith("model name")), "")
+    cores, python = len(os.sched_getaffinity(0)), platform.python_version()
+    return f"{cores} cores ({cpu}), {platform.system()} {platform.release()}, Python {python}"
+
+
+SUMMARY_HEAD = "question | cells | median | p95 | largest | in its interval"
+ROW_HEAD = "question | tier | format | workers | prefetch | step ms | predicted | measured | error | no core"
+
+
+def head(names: str) -> list[str]:
+    return [f"| {names} |", "|" + "---|" * (names.count("|") + 1)]
 
 
 def write(rows: list[dict[str, Any]], results: Path, remark: str) -> None:
-    """The table and the picture."""
-    lines = [
-        "# Predicted against measured",
-        "",
-        f"{time.strftime('%Y-%m-%d')}, {machine()}. {remark}".strip(),
-        "",
-    ]
-    lines += ["Storage and accelerator are emulated. Errors are of throughput, predicted / measured − 1.", ""]
-    lines += ["| question | cells | median | p95 | largest | in its interval |", "|---|---|---|---|---|---|"]
+    """The tables and the picture."""
+    day = time.strftime("%Y-%m-%d")
+    lines = ["# Predicted against measured", "", f"{day}, {machine()}. {remark}".strip(), ""]
+    lines += ["Storage and accelerator are emulated. Errors are of throughput, predicted / measured − 1;", ""]
+    lines += ["“no core” is the share of making batches that was spent waiting for a core.", ""]
+    lines += head(SUMMARY_HEAD)
     for question, found in summary(rows).items():
-        share = [f"{found[key]:.1%}" for key in ("median", "p95", "max", "coverage")]
-        lines.append(f"| {question} | {found['cells']} | {' | '.join(share)} |")
-    lines += [
-        "",
-        "| tier | format | workers | prefetch | step ms | question | predicted | measured | error | waited for a core |",
-    ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
-    for one in sorted(
-        rows,
-        key=lambda r: [
-            str(r[k]).zfill(6) for k in ("question", "tier", "format", "workers", "prefetch", "step_ms")
-        ],
-    ):
-        if one["question"] != "replay":
-            lines.append(
-                f"| {one['tier']} | {one['format']} | {one['workers']} | {one['prefetch']} | {one['step_ms']:g} "
-                f"| {one['question']} | {one['predicted']:.1f} ({one['low']:.1f}–{one['high']:.1f}) "
-                f"| {one['measured']:.1f} | {one['error']:+.1%} | {one['waited_for_a_core']:.0%} |"
-            )
+        shares = " | ".join(f"{found[key]:.1%}" for key in ("median", "p95", "max", "coverage"))
+        lines.append(f"| {question} | {found['cells']} | {shares} |")
+    lines += ["", *head(ROW_HEAD)]
+    lines += [table_row(one) for one in rows if one["question"] != "replay"]
     results.mkdir(parents=True, exist_ok=True)
     (results / "prediction.md").write_text("\n".join(lines) + "\n")
-    picture(rows, results / "prediction.png")
+    points = [one for one in rows if one["question"] == "matrix"]
+    (results / "prediction.png").write_bytes(picture(points))
 
 
-def picture(rows: list[dict[str, Any]], path: Path) -> None:
-    import altair as alt
-    import vl_convert
+def table_row(one: dict[str, Any]) -> str:
+    cells = [str(one[key]) for key in ("question", "tier", "format", "workers", "prefetch")]
+    cells += [f"{one['step_ms']:g}", f"{one['predicted']:.1f} ({one['low']:.1f}–{one['high']:.1f})"]
+    cells += [f"{one['measured']:.1f}", f"{one['error']:+.1%}", f"{one['waited_for_a_core']:.0%}"]
+    return f"| {' | '.join(cells)} |"
 
-    points = alt.Data(values=[row for row in rows if row["question"] == "matrix"])
-    axis = {"scale": alt.Scale(type="log"), "title": "samples/s"}
-    chart = (
-        alt.Chart(points)
-        .mark_point(filled=True, opacity=0.7)
-        .encode(
-            x=alt.X("measured:Q", scale=axis["scale"], title="measured samples/s"),
-            y=alt.Y("predicted:Q", scale=axis["scale"], title="predicted samples/s"),
-            color=alt.Color("tier:N"),
-            shape=alt.Shape("format:N"),
-        )
-    )
-    ends = [
-        min(min(r["measured"], r["predicted"]) for r in rows),
-        max(max(r["measured"], r["predicted"]) for r in rows),
-    ]
-    line = (
-        alt.Chart(alt.Data(values=[{"x": v, "y": v} for v in ends]))
-        .mark_line(color="grey")
-        .encode(x="x:Q", y="y:Q")
-    )
-    spec = (line + chart).properties(width=420, height=420, title="Predicted against measured, log scales")
-    path.write_bytes(vl_convert.vegalite_to_png(spec.to_json(), scale=2))
+
+def picture(points: list[dict[str, Any]]) -> bytes:
+    """A scatter of predicted over measured with the line of equality, as PNG."""
+    both = [one[key] for one in points for key in ("measured", "predicted")]
+    scale = alt.Scale(type="log", domain=[min(both) * 0.9, max(both) * 1.1])
+    equal = [{"measured": value, "predicted": value} for value in (min(both), max(both))]
+    x = alt.X("measured:Q", scale=scale, title="measured samples/s")
+    y = alt.Y("predicted:Q", scale=scale, title="predicted samples/s")
+    line = alt.Chart(alt.Data(values=equal)).mark_line(color="grey").encode(x=x, y=y)
+    dots = alt.Chart(alt.Data(values=points)).mark_point(filled=True, size=40, opacity=0.7)
+    drawn = line + dots.encode(x=x, y=y, color="tier:N", shape="format:N")
+    return vl_convert.vegalite_to_png(drawn.properties(width=420, height=420).to_json(), scale=2)
 
 
 def main() -> int:
@@ -280,9 +258,9 @@ def main() -> int:
         for one in rows_of(cell, arguments.out, arguments.given_neighbours):
             rows.append(one)
             print(
-                f"{number}/{len(cells)} {cell.name:28} {one['question']:7} predicted {one['predicted']:8.1f} "
-                f"measured {one['measured']:8.1f}  {one['error']:+7.1%}  {'' if one['covered'] else 'outside'} "
-                f"waited {one['waited_for_a_core']:.0%}",
+                f"{number}/{len(cells)} {cell.name:28} {one['question']:7} "
+                f"predicted {one['predicted']:8.1f} measured {one['measured']:8.1f} {one['error']:+7.1%} "
+                f"no core {one['waited_for_a_core']:.0%}{'' if one['covered'] else ' outside its interval'}",
                 flush=True,
             )
     write(rows, arguments.results, arguments.remark)
