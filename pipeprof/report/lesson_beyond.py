@@ -76,7 +76,8 @@ def _beside(course: Course, demands: Demands, told: Claim) -> None:
     off = sorted(abs(found.throughput.value / (rung.rate or 1.0) - 1) for rung, found in pairs)
     told.answer = (
         f"From the first run alone the speed of {units.plural(len(pairs), 'run')} was predicted "
-        f"(simulated), with a median error of {units.percent(off[len(off) // 2])} and {units.percent(off[-1])} at the most."
+        f"(simulated), with a median error of "
+        f"{units.percent(off[len(off) // 2])} and {units.percent(off[-1])} at the most."
     )
     told.short = f"predicted within {units.percent(off[len(off) // 2])}, in the median"
     told.charts.append(_trust(pairs))

@@ -74,8 +74,9 @@ def _agreement(width: int, rows: Sequence[Outcome]) -> str:
     count = len(rows[0]["losses"])
     return (
         f"With {width} inputs {len(rows)} ways {verb} in the loss at iteration {count}: "
-        f"{rows[0]['losses'][-1]:.4g}, within {apart(rows):.0e} of each other ({AGREE:g} was allowed); the fastest "
-        f"is {_way(fastest)} with {units.duration(fastest['iteration_ns'])} an iteration (measured)."
+        f"{rows[0]['losses'][-1]:.4g}, within {apart(rows):.0e} of each other ({AGREE:g} was allowed); "
+        f"the fastest is {_way(fastest)} with {units.duration(fastest['iteration_ns'])} an iteration "
+        "(measured)."
     )
 
 
