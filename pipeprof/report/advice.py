@@ -6,7 +6,6 @@ An answer of the analysis alone has no predictions; the sections then say so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from pipeprof.report import charts, forecast, units, words
@@ -17,8 +16,8 @@ from pipeprof.simulate.predict import Prediction
 from pipeprof.simulate.search import HeatMap, heat_map
 
 MOST_CARDS: Final = 3
-MAP_STEPS: Final = 200
-"""Steps of each prediction of the heat map: a page is built in seconds, and a cell is a share in percent."""
+MAP_STEPS: Final = 100
+"""Measured steps of each prediction of the heat map: a page is built in seconds, a cell is in percent."""
 MAP_WORKERS: Final = (0, 1, 2, 4, 8, 16)
 MAP_PREFETCH: Final = (1, 2, 4)
 TRUSTED: Final = 0.10
@@ -135,8 +134,8 @@ def _map(answer: Answer) -> tuple[HeatMap, Place, Place | None]:
     most = max(2 * knobs.cores, *(2 * place[0] for place in places), 4)
     workers = sorted({*(n for n in MAP_WORKERS if n <= most), *(place[0] for place in places)})
     prefetch = sorted({*MAP_PREFETCH, *(place[1] for place in places)})
-    short = replace(demands, steps=min(demands.steps, MAP_STEPS))
-    return heat_map(short, knobs, workers, prefetch), current, wanted
+    warmup = max(demands.warmup, max(workers) * max(prefetch))
+    return heat_map(demands, knobs, workers, prefetch, MAP_STEPS + warmup), current, wanted
 
 
 def _cells(found: HeatMap, current: Place, wanted: Place | None) -> list[dict[str, Any]]:

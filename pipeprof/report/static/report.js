@@ -29,7 +29,7 @@
     const onScreen = (element) => element.getBoundingClientRect().top < innerHeight;
     const wanted = charts().filter(visible);
     for (const element of wanted.filter(onScreen)) await draw(element);
-    root.dataset.interactive = "yes";
+    performance.mark("interactive");
     for (const element of wanted.filter((one) => !onScreen(one))) {
       await breath();
       await draw(element);
