@@ -14,6 +14,10 @@ QUANTILE: Final = 1.645
 """Standard errors to each side of an interval that holds nine of ten."""
 MODEL_ERROR: Final = 0.03
 """Relative error that remains when nothing is changed: the clocks, the scheduler, the next run's luck."""
+NEIGHBOURS_ERROR: Final = 0.2
+"""Times the neighbours' share of the runnable: others come and go."""
+WORTH_TELLING: Final = 0.2
+"""Runnable tasks of other programs, on average, from which on they are worth a word and a fix."""
 PER_DOUBLING: Final = 0.02
 """Added, in quadrature, for each doubling of workers, batch size or cores away from the recorded ones."""
 OTHER_DEVICE: Final = 0.02
@@ -35,6 +39,11 @@ def stated(demands: Demands, knobs: Knobs) -> tuple[str, ...]:
     if (measured.workers == 0) != (knobs.workers == 0):
         known = "no worker" if measured.workers == 0 else "workers"
         found.append(f"the run was recorded with {known}: what handing a batch over costs was not observed")
+    if demands.computes_on_cpu and knobs != measured:
+        found.append("computing is on the CPU: it is taken to use all cores, in competition with the workers")
+    if knobs.neighbours >= WORTH_TELLING:
+        taken = knobs.neighbours / (knobs.neighbours + knobs.cores)
+        found.append(f"other programs competed for the cores ({taken:.0%}), and are taken to go on")
     if knobs.workers > 4 * max(1, measured.workers):
         found.append(
             f"{knobs.workers} workers from a run with {measured.workers}: far from what was measured"
@@ -60,7 +69,9 @@ def relative_error(demands: Demands, knobs: Knobs, steps: int, busy: float) -> f
     distance += abs(log2(batch_ratio(demands, knobs))) + abs(log2(knobs.cores / measured.cores))
     distance += 1.0 * ((measured.workers == 0) != (knobs.workers == 0)) + log2(knobs.ranks * knobs.nodes)
     other = knobs.storage != measured.storage or knobs.access != measured.access
+    crowd = max(knobs.neighbours, measured.neighbours)
     terms = [
+        NEIGHBOURS_ERROR * crowd / (crowd + knobs.cores),
         MODEL_ERROR,
         PER_DOUBLING * distance,
         OTHER_DEVICE * other,

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pipeprof.devices import storage_preset
 from pipeprof.errors import InconclusiveError
 from pipeprof.simulate.demands import Demands
+from pipeprof.simulate.doubt import WORTH_TELLING
 from pipeprof.simulate.draw import owners
 from pipeprof.simulate.knobs import MEMORY, Knobs
 from pipeprof.simulate.predict import Prediction, predict
@@ -19,8 +20,6 @@ TRANSFORM_ON_DEVICE: Final = 0.1
 """Device time of a transform over its CPU time: one core against an accelerator, a cautious assumption."""
 CHEAPER: Final = 0.5
 """What `cheaper-decode` leaves of decoding: JPEG's draft mode, or images stored smaller."""
-WORTH_TELLING: Final = 0.2
-"""Runnable tasks of other programs, on average, from which on they are worth a fix."""
 LIGHTER: Final = 0.25
 """What `lighter-transfer` leaves: bytes instead of 32-bit floats cross between the processes."""
 

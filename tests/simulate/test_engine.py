@@ -202,3 +202,14 @@ def test_cost_grows_linearly_with_the_batches_and_is_small(demands: Demands) -> 
     cost(200)
     short, long = min(cost(500) for _ in range(3)), min(cost(4000) for _ in range(2))
     assert long < 16 * short, "eight times the batches"
+
+
+def test_computing_on_the_cpu_competes_with_the_workers(tmp_path: Path) -> None:
+    plan = Plan(workers=2, stages={"decode": 40 * MS}, compute=20 * MS, synchronises=True, startup_ns=0)
+    rates = {}
+    for kind in ("emulated", "cpu"):
+        made = demands_of(tmp_path / kind, replace(plan, accelerator=kind, batches=200))
+        knobs = replace(made.measured, cores=2.0)
+        rates[kind] = predict(replace(made, measured=knobs), knobs).throughput.value
+    assert rates["emulated"] == pytest.approx(2 * 32e9 / (40 * MS), rel=0.05)
+    assert rates["cpu"] == pytest.approx(2 * 32e9 / (80 * MS), rel=0.05), "two cores do 80 ms of work a batch"
