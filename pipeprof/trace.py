@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ from pipeprof.errors import TraceError
 
 SCHEMA_VERSION: Final = 1
 RUN_JSON: Final = "run.json"
+RUNS: Final = Path("runs")
+"""Where run directories are made, below the current directory, when none is named."""
 MAIN_PROCESS: Final = -1
 """The `worker` of a batch that was made in the main process."""
 
@@ -192,6 +195,13 @@ class TraceWriter:
         for name in names:
             _to_parquet(self.directory, name)
         self.update(status=status)
+
+
+def new_directory(name: str, parent: Path = RUNS) -> Path:
+    """`runs/<name>-<time>`, with a number behind it where two runs start in one second. Not made yet."""
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    candidates = (f"{stem}-{number}" if number > 1 else stem for number in range(1, 1000))
+    return next(parent / each for each in candidates if not (parent / each).exists())
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -30,7 +30,6 @@ VERBS: Final[dict[str, str]] = {
     "schema": "Print the JSON Schema of scenario files.",
     "init": "Write a commented scenario to edit.",
     "lesson": "Reproduce the claims of CS231n, lecture 8.",
-    "merge": "Join the parts that several ranks wrote.",
 }
 """Verb to one line of help. Kept here so that `--help` imports no verb."""
 

@@ -80,7 +80,7 @@ def command(
 
 def directories(scenarios: list[Scenario], file: Path, out: Path | None) -> list[Path]:
     """Where each run goes: `out` or a new directory in `runs/`, the cells of a matrix side by side in it."""
-    from pipeprof.measure.run import new_directory
+    from pipeprof.trace import new_directory
 
     if len(scenarios) == 1 and not scenarios[0].cell:
         return [out or new_directory(scenarios[0].name)]

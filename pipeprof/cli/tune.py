@@ -31,11 +31,10 @@ def command(
 
     Of settings that are equal within noise the one with the fewest workers is taken.
     """
-    from pipeprof.measure.run import new_directory
     from pipeprof.scenario import load
     from pipeprof.scenario.dump import to_yaml
     from pipeprof.simulate import tune
-    from pipeprof.trace import write_atomically
+    from pipeprof.trace import new_directory, write_atomically
 
     scenarios = load(file, overrides)
     if len(scenarios) != 1 or scenarios[0].cell:

@@ -10,7 +10,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +21,8 @@ from pipeprof.measure.stop import Stopped, stoppable
 from pipeprof.measure.telemetry import Telemetry
 from pipeprof.measure.training import Loop, make_loader
 from pipeprof.scenario import Scenario
+from pipeprof.trace import new_directory
 
-RUNS: Final = Path("runs")
 _SAID_ELSEWHERE: Final = ("pipeprof: ", "This DataLoader will create", ".*pin_memory.*no accelerator")
 
 Display = Callable[[Progress], AbstractContextManager[None]]
@@ -58,13 +57,6 @@ def run(
             loop = Loop(session, bench.accelerator, progress, scenario.run, stop)
             loop.train(make_loader(session, bench.dataset, scenario.loader, scenario.run.seed))
     return session.directory
-
-
-def new_directory(name: str, parent: Path = RUNS) -> Path:
-    """`runs/<name>-<time>`, with a number behind it where two runs start in one second. Not made yet."""
-    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    candidates = (f"{stem}-{number}" if number > 1 else stem for number in range(1, 1000))
-    return next(parent / each for each in candidates if not (parent / each).exists())
 
 
 @contextmanager

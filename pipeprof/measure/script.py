@@ -8,7 +8,6 @@ import runpy
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from pipeprof.errors import MeasureError
 from pipeprof.measure import hook
 from pipeprof.measure.session import Session
 from pipeprof.measure.session_facts import status_of
+from pipeprof.trace import new_directory
 
 INTERRUPTED: int = 130
 """What a shell reports of a program that Ctrl-C has ended."""
@@ -40,7 +40,7 @@ def trace_script(target: str, arguments: Sequence[str], out: Path | None, as_mod
     """
     execute = _module(target, arguments) if as_module else _script(target, arguments)
     pid = os.getpid()
-    session = Session(out or _new_directory(Path(target).stem), "trace", target)
+    session = Session(out or new_directory(Path(target).stem), "trace", target)
     hook.observe_all(session.watch_of)
     error: BaseException | None = None
     try:
@@ -109,9 +109,3 @@ def _print_traceback(error: BaseException) -> None:
         sys.excepthook(type(error), error, trace)
     except Exception:
         traceback.print_exception(error)
-
-
-def _new_directory(name: str, parent: Path = Path("runs")) -> Path:
-    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    candidates = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
-    return next(parent / each for each in candidates if not (parent / each).exists())

@@ -17,9 +17,10 @@ from pipeprof import trace
 from pipeprof.analyse.answer import answer
 from pipeprof.errors import DataError, MeasureError, TraceError
 from pipeprof.measure.live import Progress
-from pipeprof.measure.run import new_directory, run
+from pipeprof.measure.run import run
 from pipeprof.measure.training import make_loader
 from pipeprof.scenario import LoaderPart, Scenario
+from pipeprof.trace import new_directory
 
 
 @pytest.fixture(autouse=True)
