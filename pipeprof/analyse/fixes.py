@@ -29,7 +29,7 @@ BEARING: Final[dict[str, tuple[str, ...]]] = {
     "collate": ("more-workers", "more-cores", "lighter-transfer"),
     "transfer": ("lighter-transfer", "more-workers"),
     "pin": ("lighter-transfer",),
-    "h2d": ("pin", "device-prefetch", "lighter-transfer"),
+    "h2d": ("pin", "device-prefetch"),
     "oversubscribed": ("fewer-workers", "cheaper-decode", "cheaper-transform", "more-cores"),
     "quota": ("more-cores",),
     "neighbour": ("free-cores",),

@@ -52,6 +52,14 @@ def case(name: str, cause: str | set[str], fix: str | set[str], run: Any, **more
     return Case(name, frozenset(causes), frozenset(fixes), run, **more)
 
 
+def bound(step_ms: float, part_ms: float, making_ms: float) -> float:
+    """Share of the window of a part of the making, where one maker of batches sets the pace.
+
+    Of each `making_ms` the accelerator works `step_ms`; the rest is split in proportion.
+    """
+    return (1 - step_ms / making_ms) * part_ms / making_ms
+
+
 def over(work: Any) -> Any:
     """Makes the planted data set of `work`."""
     return lambda directory: Planted(work)
@@ -130,21 +138,21 @@ CPU = [
         "transform:Unsharp",
         "more-workers",
         looped(lambda directory: Transformed(6), Loop(step_ms=10), batch_size=8, num_workers=1),
-        size=("transform:Unsharp", 0.78),
+        size=("transform:Unsharp", bound(10, 8 * 6, 8 * 6.2)),
     ),
     case(
         "a stage of the user's own",
         "stage:tokenise",
         "more-workers",
         looped(over(Both(Burn(5, "tokenise"), Burn(1))), Loop(step_ms=10), batch_size=8, num_workers=1),
-        size=("stage:tokenise", 0.66),
+        size=("stage:tokenise", bound(10, 8 * 5, 8 * 6)),
     ),
     case(
         "code that nobody named",
         "stage:getitem",
         "more-workers",
         looped(over(Burn(6)), Loop(step_ms=10), batch_size=8, num_workers=0),
-        size=("stage:getitem", 0.82),
+        size=("stage:getitem", bound(10, 8 * 6, 8 * 6)),
     ),
     case(
         "collate",
@@ -157,7 +165,7 @@ CPU = [
             num_workers=1,
             collate_fn=SlowCollate(40),
         ),
-        size=("collate", 0.7),
+        size=("collate", bound(10, 40, 40 + 8 * 0.5)),
     ),
     case(
         "a stream, where no sampler decides",
@@ -224,7 +232,7 @@ WAITS = [
         "blocked",
         {"none", "more-workers", "unblock"},
         looped(over(Sleep(10)), Loop(step_ms=20), batch_size=8, num_workers=1),
-        size=("blocked", 0.75),
+        size=("blocked", bound(20, 8 * 10, 8 * 10)),
     ),
     case(
         "workers start at each epoch",
