@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,8 @@ class Recorded:
         return len(self.timeline)
 
 
+MOST_STEPS: Final = 20_000
+"""Steps that demands are taken from: more would not change what is predicted, and cost seconds."""
 _COLUMNS = ("cpu_ns", "runq_ns", "helper_cpu_ns", "bytes")
 _STAGE_COLUMNS = ("wall_ns", "cpu_ns", "runq_ns", "queue_ns", "bytes", "count")
 
@@ -51,7 +53,7 @@ def read_recorded(run: Run) -> Recorded:
         (whole.start_ns != NOT_OBSERVED) & (whole.finish_ns != NOT_OBSERVED) & (whole.take_ns != NOT_OBSERVED)
     )
     loader = np.bincount(whole.loader[seen]).argmax() if seen.any() else 0
-    timeline = _part(whole, np.flatnonzero(seen & (whole.loader == loader)))
+    timeline = _part(whole, np.flatnonzero(seen & (whole.loader == loader))[:MOST_STEPS])
     columns = {name: _with_nan(ints(run.table("batches")[name])[timeline.batch_row]) for name in _COLUMNS}
     return Recorded(timeline, _stages(run, timeline), columns)
 
@@ -70,19 +72,23 @@ def _with_nan(values: Ints) -> Floats:
 
 
 def _stages(run: Run, timeline: Timeline) -> dict[str, Stage]:
-    table = run.table("stages")
-    rows = Keys.of(timeline).find(*(ints(table[name]) for name in ("loader", "epoch", "seq")))
-    names = table["stage"].combine_chunks()
-    codes, words = np.asarray(names.indices), names.dictionary.to_pylist()
-    mine = (rows >= 0) & (ints(table["scope"]) == 0)
-    values = {name: ints(table[name]) for name in _STAGE_COLUMNS}
-    stages = {}
-    for code, word in enumerate(words):
-        of_it = np.flatnonzero(mine & (codes == code))
-        if len(of_it):
-            sums = (_summed(rows[of_it], values[name][of_it], len(timeline)) for name in _STAGE_COLUMNS)
-            stages[word] = Stage(*sums)
-    return stages
+    """The stages of the kept steps, read piece by piece: the table of a long run is large."""
+    keys, found = Keys.of(timeline), dict[str, dict[str, Floats]]()
+    for piece in run.pieces("stages", ("loader", "epoch", "seq", "scope", "stage", *_STAGE_COLUMNS)):
+        rows = keys.find(*(ints(piece[name]) for name in ("loader", "epoch", "seq")))
+        mine = (rows >= 0) & (ints(piece["scope"]) == 0)
+        names = piece["stage"].combine_chunks()
+        if not mine.any():
+            continue
+        codes, words = np.asarray(names.indices), names.dictionary.to_pylist()
+        values = {name: ints(piece[name]) for name in _STAGE_COLUMNS}
+        for code, word in enumerate(words):
+            of_it = np.flatnonzero(mine & (codes == code))
+            if len(of_it):
+                sums = found.setdefault(word, {name: np.zeros(len(timeline)) for name in _STAGE_COLUMNS})
+                for name in _STAGE_COLUMNS:
+                    sums[name] += _summed(rows[of_it], values[name][of_it], len(timeline))
+    return {word: Stage(*(sums[name] for name in _STAGE_COLUMNS)) for word, sums in found.items()}
 
 
 def _summed(rows: Ints, values: Ints, length: int) -> Floats:
