@@ -71,6 +71,17 @@ def cards(answer: Answer, facts: Facts) -> list[dict[str, str]]:
                 "code": one.fix.how,
             }
         )
+    if not found and facts.fix in words.FIXES and not facts.healthy:
+        note = "Chosen from where the time went; no gain is predicted for it from this run."
+        found.append(
+            {
+                "gain": "?",
+                "of": "gain not predicted",
+                "title": words.FIXES[facts.fix],
+                "note": note,
+                "code": "",
+            }
+        )
     return found
 
 
@@ -220,6 +231,11 @@ def trust(answer: Answer, facts: Facts) -> Section:
     ):
         between = f"{text(predicted.low)} to {text(predicted.high)}"
         rows.append(Row([label, text(measured), text(predicted.value), between]))
+    gap = trust_gap(answer, facts)
+    if gap is not None and abs(gap) > TRUSTED:
+        section.how += (
+            f" Here it is {units.percent(abs(gap))} off: take the predictions of this page as hints."
+        )
     section.tables = [Table("Predicted beside measured", ["", "measured", "played back", "interval"], rows)]
     headspace = getattr(answer, "headspace_samples_per_s", None)
     if headspace is not None:

@@ -166,6 +166,25 @@ def emulated_label(name: str) -> str:
     return f"{part} emulated: {which}" if which else f"{part} emulated"
 
 
+FIXES: Final = {
+    "more-workers": "More workers",
+    "fewer-workers": "Fewer workers",
+    "deeper-prefetch": "A larger prefetch factor",
+    "out-of-order": "Batches in the order they are done",
+    "persistent-workers": "Keep the workers between epochs",
+    "ram": "The data in RAM",
+    "faster-storage": "Faster storage",
+    "shards": "Files packed into shards",
+    "pin": "Page-locked batches, copied without blocking",
+    "device-prefetch": "The next batch copied on a side stream",
+    "cheaper-decode": "Cheaper decoding",
+    "cheaper-transform": "Cheaper transforms",
+    "lighter-transfer": "Fewer bytes between the processes",
+    "more-cores": "More cores",
+    "free-cores": "Free the cores that others take",
+    "loop": "Nothing but training in the loop",
+}
+"""The fixes of a verdict, for when none was predicted."""
 _KNOBS: Final = {
     "": "",
     "loader.workers": "workers",
