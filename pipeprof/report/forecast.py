@@ -109,9 +109,10 @@ def need_lines(needs: Sequence[Need], target: float) -> Iterator[str]:
 def demand_lines(demands: Demands) -> Iterator[str]:
     """What the predictions rest on."""
     knobs = demands.measured
+    emulated = any(name.startswith("storage") for name in demands.emulated)
     yield (
         f"From {len(demands.measured_rows)} batches of {knobs.batch_size}: "
         f"{knobs.workers} workers, prefetch {knobs.prefetch}, {knobs.cores:g} cores, "
-        f"{knobs.storage.name}{' (emulated)' if any(e.startswith('storage') for e in demands.emulated) else ''}."
+        f"{knobs.storage.name}{' (emulated)' * emulated}."
     )
     yield from (f"Note: {note}." for note in demands.notes)
