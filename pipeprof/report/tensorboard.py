@@ -18,7 +18,9 @@ from pipeprof.report import series
 from pipeprof.report.facts import Answer
 
 POINTS: Final = 500
-"""Points of a curve at the most; with more steps each point is a mean over several."""
+"""Points of a curve at the most."""
+STEPS_A_POINT: Final = 4
+"""Each point is a mean over at least so many steps' time, in the mean."""
 
 Curve = tuple[str, Any]
 """A tag and one value a point, NaN where there is none."""
@@ -42,7 +44,7 @@ def write(answer: Answer, directory: Path) -> Path:
         )
     if directory.exists():
         raise TraceError(f"{directory} exists already", "choose another --out")
-    last, edges = _groups(answer, window.start_ns, window.end_ns)
+    last, edges = _points(answer, window.start_ns, window.end_ns)
     temporary = directory.with_name(f".{directory.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -60,16 +62,21 @@ def write(answer: Answer, directory: Path) -> Path:
     return directory
 
 
-def _groups(answer: Answer, start_ns: int, end_ns: int) -> tuple[Ints, Ints]:
-    """The last step of each point, and the edges of their times: where the next step asked for its batch."""
+def _points(answer: Answer, start_ns: int, end_ns: int) -> tuple[Ints, Ints]:
+    """The last step that each point tells of, and the edges of the points' time, all of one length."""
     t = answer.timeline
-    measured = np.flatnonzero(~t.warmup)
-    stride = -(-len(measured) // POINTS)
-    last = np.append(measured[stride - 1 : -1 : stride], measured[-1]).astype(np.int64)
-    inner = np.clip(t.request_ns[last[:-1] + 1], start_ns + 1, end_ns - 1)
-    edges = np.concatenate([[start_ns], np.maximum.accumulate(inner), [max(end_ns, start_ns + 1)]])
-    distinct = np.append(np.diff(edges) > 0, True)  # a torn run may end at its last request
-    return t.step[last[distinct[:-1]]], edges[distinct].astype(np.int64)
+    measured = int((~t.warmup).sum())
+    count = max(1, min(POINTS, measured // STEPS_A_POINT))
+    edges = np.linspace(start_ns, max(end_ns, start_ns + count), count + 1).astype(np.int64)
+    last = np.searchsorted(_ended(answer), edges[1:], side="left") - 1
+    return t.step[np.maximum(last, 0)], edges
+
+
+def _ended(answer: Answer) -> Ints:
+    """The last moment of each step; where no device was observed, when its batch was taken."""
+    t = answer.timeline
+    seen = t.compute_end_ns != NOT_OBSERVED
+    return np.maximum.accumulate(np.where(seen, t.compute_end_ns - 1, t.take_ns))
 
 
 def _curves(answer: Answer, edges: Ints) -> Iterator[Curve]:
@@ -84,7 +91,7 @@ def _curves(answer: Answer, edges: Ints) -> Iterator[Curve]:
         return
     for name, stage in sorted(answer.attribution.stages.making.items()):
         known = np.where(t.start_ns != NOT_OBSERVED, stage.wall_ns / 1e6, np.nan)
-        yield f"stage ms a batch/{name}", series.mean_per_bin(t.request_ns, known, edges)
+        yield f"stage ms a batch/{name}", series.mean_per_bin(_ended(answer), known, edges)
 
 
 def _events(answer: Answer, last: Ints, edges: Ints) -> Iterator[Any]:
