@@ -43,9 +43,10 @@ def beyond(course: Course) -> Claim:
         told.missing.append(f"Predicted beside measured: not possible from this run ({_one_line(error)}).")
     _cheapest(course, told)
     _many(course, told)
+    if not told.answer and told.more:
+        told.answer = told.more.pop(0)
     if not told.answer:
         told.answer, told.short = "Not observed: nothing could be predicted.", units.NOT_OBSERVED
-    told.answer = told.answer.strip()
     return told
 
 
@@ -128,8 +129,8 @@ def _cheapest(course: Course, told: Claim) -> None:
             f" No set of cures brought the waiting under {units.percent(TARGET)} on this machine (tuned)."
         )
     else:
-        told.answer += (
-            f" The cheapest cures that bring the waiting under {units.percent(TARGET)}: {_place(found)}, "
+        told.more.append(
+            f"The cheapest cures that bring the waiting under {units.percent(TARGET)}: {_place(found)}, "
             f"{_loader(found)}; it then waits {units.percent(found['stall'])} (tuned, measured)."
         )
 
@@ -177,8 +178,8 @@ def _many(course: Course, told: Claim) -> None:
     ]
     caption = f"What more accelerators would need (simulated, from the run: {setting(best)})"
     told.tables.append(lesson_draw.table(caption, heads, rows))
-    told.answer += (
-        f" Eight such accelerators in one machine would need {rows[1][2]} CPU cores and {rows[1][4]} of "
+    told.more.append(
+        f"Eight such accelerators in one machine would need {rows[1][2]} CPU cores and {rows[1][4]} of "
         f"storage, 64 such machines {rows[2][4]} (simulated)."
     )
 

@@ -90,6 +90,8 @@ def disk(course: Course) -> Claim:
             Chart("claim1_when", first.spec, first.table, "What the accelerator did, over time", how)
         ]
         told.legend = section.legend
+    known = {entry["label"] for entry in told.legend}
+    told.legend += [entry for entry in lesson_draw.legend([rung]) if entry["label"] not in known]
     told.charts.append(lesson_draw.days("claim1_day", [("hard disk", rung)], "What it waited for, in all"))
     return told
 
@@ -132,7 +134,7 @@ def workers(course: Course) -> Claim:
         if own:
             told.charts.append(_tier_map(tier, label, own, course.get(alone)))
             ends.append(_where_it_ends(label, own, course.get(alone)))
-    told.answer = " ".join(ends)
+    told.answer, *told.more = ends
     best = min(cells, key=lambda rung: 1.0 if rung.stall is None else rung.stall)
     told.short = f"{stall(best)} with {best.cell.get('loader.workers')} workers, at best"
     told.side_by_side = True
@@ -225,9 +227,11 @@ def copies(course: Course) -> Claim:
         title = "The whole ladder, from the disk to the accelerator"
         told.charts.append(lesson_draw.days("claim5_ladder", ladder, title, how))
         each = ", ".join(f"{label} {stall(rung)}" for label, rung in ladder)
-        told.answer += f" On the whole ladder, with big samples that need no decoding, it waited: {each}."
+        told.more.append(
+            f"On the whole ladder (last chart), with big samples that need no decoding, it waited: {each}."
+        )
     if not told.charts:
         return unobserved(told, course, "5_copy")
-    told.answer = told.answer.strip()
+    told.answer = told.answer or told.more.pop()
     told.legend = lesson_draw.legend([rung for _, rung in (*runs, *ladder)])
     return told

@@ -69,6 +69,8 @@ def accelerators(course: Course) -> Claim:
         told.legend = lesson_draw.legend([rung for _, rung in runs])
         told.tables = [_needs(runs)]
     _compiled(course, told)
+    if not told.answer and told.more:
+        told.answer = told.more.pop()
     return told if told.answer else unobserved(told, course, "6_accelerators")
 
 
@@ -110,8 +112,8 @@ def _compiled(course: Course, told: Claim) -> None:
         told.missing.append(f"torch.compile: not observed ({course.why_missing(name)}).")
         return
     network = str((eager.said.meta.get("model") or {}).get("name") or "the network")
-    told.answer += (
-        f" On this CPU torch.compile took the step of {network} from {shown[0].text} to {shown[1].text} "
+    told.more.append(
+        f"On this CPU torch.compile took the step of {network} from {shown[0].text} to {shown[1].text} "
         "(measured)."
     )
     title = f"A step of {network} on this CPU, eager and compiled (measured)"
@@ -135,8 +137,8 @@ def networks(course: Course) -> Claim:
     each = ", ".join(f"{bar.label} {bar.text}" for bar in shown)
     threads = units.plural(int(held.get("threads") or 1), "thread")
     batch = f"a batch of {held.get('batch')} images"
-    told.answer = f"Forward and backward of {batch} on this CPU ({threads}, measured): {each}. "
-    told.answer += _against(held, times, names)
+    told.answer = f"Forward and backward of {batch} on this CPU ({threads}, measured): {each}."
+    told.more = [_against(held, times, names)]
     told.short = "the CPU's side" if not held.get("cuda") else "both sides"
     title = f"On the CPU, batches of {held.get('batch')} images (measured)"
     told.charts = [lesson_draw.bars("claim7", shown, "forward and backward of one batch, s", title)]

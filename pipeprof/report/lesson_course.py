@@ -68,6 +68,8 @@ class Course:
     networks: Mapping[str, Any] = field(default_factory=dict)
     two_layer: Mapping[str, Any] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Runs that are there and say nothing, with the reason."""
 
     def get(self, name: str) -> Rung | None:
         """The run of that name, None where it is missing."""
@@ -79,7 +81,8 @@ class Course:
 
     def why_missing(self, prefix: str) -> str:
         """Why a scenario has no run."""
-        for name, text in (self.told.get("errors") or {}).items():
+        reasons = {**self.unusable, **(self.told.get("errors") or {})}
+        for name, text in reasons.items():
             if name == prefix or name.startswith(f"{prefix}-"):
                 return " ".join(str(text).split())
         return "it was not run"
@@ -105,14 +108,23 @@ def read(directory: Path) -> Course:
         raise TraceError(
             f"{directory} holds no lesson: it has no {LESSON_JSON}", "run `pipeprof lesson --out DIR` first"
         )
-    runs = {}
+    runs, unusable = {}, {}
     for path in sorted(directory.glob("*/run.json"), key=_made_at):
-        with suppress(PipeprofError):
+        name = path.parent.name
+        try:
             answer = analysis.load(path.parent)
-            if answer.ledger is not None and answer.run.status == "complete":
-                runs[path.parent.name] = Rung(path.parent.name, facts(answer), answer)
-    others = (_json(directory / f"{name}.json") for name in ("7_networks", "8_two_layer", "10_tune"))
-    return Course(directory, told, runs, *others)
+        except PipeprofError as error:
+            unusable[name] = str(error)
+            continue
+        if answer.ledger is None or answer.run.status != "complete":
+            done = answer.run.status == "complete"
+            unusable[name] = "no step was measured in its time" if done else "it was broken off"
+        else:
+            runs[name] = Rung(name, facts(answer), answer)
+    networks, two_layer, tuning = (
+        _json(directory / f"{name}.json") for name in ("7_networks", "8_two_layer", "10_tune")
+    )
+    return Course(directory, told, runs, networks, two_layer, tuning, unusable)
 
 
 def _made_at(path: Path) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from pipeprof.report.section import Chart, Row, Table
 
 GROUPS: Final = (
     ("computing", "accelerator", ("accelerator",)),
-    ("copying to the accelerator", "h2d", ("h2d",)),
+    ("copying to the device", "h2d", ("h2d",)),
     ("waiting: data being read", "storage", ("storage",)),
     (
         "waiting: CPU work on samples",
@@ -139,7 +139,7 @@ def bars(
     )
     base = alt.Chart(charts._data(data)).encode(
         y=alt.Y("label:N", sort=None, title=None).axis(ticks=False, domain=False, labelLimit=190),
-        x=alt.X("value:Q", title=axis, scale=scale).axis(tickCount=4, format="~g"),
+        x=alt.X("value:Q", title=axis, scale=scale).axis(tickCount=4, format=",.3~r"),
         tooltip=[alt.Tooltip("label:N", title=" "), alt.Tooltip("text:N", title=axis)],
     )
     drawn = base.mark_bar(height=18).encode(x2=alt.datum(low), color=alt.Color("colour:N", scale=None))

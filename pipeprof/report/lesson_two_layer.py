@@ -41,12 +41,14 @@ def two_layer(course: Course) -> Claim:
     if rows and not any(row["device"] == "cuda" for row in rows):
         told.missing.append("On a GPU: not observed, there is none here.")
     _optimizers(course, told)
+    if not told.answer and told.more:
+        told.answer = told.more.pop()
     return told if told.answer else unobserved(told, course, "8_two_layer")
 
 
 def _ways(told: Claim, done: Sequence[Outcome]) -> None:
     widths = list(dict.fromkeys(row["d_in"] for row in done))
-    told.answer = " ".join(
+    told.answer, *told.more = (
         _agreement(width, [row for row in done if row["d_in"] == width]) for width in widths
     )
     first = [row for row in done if row["d_in"] == widths[0]]
@@ -106,7 +108,9 @@ def _optimizers(course: Course, told: Claim) -> None:
         told.missing.append(f"The optimisers: not observed ({course.why_missing('8_optimizers')}).")
         return
     cheap, dear = min(shown, key=lambda bar: bar.value), max(shown, key=lambda bar: bar.value)
-    told.answer += f" A step with {cheap.label} takes {cheap.text}, with {dear.label} {dear.text} (measured)."
+    told.more.append(
+        f"A step with {cheap.label} takes {cheap.text}, with {dear.label} {dear.text} (measured)."
+    )
     how = "L-BFGS evaluates the net up to four times in a step."
     title = "One step of training with each optimiser (measured)"
     told.charts.append(lesson_draw.bars("claim8_optimizers", shown, "time of a step, µs", title, how))

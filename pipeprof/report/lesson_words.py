@@ -32,6 +32,8 @@ class Claim:
     """The answer in a few words, for the table of contents."""
     answer: str = ""
     """What was measured, in one sentence with numbers."""
+    more: list[str] = field(default_factory=list)
+    """What else was measured, a sentence each."""
     charts: list[Chart] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     legend: list[dict[str, str]] = field(default_factory=list)
