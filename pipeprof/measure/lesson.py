@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -135,7 +135,25 @@ class ScenarioRung:
         if (directory / "run.json").exists():
             shutil.rmtree(directory)
         written = {"path": str(self.file), "text": self.file.read_text(encoding="utf-8")}
-        run(self.scenario, directory, written=written, display=display)
+        with _one_thread() if self.scenario.accelerator.kind == "emulated" else nullcontext():
+            run(self.scenario, directory, written=written, display=display)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Without torch's threads: they make a loop that decodes by itself no faster, and on a busy machine slow.
+
+    Where the accelerator is emulated, torch computes nothing in the main process but the loader's work on
+    small tensors. Workers have one thread each in any case.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def _machine(course: Course) -> list[tuple[str, str]]:
         ("Memory", units.size(machine.get("memory_bytes"))),
         ("GPU", gpus or "none seen: accelerators are emulated, or the CPU"),
         ("PyTorch", str(packages.get("torch") or units.NOT_OBSERVED)),
+        ("Threads", "the training loop has one CPU thread where the accelerator is emulated"),
         ("Runs", f"{len(course.runs)} complete, of the {'quick' if course.quick else 'whole'} course"),
     ]
 
