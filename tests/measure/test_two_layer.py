@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 from pipeprof.measure import two_layer
 from pipeprof.measure.two_layer import NUMPY_WAY, TORCH_WAYS, Problem
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other on a busy machine cost more than these small products."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("d_in", [1000, 1024])
@@ -37,7 +49,9 @@ def test_the_clock_is_handed_in() -> None:
 
 @pytest.mark.slow
 def test_the_static_graph_agrees_with_the_dynamic_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else its process pool outlives the test
+    from torch._inductor import config
+
+    monkeypatch.setattr(config, "compile_threads", 1)  # else its process pool outlives the test
     problem = Problem(iterations=50)
     try:
         outcome = two_layer.run("Module, compiled (static graph)", problem)
