@@ -12,6 +12,8 @@ from pipeprof.errors import InconclusiveError, MeasureError
 TARGET: Final = 0.05
 HOPELESS: Final = 0.15
 """A place whose best prediction waits longer than this is not measured."""
+NO_BETTER: Final = 0.01
+"""Nor one that waits less than a cheaper place by no more than this."""
 PLACES: Final[tuple[dict[str, str], ...]] = (
     {"storage.tier": "hdd"},
     {"storage.tier": "ssd"},
@@ -33,7 +35,7 @@ class Tuning:
     @property
     def budget_s(self) -> float:
         """Seconds for each place that is tuned."""
-        return 25.0 if self.quick else 60.0
+        return 20.0 if self.quick else 60.0
 
     def done(self, out: Path) -> bool:
         """A search that came to its end."""
@@ -51,9 +53,11 @@ class Tuning:
             raise MeasureError("tuning starts from the run 1_hdd, which is missing", "measure claim 1 first")
         demands = open_run(trace.load(out / "1_hdd"))
         places: list[dict[str, Any]] = []
+        least = HOPELESS
         for place in PLACES:
             found = self._predicted(demands, place)
-            if found["predicted_stall"] <= HOPELESS:
+            if found["predicted_stall"] <= least - NO_BETTER:
+                least = found["predicted_stall"]
                 found |= self._tuned(out, place)
             places.append(found)
             save_json(out / f"{self.name}.json", {"target": TARGET, "places": places, "ended": False})
@@ -62,11 +66,11 @@ class Tuning:
         save_json(out / f"{self.name}.json", {"target": TARGET, "places": places, "ended": True})
 
     def _predicted(self, demands: Any, place: dict[str, str]) -> dict[str, Any]:
-        """The fewest workers with the least waiting there."""
+        """The fewest workers with the least waiting there, if other programs leave the cores alone."""
         from pipeprof.simulate.knobs import change
         from pipeprof.simulate.predict import predict
 
-        knobs = change(demands.measured, place)
+        knobs = change(replace(demands.measured, neighbours=0.0), place)
         stalls = {count: predict(demands, replace(knobs, workers=count)).stall.value for count in WORKERS}
         least = min(stalls.values())
         workers = next(count for count, stall in stalls.items() if stall <= least + 0.01)
@@ -82,7 +86,7 @@ class Tuning:
         from pipeprof.simulate.tune import tune_scenario
 
         overrides = [f"{key}={value}" for key, value in place.items()]
-        overrides += ["data.samples=1024"] if "storage.keep" in place else []
+        overrides += ["loader.workers=1", "loader.persistent_workers=true"]  # tuning starts from there
         scenario = load(lesson_directory() / "2_ssd.yaml", overrides)[0]
         directory = out / self.name / "-".join(place.values())
         if directory.exists():  # of an attempt that was broken off

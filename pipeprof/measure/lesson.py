@@ -45,7 +45,7 @@ class Rung(Protocol):
 class Quick:
     """How a scenario is shortened for `--quick`."""
 
-    steps: int = 28
+    steps: int = 25
     warmup_steps: int = 4
     cells: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Of the matrix only the cells with these values."""

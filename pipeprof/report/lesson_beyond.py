@@ -137,7 +137,7 @@ def _cheapest(course: Course, told: Claim) -> None:
 
 def _tuned_row(place: dict[str, Any]) -> list[str]:
     if place.get("stall") is None:
-        said = "predicted only: not worth measuring" if not place.get("why") else str(place["why"])
+        said = "predicted: not worth measuring" if not place.get("why") else str(place["why"])
         return [_place(place), _loader(place), units.percent(place.get("predicted_stall")), said]
     runs = units.plural(int(place.get("trials") or 0), "short run")
     return [_place(place), _loader(place), units.percent(place["stall"]), f"tuned and measured, {runs}"]
