@@ -106,6 +106,7 @@ def _print_traceback(error: BaseException) -> None:
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     try:
-        sys.excepthook(type(error), error, trace)
+        # the default hook prints the exception's own traceback, whatever it is handed
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
     except Exception:
         traceback.print_exception(error)
