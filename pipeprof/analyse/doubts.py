@@ -17,6 +17,8 @@ FROM_DEVICE: Final = 0.5
 BACKWARDS: Final = 0.01
 """More than this share of steps with time running backwards is clock trouble."""
 CLOSE: Final = 0.8
+MAPPED: Final = 0.5
+"""A disk that owns at least this much beside the unnamed code that maps its files may be the larger."""
 
 
 def doubts_about(run: Run, found: Attribution, facts: Facts) -> tuple[Doubt, ...]:
@@ -26,6 +28,7 @@ def doubts_about(run: Run, found: Attribution, facts: Facts) -> tuple[Doubt, ...
         *_clock(found),
         *_from_cache(facts),
         *_storage_unseen(found, facts),
+        *_mapped(found, facts),
         *_unknown(found),
         *_wide(found),
         *_close(found),
@@ -86,6 +89,20 @@ def _storage_unseen(found: Attribution, facts: Facts) -> list[Doubt]:
     problem = "workers were blocked, and this platform does not tell whether on storage (mmap, network)"
     remedy = "mark the reads with pipeprof.stage(), or run on Linux with /proc"
     return [Doubt("storage-not-observed", problem, remedy, decisive=True)]
+
+
+def _mapped(found: Attribution, facts: Facts) -> list[Doubt]:
+    """Unnamed code that takes its bytes through memory maps: the kernel's work for a page fault counts as
+    the code's own CPU time, so that on a fast disk neither can be called the larger."""
+    if facts.reads or not facts.device_bytes:
+        return []
+    stalls = {k: v for k, v in found.whole.ledger_ns.items() if k not in NOT_STALL}
+    code, storage = stalls.get("stage:getitem", 0), stalls.get("storage", 0)
+    if not stalls or max(stalls.values()) != code or storage < MAPPED * code:
+        return []
+    problem = "__getitem__ reads through a memory map, whose page faults are partly counted as its CPU time"
+    remedy = "mark the reads with pipeprof.stage(), or read the files to tell the disk from the code"
+    return [Doubt("mapped-reads", problem, remedy, decisive=True)]
 
 
 def _unknown(found: Attribution) -> list[Doubt]:

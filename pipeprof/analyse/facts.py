@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -161,4 +162,5 @@ def _cache_bytes(meta: Mapping[str, Any]) -> int | None:
 def _data_bytes(meta: Mapping[str, Any]) -> int | None:
     data = meta.get("data") or {}
     samples, mean = data.get("samples"), data.get("mean_bytes")
-    return int(samples * mean) if samples and mean else None
+    size = samples * mean if samples and mean else None
+    return int(size) if size is not None and math.isfinite(size) else None
