@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from pipeprof.measure.machine import machine_facts, package_versions
@@ -17,7 +18,7 @@ def session_facts(kind: str, name: str) -> dict[str, Any]:
         "kind": kind,
         "name": name,
         "created_at": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": list(sys.argv),
+        "command": _command(),
         "clock": {"monotonic_ns": time.monotonic_ns(), "unix_ns": time.time_ns()},
         "scenario": None,
         "loaders": [],
@@ -29,6 +30,13 @@ def session_facts(kind: str, name: str) -> dict[str, Any]:
         "not_observed": [],
         "warnings": [],
     }
+
+
+def _command() -> list[str]:
+    """What was typed: a program's name is enough, and says nothing of whose machine this is."""
+    name = Path(sys.argv[0]).name
+    called = ["python", "-m", "pipeprof"] if name == "__main__.py" else [name]
+    return [*called, *sys.argv[1:]]
 
 
 def not_observed_here() -> list[str]:
