@@ -25,7 +25,17 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "simulate": ({"errors", "devices", "trace", "pipeline", "analyse"}, {"numpy"}),
     "report": (
         {"errors", "trace", "pipeline", "analyse", "simulate"},
-        {"pyarrow", "numpy", "jinja2", "markupsafe", "rich", "altair", "vl_convert", "perfetto", "tensorboard"},
+        {
+            "pyarrow",
+            "numpy",
+            "jinja2",
+            "markupsafe",
+            "rich",
+            "altair",
+            "vl_convert",
+            "perfetto",
+            "tensorboard",
+        },
     ),
     "cli": (
         {"errors", "devices", "scenario", "trace", "pipeline", "measure", "analyse", "simulate", "report"},

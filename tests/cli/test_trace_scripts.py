@@ -43,7 +43,11 @@ def test_a_script_runs_as_without_us(script: str, steps: int, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("end", "code", "status"),
-    [("error", 1, "failed"), ("exit", 7, "failed"), ("interrupt", 130, "interrupted")],
+    [
+        ("error", 1, "failed"),
+        pytest.param("exit", 7, "failed", marks=pytest.mark.slow),
+        ("interrupt", 130, "interrupted"),
+    ],
 )
 def test_a_script_that_ends_badly(end: str, code: int, status: str, tmp_path: Path) -> None:
     traced = python(

@@ -98,7 +98,13 @@ def test_same_batches(case: str, workers: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "case"), [("fork", "map"), ("spawn", "map"), ("spawn", "iterable"), ("forkserver", "map")]
+    ("method", "case"),
+    [
+        ("fork", "map"),
+        ("spawn", "map"),
+        pytest.param("spawn", "iterable", marks=pytest.mark.slow),
+        pytest.param("forkserver", "map", marks=pytest.mark.slow),
+    ],
 )
 def test_start_methods(method: str, case: str, tmp_path: Path) -> None:
     dataset, arguments = cases.CASES[case]
