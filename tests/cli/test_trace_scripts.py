@@ -59,7 +59,7 @@ def test_a_script_that_ends_badly(end: str, code: int, status: str, tmp_path: Pa
     assert len(load(tmp_path / "run").table("steps")) == 12
     if end == "error":
         assert "ValueError: this script ends badly" in traced.stderr
-        assert "pipeprof" not in traced.stderr.split("Traceback")[1]
+        assert "pipeprof/measure" not in traced.stderr.split("Traceback")[1]
 
 
 def test_a_module_with_spawned_workers(tmp_path: Path) -> None:
