@@ -10,29 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeprof.cli.reading import run_argument
+from pipeprof.cli.reading import Share, run_argument
 from pipeprof.errors import ScenarioError
 
 if TYPE_CHECKING:
     from pipeprof.simulate.demands import Demands
     from pipeprof.simulate.knobs import Knobs
-
-
-class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 only
-    """`5%` or `0.05`."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """A share of 1."""
-        text = str(value).strip()
-        try:
-            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            share = -1.0
-        if not 0 < share < 1:
-            self.fail(f"{value!r} is no share: give 5% or 0.05", param, ctx)
-        return share
 
 
 @click.command()
@@ -41,7 +24,11 @@ class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 o
 @click.option("--ranks", type=click.IntRange(1), help="Processes like the recorded one, on all nodes.")
 @click.option("--nodes", type=click.IntRange(1), help="Machines like this one that share the storage.")
 @click.option(
-    "--target-stall", type=Share(), default="5%", show_default=True, help="For “what it would take”."
+    "--target-stall",
+    type=Share(between=True),
+    default="5%",
+    show_default=True,
+    help="For “what it would take”.",
 )
 @click.option("--steps", type=click.IntRange(2), help="Steps to predict; by default as many as RUN has.")
 @click.option("--seed", type=int, default=0, help="Of the drawing of batches.")

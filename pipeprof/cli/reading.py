@@ -19,18 +19,21 @@ run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Pa
 
 
 class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 only
-    """`5%` or `0.05`."""
+    """`5%` or `0.05`, from 0 to 1; with `between`, neither 0 nor 1."""
 
     name = "share"
 
+    def __init__(self, between: bool = False) -> None:
+        self._between = between
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """A share from 0 to 1."""
+        """The share as a number."""
         text = str(value).strip()
         try:
             share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         except ValueError:
             share = -1.0
-        if not 0 <= share <= 1:
+        if not 0 <= share <= 1 or (self._between and share in (0, 1)):
             self.fail(f"{value!r} is no share: give 5% or 0.05", param, ctx)
         return share
 
