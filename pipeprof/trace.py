@@ -159,12 +159,7 @@ class TraceWriter:
         rows = len(next(iter(columns.values())))
         if rows == 0:
             return
-        arrays = [
-            pa.array(columns[field.name], type=field.type, from_pandas=True)
-            if field.name in columns
-            else pa.nulls(rows, field.type)
-            for field in schema
-        ]
+        arrays = [_array(columns.get(field.name), field.type, rows) for field in schema]
         self._stream(table).write_batch(pa.record_batch(arrays, schema=schema))
 
     def _stream(self, table: str) -> Any:
@@ -195,6 +190,14 @@ class TraceWriter:
         for name in names:
             _to_parquet(self.directory, name)
         self.update(status=status)
+
+
+def _array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
+    if values is None:
+        return pa.nulls(rows, kind)
+    if isinstance(values, pa.Array):
+        return values if values.type == kind else values.cast(kind)
+    return pa.array(values, type=kind, from_pandas=True)
 
 
 def new_directory(name: str, parent: Path = RUNS) -> Path:

@@ -111,7 +111,7 @@ class BatchRecorder(Sink):
     def _write_batch(
         self, after: Counters, before: Counters, samples: int, finish_ns: int, size_bytes: int
     ) -> None:
-        put, (epoch, seq) = self._slot.put, self.key
+        epoch, seq = self.key
         cpu_then, runq_then, blocks_then, process_then, faults_then = before
         cpu_now, runq_now, blocks_now, process_now, faults_now = after
         cpu = cpu_now - cpu_then
@@ -121,7 +121,7 @@ class BatchRecorder(Sink):
                 device = (blocks_now - blocks_then) * BLOCK_BYTES
             helpers = max(0, process_now - process_then - cpu)
             faults = faults_now - faults_then
-        put(Kind.COUNTERS, faults == UNSEEN, 0, epoch, seq,
-            device, helpers, size_bytes, self.slowest_index, self.slowest_ns, max(0, faults))  # fmt: skip
-        runq = difference(runq_now, runq_then)
-        put(Kind.BATCH, 0, 0, epoch, seq, self._dispatch_ns, self.start_ns, finish_ns, cpu, runq, samples)
+        runq = UNSEEN if UNSEEN in (runq_now, runq_then) else runq_now - runq_then
+        words = (self._dispatch_ns, self.start_ns, finish_ns, cpu, runq,
+                 device, helpers, faults, size_bytes, self.slowest_index, self.slowest_ns)  # fmt: skip
+        self._slot.put_batch(epoch, seq, words, samples)

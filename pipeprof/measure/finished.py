@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
 
-
-class Made(NamedTuple):
-    """A batch that was finished."""
-
-    seq: int
-    samples: int
-    finish_ns: int
+Made = tuple[int, int, int]
+"""A batch that was finished: seq, samples, finish_ns."""
 
 
 class Finished:
@@ -24,10 +18,10 @@ class Finished:
     def __len__(self) -> int:
         return len(self._made)
 
-    def add(self, made: Made) -> None:
+    def add(self, seq: int, samples: int, finish_ns: int) -> None:
         """A worker has finished a batch."""
-        self._made[made.seq] = made
-        heapq.heappush(self._order, made.seq)
+        self._made[seq] = (seq, samples, finish_ns)
+        heapq.heappush(self._order, seq)
 
     def take(self, seq: int) -> Made | None:
         """The batch `seq`, which the loop has taken."""

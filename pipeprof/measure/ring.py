@@ -1,4 +1,4 @@
-"""How records leave a worker: a ring in shared memory, one slot a worker, fixed records of 64 bytes.
+"""How records leave a worker: a ring in shared memory, one slot a worker, fixed records of 112 bytes.
 
 The worker writes a record before it counts it, so that what is counted is whole, up to the instant of a
 SIGKILL; each record also carries its number at both ends, because some CPUs reorder stores. The main process
@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from pipeprof.measure.shared import SharedBlock
 
-RECORD_BYTES: Final = 64
-_RECORD: Final = struct.Struct("<IBBHiiqqqqqII")
+RECORD_BYTES: Final = 112
+_LONG: Final = struct.Struct("<IBBHii11qII")
+_SHORT: Final = struct.Struct("<IBBHii5q48xII")
 RECORD_DTYPE: Final = np.dtype(
     [
         ("head", "<u4"),
@@ -27,11 +28,7 @@ RECORD_DTYPE: Final = np.dtype(
         ("name", "<u2"),
         ("epoch", "<i4"),
         ("seq", "<i4"),
-        ("a", "<i8"),
-        ("b", "<i8"),
-        ("c", "<i8"),
-        ("d", "<i8"),
-        ("e", "<i8"),
+        *((word, "<i8") for word in "abcdefghijk"),
         ("aux", "<u4"),
         ("tail", "<u4"),
     ]
@@ -48,16 +45,18 @@ OTHER: Final = "stage:(other)"
 
 
 class Kind(IntEnum):
-    """What a record tells. The five words `a` to `e`, and `aux`, mean for each:"""
+    """What a record tells. The words `a` to `e`, for a batch `a` to `k`, and `aux`, mean for each:"""
 
     BATCH = 1
-    """dispatch_ns, start_ns, finish_ns, cpu_ns, runq_ns; aux: samples."""
-    COUNTERS = 2
-    """device_bytes, helper_cpu_ns, bytes, slowest_index, slowest_ns; aux: major faults."""
+    """dispatch_ns, start_ns, finish_ns, cpu_ns, runq_ns; device_bytes, helper_cpu_ns, major_faults, bytes,
+    slowest_index, slowest_ns; aux: samples."""
     STAGE = 3
     """wall_ns, cpu_ns, runq_ns, queue_ns, bytes; aux: count. `flag` is the scope."""
     SPAN = 4
     """start_ns, wall_ns, cpu_ns, bytes, sample."""
+
+
+Words = tuple[int, int, int, int, int, int, int, int, int, int, int]
 
 
 def slot_bytes(records: int) -> int:
@@ -89,16 +88,28 @@ class Slot:
     ) -> None:  # fmt: skip
         """Append one record, or count it as dropped where the reader is a whole ring behind."""
         n = self._count
-        if n >= self._full_at:
-            self._full_at = self._words[_TAKEN] + self._records
-            if n >= self._full_at:
-                self._words[_DROPPED] += 1
-                return
+        if n >= self._full_at and self._full():
+            return
         number = n & 0xFFFFFFFF
         at = HEADER_BYTES + n % self._records * RECORD_BYTES
-        _RECORD.pack_into(self._view, at, number, kind, flag, name, epoch, seq, a, b, c, d, e, aux, number)
-        self._count = n + 1
-        self._words[_COUNT] = n + 1
+        _SHORT.pack_into(self._view, at, number, kind, flag, name, epoch, seq, a, b, c, d, e, aux, number)
+        self._words[_COUNT] = self._count = n + 1
+
+    def put_batch(self, epoch: int, seq: int, words: Words, samples: int) -> None:
+        """Append the record of a batch, or count it as dropped."""
+        n = self._count
+        if n >= self._full_at and self._full():
+            return
+        number = n & 0xFFFFFFFF
+        at = HEADER_BYTES + n % self._records * RECORD_BYTES
+        _LONG.pack_into(self._view, at, number, Kind.BATCH, 0, 0, epoch, seq, *words, samples, number)
+        self._words[_COUNT] = self._count = n + 1
+
+    def _full(self) -> bool:
+        self._full_at = self._words[_TAKEN] + self._records
+        full = self._count >= self._full_at
+        self._words[_DROPPED] += full
+        return full
 
     def name_id(self, name: str) -> int:
         """The number that stands for `name` in this slot's records."""
@@ -152,9 +163,11 @@ class Ring:
         """Take what the worker has counted; a record that is not yet whole waits for the next call."""
         words = self._words[slot]
         taken, count = words[_TAKEN], words[_COUNT]
-        at = np.arange(taken, count) % self.records
-        records = self._data[slot][at]
-        number = (np.arange(taken, count) & 0xFFFFFFFF).astype(np.uint32)
+        if count == taken:
+            return self._data[slot][:0]
+        numbers = np.arange(taken, count)
+        records = self._data[slot][numbers % self.records]
+        number = (numbers & 0xFFFFFFFF).astype(np.uint32)
         torn = np.flatnonzero((records["head"] != number) | (records["tail"] != number))
         if len(torn):
             records = records[: torn[0]]
@@ -192,7 +205,11 @@ class Ring:
 
     def finished(self, epoch: int) -> int:
         """Batches of `epoch` that the workers have finished."""
-        return sum(w[_FINISHED] for w in self._words if w[_EPOCH] == epoch)
+        found = 0  # a plain loop: it runs at each request of the training loop
+        for words in self._words:
+            if words[_EPOCH] == epoch:
+                found += words[_FINISHED]
+        return found
 
     def close(self) -> None:
         """Let the memory go with its last user. A closed ring has no slots."""

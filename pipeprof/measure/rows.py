@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeprof.measure.accelerator import StepTimes
 from pipeprof.measure.counters import UNSEEN
@@ -21,14 +22,13 @@ Columns = dict[str, Any]
 Records = npt.NDArray[Any]
 HELD_AT_MOST: Final = 4096
 """Steps that wait for their device times; beyond, they are written without."""
-_EXTRA: Final = (
-    ("device_bytes", "a"),
-    ("helper_cpu_ns", "b"),
-    ("bytes", "c"),
-    ("slowest_index", "d"),
-    ("slowest_ns", "e"),
-)
-_join_masked: Any = np.ma.concatenate
+_BATCH_WORDS: Final = {
+    "dispatch_ns": "a", "start_ns": "b", "finish_ns": "c", "cpu_ns": "d", "runq_ns": "e", "device_bytes": "f",
+    "helper_cpu_ns": "g", "major_faults": "h", "bytes": "i", "slowest_index": "j", "slowest_ns": "k",
+}  # fmt: skip
+_STAGE_WORDS: Final = {"wall_ns": "a", "cpu_ns": "b", "runq_ns": "c", "queue_ns": "d", "bytes": "e"}
+_SPAN_WORDS: Final = {"start_ns": "a", "wall_ns": "b", "cpu_ns": "c", "bytes": "d", "sample": "e"}
+_NOT_TOLD: Final = StepTimes(-1)
 
 
 class StepRow:
@@ -60,7 +60,6 @@ class Gatherer:
         self.dropped = 0
         """Records that found their ring full, of the iterators that are gone."""
         self.stage_wall_ns: dict[str, int] = {}
-        self._carried: dict[tuple[int, int], Records] = {}
         self._next_step = 0
 
     def fullest(self) -> float:
@@ -72,56 +71,28 @@ class Gatherer:
 
         `taken` was read before the call: what those steps took is in the rings by now.
         """
-        parts: dict[str, list[Columns]] = {"batches": [], "stages": [], "spans": []}
+        drained = Drained()
         for watch in list(self.watches):
             gone = watch.gone or last
             for slot in range(watch.ring.slots):
-                self._drain(watch, slot, parts)
+                drained.add(watch, slot)
             if gone:
-                self._forget(watch)
-        tables = {name: _joined(columns) for name, columns in parts.items()}
+                self.watches.remove(watch)
+                self.dropped += watch.ring.dropped()
+                watch.ring.close()
+        tables = drained.tables()
+        self._note_stages(tables["stages"])
         tables["steps"] = self._steps(steps, taken, last)
         self._drop_old_epochs(steps)
         return tables
 
-    def _forget(self, watch: IteratorWatch) -> None:
-        self.watches.remove(watch)
-        self.dropped += watch.ring.dropped()
-        for slot in range(watch.ring.slots):
-            self._carried.pop((id(watch), slot), None)
-        watch.ring.close()
-
-    def _drain(self, watch: IteratorWatch, slot: int, parts: dict[str, list[Columns]]) -> None:
-        records = self._with_carried(watch, slot, watch.ring.drain(slot))
-        if len(records) == 0:
+    def _note_stages(self, stages: Columns) -> None:
+        if not stages:
             return
-        worker = slot if watch.workers else MAIN_PROCESS
-        loader, kind, names = watch.loader_number, records["kind"], watch.ring.names(slot)
-        at = np.flatnonzero(kind == Kind.BATCH)
-        stages, spans = records[kind == Kind.STAGE], records[kind == Kind.SPAN]
-        if len(at):
-            parts["batches"].append(_batches(records, at, loader, worker))
-            _note_finished(watch, records[at])
-        if len(stages):
-            parts["stages"].append(_stages(stages, loader, names))
-            self._note_stages(stages, names)
-        if len(spans):
-            parts["spans"].append(_spans(spans, loader, worker, names))
-
-    def _with_carried(self, watch: IteratorWatch, slot: int, records: Records) -> Records:
-        """A batch's counters lie right before it: where the drain fell between the two, they wait."""
-        place = (id(watch), slot)
-        if place in self._carried and len(records):
-            records = np.concatenate([self._carried.pop(place), records])
-        if len(records) and records["kind"][-1] == Kind.COUNTERS:
-            self._carried[place], records = records[-1:], records[:-1]
-        return records
-
-    def _note_stages(self, stages: Records, names: list[str]) -> None:
-        sums = np.bincount(stages["name"], weights=stages["a"])
-        for number in np.flatnonzero(sums).tolist():
-            name = _name(names, number)
-            self.stage_wall_ns[name] = self.stage_wall_ns.get(name, 0) + int(sums[number])
+        sums = np.bincount(stages["stage"].indices, weights=stages["wall_ns"])
+        for name, wall_ns in zip(stages["stage"].dictionary.to_pylist(), sums.tolist(), strict=False):
+            if wall_ns:
+                self.stage_wall_ns[name] = self.stage_wall_ns.get(name, 0) + int(wall_ns)
 
     def _steps(self, steps: dict[int, StepRow], taken: int, last: bool) -> Columns:
         ready: list[tuple[Any, ...]] = []
@@ -136,15 +107,15 @@ class Gatherer:
 
     def _resolved(self, row: StepRow) -> tuple[Any, ...]:
         made = _batch_of(row)
+        samples, finish_ns = None, 0
         if made is not None:
-            row.seq = made.seq
-            self.samples += made.samples
-        told = row.device or StepTimes(row.step)
+            row.seq, samples, finish_ns = made
+            self.samples += samples
+        told = row.device or _NOT_TOLD
         # Only a batch that was waited for was seen to arrive; one that lay in the queue was not.
-        waited = made is not None and made.finish_ns > row.request_ns
+        waited = finish_ns > row.request_ns
         return (
-            row.step, row.watch.loader_number, row.epoch, row.seq, row.warmup,
-            made.samples if made is not None else None,
+            row.step, row.watch.loader_number, row.epoch, row.seq, row.warmup, samples,
             row.request_ns, row.take_ns if waited else None, row.take_ns, row.launch_ns,
             told.copy_start_ns, told.copy_end_ns, told.compute_start_ns, told.compute_end_ns,
             told.device_wait_ns, row.ready,
@@ -174,61 +145,83 @@ def _batch_of(row: StepRow) -> Made | None:
     return finished.take_first() if row.key is None else finished.take(row.seq)
 
 
-def _note_finished(watch: IteratorWatch, batches: Records) -> None:
-    done = batches[batches["c"] != UNSEEN]
-    columns = (done[name].tolist() for name in ("epoch", "seq", "aux", "c"))
-    for epoch, seq, samples, finish_ns in zip(*columns, strict=True):
-        if epoch not in watch.finished:
-            watch.finished[epoch] = Finished()
-        watch.finished[epoch].add(Made(seq, samples, finish_ns))
+class Drained:
+    """What the rings held: the records of all slots in one array, because each call of numpy or Arrow costs
+    more than the few records that a slot has."""
+
+    def __init__(self) -> None:
+        self._records: list[Records] = []
+        self._places: list[tuple[int, int, int]] = []
+        """Of each slot: loader, worker, and where its names begin in `_name_numbers`."""
+        self._names: dict[str, int] = {}
+        self._name_numbers: list[int] = []
+
+    def add(self, watch: IteratorWatch, slot: int) -> None:
+        """Drain one slot."""
+        records = watch.ring.drain(slot)
+        if len(records) == 0:
+            return
+        worker = slot if watch.workers else MAIN_PROCESS
+        self._records.append(records)
+        self._places.append((watch.loader_number, worker, len(self._name_numbers)))
+        self._name_numbers += [
+            self._names.setdefault(name, len(self._names)) for name in watch.ring.names(slot)
+        ]
+        _note_finished(watch, records[records["kind"] == Kind.BATCH])
+
+    def tables(self) -> dict[str, Columns]:
+        """Columns of `batches`, `stages` and `spans`; none where there were no records."""
+        if not self._records:
+            return {"batches": {}, "stages": {}, "spans": {}}
+        records = np.concatenate(self._records)
+        lengths = [len(part) for part in self._records]
+        loader, worker, first_name = (np.repeat(each, lengths) for each in zip(*self._places, strict=True))
+        tables: dict[str, Columns] = {}
+        for table, kind, words in _TABLES:
+            at = np.flatnonzero(records["kind"] == kind)
+            if len(at) == 0:
+                tables[table] = {}
+                continue
+            some = records[at]
+            tables[table] = columns = {"loader": loader[at], **_columns(some, words)}
+            if kind == Kind.STAGE:
+                columns |= {"scope": np.zeros(len(at), np.int8), "count": some["aux"]}
+            else:
+                columns["worker"] = worker[at]
+            if kind == Kind.BATCH:
+                columns["samples"] = some["aux"]
+            else:
+                columns["stage"] = self._stages(first_name[at] + some["name"])
+        return tables
+
+    def _stages(self, at: npt.NDArray[Any]) -> pa.DictionaryArray:
+        numbers = np.array(self._name_numbers, np.int32)[at]
+        return pa.DictionaryArray.from_arrays(numbers, pa.array(list(self._names), pa.string()))
 
 
-def _batches(records: Records, at: npt.NDArray[np.intp], loader: int, worker: int) -> Columns:
-    batches = records[at]
-    counters = records[np.maximum(at - 1, 0)]
-    paired = (counters["kind"] == Kind.COUNTERS) & (counters["seq"] == batches["seq"])
-    columns: Columns = {
-        **_keys(batches, loader),
-        "worker": np.full(len(at), worker),
-        "samples": batches["aux"],
-        "dispatch_ns": _seen(batches["a"]),
-        "start_ns": batches["b"],
-        "finish_ns": _seen(batches["c"]),
-        "cpu_ns": _seen(batches["d"]),
-        "runq_ns": _seen(batches["e"]),
-    }
-    for name, word in _EXTRA:
-        columns[name] = _seen(np.where(paired, counters[word], UNSEEN))
-    faults = paired & (counters["flag"] == 0)
-    columns["major_faults"] = _seen(np.where(faults, counters["aux"].astype(np.int64), UNSEEN))
+_TABLES: Final = (
+    ("batches", Kind.BATCH, _BATCH_WORDS),
+    ("stages", Kind.STAGE, _STAGE_WORDS),
+    ("spans", Kind.SPAN, _SPAN_WORDS),
+)
+
+
+def _columns(records: Records, words: dict[str, str]) -> Columns:
+    """The key's columns and those of `words`, `UNSEEN` as null."""
+    columns: Columns = {"epoch": records["epoch"], "seq": records["seq"]}
+    for name, word in words.items():
+        values = np.ascontiguousarray(records[word])
+        columns[name] = pa.array(values, mask=values == UNSEEN)
     return columns
 
 
-def _stages(records: Records, loader: int, names: list[str]) -> Columns:
-    return {
-        **_keys(records, loader),
-        "scope": np.zeros(len(records), np.int8),
-        "stage": [_name(names, number) for number in records["name"].tolist()],
-        "wall_ns": records["a"],
-        "cpu_ns": _seen(records["b"]),
-        "runq_ns": _seen(records["c"]),
-        "queue_ns": _seen(records["d"]),
-        "bytes": _seen(records["e"]),
-        "count": records["aux"],
-    }
-
-
-def _spans(records: Records, loader: int, worker: int, names: list[str]) -> Columns:
-    return {
-        **_keys(records, loader),
-        "worker": np.full(len(records), worker),
-        "stage": [_name(names, number) for number in records["name"].tolist()],
-        "sample": _seen(records["e"]),
-        "start_ns": records["a"],
-        "wall_ns": records["b"],
-        "cpu_ns": _seen(records["c"]),
-        "bytes": _seen(records["d"]),
-    }
+def _note_finished(watch: IteratorWatch, batches: Records) -> None:
+    done = batches[batches["c"] != UNSEEN]
+    columns = (done[name].tolist() for name in ("epoch", "seq", "aux", "c"))
+    for epoch, *made in zip(*columns, strict=True):
+        if epoch not in watch.finished:
+            watch.finished[epoch] = Finished()
+        watch.finished[epoch].add(*made)
 
 
 def loop_stages(done: list[tuple[StepRow, dict[str, Totals]]]) -> Columns:
@@ -240,27 +233,3 @@ def loop_stages(done: list[tuple[StepRow, dict[str, Totals]]]) -> Columns:
     ]
     names = ("loader", "epoch", "seq", "scope", "stage", "wall_ns", "count")
     return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
-
-
-def _keys(records: Records, loader: int) -> Columns:
-    return {"loader": np.full(len(records), loader), "epoch": records["epoch"], "seq": records["seq"]}
-
-
-def _name(names: list[str], number: int) -> str:
-    return names[number] if number < len(names) else "unknown"
-
-
-def _seen(values: npt.NDArray[Any]) -> Any:
-    """The values with `UNSEEN` masked, which Arrow writes as null."""
-    return np.ma.masked_equal(values, UNSEEN)
-
-
-def _joined(parts: list[Columns]) -> Columns:
-    if len(parts) <= 1:
-        return parts[0] if parts else {}
-    return {
-        name: [item for part in parts for item in part[name]]
-        if isinstance(first, list)
-        else _join_masked([part[name] for part in parts])
-        for name, first in parts[0].items()
-    }

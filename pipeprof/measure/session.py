@@ -332,6 +332,7 @@ class Session:
             if self.failure is None:
                 self._flush(last=True)
             self.active = False
+            self._states.close()
             self._finish_meta(error, meta)
             try:
                 self.writer.close(status)

@@ -1,9 +1,10 @@
-"""What observing costs: plain and observed runs of one loop in turn, A B A B, in one process.
+"""What observing costs: a plain and an observed loader take turns, A B B A, in one process.
 
     python tests/benchmarks/overhead.py [jpeg|ram|ram0|spans|size|memory ...]
 
-Counted is CPU time of the main process and its workers, because wall time drowns in noise. Printed is the
-median of the paired ratios with a 95 % interval from a bootstrap: for pipeprof, and without workers for
+Counted is CPU time of the main process and of the workers, because wall time drowns in noise; turns of some
+milliseconds, because the speed of a shared core changes by a factor of two within seconds. Printed is the
+median of the rounds with a 95 % interval from a bootstrap: for pipeprof, and without workers for
 torch.profiler and cProfile on the same loop, which do not see workers. Results are kept in README.md beside
 this file.
 """
@@ -14,11 +15,11 @@ import argparse
 import cProfile
 import gc
 import json
-import resource
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
 from torchvision import datasets, transforms
 
 import pipeprof
@@ -34,6 +35,10 @@ from pipeprof.measure.batch_recorder import BatchRecorder
 from pipeprof.measure.recorder import activate, span
 from pipeprof.measure.ring import Ring, Slot
 from pipeprof.measure.session import Session
+
+Tool = Callable[[], AbstractContextManager[Any]]
+Round = Callable[[Callable[[], Any], int, int], dict[str, float]]
+WARM_UP_TURNS = 3
 
 
 class Rows(Dataset[Any]):
@@ -67,52 +72,83 @@ def images(folder: Path, count: int) -> datasets.ImageFolder:
     return datasets.ImageFolder(str(folder), transform=transforms.Compose(steps))
 
 
-def cpu_s() -> tuple[float, float]:
-    """CPU seconds of this process, and of the children that have ended."""
-    mine, theirs = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return mine.ru_utime + mine.ru_stime, theirs.ru_utime + theirs.ru_stime
+def thread_cpu_ns(thread: Path) -> int:
+    return int((thread / "schedstat").read_text().split()[0])
 
 
-def epoch(loader: Any) -> tuple[float, float]:
-    """CPU seconds of one epoch, in the main process and in its workers."""
+def process_cpu_ns(pid: int) -> int:
+    return sum(thread_cpu_ns(thread) for thread in Path(f"/proc/{pid}/task").iterdir())
+
+
+def flush_cpu_ns() -> int:
+    """CPU time of pipeprof's own thread."""
+    ours = [thread.native_id for thread in threading.enumerate() if thread.name == "pipeprof-flush"]
+    return sum(thread_cpu_ns(Path(f"/proc/self/task/{number}")) for number in ours)
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+class Side:
+    """One of two loaders that take turns: what it costs its thread in the main process, and its workers."""
+
+    def __init__(self, loader: Any, tool: Tool = nullcontext) -> None:
+        before = children()
+        self.batches, self.tool = iter(loader), tool
+        self.workers = children() - before
+        self.turns_ns: list[int] = []
+
+    def turn(self, batches: int) -> None:
+        with self.tool():  # its start and its end are not counted
+            before = time.thread_time_ns()
+            for _ in range(batches):
+                next(self.batches)
+            self.turns_ns.append(time.thread_time_ns() - before)
+
+    def workers_ns(self) -> int:
+        return sum(process_cpu_ns(pid) for pid in self.workers)
+
+
+def take_turns(plain: Side, other: Side, turns: int, batches: int) -> dict[str, float]:
+    """One round, once both run: CPU nanoseconds a batch of the plain one, and what the other takes more."""
+    for side in (plain, other) * WARM_UP_TURNS:
+        side.turn(batches)
+    flush, workers = flush_cpu_ns(), [side.workers_ns() for side in (plain, other)]
+    for number in range(turns):
+        for side in (plain, other) if number % 2 else (other, plain):
+            side.turn(batches)
+    each = turns * batches
+    flush = (flush_cpu_ns() - flush) / each
+    of_plain, of_other = (
+        (side.workers_ns() - n) / each for side, n in zip((plain, other), workers, strict=True)
+    )
+    main, more = (sum(side.turns_ns[WARM_UP_TURNS:]) / each for side in (plain, other))
+    return {
+        "plain": main + of_plain,
+        "main": more - main + flush,
+        "flush": flush,
+        "workers": of_other - of_plain,
+    }
+
+
+def beside_pipeprof(make: Callable[[], Any], turns: int, batches: int) -> dict[str, float]:
     gc.collect()
-    main, workers = cpu_s()
-    for _ in loader:
-        pass
-    gc.collect()  # the iterator is gone, its workers have been waited for
-    main_after, workers_after = cpu_s()
-    return main_after - main, workers_after - workers
-
-
-@contextmanager
-def observed(loader: Any) -> Iterator[Any]:
+    plain, loader = Side(make()), make()
     with pipeprof.profile(loader):
-        yield loader
+        return take_turns(plain, Side(loader), turns, batches)
 
 
-@contextmanager
-def under_torch_profiler(loader: Any) -> Iterator[Any]:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
-        yield loader
+def beside(tool: Tool) -> Round:
+    def one_round(make: Callable[[], Any], turns: int, batches: int) -> dict[str, float]:
+        gc.collect()
+        return take_turns(Side(make()), Side(make(), tool), turns, batches)
+
+    return one_round
 
 
-@contextmanager
-def under_cprofile(loader: Any) -> Iterator[Any]:
-    with cProfile.Profile():
-        yield loader
-
-
-def paired(make: Callable[[], Any], tool: Callable[[Any], Any], rounds: int) -> list[tuple[Any, Any]]:
-    pairs = []
-    for number in range(rounds):
-        if number % 2 == 0:
-            plain = epoch(make())
-        with tool(make()) as loader:
-            used = epoch(loader)
-        if number % 2:
-            plain = epoch(make())
-        pairs.append((plain, used))
-    return pairs
+def torch_profiler() -> Any:
+    return torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -123,18 +159,19 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return float(np.median(values)), float(low), float(high)
 
 
-def compare(name: str, make: Callable[[], Any], batches: int, samples: int, rounds: int) -> None:
-    workers = make().num_workers
-    tools = {"pipeprof": observed}
-    if workers == 0:
-        tools |= {"torch.profiler": under_torch_profiler, "cProfile": under_cprofile}
-    for tool, wrap in tools.items():
-        pairs = paired(make, wrap, rounds if tool == "pipeprof" else max(3, rounds // 3))
-        ratio = interval([sum(used) / sum(plain) for plain, used in pairs])
-        main_us = interval([(used[0] - plain[0]) / batches * 1e6 for plain, used in pairs])
-        sample_us = interval([(sum(used) - sum(plain)) / samples * 1e6 for plain, used in pairs])
-        print(f"{name:24} {tool:14} CPU x {shown(ratio, '.3f')}  main {shown(main_us, '.1f')} us/batch"
-              f"  all {shown(sample_us, '.2f')} us/sample")  # fmt: skip
+def compare(name: str, make: Callable[[], Any], turns: int, batches: int, samples: int, rounds: int) -> None:
+    """`turns` of so many `batches`, each of `samples`."""
+    tools: dict[str, Round] = {"pipeprof": beside_pipeprof}
+    if make().num_workers == 0:
+        tools |= {"torch.profiler": beside(torch_profiler), "cProfile": beside(cProfile.Profile)}
+    for tool, one_round in tools.items():
+        found = [one_round(make, turns, batches) for _ in range(rounds)]
+        ratio = interval([1 + (r["main"] + r["workers"]) / r["plain"] for r in found])
+        main_us, flush_us = (interval([r[part] / 1e3 for r in found]) for part in ("main", "flush"))
+        sample_us = interval([(r["main"] + r["workers"]) / samples / 1e3 for r in found])
+        print(f"{name:20} {tool:14} CPU x {shown(ratio, '.3f')}  main {shown(main_us, '.1f')} us/batch"
+              f" (flush thread {flush_us[0]:.1f})  all {shown(sample_us, '.2f')} us/sample"
+              f"  plain {np.median([r['plain'] for r in found]) / 1e3:.0f} us/batch", flush=True)  # fmt: skip
 
 
 def shown(value: tuple[float, float, float], form: str) -> str:
@@ -143,14 +180,14 @@ def shown(value: tuple[float, float, float], form: str) -> str:
 
 def jpeg(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        data = images(Path(folder), 256)
-        compare("JPEG, 2 workers", lambda: DataLoader(data, 32, num_workers=2), 8, 256, rounds)
+        data = ConcatDataset([images(Path(folder), 256)] * 6)
+        compare("JPEG, 2 workers", lambda: DataLoader(data, 32, num_workers=2), 20, 2, 32, rounds)
 
 
 def ram(rounds: int, workers: int = 2) -> None:
-    data = Rows(64 * 1000)
+    data = Rows(64 * 2000)
     name = f"in RAM, {workers} workers"
-    compare(name, lambda: DataLoader(data, 64, num_workers=workers), 1000, 64_000, rounds)
+    compare(name, lambda: DataLoader(data, 64, num_workers=workers), 150, 10, 64, rounds)
 
 
 def spans(rounds: int) -> None:
