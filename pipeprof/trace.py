@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -103,6 +105,8 @@ TABLES: Final[dict[str, pa.Schema]] = {
             ("bytes", _I64),
         ]
     ),
+    # One row for each collective in which this rank met the others, after the step that it ends.
+    "collectives": pa.schema([("step", _I64), ("start_ns", _I64), ("end_ns", _I64)]),
     "telemetry": pa.schema([("time_ns", _I64), ("sensor", _NAME), ("value", pa.float64())]),
     # What happened once: see EVENTS.
     "events": pa.schema(
@@ -192,12 +196,25 @@ class TraceWriter:
         self.update(status=status)
 
 
+def arrow_array(values: npt.NDArray[Any], seen: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """Integers as an Arrow array, null where not `seen`.
+
+    By the buffers themselves: the first `pyarrow.array` of a process spends 60 ms of CPU looking for pandas.
+    """
+    values = np.ascontiguousarray(values)
+    valid = None if seen is None else pa.py_buffer(np.packbits(seen, bitorder="little"))
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
+
+
 def _array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
     if values is None:
         return pa.nulls(rows, kind)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
+        values = arrow_array(values)
     if isinstance(values, pa.Array):
         return values if values.type == kind else values.cast(kind)
-    return pa.array(values, type=kind, from_pandas=True)
+    return pa.array(values, type=kind, from_pandas=pa.types.is_floating(kind))
 
 
 def new_directory(name: str, parent: Path = RUNS) -> Path:
@@ -205,6 +222,21 @@ def new_directory(name: str, parent: Path = RUNS) -> Path:
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     candidates = (f"{stem}-{number}" if number > 1 else stem for number in range(1, 1000))
     return next(parent / each for each in candidates if not (parent / each).exists())
+
+
+def part_of(directory: Path, rank: int) -> Path:
+    """Where the rank `rank` of a job of several writes its own run, below the job's directory."""
+    return directory / f"rank-{rank}"
+
+
+def parts(directory: Path) -> dict[int, Path]:
+    """The runs of the ranks of a job in `directory`, by rank; empty where it is no job's directory."""
+    found = {}
+    for path in directory.glob("rank-*/" + RUN_JSON):
+        number = path.parent.name.removeprefix("rank-")
+        if number.isdecimal():
+            found[int(number)] = path.parent
+    return dict(sorted(found.items()))
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -334,6 +366,12 @@ def load(path: Path | str) -> Run:
         # NaN and infinities, which JSON does not have and Python writes, are no observation.
         meta = json.loads((directory / RUN_JSON).read_text(), parse_constant=lambda _: None)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if found := parts(directory):
+            raise TraceError(
+                f"{directory} holds the runs of {len(found)} ranks, and is none itself",
+                f"see them together with `pipeprof report {directory}`, or give one of them, such as "
+                f"{next(iter(found.values()))}",
+            ) from error
         raise TraceError(
             f"{directory} is no run directory: it has no {RUN_JSON}",
             "give a directory that `pipeprof run` wrote",

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure import hook
+from pipeprof.measure.ranks import own_directory
 from pipeprof.measure.session import Session
 from pipeprof.measure.session_facts import status_of
 from pipeprof.trace import TABLES, TraceWriter, load
@@ -116,7 +117,7 @@ def save_run(session: Session, directory: Path | str) -> Path:
     """A copy of a session so far, complete in itself. Raises `TraceError` where it cannot be written."""
     session.flush()
     run = load(session.directory)
-    target = Path(directory)
+    target = own_directory(Path(directory))
     writer = TraceWriter(target, run.meta)
     for name in TABLES:
         table = run.table(name)

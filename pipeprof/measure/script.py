@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure import hook
+from pipeprof.measure.ranks import directory_for
 from pipeprof.measure.session import Session
 from pipeprof.measure.session_facts import status_of
-from pipeprof.trace import new_directory
 
 INTERRUPTED: int = 130
 """What a shell reports of a program that Ctrl-C has ended."""
@@ -40,7 +40,7 @@ def trace_script(target: str, arguments: Sequence[str], out: Path | None, as_mod
     """
     execute = _module(target, arguments) if as_module else _script(target, arguments)
     pid = os.getpid()
-    session = Session(out or new_directory(Path(target).stem), "trace", target)
+    session = Session(out or directory_for(Path(target).stem), "trace", target)
     hook.observe_all(session.watch_of)
     error: BaseException | None = None
     try:

@@ -21,16 +21,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeprof.errors import MeasureError, TraceError
-from pipeprof.measure import forks, hook, stages
+from pipeprof.measure import forks, hook, ranks, stages
 from pipeprof.measure.accelerator import StepTimes
 from pipeprof.measure.calibrate import own_cost
 from pipeprof.measure.loop import DeviceWait, LoopSink, device_wait
 from pipeprof.measure.rows import Gatherer, StepRow, loop_stages
-from pipeprof.measure.scratch import new_scratch, remove_scratch
+from pipeprof.measure.scratch import remove_scratch
 from pipeprof.measure.session_facts import not_observed_here, session_facts, status_of
 from pipeprof.measure.watch import IteratorWatch, LoaderWatch
 from pipeprof.measure.worker_state import WorkerStates
-from pipeprof.trace import TraceWriter
 
 FLUSH_EVERY_S: Final = 0.8
 LOOK_EVERY_S: Final = 0.05
@@ -91,10 +90,9 @@ class Session:
         self.steps_taken = 0
         self.wait_ns = 0
         self.failure: TraceError | None = None
-        self._scratch = new_scratch() if out is None else None
-        self.directory = self._scratch or Path(out or "")
         facts = {**session_facts(kind, name), "overhead": own_cost(), "warmup_steps": warmup_steps}
-        self.writer = TraceWriter(self.directory, {**facts, **(meta or {})})
+        self.writer, self._scratch, self.unwritten = ranks.open_writer(out, {**facts, **(meta or {})})
+        self.directory = self.writer.directory
         self._start()
 
     def _start(self) -> None:
@@ -105,6 +103,7 @@ class Session:
         self._device_wait: DeviceWait | None = None
         self._steps: dict[int, StepRow] = {}
         self._telemetry: list[tuple[int, str, float]] = []
+        self._collectives: list[tuple[int, int, int]] = []
         self._events: list[tuple[int, str, int | None, int | None, int | None, str | None]] = []
         self._waits: deque[int] = deque(maxlen=32)
         self._ready: int | None = None
@@ -223,6 +222,10 @@ class Session:
         when = monotonic_ns() if time_ns is None else time_ns
         self._events.append((when, kind, loader, epoch, worker, detail))
 
+    def collective(self, step: int, start_ns: int, end_ns: int) -> None:
+        """After `step` this rank met the others: it came at `start_ns` and went on at `end_ns`."""
+        self._collectives.append((step, start_ns, end_ns))
+
     def live(self) -> Live:
         """A snapshot for a live display."""
         first = self._first_request_ns
@@ -297,12 +300,14 @@ class Session:
         self.telemetry(monotonic_ns(), self._states.report())
         telemetry, self._telemetry = self._telemetry, []
         events, self._events = self._events, []
+        collectives, self._collectives = self._collectives, []
         for name, columns in tables.items():
             if columns:
                 self.writer.append(name, columns)
         for name, columns in (
             ("stages", loop_stages(done)),
             ("telemetry", _columns(telemetry, ("time_ns", "sensor", "value"))),
+            ("collectives", _columns(collectives, ("step", "start_ns", "end_ns"))),
             ("events", _columns(events, ("time_ns", "kind", "loader", "epoch", "worker", "detail"))),
         ):
             if columns:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeprof.measure.machine import machine_facts, package_versions
+from pipeprof.measure.ranks import rank_facts
 
 
 def session_facts(kind: str, name: str) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def session_facts(kind: str, name: str) -> dict[str, Any]:
         "emulated": [],
         "not_observed": [],
         "warnings": [],
+        **rank_facts(),
     }
 
 
