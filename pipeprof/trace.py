@@ -196,25 +196,32 @@ class TraceWriter:
         self.update(status=status)
 
 
-def arrow_array(values: npt.NDArray[Any], seen: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    """Integers as an Arrow array, null where not `seen`.
+def nullable(values: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]) -> pa.Array:
+    """An Arrow array that is null where not `seen`."""
+    return _of_numpy(values, _I64, pa.py_buffer(np.packbits(seen, bitorder="little")))
 
-    By the buffers themselves: the first `pyarrow.array` of a process spends 60 ms of CPU looking for pandas.
-    """
-    values = np.ascontiguousarray(values)
-    valid = None if seen is None else pa.py_buffer(np.packbits(seen, bitorder="little"))
-    kind = pa.from_numpy_dtype(values.dtype)
+
+def named(numbers: npt.NDArray[np.int32], names: Sequence[str]) -> pa.Array:
+    """A dictionary column: `names[number]` for each number."""
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(numbers, np.int32))]
+    return pa.DictionaryArray.from_buffers(_NAME, len(numbers), buffers, pa.array(names, pa.string()))
+
+
+def _of_numpy(values: npt.NDArray[Any], kind: pa.DataType, valid: pa.Buffer | None = None) -> pa.Array:
+    """By the buffers themselves: what `pyarrow.array` and `cast` import costs 60 ms of CPU, once a process,
+    which a run of some seconds would feel."""
+    values = np.ascontiguousarray(values, kind.to_pandas_dtype())
     return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
 
 
 def _array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
     if values is None:
         return pa.nulls(rows, kind)
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
-        values = arrow_array(values)
     if isinstance(values, pa.Array):
-        return values if values.type == kind else values.cast(kind)
-    return pa.array(values, type=kind, from_pandas=pa.types.is_floating(kind))
+        return values
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and pa.types.is_integer(kind):
+        return _of_numpy(values, kind)
+    return pa.array(values, type=kind, from_pandas=True)
 
 
 def new_directory(name: str, parent: Path = RUNS) -> Path:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipeprof.measure.accelerator import StepTimes
 from pipeprof.measure.counters import UNSEEN
 from pipeprof.measure.finished import Finished, Made
 from pipeprof.measure.recorder import Totals
 from pipeprof.measure.ring import Kind
-from pipeprof.trace import MAIN_PROCESS
+from pipeprof.trace import MAIN_PROCESS, named, nullable
 
 if TYPE_CHECKING:
     from pipeprof.measure.watch import IteratorWatch
@@ -81,18 +80,11 @@ class Gatherer:
                 self.dropped += watch.ring.dropped()
                 watch.ring.close()
         tables = drained.tables()
-        self._note_stages(tables["stages"])
+        for name, wall_ns in drained.stage_wall_ns.items():
+            self.stage_wall_ns[name] = self.stage_wall_ns.get(name, 0) + wall_ns
         tables["steps"] = self._steps(steps, taken, last)
         self._drop_old_epochs(steps)
         return tables
-
-    def _note_stages(self, stages: Columns) -> None:
-        if not stages:
-            return
-        sums = np.bincount(stages["stage"].indices, weights=stages["wall_ns"])
-        for name, wall_ns in zip(stages["stage"].dictionary.to_pylist(), sums.tolist(), strict=False):
-            if wall_ns:
-                self.stage_wall_ns[name] = self.stage_wall_ns.get(name, 0) + int(wall_ns)
 
     def _steps(self, steps: dict[int, StepRow], taken: int, last: bool) -> Columns:
         ready: list[tuple[Any, ...]] = []
@@ -155,6 +147,7 @@ class Drained:
         """Of each slot: loader, worker, and where its names begin in `_name_numbers`."""
         self._names: dict[str, int] = {}
         self._name_numbers: list[int] = []
+        self.stage_wall_ns: dict[str, int] = {}
 
     def add(self, watch: IteratorWatch, slot: int) -> None:
         """Drain one slot."""
@@ -190,13 +183,13 @@ class Drained:
                 columns["worker"] = worker[at]
             if kind == Kind.BATCH:
                 columns["samples"] = some["aux"]
-            else:
-                columns["stage"] = self._stages(first_name[at] + some["name"])
+                continue
+            names = np.array(self._name_numbers, np.int32)[first_name[at] + some["name"]]
+            columns["stage"] = named(names, list(self._names))
+            if kind == Kind.STAGE:
+                sums = np.bincount(names, weights=some["a"], minlength=len(self._names)).tolist()
+                self.stage_wall_ns = {name: int(ns) for name, ns in zip(self._names, sums, strict=True) if ns}
         return tables
-
-    def _stages(self, at: npt.NDArray[Any]) -> pa.DictionaryArray:
-        numbers = np.array(self._name_numbers, np.int32)[at]
-        return pa.DictionaryArray.from_arrays(numbers, pa.array(list(self._names), pa.string()))
 
 
 _TABLES: Final = (
@@ -210,8 +203,8 @@ def _columns(records: Records, words: dict[str, str]) -> Columns:
     """The key's columns and those of `words`, `UNSEEN` as null."""
     columns: Columns = {"epoch": records["epoch"], "seq": records["seq"]}
     for name, word in words.items():
-        values = np.ascontiguousarray(records[word])
-        columns[name] = pa.array(values, mask=values == UNSEEN)
+        values = records[word]
+        columns[name] = nullable(values, values != UNSEEN)
     return columns
 
 
