@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeprof.cli.common import set_option
+from pipeprof.cli.common import overrides_of_rank, set_option, set_rank_option
 from pipeprof.cli.expectation import misses
 from pipeprof.errors import PipeprofError
 from pipeprof.scenario import Scenario, load
@@ -40,6 +40,7 @@ class Outcome:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @set_option
+@set_rank_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The run directory; by default a new one in runs/."
 )
@@ -51,6 +52,7 @@ def command(
     ctx: click.Context,
     file: Path,
     overrides: tuple[str, ...],
+    rank_overrides: tuple[str, ...],
     out: Path | None,
     no_report: bool,
     as_json: bool,
@@ -58,9 +60,17 @@ def command(
 ) -> None:
     """Measure the scenario FILE and say where the time went.
 
-    A scenario with a matrix is measured once for each of its cells, into one directory.
+    A scenario with a matrix is measured once for each of its cells, into one directory. Under torchrun all
+    ranks measure it together, each into its own part of the directory.
     """
-    scenarios = load(file, overrides)
+    from pipeprof.measure.ranks import here
+
+    rank = here()
+    scenarios = load(file, (*overrides, *overrides_of_rank(rank_overrides, rank and rank.rank)))
+    if rank is not None:
+        from pipeprof.cli.run_ranks import run_together
+
+        ctx.exit(run_together(rank, scenarios, file, out, page=not no_report, as_json=as_json))
     outcomes = []
     # Each run is reported before the next begins: a later one may fail.
     for scenario, directory in zip(scenarios, directories(scenarios, file, out), strict=True):
@@ -80,11 +90,11 @@ def command(
 
 def directories(scenarios: list[Scenario], file: Path, out: Path | None) -> list[Path]:
     """Where each run goes: `out` or a new directory in `runs/`, the cells of a matrix side by side in it."""
-    from pipeprof.trace import new_directory
+    from pipeprof.measure.ranks import directory_for
 
     if len(scenarios) == 1 and not scenarios[0].cell:
-        return [out or new_directory(scenarios[0].name)]
-    parent = out or new_directory(file.stem)
+        return [out or directory_for(scenarios[0].name)]
+    parent = out or directory_for(file.stem)
     return [parent / scenario.name for scenario in scenarios]
 
 

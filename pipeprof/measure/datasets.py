@@ -135,11 +135,14 @@ class TarShards(IterableDataset[Sample]):
     ) -> None:
         self.files, self.storage, self.transform = files, storage, transform
         self.shard_samples, self.shuffle = shard_samples, shuffle
+        self.rank, self.ranks = 0, 1
+        """Of a job of several ranks, each reads its own share of the shards."""
         self._epoch = 0
 
     def __iter__(self) -> Iterator[Sample]:
         info = get_worker_info()
-        part, parts = (info.id, info.num_workers) if info else (0, 1)
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        part, parts = self.rank * workers + worker, self.ranks * workers
         for shard in self._order(info.seed - info.id if info else torch.initial_seed())[part::parts]:
             yield from self._read(shard)
 

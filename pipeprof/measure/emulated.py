@@ -105,6 +105,19 @@ class EmulatedDevice:
         self._late = threading.local()
         self._closed: dict[str, Any] | None = None
 
+    @property
+    def block(self) -> SharedBlock:
+        """The memory that holds the timeline: what another process needs to `join`."""
+        return self._block
+
+    def join(self, block: SharedBlock) -> None:
+        """Queue from now on with those who share `block`, which another device of the same model has."""
+        self._timeline.release()
+        self._counters.release()
+        self._block.close()
+        self._block = block
+        self._attach()
+
     def now_ns(self) -> int:
         """The time of the device's clock."""
         return self._clock.now_ns()

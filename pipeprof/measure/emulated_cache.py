@@ -41,6 +41,18 @@ class EmulatedCache:
         self._cells = memoryview(self._block.buffer).cast("q")
         self._closed: dict[str, Any] | None = None
 
+    @property
+    def block(self) -> SharedBlock:
+        """The memory that holds it: what another process needs to `join`."""
+        return self._block
+
+    def join(self, block: SharedBlock) -> None:
+        """Share from now on the cache of the same limit whose memory is `block`."""
+        self._cells.release()
+        self._block.close()
+        self._block = block
+        self._attach()
+
     def holds(self, request: Request) -> bool:
         """Whether the piece is in memory; it is afterwards, in either case."""
         with self._block.locked():

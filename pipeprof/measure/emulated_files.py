@@ -129,6 +129,8 @@ class EmulatedStorage:
         self.cache = cache
         self.device = EmulatedDevice(model, clock)
         self.warnings: list[str] = []
+        self.ranks = 1
+        """How many ranks of one job read from the device."""
 
     def before(self, files: Sequence[Path]) -> None:
         """Read the real files into memory, so that the real device sets no pace of its own."""
@@ -158,6 +160,7 @@ class EmulatedStorage:
             "emulated": True,
             "model": self.model.figures(),
             "emulator": self.device.facts(),
+            "ranks": self.ranks,
             "warnings": list(self.warnings),
         }
         return facts if self.cache is None else {**facts, "emulated_cache": self.cache.facts()}

@@ -112,16 +112,21 @@ def directory_for(name: str) -> Path:
     return RUNS / re.sub(r"[^\w.-]", "_", f"{name}-{job}")
 
 
+def job_directory(out: Path) -> Path:
+    """Where all ranks write: in `out`, or in `restart-<n>` below it where torchrun has begun again."""
+    found = here()
+    return out / f"restart-{found.restart}" if found is not None and found.restart else out
+
+
 def own_directory(out: Path) -> Path:
     """Where this process writes a run that goes to `out`: there, or in its own part of it.
 
-    A job that torchrun has started again writes below `restart-<n>`, a directory of all ranks like the first.
     Raises `TraceError` where `out` is another job's or holds a plain run.
     """
     found = here()
     if found is None:
         return out
-    directory = out / f"restart-{found.restart}" if found.restart else out
+    directory = job_directory(out)
     if (directory / RUN_JSON).exists():
         raise TraceError(f"{directory} already holds a run", "choose another --out")
     try:

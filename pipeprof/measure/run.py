@@ -16,12 +16,13 @@ from typing import Any, Final
 from pipeprof.measure.bench import Bench
 from pipeprof.measure.failure import lost_worker, translated
 from pipeprof.measure.live import Progress
+from pipeprof.measure.peers import Peers
+from pipeprof.measure.ranks import directory_for
 from pipeprof.measure.session import Session
 from pipeprof.measure.stop import Stopped, stoppable
 from pipeprof.measure.telemetry import Telemetry
 from pipeprof.measure.training import Loop, make_loader
 from pipeprof.scenario import Scenario
-from pipeprof.trace import new_directory
 
 _SAID_ELSEWHERE: Final = ("pipeprof: ", "This DataLoader will create", ".*pin_memory.*no accelerator")
 
@@ -34,19 +35,29 @@ def run(
     *,
     written: dict[str, Any] | None = None,
     display: Display | None = None,
+    peers: Peers | None = None,
 ) -> Path:
     """Measure one scenario. Returns its run directory: `out`, or a new one under `runs/`.
 
     `written` is the scenario file as `{"path", "text"}`; `display` shows the progress while the block that it
-    returns lasts. Raises a `PipeprofError` before the directory is made for what cannot start, and after it
-    for what failed; an interrupted run returns like a complete one and says so in its status.
+    returns lasts. `peers` run the scenario together with this rank, which writes its own part; the loop waits
+    for each step then, since the ranks meet when it has ended.
+
+    Raises a `PipeprofError` before the directory is made for what cannot start, and after it for what failed;
+    an interrupted run returns like a complete one and says so in its status. A rank that may not write its
+    part runs to the end with the others, and raises then.
     """
+    if peers is not None:
+        part = scenario.accelerator.model_copy(update={"sync": True})
+        scenario = scenario.model_copy(update={"accelerator": part})
     progress = Progress(scenario.name, scenario.run.steps, scenario.run.seconds)
     show = display(progress) if display else nullcontext()
     with _quiet(), Bench(scenario) as bench:
+        if peers is not None:
+            peers.share(bench.storage)
         told = {"path": None, "text": None, **(written or {}), "resolved": scenario.resolved()}
         session = Session(
-            out or new_directory(scenario.name),
+            out or directory_for(scenario.name),
             "bench",
             scenario.name,
             {**bench.facts(), "scenario": told},
@@ -54,8 +65,11 @@ def run(
             device=True,
         )
         with _recorded(bench, session), show, stoppable() as stop:
-            loop = Loop(session, bench.accelerator, progress, scenario.run, stop)
-            loop.train(make_loader(session, bench.dataset, scenario.loader, scenario.run.seed))
+            loop = Loop(session, bench.accelerator, progress, scenario.run, stop, peers=peers)
+            loop.train(make_loader(session, bench.dataset, scenario.loader, scenario.run.seed, peers))
+    if session.unwritten is not None:
+        session.discard()
+        raise session.unwritten
     return session.directory
 
 

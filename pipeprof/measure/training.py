@@ -8,19 +8,26 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from pipeprof.errors import DataError
 from pipeprof.measure.accelerator import Accelerator
 from pipeprof.measure.batch import samples
+from pipeprof.measure.datasets import TarShards
 from pipeprof.measure.live import Progress
+from pipeprof.measure.peers import Peers
 from pipeprof.measure.session import Session
 from pipeprof.measure.stop import Stop, leave_signals_to_the_loop
 from pipeprof.scenario import LoaderPart, RunPart
 
 
-def make_loader(session: Session, dataset: Dataset[Any], part: LoaderPart, seed: int) -> DataLoader[Any]:
-    """The scenario's loader, watched by `session`. What torch refuses without workers is left out."""
+def make_loader(
+    session: Session, dataset: Dataset[Any], part: LoaderPart, seed: int, peers: Peers | None = None
+) -> DataLoader[Any]:
+    """The scenario's loader, watched by `session`. What torch refuses without workers is left out.
+
+    With `peers` each rank reads its own share of the data.
+    """
     arguments: dict[str, Any] = {}
     if part.workers > 0:
         arguments = {
@@ -30,6 +37,9 @@ def make_loader(session: Session, dataset: Dataset[Any], part: LoaderPart, seed:
             "worker_init_fn": leave_signals_to_the_loop,
         }
     shuffle = part.shuffle and not isinstance(dataset, IterableDataset)
+    if peers is not None:
+        arguments["sampler"] = _share_of(dataset, peers, shuffle, seed)
+        shuffle = False
     return session.loader(
         dataset,
         batch_size=part.batch_size,
@@ -43,8 +53,23 @@ def make_loader(session: Session, dataset: Dataset[Any], part: LoaderPart, seed:
     )
 
 
+def _share_of(
+    dataset: Dataset[Any], peers: Peers, shuffle: bool, seed: int
+) -> DistributedSampler[Any] | None:
+    """This rank's part of the data: a sampler, or its shards. An imported iterable set shares itself out."""
+    rank, count = peers.rank.rank, peers.rank.world_size
+    if isinstance(dataset, TarShards):
+        dataset.rank, dataset.ranks = rank, count
+    if isinstance(dataset, IterableDataset):
+        return None
+    return DistributedSampler(dataset, count, rank, shuffle=shuffle, seed=seed)
+
+
 class Loop:
-    """Runs epochs over `loader` until the first of `limits` is reached or `stop` asks for an end."""
+    """Runs epochs over `loader` until the first of `limits` is reached or `stop` asks for an end.
+
+    With `peers` each step ends when all ranks have come to its end, and all ranks end after the same step.
+    """
 
     def __init__(
         self,
@@ -54,7 +79,9 @@ class Loop:
         limits: RunPart,
         stop: Stop,
         clock: Callable[[], float] = time.monotonic,
+        peers: Peers | None = None,
     ) -> None:
+        self._peers, self._agreed = peers, False
         self._session, self._accelerator, self._progress = session, accelerator, progress
         self._limits, self._stop, self._clock = limits, stop, clock
         self._step = 0
@@ -65,8 +92,12 @@ class Loop:
         epoch = 0
         try:
             while not self._over() and epoch != self._limits.epochs:
+                if isinstance(loader.sampler, DistributedSampler):
+                    loader.sampler.set_epoch(epoch)
                 self._epoch(loader)
                 epoch += 1
+            if self._peers is not None and not self._agreed:
+                self._peers.meet(over=True)  # the others may have more data: they end here too
         finally:
             with suppress(RuntimeError):  # a device that failed has already said so
                 self._accelerator.synchronize()
@@ -102,6 +133,10 @@ class Loop:
         self._tell()
         if self._session.failure is not None:
             raise self._session.failure
+        if self._peers is not None:
+            start_ns = time.monotonic_ns()
+            self._agreed = self._peers.meet(self._own_end())
+            self._session.collective(self._step - 1, start_ns, time.monotonic_ns())
 
     def _tell(self) -> None:
         """Hand on what the device has told by now."""
@@ -113,6 +148,9 @@ class Loop:
         self._progress.ready = self._session.live().ready_batches
 
     def _over(self) -> bool:
+        return self._own_end() if self._peers is None or self._step == 0 else self._agreed
+
+    def _own_end(self) -> bool:
         if self._stop.requested or self._started_s is None:
             return self._stop.requested
         elapsed = self._progress.elapsed_s = self._clock() - self._started_s

@@ -1,0 +1,111 @@
+"""The ranks of a bench run together: they meet after each step, as data parallel training does.
+
+The bench's step ends with an all-reduce of one number over gloo, in place of the gradients' own: it costs
+what meeting costs and shows who came last. What the ranks agree on with it is whether the run is over, so
+that all end after the same step. Ranks on one machine share its emulated devices.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from pipeprof.errors import MeasureError
+from pipeprof.measure.emulated_cache import EmulatedCache
+from pipeprof.measure.emulated_files import EmulatedStorage
+from pipeprof.measure.ranks import Rank, here, rank_facts
+from pipeprof.measure.shared import SharedBlock
+from pipeprof.measure.storage import Storage
+
+_PATIENCE: Final = timedelta(minutes=30)
+_NEEDED: Final = ("MASTER_ADDR", "MASTER_PORT")
+
+
+class Offered(NamedTuple):
+    """A rank's emulated device, for those of its machine that have the same to use instead of their own."""
+
+    machine: str | None
+    model: str
+    timeline: SharedBlock
+    cache: SharedBlock | None
+
+
+class Peers:
+    """All ranks of this job. Use it as a context manager around the runs that they make together.
+
+    Raises `MeasureError` where they cannot find each other.
+    """
+
+    def __init__(self, rank: Rank) -> None:
+        self.rank = rank
+        missing = [name for name in _NEEDED if name not in os.environ]
+        if missing:
+            raise MeasureError(
+                f"RANK is {rank.rank}, and {' and '.join(missing)} not set", "start the ranks with torchrun"
+            )
+        try:
+            dist.init_process_group("gloo", rank=rank.rank, world_size=rank.world_size, timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise MeasureError(f"the ranks do not find each other: {error}") from error
+
+    def __enter__(self) -> Peers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        dist.destroy_process_group()
+
+    def meet(self, over: bool) -> bool:
+        """End a step together. Whether any rank says that the run is over."""
+        told = torch.tensor([int(over)], dtype=torch.int32)
+        try:
+            dist.all_reduce(told, dist.ReduceOp.MAX)
+        except RuntimeError as error:
+            raise _gone(error) from error
+        return bool(told.item())
+
+    def gather(self, mine: Any) -> list[Any]:
+        """What every rank has brought, by rank."""
+        found: list[Any] = [None] * self.rank.world_size
+        try:
+            dist.all_gather_object(found, mine)
+        except RuntimeError as error:
+            raise _gone(error) from error
+        return found
+
+    def share(self, storage: Storage) -> None:
+        """Have ranks of one machine with the same emulated device queue at one. Also waits for all ranks."""
+        offered = self.gather(_offer(storage))
+        if isinstance(storage, EmulatedStorage):
+            mine = offered[self.rank.rank]
+            alike = [each for each in offered if each is not None and each[:2] == mine[:2]]
+            first = offered.index(alike[0])
+            storage.ranks = len(alike)
+            if first != self.rank.rank:
+                storage.device.join(alike[0].timeline)
+                if storage.cache is not None:
+                    storage.cache.join(alike[0].cache)
+
+
+def _offer(storage: Storage) -> Offered | None:
+    if not isinstance(storage, EmulatedStorage):
+        return None
+    cache: EmulatedCache | None = storage.cache
+    model = repr((storage.model, cache and cache.limit_bytes))
+    return Offered(rank_facts().get("boot_id"), model, storage.device.block, cache and cache.block)
+
+
+def _gone(error: RuntimeError) -> MeasureError:
+    return MeasureError(
+        f"another rank is gone: {(str(error).splitlines() or [''])[0]}",
+        "its own messages say why. What this rank measured until then is kept",
+    )
+
+
+def peers_here() -> Peers | None:
+    """The ranks of the job that this process is in; None where it is in none."""
+    rank = here()
+    return None if rank is None else Peers(rank)
