@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeprof.analyse.breaks import breaks_of
+from pipeprof.analyse.breaks import Spans, breaks_of
 from pipeprof.analyse.charge import (
     Stages,
     making_mixes,
@@ -38,8 +38,8 @@ from pipeprof.pipeline import (
 )
 from pipeprof.trace import Run
 
-NOT_STALL = ("accelerator", "main", "h2d")
-"""Owners of time in which the accelerator did not want for a batch."""
+NOT_STALL = ("accelerator", "main", "h2d", "collective")
+"""Owners of time in which the accelerator did not want for a batch of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,11 @@ def ledger_of(timeline: Timeline, path: Tiling, window: Window) -> Ledger:
     return Ledger(window, day, _merged(path.totals(window))[0], split)
 
 
-def attribute(run: Run) -> Attribution | None:
-    """Give each nanosecond of the measured window its owner. None where no step was measured."""
+def attribute(run: Run, collectives: Spans | None = None) -> Attribution | None:
+    """Give each nanosecond of the measured window its owner. None where no step was measured.
+
+    `collectives` is when this rank met the others after its steps, where the run itself has not recorded it.
+    """
     timeline = read_timeline(run)
     window = measured_window(timeline)
     if window is None:
@@ -148,7 +151,7 @@ def attribute(run: Run) -> Attribution | None:
     mixes = making_mixes(stages, counters, owners, tier == "network")
     late = lateness(timeline, shapes)
     charge_stragglers(mixes, late, counters.wall)
-    breaks = breaks_of(run, timeline)
+    breaks = breaks_of(run, timeline, collectives)
     path = owned_path(critical_path(timeline, shapes, window), timeline, breaks, counters, mixes, owners)
     day = day_of(timeline, window, path, breaks)
     if not (timeline.compute_end_ns != NOT_OBSERVED).any():

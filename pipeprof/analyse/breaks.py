@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeprof.pipeline import Ints, Timeline, ints
+from pipeprof.pipeline import Ints, Timeline, ints, read_ints
 from pipeprof.trace import Run
 
 Spans = tuple[Ints, Ints]
@@ -20,14 +20,19 @@ class Breaks(NamedTuple):
     """An iterator was being made: `epoch_start` to `workers_ready`."""
     pauses: Spans
     """From the end of an epoch to the first request of the next."""
+    collectives: Spans
+    """This rank met the others, after a step: it waited for the last of them."""
 
 
-def breaks_of(run: Run, timeline: Timeline) -> Breaks:
-    """Read them off the run's events; those that are not there are none."""
+def breaks_of(run: Run, timeline: Timeline, collectives: Spans | None = None) -> Breaks:
+    """Read them off the run's events and its collectives; those that are not there are none."""
     ready = events_of(run, "workers_ready")
     begun = events_of(run, "epoch_start")
     startups = [(begin, ready[epoch]) for epoch, begin in begun.items() if epoch in ready]
-    return Breaks(_spans(startups), _spans(_pauses(run, timeline)))
+    if collectives is None:
+        met = read_ints(run, "collectives", ("start_ns", "end_ns"))
+        collectives = met["start_ns"], met["end_ns"]
+    return Breaks(_spans(startups), _spans(_pauses(run, timeline)), collectives)
 
 
 def _pauses(run: Run, timeline: Timeline) -> list[tuple[int, int]]:

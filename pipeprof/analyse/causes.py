@@ -36,11 +36,12 @@ def find_cause(ledger: Ledger, facts: Facts) -> Finding:
         busy = ledger.ledger_ns.get("accelerator", 0) / wall
         return Finding("accelerator", None, (("accelerator_share", busy),))
     owner = max(blamed, key=blamed.__getitem__)
-    told = _told_apart(owner, facts)
+    told = told_apart(owner, facts)
     return told._replace(evidence=(("share", blamed[owner] / wall), *told.evidence))
 
 
-def _told_apart(owner: str, facts: Facts) -> Finding:
+def told_apart(owner: str, facts: Facts) -> Finding:
+    """The word for an owner that is to blame, by the figures beside it."""
     if owner == "storage":
         return _storage(facts)
     if owner == "cpu-contention":

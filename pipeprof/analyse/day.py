@@ -40,8 +40,8 @@ def idle_stretches(timeline: Timeline, window: Window, breaks: Breaks | None = N
     starts = timeline.take_ns - np.where(on_device == NOT_OBSERVED, wait, on_device)
     ends = timeline.take_ns
     if breaks is not None and (on_device == NOT_OBSERVED).all():
-        starts = np.concatenate([starts, breaks.startups[0], breaks.pauses[0]])
-        ends = np.concatenate([ends, breaks.startups[1], breaks.pauses[1]])
+        starts = np.concatenate([starts, *(begins for begins, _ in breaks)])
+        ends = np.concatenate([ends, *(ended for _, ended in breaks)])
     return union(starts, ends, window)
 
 

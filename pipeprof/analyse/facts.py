@@ -26,7 +26,7 @@ class Facts:
     persistent: bool
     epochs: int
     cores: float | None
-    """Cores that the process may use at once: affinity and quota."""
+    """Cores that the process may use at once: affinity and quota, less what its fellow ranks may use."""
     quota_cores: float | None
     own_cores: float | None
     """Cores that this run kept busy on average: its processes, or else the making of its batches."""
@@ -81,10 +81,10 @@ def gather(run: Run, found: Attribution) -> Facts:
         pin_memory=shape.pin_memory,
         persistent=bool(told.get("persistent_workers")),
         epochs=len(np.unique(found.timeline.epoch[found.timeline.loader == loader])),
-        cores=_cores(machine),
+        cores=cores_of(meta),
         quota_cores=machine.get("cpu_quota_cores"),
         own_cores=_own_cores(batches, found) if sensed.own_cores is None else sensed.own_cores,
-        other_cores=sensed.other_cores,
+        other_cores=_strangers(sensed.other_cores, sensed.own_cores, meta),
         states=sensed.states,
         tier=storage.get("tier"),
         emulated_storage=bool(storage.get("emulated")),
@@ -144,12 +144,24 @@ def _sum(values: Floats) -> int | None:
     return round(float(seen.sum(dtype=np.float64))) if len(seen) else None
 
 
-def _cores(machine: Mapping[str, Any]) -> float | None:
-    usable = machine.get("usable_cores") or machine.get("cpu_count")
-    quota = machine.get("cpu_quota_cores")
-    if usable is None:
-        return quota
-    return float(min(usable, quota) if quota else usable)
+def cores_of(meta: Mapping[str, Any]) -> float | None:
+    """Cores that a run may count on, by affinity and quota: of what the ranks of a node share, its part."""
+    machine, ranks = meta.get("machine") or {}, _ranks_on_node(meta)
+    usable, quota = machine.get("usable_cores") or machine.get("cpu_count"), machine.get("cpu_quota_cores")
+    limits = [usable / (1 if meta.get("own_cores") else ranks)] if usable else []
+    limits += [quota / ranks] if quota else []
+    return float(min(limits)) if limits else None
+
+
+def _ranks_on_node(meta: Mapping[str, Any]) -> int:
+    return int(meta.get("local_world_size") or 1)
+
+
+def _strangers(others: float | None, own: float | None, meta: Mapping[str, Any]) -> float | None:
+    """Cores that others than this job's ranks kept busy; each rank is taken to use what this one does."""
+    if others is None or own is None:
+        return others
+    return max(0.0, others - own * (_ranks_on_node(meta) - 1))
 
 
 def _cache_bytes(meta: Mapping[str, Any]) -> int | None:

@@ -37,6 +37,7 @@ BEARING: Final[dict[str, tuple[str, ...]]] = {
     "blocked": ("more-workers",),
     "startup": ("persistent-workers",),
     "main": ("loop",),
+    "collective": ("none",),
     "accelerator": ("none",),
     "inconclusive": ("none",),
 }

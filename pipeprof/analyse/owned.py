@@ -89,7 +89,12 @@ def _marked(timeline: Timeline, stages: Stages) -> Floats:
 
 def _between_steps(bounds: Ints, rows: Rows, breaks: Breaks, loops: set[int]) -> tuple[Ints, Rows]:
     """The loop's time between two epochs is its own, and `startup` while an iterator is being made."""
-    for owner, (begins, ends) in (("main", breaks.pauses), ("startup", breaks.startups)):
+    found = (
+        ("main", breaks.pauses),
+        ("startup", breaks.startups),
+        ("collective", breaks.collectives),
+    )
+    for owner, (begins, ends) in found:
         if len(begins):
             bounds, rows = cut(bounds, rows, np.concatenate([begins, ends]))
             place = np.searchsorted(begins, bounds[:-1], "right") - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeprof.analyse.attribution import NOT_STALL
 from pipeprof.analyse.facts import Facts
 from pipeprof.analyse.verdict import Verdict
 
@@ -19,6 +20,7 @@ _WAITED_FOR = {
     "blocked": "code in the dataset that neither computed nor read",
     "startup": "workers to start",
     "main": "the loop's own Python",
+    "collective": "the other ranks: see them together, in the report of the job's directory",
 }
 _DEVICE = {"hdd": "disk", "ssd": "SSD", "nvme": "NVMe drive", "network": "network storage"}
 _DETAIL = {
@@ -41,10 +43,14 @@ def sentence(verdict: Verdict, facts: Facts | None) -> str:
             f"The accelerator was kept busy: it waited {_percent(verdict.stall_share)} of the time for data."
         )
     named = dict(verdict.evidence)
-    share = named.get("share") if verdict.cause in ("main", "h2d") else verdict.stall_share
-    verb = "stood idle" if verdict.cause in ("main", "h2d") else "waited"
-    reason = f"{_what(verdict, facts)}{_why(verdict, named, facts)}"
-    return f"The accelerator {verb} {_percent(share)} of the time, for {reason}."
+    share = named.get("share") if verdict.cause in NOT_STALL else verdict.stall_share
+    verb = "stood idle" if verdict.cause in NOT_STALL else "waited"
+    return f"The accelerator {verb} {_percent(share)} of the time, for {reason(verdict, facts)}."
+
+
+def reason(verdict: Verdict, facts: Facts | None) -> str:
+    """What was waited for, and the figure that shows it."""
+    return f"{_what(verdict, facts)}{_why(verdict, dict(verdict.evidence), facts)}"
 
 
 def _inconclusive(verdict: Verdict) -> str:

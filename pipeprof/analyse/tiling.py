@@ -28,6 +28,7 @@ ALWAYS: Final = (
     "blocked",
     "straggler",
     "startup",
+    "collective",
     "main",
     "unknown",
 )

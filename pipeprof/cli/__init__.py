@@ -18,6 +18,7 @@ VERBS: Final[dict[str, str]] = {
     "run": "Measure a scenario and write a report.",
     "trace": "Run a training script with every DataLoader observed.",
     "report": "Show a run again: terminal, HTML, JSON, pictures.",
+    "merge": "Put the ranks of a job together: who held up the others, and why.",
     "predict": "What would fix it, by how much.",
     "tune": "Search the fixes and confirm the best by measuring.",
     "compare": "Differences between runs, with intervals.",

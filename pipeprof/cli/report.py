@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
+from pipeprof.cli.merge import tell
 from pipeprof.cli.reading import read, run_argument, written
+from pipeprof.errors import PipeprofError
+from pipeprof.trace import RUN_JSON, parts
 
 
 @click.command()
@@ -20,7 +23,15 @@ from pipeprof.cli.reading import read, run_argument, written
     "--png", type=click.Path(path_type=Path), help="Write the charts as PNG files into this directory."
 )
 def command(run: Path, as_json: bool, html: Path | None, png: Path | None) -> None:
-    """Show RUN: what the accelerator waited for, why, and what would fix it."""
+    """Show RUN: what the accelerator waited for, why, and what would fix it.
+
+    Of a job under torchrun RUN is the directory of all its ranks, shown together, or that of one of them.
+    """
+    if not (run / RUN_JSON).exists() and parts(run):
+        if png is not None:
+            raise PipeprofError(f"{run} holds several ranks, which have no pictures", "give one of its ranks")
+        tell((run,), as_json, html or run / "report.html")
+        return
     answer = read(run)
     if as_json:
         click.echo(json.dumps(answer.as_dict(), indent=2))

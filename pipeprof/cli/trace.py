@@ -29,11 +29,18 @@ def command(
 ) -> None:
     """Run SCRIPT unchanged, with its ARGUMENTS, and say where its DataLoaders' time went.
 
-    The run is written whatever the script ends with, and its exit code is kept.
+    The run is written whatever the script ends with, and its exit code is kept. Under torchrun each rank
+    writes its own part and none reports: `pipeprof report` shows all parts together.
     """
+    from pipeprof.measure.ranks import here
     from pipeprof.measure.script import trace_script
 
     traced = trace_script(script, arguments, out, as_module)
+    rank = here()
+    if rank is not None:  # the ranks are reported together, when all of them have ended
+        if rank.rank == 0:
+            click.echo(f"pipeprof: see all ranks with `pipeprof report {traced.directory.parent}`", err=True)
+        ctx.exit(traced.exit_code)
     if traced.in_parent:
         sys.stdout.flush()
         if traced.steps == 0:

@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 
 from pipeprof.errors import MeasureError
-from pipeprof.measure.emulated_cache import EmulatedCache
 from pipeprof.measure.emulated_files import EmulatedStorage
 from pipeprof.measure.ranks import Rank, here, rank_facts
 from pipeprof.measure.shared import SharedBlock
@@ -93,9 +92,10 @@ class Peers:
 def _offer(storage: Storage) -> Offered | None:
     if not isinstance(storage, EmulatedStorage):
         return None
-    cache: EmulatedCache | None = storage.cache
-    model = repr((storage.model, cache and cache.limit_bytes))
-    return Offered(rank_facts().get("boot_id"), model, storage.device.block, cache and cache.block)
+    cache = storage.cache
+    limit, held = (None, None) if cache is None else (cache.limit_bytes, cache.block)
+    model = repr((storage.model, cache is None, limit))
+    return Offered(rank_facts().get("boot_id"), model, storage.device.block, held)
 
 
 def _gone(error: RuntimeError) -> MeasureError:

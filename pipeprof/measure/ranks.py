@@ -79,7 +79,15 @@ def rank_facts() -> dict[str, Any]:
     boot_id = None
     with suppress(OSError):
         boot_id = _BOOT_ID.read_text().strip()
-    return {**found._asdict(), "host": socket.gethostname(), "boot_id": boot_id}
+    host = {"host": socket.gethostname(), "boot_id": boot_id, "own_cores": _has_own_cores()}
+    return {**found._asdict(), **host}
+
+
+def _has_own_cores() -> bool | None:
+    """Whether this rank was bound to some of the cores that its launcher may use; None is not observed."""
+    with suppress(OSError, psutil.Error, AttributeError):
+        return set(psutil.Process().cpu_affinity()) < set(_parent().cpu_affinity())
+    return None
 
 
 def _number(name: str) -> int | None:

@@ -53,6 +53,9 @@ _OWNERS: Final[dict[str, Owner]] = {
     "main": Owner(
         "the loop's own code", "#5b6b8c", "bright_white", "Python between steps: logging, `.item()`."
     ),
+    "collective": Owner(
+        "waiting for other ranks", "#7c5c7a", "magenta", "This rank met the others after a step, and waited."
+    ),
     "unknown": Owner("unknown", "#9aa1ab", "bright_black", "Time that no record explains."),
     "others": Owner("all others", "#9aa1ab", "bright_black", "Owners of less than 0.05 % each."),
     "waiting": Owner("waiting for data", "#d1480c", "red", "The accelerator had nothing to do."),
@@ -70,7 +73,7 @@ _USUAL: Final = ("RandomResizedCrop", "RandomHorizontalFlip", "Normalize", "ToTe
 ORDER: Final = tuple(_OWNERS)
 """The order of owners in bars and tables: the accelerator first, then along the way of the data."""
 
-DEVICE_OWNERS: Final = ("accelerator", "main", "h2d")
+DEVICE_OWNERS: Final = ("accelerator", "main", "h2d", "collective")
 """Owners whose time is no stall."""
 
 

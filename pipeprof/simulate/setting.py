@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeprof.analyse.facts import cores_of
 from pipeprof.devices import LinkModel, StorageModel, storage_from_dict
 from pipeprof.pipeline import shapes_of
 from pipeprof.simulate.knobs import MEMORY, Knobs
@@ -38,11 +39,8 @@ def measured_knobs(run: Run, recorded: Recorded) -> Knobs:
 
 
 def usable_cores(run: Run) -> float:
-    """Cores by affinity and quota."""
-    machine = run.meta.get("machine") or {}
-    usable = float(machine.get("usable_cores") or machine.get("cpu_count") or 1)
-    quota = machine.get("cpu_quota_cores")
-    return min(usable, float(quota)) if quota else usable
+    """Cores by affinity and quota; the ranks of a node share them."""
+    return cores_of(run.meta) or 1.0
 
 
 def storage_model(facts: Mapping[str, Any]) -> StorageModel:

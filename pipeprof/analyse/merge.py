@@ -1,0 +1,221 @@
+"""Puts the parts of a job together: two passes over the ranks, with one rank's record in memory at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from pipeprof import trace
+from pipeprof.analyse.attribution import attribute
+from pipeprof.analyse.blame import Blame, Matrix
+from pipeprof.analyse.facts import gather
+from pipeprof.analyse.meetings import Grid, Meetings, align, meetings_of, spans_of
+from pipeprof.analyse.merged import OTHERS, Merged, RankRow
+from pipeprof.analyse.tiling import largest_remainder
+from pipeprof.analyse.verdict import MIN_STEPS, Doubt
+from pipeprof.errors import TraceError
+from pipeprof.pipeline import NOT_OBSERVED, Ints
+from pipeprof.trace import Run
+
+MOST_NAMED: Final = 16
+"""Ranks that one rank's ledger names; the rest of its waiting is for `rank:others`."""
+
+
+class Waiting(NamedTuple):
+    """One rank's row of the job before its waiting is charged, and where it waited."""
+
+    row: RankRow
+    waits_ns: Ints
+    """By step, in its measured window."""
+    met_ns: int
+    """Length of its meetings in the measured window."""
+
+
+def merge(paths: Sequence[Path]) -> Merged:
+    """Put the ranks below `paths` together: directories of jobs, of their parts, or both.
+
+    Raises `TraceError` where there are none, and where they are not of one job.
+    """
+    directories = find_parts(paths)
+    runs = {rank: trace.load(path) for rank, path in directories.items()}
+    world_size = _world_size(runs)
+    meetings = {rank: meetings_of(run) for rank, run in runs.items()}
+    machines = {rank: str(run.meta.get("boot_id") or run.meta.get("host")) for rank, run in runs.items()}
+    grid = align(meetings, machines)
+    blame = Blame(grid.last)
+    found = [
+        _attributed(directories[rank], row, meetings[rank], grid, blame)
+        for row, rank in enumerate(grid.ranks)
+    ]
+    emulated = sorted({part for run in runs.values() for part in run.meta.get("emulated") or []})
+    doubts = _doubts(grid, [one.row for one in found], world_size)
+    return Merged(
+        _charged(found, grid, blame), world_size, grid.clocks, grid.spread_ns, grid.recorded, emulated, doubts
+    )
+
+
+def find_parts(paths: Sequence[Path]) -> dict[int, Path]:
+    """The directory of each rank. Raises `TraceError` for none, for two of one rank, and for two jobs."""
+    found: dict[int, Path] = {}
+    jobs: dict[str, Path] = {}
+    for path in paths:
+        for rank, part in (trace.parts(path) or _single(path)).items():
+            if rank in found:
+                raise TraceError(
+                    f"rank {rank} is in {found[rank]} and in {part}", "give the parts of one job, each once"
+                )
+            found[rank] = part
+            with suppress(OSError, ValueError):
+                job = json.dumps(json.loads((part.parent / "job.json").read_text()), sort_keys=True)
+                jobs.setdefault(job, part)
+    if len(jobs) > 1:
+        raise TraceError(
+            f"{' and '.join(str(part) for part in jobs.values())} are of different jobs",
+            "merge one at a time",
+        )
+    return dict(sorted(found.items()))
+
+
+def _single(path: Path) -> dict[int, Path]:
+    rank = trace.load(path).meta.get("rank")
+    if not isinstance(rank, int):
+        raise TraceError(f"{path} is a run of one process and no part of a job", "see `pipeprof report`")
+    return {rank: path}
+
+
+def _world_size(runs: dict[int, Run]) -> int:
+    told = {run.meta.get("world_size") for run in runs.values()}
+    if len(told) > 1:
+        raise TraceError(f"the parts are of jobs of {told} ranks", "merge one job at a time")
+    size = told.pop()
+    return size if isinstance(size, int) else max(runs) + 1
+
+
+def _attributed(directory: Path, row: int, met: Meetings, grid: Grid, blame: Blame) -> Waiting:
+    """Attribute one rank, add its path to `blame`, and keep what the job's answer needs of it."""
+    run = trace.load(directory)
+    waits = grid.waits_ns(row)
+    came, left = spans_of(met, waits)
+    found = attribute(run, (came, left))
+    base = _nothing(grid.ranks[row], directory, run)
+    if found is None:
+        return Waiting(base, np.zeros_like(waits), 0)
+    steps = np.flatnonzero(met.came_ns != NOT_OBSERVED)
+    blame.add(row, found.path, (came, left), steps)
+    measured = (came >= found.window.start_ns) & (left <= found.window.end_ns)
+    inside = np.zeros_like(waits)
+    inside[steps[measured]] = waits[steps[measured]]
+    gathered = gather(run, found)
+    told = replace(
+        base,
+        steps=gathered.batches,
+        wall_ns=found.window.wall_ns,
+        ledger_ns=found.whole.ledger_ns,
+        samples=gathered.samples,
+        facts=gathered,
+    )
+    return Waiting(told, inside, int((left - came)[measured].sum()))
+
+
+def _nothing(rank: int, directory: Path, run: Run) -> RankRow:
+    """What a rank says that recorded no measured step."""
+    return RankRow(
+        rank=rank,
+        node=run.meta.get("node"),
+        host=run.meta.get("host"),
+        local_rank=run.meta.get("local_rank"),
+        directory=directory,
+        status=run.status,
+    )
+
+
+def _charged(found: list[Waiting], grid: Grid, blame: Blame) -> list[RankRow]:
+    """Every rank with its waiting charged to those it waited for, and to what had made them late."""
+    shares = blame.shares()
+    costs = np.zeros((len(found), len(blame.owners)))
+    rows = []
+    for one in found:
+        weights = _weights(one.waits_ns, grid.last, shares, len(found))
+        row, charged = _with_waiting(one, weights, grid, blame.owners)
+        costs += charged
+        rows.append(row)
+    return [
+        replace(row, cost_ns={blame.owners[i]: round(ns) for i, ns in enumerate(costs[at]) if round(ns)})
+        for at, row in enumerate(rows)
+    ]
+
+
+def _weights(waits: Ints, last: Ints, shares: Matrix, count: int) -> Matrix:
+    """Nanoseconds waited, by the rank waited for and the owner that made it late: (ranks, owners)."""
+    waited = np.flatnonzero((waits > 0) & (last != NOT_OBSERVED))
+    weights = np.zeros((count, shares.shape[1]))
+    np.add.at(weights, last[waited], shares[waited] * waits[waited, None])
+    return weights
+
+
+def _with_waiting(one: Waiting, weights: Matrix, grid: Grid, owners: list[str]) -> tuple[RankRow, Matrix]:
+    """The row with `collective` of its ledger split; and what of it was charged, to whom and what."""
+    row, ledger = one.row, dict(one.row.ledger_ns)
+    met = ledger.pop("collective", 0)
+    total = float(weights.sum())
+    if met == 0 or total == 0:
+        return row, np.zeros_like(weights)
+    waited = round(met * min(1.0, total / max(1, one.met_ns)))
+    charged = weights * (waited / total)
+    named = np.argsort(-charged.sum(axis=1), kind="stable")[:MOST_NAMED]
+    parts = {
+        f"rank:{grid.ranks[rank]}:{owners[owner]}": charged[rank, owner]
+        for rank in named.tolist()
+        for owner in np.flatnonzero(charged[rank]).tolist()
+    }
+    parts[OTHERS] = max(0.0, waited - sum(parts.values()))
+    whole = largest_remainder(np.array(list(parts.values())), waited)
+    ledger |= {owner: int(ns) for owner, ns in zip(parts, whole, strict=True) if ns}
+    if met > waited:
+        ledger["collective"] = met - waited
+    return replace(row, ledger_ns=ledger, waited_ns=waited), charged
+
+
+def _doubts(grid: Grid, rows: list[RankRow], world_size: int) -> list[Doubt]:
+    found = []
+    missing = sorted(set(range(world_size)) - {row.rank for row in rows})
+    if missing:
+        which = ", ".join(map(str, missing[:8])) + (" and more" if len(missing) > 8 else "")
+        found.append(
+            Doubt(
+                "missing-ranks",
+                f"of {world_size} ranks {len(missing)} are not here: {which}",
+                "their part is not in what is merged: add the directories of all nodes",
+            )
+        )
+    torn = [row.rank for row in rows if row.status != "complete"]
+    if torn:
+        which = ", ".join(f"{row.rank} is {row.status}" for row in rows if row.status != "complete")
+        found.append(Doubt("partial-ranks", f"rank {which[:200]}", "what was measured until then is counted"))
+    if rows and max(row.steps for row in rows) < MIN_STEPS:
+        found.append(
+            Doubt("too-few-steps", "no rank has enough steps", f"measure at least {MIN_STEPS} steps")
+        )
+    if not grid.recorded:
+        found.append(
+            Doubt(
+                "inferred-meetings",
+                "the waiting for other ranks is inferred from how long the steps' bodies took",
+                "a rank that is slow in computing cannot be told from the others so",
+            )
+        )
+    if any(clock.residual_ns is None for clock in list(grid.clocks.values())[1:]):
+        found.append(
+            Doubt(
+                "clocks",
+                "some machines' clocks could not be aligned",
+                "their ranks share no step with rank 0's",
+            )
+        )
+    return found
