@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import Program
 
 ROOT = Path(__file__).parent.parent
 MOST_LINES = 6
@@ -36,9 +39,23 @@ def test_the_three_ways_in_are_shown() -> None:
         assert way in text, f"README.md shows no runnable {way!r} after a line <!-- runs -->"
 
 
+@pytest.mark.parametrize("code", [code for _, code in BLOCKS])
+def test_a_block_is_short(code: str) -> None:
+    assert len([line for line in code.splitlines() if line.strip()]) <= MOST_LINES
+
+
+@pytest.mark.parametrize("code", [code for language, code in BLOCKS if language == "python"])
+def test_a_block_runs(code: str, tmp_path: Path) -> None:
+    source = tmp_path / "example.py"
+    source.write_text(READERS + code)
+    done = Program(lambda: runpy.run_path(str(source), run_name="__main__"), tmp_path).finished()
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("language", "code"), BLOCKS, ids=range(len(BLOCKS)))
 def test_a_block_runs_as_printed(language: str, code: str, tmp_path: Path) -> None:
-    assert len([line for line in code.splitlines() if line.strip()]) <= MOST_LINES
+    """In an interpreter or a shell of its own, as the reader's."""
     shutil.copy(ROOT / "tests" / "scripts" / "plain.py", tmp_path / "train.py")
     # a file, as a reader would have it: workers that are spawned import it
     source = tmp_path / ("example.py" if language == "python" else "example.sh")

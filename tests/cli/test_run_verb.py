@@ -10,13 +10,13 @@ import select
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeprof import trace
 from pipeprof.cli.expectation import misses
 from pipeprof.scenario import ExpectPart
+from tests.forked import Program, verb
 
 SCENARIO = """
 data: {format: tensor_files, samples: 64, sample_bytes: 4000}
@@ -33,13 +33,14 @@ def one_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def pipeprof(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeprof", "run", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=110, check=False)
+    return Program(verb("run", *arguments), cwd).finished()
 
 
 def test_one_command_ends_with_a_verdict_a_table_and_a_report(tmp_path: Path) -> None:
+    """In an interpreter of its own, as a user starts it."""
     (tmp_path / "disk.yaml").write_text(SCENARIO + "expect: {min_stall: 0.5, band: highly}\n")
-    done = pipeprof("disk.yaml", cwd=tmp_path)
+    command = [sys.executable, "-m", "pipeprof", "run", "disk.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     (directory,) = (tmp_path / "runs").iterdir()
     assert re.fullmatch(r"disk-\d{8}-\d{6}", directory.name)
@@ -114,18 +115,16 @@ def test_strict_fails_where_the_scenario_does_not_keep_its_word(tmp_path: Path) 
     assert "Not as this scenario expects: the stall is" in done.stdout
 
 
-def test_on_a_terminal_the_display_moves(tmp_path: Path) -> None:
+def test_on_a_terminal_the_display_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
     (tmp_path / "disk.yaml").write_text(SCENARIO)
     main, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeprof", "run", "disk.yaml", "--no-report"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=terminal, stdin=subprocess.DEVNULL,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )  # fmt: skip
+    program = Program(verb("run", "disk.yaml", "--no-report"), tmp_path, stderr=terminal)
     os.close(terminal)
-    shown = _everything(main, process)
+    shown = _everything(main, program)
     os.close(main)
-    assert process.wait() == 0
+    assert program.finished().returncode == 0
     steps = [
         int(number) for number in re.findall(r"step\s+(\d+)", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
     ]
@@ -134,9 +133,9 @@ def test_on_a_terminal_the_display_moves(tmp_path: Path) -> None:
     assert "waiting for data" in shown
 
 
-def _everything(terminal: int, process: subprocess.Popen[Any]) -> str:
+def _everything(terminal: int, program: Program) -> str:
     parts = []
-    while process.poll() is None or select.select([terminal], [], [], 0)[0]:
+    while program.process.is_alive() or select.select([terminal], [], [], 0)[0]:
         if select.select([terminal], [], [], 0.2)[0]:
             try:
                 parts.append(os.read(terminal, 65536))

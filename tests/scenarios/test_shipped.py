@@ -23,6 +23,8 @@ SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 FILES = sorted(SCENARIOS.glob("*.yaml"))
 CELLS = {scenario.name: scenario for path in FILES for scenario in load(path)}
 LADDER = ("hdd_0workers", "hdd_4workers", "ssd_4workers", "ram_4workers", "pinned_4workers")
+QUICK = ("quickstart",)
+"""What the default suite runs; the others are `slow`."""
 STEPS, WARMUP_STEPS = 30, 5
 BUSY_CORES = 0.3
 SLOW_BATCH, FAST_BATCH = 8, 16
@@ -92,7 +94,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return _measured
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CELLS]
+)
 def test_it_comes_to_what_it_teaches(measured: Any, name: str) -> None:
     expect = CELLS[name].expect
     assert expect is not None
@@ -101,6 +105,7 @@ def test_it_comes_to_what_it_teaches(measured: Any, name: str) -> None:
     assert misses(expect, answer) == []
 
 
+@pytest.mark.slow
 def test_each_rung_of_the_ladder_waits_no_longer_than_the_one_before(measured: Any) -> None:
     stalls = [measured(name)["verdict"]["stall_share"] for name in LADDER]
     noise = 0.05
