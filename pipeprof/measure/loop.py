@@ -20,7 +20,7 @@ class LoopSink(Sink):
 
     def took(self, row: StepRow, wait_ns: int) -> None:
         """A batch was taken: what was marked until now belongs to the step before it."""
-        if self._row is not None and self.totals:
+        if self.totals and self._row is not None:
             self.done.append((self._row, self.totals))
             self.totals = {}
         self._row = row
@@ -75,10 +75,3 @@ class DeviceWait:
             found.append((row, round(asked.elapsed_time(taken) * 1e6)))
             self._spare += [asked, taken]
         return found
-
-
-def device_wait(torch: Any) -> DeviceWait | None:
-    """A `DeviceWait` where the program uses CUDA; the program alone decides to initialise it."""
-    if torch.cuda.is_initialized():  # is_available would ask the driver each time
-        return DeviceWait(torch.cuda)
-    return None

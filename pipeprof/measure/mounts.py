@@ -77,13 +77,9 @@ def mount_of(path: Path, among: Sequence[Mount] | None = None) -> Mount | None:
     return found
 
 
-def counts_device_reads(fd: int) -> bool:
-    """Whether `ru_inblock` tells of reads from this file. True where that cannot be found out."""
-    return _counted(os.fstat(fd).st_dev)
-
-
 @functools.cache
-def _counted(device: int) -> bool:
+def counts_device_reads(device: int) -> bool:
+    """Whether `ru_inblock` tells of reads from files of `device`, an `st_dev`. True where that is unknown."""
     number = f"{os.major(device)}:{os.minor(device)}"
     kinds = [mount.filesystem for mount in mounts() if mount.device == number]
     return not any(kind.startswith(_ELSEWHERE) for kind in kinds)

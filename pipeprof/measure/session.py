@@ -24,7 +24,7 @@ from pipeprof.errors import MeasureError, TraceError
 from pipeprof.measure import forks, hook, ranks, stages
 from pipeprof.measure.accelerator import StepTimes
 from pipeprof.measure.calibrate import own_cost
-from pipeprof.measure.loop import DeviceWait, LoopSink, device_wait
+from pipeprof.measure.loop import DeviceWait, LoopSink
 from pipeprof.measure.rows import Gatherer, StepRow, loop_stages
 from pipeprof.measure.scratch import remove_scratch
 from pipeprof.measure.session_facts import not_observed_here, session_facts, status_of
@@ -105,9 +105,8 @@ class Session:
         self._telemetry: list[tuple[int, str, float]] = []
         self._collectives: list[tuple[int, int, int]] = []
         self._events: list[tuple[int, str, int | None, int | None, int | None, str | None]] = []
-        self._waits: deque[int] = deque(maxlen=32)
-        self._ready: int | None = None
-        self._first_request_ns = self._last_take_ns = 0
+        self._recent: deque[StepRow] = deque(maxlen=32)
+        self._first_request_ns = 0
         self.lock = threading.Lock()
         self._stop = threading.Event()
         self._holders = 0
@@ -159,9 +158,10 @@ class Session:
 
     def _ask_device(self) -> None:
         if self._device_wait is None:
-            self._device_wait = device_wait(torch)
-            if self._device_wait is None:
+            cuda: Any = torch.cuda
+            if not cuda.is_initialized():  # is_available would ask the driver each time
                 return
+            self._device_wait = DeviceWait(cuda)
         for row, wait_ns in self._device_wait.told():
             row.device, row.complete = StepTimes(row.step, device_wait_ns=wait_ns), True
         self._device_wait.requested()
@@ -182,10 +182,8 @@ class Session:
         if self._device_wait is not None:
             self._device_wait.took(row)
         self._steps[step] = row
-        self._waits.append(take_ns - request_ns)
+        self._recent.append(row)
         self.wait_ns += take_ns - request_ns
-        self._last_take_ns = take_ns
-        self._ready = ready
         self.steps_taken = step + 1
         self._loop.took(row, take_ns - request_ns)
 
@@ -230,7 +228,10 @@ class Session:
         """A snapshot for a live display."""
         first = self._first_request_ns
         elapsed_ns = monotonic_ns() - first if first else 0
-        return Live(self.steps_taken, self._gatherer.samples, self._ready, tuple(self._waits), elapsed_ns)
+        rows = list(self._recent)
+        waits = tuple(row.take_ns - row.request_ns for row in rows)
+        ready = rows[-1].ready if rows else None
+        return Live(self.steps_taken, self._gatherer.samples, ready, waits, elapsed_ns)
 
     def summary(self) -> dict[str, float]:
         """A flat dictionary of the run so far, for any logger.
@@ -239,7 +240,7 @@ class Session:
         take), and `stage/<name>_share` of the time that went into making batches.
         """
         self.flush()
-        wall_ns = self._last_take_ns - self._first_request_ns
+        wall_ns = self._recent[-1].take_ns - self._first_request_ns if self._recent else 0
         stages_ns = self._gatherer.stage_wall_ns
         making_ns = sum(stages_ns.values())
         return {

@@ -21,6 +21,7 @@ from pipeprof.measure.emulate import is_emulated
 from pipeprof.measure.mounts import counts_device_reads
 from pipeprof.measure.real_storage import RecordedFile
 from pipeprof.measure.recorder import DECODE, READ, TRANSFORM, active, span
+from pipeprof.measure.remote_requests import timed_sync, traced_session
 
 _PATCHED: Final = "_pipeprof_patched"
 _undo: Final[list[tuple[Any, str, Any]]] = []
@@ -72,11 +73,12 @@ def _timed_open(original: Callable[..., Any]) -> Callable[..., Any]:
         if batch is None or not plain or batch.current == READ or is_emulated(file):
             return original(file, mode, buffering, *rest, **options)
         raw = RecordedFile(file)
-        if not batch.storage_unseen and not counts_device_reads(raw.fileno()):
+        status = os.fstat(raw.fileno())
+        if not batch.storage_unseen and not counts_device_reads(status.st_dev):
             batch.storage_unseen = True
         if buffering == 0:
             return raw
-        size = buffering if buffering > 1 else getattr(os.fstat(raw.fileno()), "st_blksize", 0)
+        size = buffering if buffering > 1 else getattr(status, "st_blksize", 0)
         return io.BufferedReader(raw, size if size > 1 else io.DEFAULT_BUFFER_SIZE)
 
     return open
@@ -172,5 +174,7 @@ _SEAMS: Final[tuple[tuple[str, str, Callable[[Callable[..., Any]], Callable[...,
     ("torchvision.io.image", "decode_image", _whole(DECODE)),
     ("torchvision.io.image", "decode_jpeg", _whole(DECODE)),
     ("torchvision.io.image", "decode_png", _whole(DECODE)),
+    ("fsspec.asyn", "sync", timed_sync),
+    ("aiohttp.client:ClientSession", "__init__", traced_session),
 )
 """Where to look, what to replace, by what. Readers written in C that are not here stay in `getitem`."""

@@ -123,17 +123,14 @@ class IteratorWatch:
             self._failed()
             raise
         take_ns = monotonic_ns()
-        key = self._own_key()
+        key = None
         if self.mode.piggyback:
             data, key = self._unwrap(data)
+        elif self.workers == 0 and self._probe.recorder is not None:
+            key = self._probe.recorder.key  # of the batch that this process has just made
         session.took(self, self._taken, key, request_ns, take_ns, ready)
         self._taken += 1
         return data
-
-    def _own_key(self) -> tuple[int, int] | None:
-        """Without workers, the batch that this process has just made."""
-        recorder = self._probe.recorder
-        return recorder.key if self.workers == 0 and recorder is not None else None
 
     def _unwrap(self, data: Any) -> tuple[Any, tuple[int, int] | None]:
         # torch's pin thread turns a tuple into a list
