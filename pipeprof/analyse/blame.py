@@ -56,10 +56,17 @@ class Blame:
         return [self.owners.index(name) if name != _IN_MEETING else -1 for name in names]
 
     def shares(self) -> Matrix:
-        """For each step the shares of `owners` in the last rank's lateness; each row sums to 1."""
+        """For each step the shares of `owners` in the last rank's lateness; each row sums to 1.
+
+        A step before the late rank's measured window, which other ranks' windows may hold, has the shares of
+        that rank's other steps.
+        """
         others = np.maximum(self._ranks - 1, 1)[:, None]
         beyond = np.maximum(self._late - (self._all - self._late) / others, 0)
         beyond[self._last == NOT_OBSERVED] = 0
+        unseen = (self._late.sum(axis=1) == 0) & (self._last != NOT_OBSERVED)
+        for row in np.unique(self._last[unseen]):
+            beyond[unseen & (self._last == row)] = beyond[self._last == row].sum(axis=0)
         total = beyond.sum(axis=1)
         beyond[total <= 0, 0] = 1
         return np.asarray(beyond / np.where(total > 0, total, 1)[:, None])

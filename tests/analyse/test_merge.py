@@ -1,0 +1,200 @@
+"""Jobs of several ranks with planted lateness: whom the others waited for, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeprof.analyse.attribution import attribute
+from pipeprof.analyse.blame import segments
+from pipeprof.analyse.facts import cores_of
+from pipeprof.analyse.merge import find_parts, merge
+from pipeprof.analyse.merged import Merged
+from pipeprof.errors import TraceError
+from pipeprof.report import ranks as report
+from pipeprof.trace import load
+from tests.analyse.jobs import Job, make_job, times
+from tests.factory import MS, S
+
+LATE = Job(read={2: 30 * MS})
+"""Rank 2 reads 28 ms longer than the others."""
+
+
+def merged(directory: Path, job: Job) -> Merged:
+    return merge([make_job(directory, job)])
+
+
+def assert_sums(found: Merged) -> None:
+    for row in found.ranks:
+        assert sum(row.ledger_ns.values()) == row.wall_ns
+
+
+def test_the_verdict_names_the_late_rank_and_its_cause(tmp_path: Path) -> None:
+    found = merged(tmp_path, LATE)
+    verdict = found.verdict
+    assert (verdict.rank, verdict.cause, verdict.band) == (2, "storage-latency", "highly")
+    assert "rank 2" in verdict.sentence
+    assert found.status == "complete"
+    assert not found.doubts
+
+
+def test_waiting_is_charged_to_the_rank_waited_for_and_every_ledger_sums(tmp_path: Path) -> None:
+    found = merged(tmp_path, LATE)
+    assert_sums(found)
+    measured = LATE.steps - LATE.warmup
+    for row in found.ranks:
+        if row.rank == 2:
+            assert row.waited_ns == 0
+            assert row.caused_ns == pytest.approx(3 * 28 * MS * measured, rel=1e-3)
+            assert set(row.cost_ns) == {"storage"}
+        else:
+            # the last meeting is after the window, which ends with the last step
+            assert row.ledger_ns["rank:2:storage"] == pytest.approx(28 * MS * (measured - 1), rel=0.03)
+            assert row.caused_ns == 0
+
+
+def test_a_rank_that_computes_slowly_is_late_for_its_computing(tmp_path: Path) -> None:
+    found = merged(tmp_path, Job(compute={1: 45 * MS}))
+    assert (found.verdict.rank, found.verdict.cause) == (1, "accelerator")
+    assert_sums(found)
+
+
+def test_ranks_that_are_late_in_turn_are_not_one_culprit(tmp_path: Path) -> None:
+    reads = {rank: [60 * MS if k % 4 == rank else MS for k in range(80)] for rank in range(4)}
+    found = merged(tmp_path, Job(steps=80, read=reads))
+    assert found.verdict.rank is None
+    assert found.verdict.cause == "storage-latency"
+    assert "each other" in found.verdict.sentence
+    assert_sums(found)
+
+
+def test_ranks_that_all_stall_alike_have_their_common_cause(tmp_path: Path) -> None:
+    found = merged(tmp_path, Job(usual_read=30 * MS))
+    assert (found.verdict.rank, found.verdict.cause) == (None, "storage-latency")
+    assert "All ranks alike" in found.verdict.sentence
+
+
+def test_healthy_ranks_have_nothing_to_say(tmp_path: Path) -> None:
+    verdict = merged(tmp_path, Job(usual_read=MS // 5, exchange=MS // 5)).verdict
+    assert (verdict.rank, verdict.cause, verdict.band) == (None, "accelerator", "not")
+
+
+def test_two_machines_clocks_are_aligned_by_the_common_ends(tmp_path: Path) -> None:
+    hosts = {2: "second", 3: "second"}
+    apart = Job(
+        ranks=4,
+        steps=200,
+        read={3: 30 * MS},
+        hosts=hosts,
+        offset_ns={"second": 5 * S},
+        drift={"second": 50e-6},
+        jitter_ns=20_000,
+    )
+    found = merged(tmp_path / "apart", apart)
+    clock = found.clocks["boot-of-second"]
+    assert clock.residual_ns is not None
+    assert 2_000 < clock.residual_ns < 40_000
+    assert clock.drift == pytest.approx(50e-6, rel=0.2)
+    first, _, _, left = times(apart)
+    own = left[3] + 5 * S + np.rint((left[3] - first[0, 0]) * 50e-6).astype(np.int64)
+    assert np.abs(clock.to_reference(own) - left[3]).max() < 50_000
+    assert (found.verdict.rank, found.verdict.cause) == (3, "storage-latency")
+    assert [row.host for row in found.nodes()["second"]] == ["second", "second"]
+    assert any("2 machines" in line for line in report.lines(found))
+
+
+def test_a_killed_rank_leaves_what_it_had_written(tmp_path: Path) -> None:
+    found = merged(tmp_path, Job(read={2: 30 * MS}, ended={1: 30}))
+    assert found.status == "partial"
+    assert [row.steps for row in found.ranks] == [55, 25, 55, 55]
+    assert found.verdict.rank == 2
+    assert [doubt.name for doubt in found.doubts] == ["partial-ranks"]
+    assert_sums(found)
+
+
+def test_a_rank_that_wrote_no_step_is_listed(tmp_path: Path) -> None:
+    found = merged(tmp_path, Job(read={2: 30 * MS}, ended={1: 0}))
+    assert found.ranks[1].steps == 0
+    assert found.verdict.rank == 2
+    assert report.lines(found)
+
+
+def test_meetings_that_were_not_recorded_are_inferred_and_say_so(tmp_path: Path) -> None:
+    found = merged(tmp_path, Job(read={2: 30 * MS}, recorded=False))
+    assert (found.verdict.rank, found.verdict.cause) == (2, "storage-latency")
+    assert [doubt.name for doubt in found.doubts] == ["inferred-meetings"]
+    assert_sums(found)
+    for row in found.ranks:
+        if row.rank != 2:
+            assert row.ledger_ns["rank:2:storage"] == pytest.approx(28 * MS * 55, rel=0.05)
+
+
+def test_parts_from_several_directories_are_one_job(tmp_path: Path) -> None:
+    make_job(tmp_path / "whole", LATE)
+    for node, ranks in (("a", (0, 1)), ("b", (2, 3))):
+        (tmp_path / node).mkdir()
+        for rank in ranks:
+            (tmp_path / "whole" / f"rank-{rank}").rename(tmp_path / node / f"rank-{rank}")
+    assert merge([tmp_path / "a", tmp_path / "b"]).verdict.rank == 2
+    alone = merge([tmp_path / "b"])
+    assert [doubt.name for doubt in alone.doubts] == ["missing-ranks"]
+    assert alone.status == "partial"
+    with pytest.raises(TraceError, match=r"rank 0 is in .*a.rank-0 and in .*a.rank-0"):
+        find_parts([tmp_path / "a", tmp_path / "a" / "rank-0"])
+
+
+def test_parts_of_two_jobs_are_not_mixed(tmp_path: Path) -> None:
+    for job, ranks in (("one", (0, 1)), ("two", (2, 3))):
+        make_job(tmp_path / job, LATE)
+        (tmp_path / job / "job.json").write_text(json.dumps({"run_id": job}))
+        for rank in {0, 1, 2, 3} - set(ranks):
+            (tmp_path / job / f"rank-{rank}").rename(tmp_path / f"{job}-{rank}")
+    with pytest.raises(TraceError, match="different jobs"):
+        find_parts([tmp_path / "one", tmp_path / "two"])
+
+
+def test_a_job_is_no_run_and_says_how_to_see_it(tmp_path: Path) -> None:
+    make_job(tmp_path / "job", Job(ranks=2, steps=10))
+    with pytest.raises(TraceError, match="holds the runs of 2 ranks") as error:
+        load(tmp_path / "job")
+    assert "pipeprof report" in str(error.value)
+    with pytest.raises(TraceError, match="no run directory"):
+        merge([tmp_path])
+
+
+def test_segments_cover_the_path_between_the_meetings(tmp_path: Path) -> None:
+    run = load(make_job(tmp_path, LATE) / "rank-2")
+    found = attribute(run)
+    assert found is not None
+    met = run.table("collectives")
+    came, left = (met[name].to_numpy() for name in ("start_ns", "end_ns"))
+    spent = segments(found.path, came, left).sum(axis=1)
+    assert spent[LATE.warmup + 1 :] == pytest.approx((came[1:] - left[:-1])[LATE.warmup :])
+    assert (spent[: LATE.warmup] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("meta", "cores"),
+    [
+        ({}, 8),
+        ({"local_world_size": 4}, 2),
+        ({"local_world_size": 4, "own_cores": True}, 8),
+        ({"local_world_size": 2, "machine": {"cpu_count": 64, "usable_cores": 4, "cpu_quota_cores": 4.0}}, 2),
+    ],
+)
+def test_the_ranks_of_a_node_share_its_cores(meta: dict[str, object], cores: float) -> None:
+    assert cores_of({"machine": {"cpu_count": 8, "usable_cores": 8}, **meta}) == cores
+
+
+def test_the_page_and_the_dictionary_say_the_same(tmp_path: Path) -> None:
+    found = merged(tmp_path, LATE)
+    page = report.write(found, tmp_path / "report.html").read_text()
+    assert found.verdict.sentence in page.replace("\xa0", " ")
+    assert "rank 2&#39;s storage" in page
+    said = json.loads(json.dumps(found.as_dict()))
+    assert said["verdict"]["rank"] == 2
+    assert said["ranks"][0]["ledger_ns"] == found.ranks[0].ledger_ns
+    assert all(len(line) <= 80 for line in report.lines(found))
