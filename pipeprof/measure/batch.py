@@ -36,8 +36,14 @@ def map_tensors(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> A
 
 
 def size_bytes(batch: Any) -> int:
-    """Bytes of the batch's tensors."""
-    return sum(tensor.nbytes for tensor in tensors(batch))
+    """Bytes of the batch's tensors. Asked of every batch, so it does without `tensors`' generators."""
+    if isinstance(batch, torch.Tensor):
+        return batch.nbytes
+    if isinstance(batch, (tuple, list)):
+        return sum(map(size_bytes, batch))
+    if isinstance(batch, Mapping):
+        return sum(map(size_bytes, batch.values()))
+    return 0
 
 
 def samples(batch: Any) -> int:
