@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from pipeprof.analyse.attribution import NOT_STALL, Ledger
@@ -36,14 +37,14 @@ def find_cause(ledger: Ledger, facts: Facts) -> Finding:
         busy = ledger.ledger_ns.get("accelerator", 0) / wall
         return Finding("accelerator", None, (("accelerator_share", busy),))
     owner = max(blamed, key=blamed.__getitem__)
-    told = told_apart(owner, facts)
+    told = told_apart(owner, facts, ledger.storage_split_ns)
     return told._replace(evidence=(("share", blamed[owner] / wall), *told.evidence))
 
 
-def told_apart(owner: str, facts: Facts) -> Finding:
+def told_apart(owner: str, facts: Facts, storage_split_ns: Mapping[str, int] | None = None) -> Finding:
     """The word for an owner that is to blame, by the figures beside it."""
     if owner == "storage":
-        return _storage(facts)
+        return _remote(facts, storage_split_ns) if facts.remote or facts.requests else _storage(facts)
     if owner == "cpu-contention":
         return Finding(owner, _contention(facts), _cpu_evidence(facts))
     if owner == "blocked":
@@ -63,6 +64,50 @@ def _storage(facts: Facts) -> Finding:
     if facts.tier == "network":
         return Finding("storage-network", None, evidence)
     return Finding("storage-bandwidth" if _bandwidth_bound(facts) else "storage-latency", None, evidence)
+
+
+_REMOTE: Final = {
+    "throttled": "throttled",
+    "retry": "retries",
+    "first-byte": "latency",
+    "client": "client",
+    "network": "bandwidth",
+}
+"""Parts of the time that reads of a remote place took, as details of the cause `storage-network`."""
+
+
+def _remote(facts: Facts, split_ns: Mapping[str, int] | None) -> Finding:
+    """By what the reads waited for the longest, on the critical path where that is at hand.
+
+    No detail where no request was seen.
+    """
+    evidence = (*_read_evidence(facts), *_request_evidence(facts))
+    if not facts.requests:
+        return Finding("storage-network", None, evidence)
+    if split_ns is None:
+        waited = {part: ns for part, (ns, _) in facts.requests.items()}
+        split_ns = {**waited, "network": (facts.read_wall_ns or 0) - sum(waited.values())}
+    parts = {detail: split_ns.get(part, 0) for part, detail in _REMOTE.items()}
+    return Finding("storage-network", max(parts, key=parts.__getitem__), evidence)
+
+
+def _request_evidence(facts: Facts) -> Evidence:
+    """Figures of the requests below the reads; `reads_in_flight` is Little's law: time spent over time."""
+    wall, answers = facts.requests.get("first-byte", (0, 0))
+    refused_ns, refused = facts.requests.get("throttled", (0, 0))
+    failed_ns, failed = facts.requests.get("retry", (0, 0))
+    asked = answers + refused + failed
+    evidence: list[tuple[str, Any]] = []
+    if facts.read_wall_ns and facts.wall_ns:
+        evidence.append(("reads_in_flight", facts.read_wall_ns / facts.wall_ns))
+        evidence.append(("throttled_time_share", refused_ns / facts.read_wall_ns))
+        evidence.append(("retry_time_share", failed_ns / facts.read_wall_ns))
+    if answers:
+        evidence.append(("first_byte_ns", wall / answers))
+        evidence.append(("bytes_per_request", (facts.read_bytes or 0) / answers))
+    if asked:
+        evidence += [("refused_share", refused / asked), ("failed_share", failed / asked)]
+    return tuple(evidence) if facts.requests else ()
 
 
 def _read_evidence(facts: Facts) -> Evidence:

@@ -3,7 +3,8 @@
 wall = CPU + waiting for a core + blocked (PROBE_NOTES §3). Per stage where the stage was measured
 so; else the batch's own counters are shared out:
 
-- reads are `storage`, less their share of waiting for a core;
+- reads are `storage`, less their share of waiting for a core; those of a remote place split further by what
+  was waited for (`measure.remote_requests`);
 - a stage's time is the stage's, whether it computes or blocks: its name is the best address there is;
 - `getitem` (code of the user's that nobody named) is `blocked` as far as it blocked, else `stage:getitem`;
 - blocked time outside reads is `storage` where the batch had major page faults, or bytes from a device and no
@@ -27,6 +28,8 @@ from pipeprof.trace import Run
 Floats = npt.NDArray[np.float32]
 
 READ: Final = "read"
+PART: Final = f"{READ}:"
+"""Begins the names of what reads of a remote place waited for: `read:first-byte` is one stage of a read."""
 UNNAMED: Final = "getitem"
 _KEY: Final = ("loader", "epoch", "seq", "scope", "stage")
 _FIGURES: Final = ("wall_ns", "cpu_ns", "runq_ns", "queue_ns", "bytes", "count")
@@ -49,6 +52,9 @@ class Stages:
     """The stages of the batches that were taken, by name, one value a step."""
 
     making: dict[str, Stage] = field(default_factory=dict)
+    """The wall time of `read` holds that of its parts."""
+    parts: dict[str, Stage] = field(default_factory=dict)
+    """What reads of a remote place waited for: `client`, `first-byte`, `throttled`, `retry`."""
     loop: dict[str, Floats] = field(default_factory=dict)
     """Wall ns of what the user marked in the loop's body after the step's batch was taken."""
 
@@ -68,11 +74,14 @@ def read_stages(run: Run, timeline: Timeline) -> Stages:
             mine = np.flatnonzero((codes == code) & (step >= 0))
             made, looped = mine[scope[mine] != 1], mine[scope[mine] == 1]
             if len(made):
-                stage = found.making.setdefault(word, Stage(np.zeros(count, np.float32)))
+                where = found.parts if word.startswith(PART) else found.making
+                stage = where.setdefault(word.removeprefix(PART), Stage(np.zeros(count, np.float32)))
                 _add(stage, step[made], {name: values[made] for name, values in figures.items()})
             if len(looped):
                 wall = found.loop.setdefault(word, np.zeros(count, np.float32))
                 np.add.at(wall, step[looped], figures["wall_ns"][looped])
+    for part in found.parts.values():
+        found.making.setdefault(READ, Stage(np.zeros(count, np.float32))).wall_ns += part.wall_ns
     return found
 
 
@@ -146,7 +155,7 @@ def making_mixes(stages: Stages, counters: Counters, owners: tuple[str, ...], ne
     for name, values in walls.items():
         working = values - blocked[name] - waits[name]
         if name == READ:
-            _charge_reads(mixes, stages.making[READ], values - waits[name], network)
+            _charge_reads(mixes, stages, values - waits[name], network)
         elif name in ("", UNNAMED):
             told = np.float32(0) if name == "" else np.float32(1) * ~np.isnan(counters.cpu)
             mixes[:, code[owner_of(UNNAMED)] if name else CODE["unknown"]] += working * told
@@ -208,8 +217,15 @@ def _core_waits(walls: dict[str, Floats], blocked: dict[str, Floats], runq: Floa
     return {name: values * share for name, values in busy.items()}
 
 
-def _charge_reads(mixes: Shares, stage: Stage, wall: Floats, network: bool) -> None:
+def _charge_reads(mixes: Shares, stages: Stages, wall: Floats, network: bool) -> None:
+    stage = stages.making[READ]
     queue = np.zeros_like(wall) if stage.queue_ns is None else np.nan_to_num(stage.queue_ns)
     queueing = np.clip(queue, 0, wall)
     mixes[:, CODE["storage:queueing"]] += queueing
-    mixes[:, CODE["storage:network" if network else "storage:device"]] += wall - queueing
+    left = wall - queueing
+    whole = np.maximum(stage.wall_ns, 1)
+    for name, part in stages.parts.items():
+        waited = wall * (part.wall_ns / whole)
+        mixes[:, CODE.get(f"storage:{name}", CODE["storage:network"])] += waited
+        left = left - waited
+    mixes[:, CODE["storage:network" if network else "storage:device"]] += np.maximum(left, 0)

@@ -45,6 +45,10 @@ class Facts:
     reads: int | None
     read_bytes: int | None
     read_wall_ns: int | None
+    remote: bool
+    """The data are on no device of this machine, nor in its page cache."""
+    requests: Mapping[str, tuple[int, int]]
+    """Of the reads of a remote place: ns and count of `client`, `first-byte`, `throttled`, `retry`."""
     device_bytes: int | None
     """Bytes that came from block devices, however they were read."""
     batches: int
@@ -96,6 +100,8 @@ def gather(run: Run, found: Attribution) -> Facts:
         reads=reads.get("count"),
         read_bytes=reads.get("bytes"),
         read_wall_ns=reads.get("wall_ns"),
+        remote=bool(storage.get("remote")),
+        requests=_requests(found),
         device_bytes=_total(batches["device_bytes"]),
         batches=int(measured.sum()),
         wall_ns=found.window.wall_ns,
@@ -137,6 +143,15 @@ def _reads(found: Attribution) -> dict[str, int | None]:
     measured = ~found.timeline.warmup
     figures = {"count": reads.count, "bytes": reads.bytes, "wall_ns": reads.wall_ns}
     return {name: _sum(values[measured]) if values is not None else None for name, values in figures.items()}
+
+
+def _requests(found: Attribution) -> dict[str, tuple[int, int]]:
+    measured = ~found.timeline.warmup
+    parts: dict[str, tuple[int, int]] = {}
+    for name, part in found.stages.parts.items():
+        count = None if part.count is None else _sum(part.count[measured])
+        parts[name] = _sum(part.wall_ns[measured]) or 0, count or 0
+    return parts
 
 
 def _sum(values: Floats) -> int | None:

@@ -22,6 +22,11 @@ BEARING: Final[dict[str, tuple[str, ...]]] = {
     "storage-bandwidth": ("ram", "faster-storage", "shards"),
     "storage-latency": _STORAGE,
     "storage-network": _STORAGE,
+    "latency": ("more-workers", "shards", "ram", "faster-storage"),
+    "bandwidth": ("ram", "faster-storage"),
+    "throttled": ("shards", "ram", "faster-storage"),
+    "retries": ("faster-storage", "ram"),
+    "client": ("shards", "more-workers", "ram", "more-cores"),
     "page-cache": ("ram", "faster-storage", "shards"),
     "decode": _WORK,
     "transform": _WORK,
@@ -41,13 +46,20 @@ BEARING: Final[dict[str, tuple[str, ...]]] = {
     "accelerator": ("none",),
     "inconclusive": ("none",),
 }
-"""What may help against a cause, or against the detail of `cpu-contention`; the least effort first."""
+"""What may help against a cause, or against the detail of `cpu-contention` or `storage-network`; the least
+effort first."""
+IN_VAIN: Final[dict[str | None, tuple[str, ...]]] = {
+    "bandwidth": ("more-workers", "deeper-prefetch"),
+    "throttled": ("more-workers", "deeper-prefetch"),
+}
+"""What gets no more out of a remote place that gives all it can, by detail of `storage-network`: its limits
+are its own, and no prediction knows them."""
 
 
 def choose_fix(finding: Finding, facts: Facts, gains: Mapping[str, float] | None = None) -> str:
     """A word of DESIGN §5. `gains` maps fixes to what they are predicted to add to the throughput."""
     kind = finding.cause.partition(":")[0]
-    bearing = BEARING[(finding.detail or "neighbour") if kind == "cpu-contention" else kind]
+    bearing = BEARING[_key(kind, finding)]
     if finding.detail == "lock":
         return "none"  # no worker and no queue makes a lock wider
     known = {fix: gains[fix] for fix in bearing if fix in gains} if gains else {}
@@ -61,12 +73,20 @@ def choose_fix(finding: Finding, facts: Facts, gains: Mapping[str, float] | None
     return _unpredicted(kind, finding, facts)
 
 
+def _key(kind: str, finding: Finding) -> str:
+    if kind == "cpu-contention":
+        return finding.detail or "neighbour"
+    return finding.detail if kind == "storage-network" and finding.detail else kind
+
+
 def _free_of_charge(kind: str, facts: Facts) -> str:
     """A fix that comes before all others, however large their gain: idle cores that one more worker uses."""
     return "more-workers" if kind in WORK and _cores_idle(facts) else ""
 
 
 def _unpredicted(kind: str, finding: Finding, facts: Facts) -> str:
+    if kind == "storage-network" and finding.detail in ("latency", "throttled", "client"):
+        return BEARING[finding.detail][0]
     if kind.startswith("storage") or kind == "page-cache":
         fits = facts.data_bytes and facts.memory_bytes and facts.data_bytes <= facts.memory_bytes // 2
         return "ram" if fits else "faster-storage"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pipeprof.analyse.attribution import NOT_STALL
@@ -33,6 +34,51 @@ _DETAIL = {
     "pipe": "the workers waited for a pipe",
 }
 
+_REMOTE = {
+    "latency": (
+        "the latency of the remote storage",
+        "each request brings {bytes_per_request} and waits {first_byte_ns} for its first byte, with "
+        "{reads_in_flight} reads under way; more at once or larger requests would hide it",
+    ),
+    "bandwidth": (
+        "the bandwidth of the remote storage",
+        "it delivers {read_bytes_per_s} a second to {reads_in_flight} reads at once, and receiving is most "
+        "of their time; fewer bytes or nearer data would help, more requests would not",
+    ),
+    "throttled": (
+        "remote storage that throttles",
+        "it refused {refused_share} of the requests (503 or 429), and {throttled_time_share} of the reading "
+        "went into asking again; fewer requests a second or more prefixes would help, more workers would not",
+    ),
+    "retries": (
+        "requests to the remote storage that failed",
+        "{failed_share} of them failed, and {retry_time_share} of the reading went into asking again",
+    ),
+    "client": (
+        "the remote storage's client",
+        "its own work before it asks takes longer than the answers, which bring {bytes_per_request} each; "
+        "fewer, larger requests would help",
+    ),
+}
+"""What was waited for, and why, by detail of `storage-network`."""
+
+
+class _Figures(dict[str, float]):
+    """Evidence as text, in the unit that its name tells."""
+
+    def __getitem__(self, name: str) -> str:  # type: ignore[override]
+        value = self.get(name)
+        if value is None:
+            return "an unknown amount"
+        if name.endswith("_share"):
+            return _percent(value)
+        if name.endswith("_ns"):
+            return f"{value / 1e6:.3g} ms"
+        if "bytes" in name:
+            power = 0 if value < 1000 else min(3, int(math.log10(value) // 3))
+            return f"{value / 1000**power:.3g} {('B', 'KB', 'MB', 'GB')[power]}"
+        return f"{value:.1f}"
+
 
 def sentence(verdict: Verdict, facts: Facts | None) -> str:
     """One sentence: how long the accelerator waited, for what, and the figure that shows it."""
@@ -62,6 +108,8 @@ def _inconclusive(verdict: Verdict) -> str:
 
 def _what(verdict: Verdict, facts: Facts | None) -> str:
     kind, _, name = verdict.cause.partition(":")
+    if kind == "storage-network" and verdict.detail in _REMOTE:
+        return _REMOTE[verdict.detail][0]
     if kind.startswith("storage"):
         return (
             f"the bandwidth of the {_device(facts)}"
@@ -82,6 +130,8 @@ def _device(facts: Facts | None) -> str:
 def _why(verdict: Verdict, named: dict[str, Any], facts: Facts | None) -> str:
     if verdict.detail in _DETAIL:
         return f": {_DETAIL[verdict.detail]}"
+    if verdict.cause == "storage-network" and verdict.detail in _REMOTE:
+        return f": {_REMOTE[verdict.detail][1].format_map(_Figures(named))}"
     if verdict.cause.startswith("storage") and "reads_per_batch" in named and facts is not None:
         emulated = " (emulated)" if facts.emulated_storage else ""
         return (

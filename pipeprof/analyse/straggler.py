@@ -59,7 +59,8 @@ def _earliest_later(timeline: Timeline, steps: Ints, outstanding: int) -> Ints:
 def charge_stragglers(mixes: Shares, late: Lateness, took: Floats) -> None:
     """Move the excess of stragglers from the owners it came from to `straggler`, in place.
 
-    It is taken from the owners in proportion to what each took beyond its own median.
+    It is taken from the owners in proportion to what each took beyond its own median. What a server refused
+    stays where it is: some batches are late for it whatever the order of delivery.
     """
     steps = np.flatnonzero(late.excess_ns)
     if len(steps) == 0:
@@ -70,6 +71,7 @@ def charge_stragglers(mixes: Shares, late: Lateness, took: Floats) -> None:
     total = beyond.sum(axis=1)
     share = np.minimum(1, np.divide(late.excess_ns[steps], total, out=np.zeros_like(total), where=total > 0))
     moved = beyond * share[:, None]
+    moved[:, [CODE["storage:throttled"], CODE["storage:retry"]]] = 0
     spent -= moved
     spent[:, CODE["straggler"]] += moved.sum(axis=1)
     mixes[steps] = spent / np.maximum(spent.sum(axis=1), 1)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch.utils.data import Dataset
 
@@ -33,10 +33,11 @@ class Bench:
             self.accelerator: Accelerator = make_accelerator(scenario)
             self.storage: Storage = make_storage(scenario)
             opened.callback(self._close_storage)
-            self.dataset: Dataset[Any] = open_dataset(scenario, self.storage)
-            self.data = describe_data(scenario)
+            files = dataset_files(scenario, self.storage)
+            self.dataset: Dataset[Any] = open_dataset(scenario, self.storage, files)
+            self.data = describe_data(scenario, self.storage, files)
             self._reads_through_storage = self._slow_imported(opened)
-            self._settle_cache()
+            self._settle_cache(files)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Bench:
@@ -69,9 +70,8 @@ class Bench:
         self.warnings += [f"not slowed: {what}" for what in emulation.not_seen]
         return True
 
-    def _settle_cache(self) -> None:
+    def _settle_cache(self, files: Sequence[Path]) -> None:
         """Put the files into the state that the run is to begin with; an emulated device's are read warm."""
-        files = cast(Sequence[Path], dataset_files(self.scenario))
         if isinstance(self.storage, RealStorage):
             self.storage.before(files)
             self.warnings += self.storage.warnings

@@ -27,24 +27,37 @@ from pipeprof.measure.files import IMAGE_SUFFIXES, FileTable, find_files, spread
 from pipeprof.measure.generate import SUFFIXES, made_set, set_facts, shard_samples
 from pipeprof.measure.imported import imported_dataset
 from pipeprof.measure.memory import HeldFiles, HeldImages, HeldTensors
+from pipeprof.measure.remote_data import RemoteFiles, remote_facts, remote_files
+from pipeprof.measure.remote_storage import RemoteStorage, url_of
 from pipeprof.scenario import Scenario
 
 _DECODED: Final = 32
 """Samples whose decoding is timed."""
+_DECODED_REMOTE: Final = 4
+"""Fewer where each has to come from far away."""
 
 
-def dataset_files(scenario: Scenario) -> FileTable:
+def dataset_files(scenario: Scenario, storage: object = None) -> FileTable:
     """The files that the scenario's data set reads, made now where they are to be made.
 
-    An imported data set's are those below `data.path`, and none are known where that is not given.
+    An imported data set's are those below `data.path`, and none are known where that is not given or remote.
+    Where `storage` is a remote place, or memory that is filled from one, they are there.
     Raises `DataError` where they are missing or cannot be made.
     """
     data = scenario.data
+    remote = _remote(storage)
+    if remote is not None and data.format != "imported":
+        return remote_files(scenario, remote, SUFFIXES.get(data.format, IMAGE_SUFFIXES))
     if data.format in SUFFIXES:
         return _made_files(scenario)
     if data.format == "image_folder":
         return find_files(Path(data.path or ".").expanduser(), IMAGE_SUFFIXES, data.samples)
-    return find_files(Path(data.path).expanduser(), ("",)) if data.path else FileTable(Path(), [])
+    known = data.path is not None and remote is None
+    return find_files(Path(data.path or "").expanduser(), ("",)) if known else FileTable(Path(), [])
+
+
+def _remote(storage: object) -> RemoteStorage | None:
+    return storage if isinstance(storage, RemoteStorage) else getattr(storage, "remote", None)
 
 
 def _made_files(scenario: Scenario) -> FileTable:
@@ -60,9 +73,10 @@ def _made_files(scenario: Scenario) -> FileTable:
     return files
 
 
-def open_dataset(scenario: Scenario, storage: Reader) -> Dataset[Any]:
+def open_dataset(scenario: Scenario, storage: Reader, files: FileTable | None = None) -> Dataset[Any]:
     """The scenario's data set, reading through `storage` (a `Storage`); for `ram` and `pinned` loaded first.
 
+    `files` are its `dataset_files`, where they are at hand.
     Map-style, but for `tar_shards` and imported iterable ones: an `IterableDataset` does its own shuffling.
     Raises `DataError` where it cannot be made, found, imported or held in memory.
     """
@@ -74,11 +88,11 @@ def open_dataset(scenario: Scenario, storage: Reader) -> Dataset[Any]:
                 "load it into memory in your callable, and choose another storage.tier",
             )
         return _limited(imported_dataset(data.import_ or ""), data.samples)
-    files = dataset_files(scenario)
+    files = dataset_files(scenario, storage) if files is None else files
     if in_memory and scenario.storage.keep == "decoded":
-        return _decoded(scenario, files)
+        return _decoded(scenario, files, storage)
     if in_memory:
-        storage = HeldFiles(files)
+        storage = HeldFiles(files, storage)
     if data.format == "tensor_files":
         return TensorFiles(files, storage)
     transform = image_transform(data.crop)
@@ -93,17 +107,19 @@ def _limited(dataset: Dataset[Any], samples: int) -> Dataset[Any]:
     return Subset(dataset, spread(count, samples)) if count > samples else dataset
 
 
-def _decoded(scenario: Scenario, files: FileTable) -> Dataset[Any]:
+def _decoded(scenario: Scenario, files: FileTable, storage: Reader) -> Dataset[Any]:
     if scenario.data.format == "tar_shards":
         raise DataError(
             "storage.keep is decoded, and tar_shards are read as files", "use jpeg_folder, or keep encoded"
         )
     if scenario.data.format == "tensor_files":
-        return HeldTensors(files)
-    return HeldImages(files, image_transform(scenario.data.crop))
+        return HeldTensors(files, storage)
+    return HeldImages(files, storage, image_transform(scenario.data.crop))
 
 
-def describe_data(scenario: Scenario) -> dict[str, Any]:
+def describe_data(
+    scenario: Scenario, storage: Reader | None = None, files: FileTable | None = None
+) -> dict[str, Any]:
     """Facts for `run.json`: format, samples, mean_bytes and mean_decode_ns; null is not observed.
 
     The decode time is CPU time on this machine, now. It reads a few files: call it before they are evicted.
@@ -112,35 +128,47 @@ def describe_data(scenario: Scenario) -> dict[str, Any]:
     if data.format == "imported":
         unseen = dict.fromkeys(("path", "samples", "mean_bytes", "mean_decode_ns"))
         return {"format": data.format, "import": data.import_, **unseen}
-    files = dataset_files(scenario)
+    remote = _remote(storage)
+    files = dataset_files(scenario, remote) if files is None else files
+    samples = data.samples
     if data.format == "image_folder":
-        samples, mean_bytes = len(files), fmean(path.stat().st_size for path in files)
+        samples, mean_bytes = len(files), _mean_bytes(files)
+    elif remote is not None:
+        mean_bytes = remote_facts(remote, url_of(files.root))["mean_bytes"]
     else:
-        samples, mean_bytes = data.samples, set_facts(files.root)["mean_bytes"]
+        mean_bytes = set_facts(files.root)["mean_bytes"]
+    decoded = _DECODED if remote is None else _DECODED_REMOTE
     return {
         "format": data.format,
-        "path": str(files.root),
+        "path": url_of(files.root) if remote else str(files.root),
         "samples": samples,
         "mean_bytes": mean_bytes,
-        "mean_decode_ns": _mean_decode_ns(data.format, files),
+        "mean_decode_ns": _mean_decode_ns(data.format, files, remote, decoded),
     }
 
 
-def _mean_decode_ns(format_: str, files: FileTable) -> float:
+def _mean_bytes(files: FileTable) -> float | None:
+    if isinstance(files, RemoteFiles):
+        return None if files.total_bytes is None else files.total_bytes / len(files)
+    return fmean(path.stat().st_size for path in files)
+
+
+def _mean_decode_ns(format_: str, files: FileTable, remote: RemoteStorage | None, count: int) -> float:
     times = []
-    for index in spread(len(files), _DECODED):
-        with naming(files[index], index):
-            times.append(_decode_ns(format_, files[index]))
+    for index in spread(len(files), count):
+        path = files[index]
+        with naming(path, index), path.open("rb") if remote is None else remote.open(path) as file:
+            times.append(_decode_ns(format_, file))
     return fmean(times[1:] or times)  # the first one warms the decoder up
 
 
-def _decode_ns(format_: str, path: Path) -> int:
+def _decode_ns(format_: str, file: BinaryIO) -> int:
     """CPU time to decode the only sample of a file, or the first of a shard."""
     if format_ == "tar_shards":
-        with tarfile.open(path) as tar:
+        with tarfile.open(fileobj=file, mode="r|") as tar:
             content = cast(BinaryIO, tar.extractfile(cast(tarfile.TarInfo, tar.next()))).read()
     else:
-        content = path.read_bytes()
+        content = file.read()
     start_ns = time.thread_time_ns()
     if format_ == "tensor_files":
         decode_tensor(content)

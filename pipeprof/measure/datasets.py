@@ -42,6 +42,10 @@ class Reader(Protocol):
         """The whole file."""
         ...
 
+    def size(self, path: Path) -> int:
+        """Of the file, in bytes."""
+        ...
+
 
 class SampleError(DataError):
     """A sample that cannot be read or decoded.

@@ -152,6 +152,10 @@ class EmulatedStorage:
         with EmulatedFile(path, self.device, self.cache) as file:
             return file.readall()
 
+    def size(self, path: Path) -> int:
+        """Of the file, in bytes."""
+        return path.stat().st_size
+
     def describe(self) -> dict[str, Any]:
         """Facts for `run.json`; call it again at the end for the counts."""
         facts = {

@@ -60,7 +60,7 @@ def made_set(scenario: Scenario) -> Path:
     Raises `DataError` where there is no room for it or it cannot be written.
     """
     root = cache_root(scenario)
-    final = root / _name(scenario)
+    final = root / set_name(scenario)
     if (final / SET_JSON).exists():
         return final
     try:
@@ -82,7 +82,8 @@ def set_facts(directory: Path) -> dict[str, Any]:
     return facts
 
 
-def _name(scenario: Scenario) -> str:
+def set_name(scenario: Scenario) -> str:
+    """Names the set by all that its content depends on."""
     data = scenario.data
     size = f"{data.sample_bytes}B" if data.sample_bytes else "default"
     if data.format == "tensor_files" and not data.sample_bytes:

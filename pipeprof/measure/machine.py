@@ -16,7 +16,9 @@ from typing import Any, Final
 
 import psutil
 
-PACKAGES: Final = ("pipeprof", "torch", "torchvision", "numpy", "pyarrow", "pillow", "psutil")
+PACKAGES: Final = (
+    "pipeprof", "torch", "torchvision", "numpy", "pyarrow", "pillow", "psutil", "fsspec", "s3fs", "aiohttp",
+)  # fmt: skip
 
 _CGROUP = Path("/sys/fs/cgroup")
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from pipeprof.errors import DataError
 from pipeprof.measure import recorder
-from pipeprof.measure.datasets import Sample, Transform, naming
+from pipeprof.measure.datasets import Reader, Sample, Transform, naming
 from pipeprof.measure.files import FileTable, format_bytes
 from pipeprof.measure.free_memory import free_memory_bytes
 from pipeprof.measure.progress import progress
@@ -71,20 +71,24 @@ def _refuse_unless_it_fits(needed: int, title: str) -> None:
 
 
 class HeldFiles:
-    """Files that lie in memory, read as a data set reads a `Storage`."""
+    """Files that lie in memory, read as a data set reads a `Storage`; `storage` is where they came from."""
 
-    def __init__(self, files: FileTable) -> None:
+    def __init__(self, files: FileTable, storage: Reader) -> None:
         self.files = files
         sizes = []
         for index, path in enumerate(files):
             with naming(path, index):
-                sizes.append(path.stat().st_size)
-        self._held = Held(files, sizes, Path.read_bytes, "files")
+                sizes.append(storage.size(path))
+        self._held = Held(files, sizes, storage.read_bytes, "files")
         self._order: npt.NDArray[np.intp] = np.argsort(files.names)
 
     def open(self, path: Path) -> BinaryIO:
         """The file as it was loaded; `FileNotFoundError` where it was not."""
         return io.BytesIO(self.read_bytes(path))
+
+    def size(self, path: Path) -> int:
+        """Of the file, in bytes."""
+        return len(self._held.view(self._index(path)))
 
     def read_bytes(self, path: Path) -> bytes:
         """The bytes of the file as they were loaded; `FileNotFoundError` where it was not."""
@@ -106,14 +110,19 @@ class HeldFiles:
 class HeldImages(Dataset[Sample]):
     """Images decoded beforehand, as RGB bytes; what is left of decoding is to hand them to PIL."""
 
-    def __init__(self, files: FileTable, transform: Transform) -> None:
+    def __init__(self, files: FileTable, storage: Reader, transform: Transform) -> None:
         self.files, self.transform = files, transform
         sizes = []
         for index, path in enumerate(files):
-            with naming(path, index), Image.open(path) as image:
+            with naming(path, index), storage.open(path) as file, Image.open(file) as image:
                 sizes.append(image.size)
         self._sizes = np.array(sizes, dtype=np.int32)
-        self._held = Held(files, [3 * w * h for w, h in sizes], _rgb_bytes, "decoded images")
+
+        def rgb_bytes(path: Path) -> bytes:
+            with storage.open(path) as file, Image.open(file) as image:
+                return image.convert("RGB").tobytes()
+
+        self._held = Held(files, [3 * w * h for w, h in sizes], rgb_bytes, "decoded images")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -128,20 +137,20 @@ class HeldImages(Dataset[Sample]):
         return self.transform(image), self.files.label(index)
 
 
-def _rgb_bytes(path: Path) -> bytes:
-    with Image.open(path) as image:
-        return image.convert("RGB").tobytes()
-
-
 class HeldTensors(Dataset[Sample]):
     """Arrays of one shape and type, without their files' headers."""
 
-    def __init__(self, files: FileTable) -> None:
+    def __init__(self, files: FileTable, storage: Reader) -> None:
         self.files = files
+
+        def load(path: Path) -> npt.NDArray[Any]:
+            with storage.open(path) as file:
+                return np.asarray(np.load(file))
+
         with naming(files[0], 0):
-            first = np.load(files[0])
+            first = load(files[0])
         self._shape, self._dtype = first.shape, first.dtype
-        self._held = Held(files, [first.nbytes] * len(files), np.load, "tensors")
+        self._held = Held(files, [first.nbytes] * len(files), load, "tensors")
 
     def __len__(self) -> int:
         return len(self.files)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure.block_devices import Place, place_of
@@ -20,6 +20,9 @@ from pipeprof.measure.eviction import Limiter
 from pipeprof.measure.io_limits import read_limits
 from pipeprof.measure.recorder import storage_read
 from pipeprof.measure.residency import evict, residency, resident_bytes, warm
+
+if TYPE_CHECKING:
+    from pipeprof.measure.remote_storage import RemoteStorage
 
 _COLD_SHARE: Final = 0.01
 _WARM_SHARE: Final = 0.99
@@ -99,6 +102,10 @@ class RealStorage:
         """The whole file."""
         with self._file(path) as file:
             return file.readall()
+
+    def size(self, path: Path) -> int:
+        """Of the file, in bytes."""
+        return path.stat().st_size
 
     def _file(self, path: Path) -> RecordedFile:
         return RecordedFile(path) if self._limiter is None else LimitedFile(path, self._limiter)
@@ -193,20 +200,27 @@ def _residency_doubts(cache: str, share: float | None, place: Place) -> list[str
 
 
 class MemoryStorage:
-    """The data set is held in memory: files are read once, to fill it, and not charged to a device."""
+    """The data set is held in memory: files are read once, to fill it, and not charged to a device.
+
+    `remote` is the place that they are read from, where it is not this machine.
+    """
 
     emulated = False
 
-    def __init__(self, tier: str) -> None:
-        self.tier = tier
+    def __init__(self, tier: str, remote: RemoteStorage | None = None) -> None:
+        self.tier, self.remote = tier, remote
 
     def open(self, path: Path) -> BinaryIO:
         """A plain file."""
-        return path.open("rb")
+        return path.open("rb") if self.remote is None else self.remote.open(path)
 
     def read_bytes(self, path: Path) -> bytes:
         """The whole file."""
-        return path.read_bytes()
+        return path.read_bytes() if self.remote is None else self.remote.read_bytes(path)
+
+    def size(self, path: Path) -> int:
+        """Of the file, in bytes."""
+        return path.stat().st_size if self.remote is None else self.remote.size(path)
 
     def before(self, files: Sequence[Path]) -> None:
         """Nothing: they have been loaded."""

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from pipeprof.devices import StorageModel, storage_from_profile, with_figures
 from pipeprof.measure.profile import read_profile
 from pipeprof.scenario import Scenario, StoragePart, storage_model
+from pipeprof.scenario.remote import is_remote
+
+if TYPE_CHECKING:
+    from pipeprof.measure.remote_storage import RemoteStorage
 
 
 class Storage(Protocol):
@@ -33,6 +37,10 @@ class Storage(Protocol):
         """The whole file, in as few device requests as the device allows."""
         ...
 
+    def size(self, path: Path) -> int:
+        """Of the file, in bytes."""
+        ...
+
     def before(self, files: Sequence[Path]) -> None:
         """Bring the run's own files into the state that the scenario says; called once, before the run."""
         ...
@@ -50,16 +58,19 @@ class Storage(Protocol):
 
 
 def make_storage(scenario: Scenario) -> Storage:
-    """The storage that a scenario names: memory, a real directory, or an emulated device.
+    """The storage that a scenario names: memory, a real directory, a remote place, or an emulated device.
 
     Raises `ScenarioError` for an unknown device or a figure that cannot be, `MeasureError` for a directory
-    that cannot be used.
+    that cannot be used or a remote place without a client.
     """
     part = scenario.storage
+    remote = _remote(part)
     if part.tier in ("ram", "pinned"):
         from pipeprof.measure.real_storage import MemoryStorage
 
-        return MemoryStorage(part.tier)
+        return MemoryStorage(part.tier, remote)
+    if remote is not None:
+        return remote
     if part.path is not None:
         from pipeprof.measure.real_storage import RealStorage
 
@@ -69,6 +80,14 @@ def make_storage(scenario: Scenario) -> Storage:
 
     keeps = part.cache == "warm" or part.cache_bytes is not None
     return EmulatedStorage(_model(part), EmulatedCache(part.cache_bytes) if keeps else None)
+
+
+def _remote(part: StoragePart) -> RemoteStorage | None:
+    if part.path is None or not is_remote(part.path):
+        return None
+    from pipeprof.measure.remote_storage import RemoteStorage
+
+    return RemoteStorage(part.path, part.tier, dict(part.options))
 
 
 def _model(part: StoragePart) -> StorageModel:

@@ -14,6 +14,7 @@ from pipeprof.errors import ScenarioError
 from pipeprof.scenario.checks import problems
 from pipeprof.scenario.faults import Fault, key_of, shape_faults
 from pipeprof.scenario.matrix import Cell, expand
+from pipeprof.scenario.remote import settle_places
 from pipeprof.scenario.schema import ExpectPart, Scenario
 from pipeprof.scenario.source import Source, override, read
 
@@ -67,6 +68,7 @@ def _tidy(source: Source) -> None:
     """Empty sections are sections of defaults; paths become absolute; overridden scenarios expect nothing."""
     for name in [name for name, value in source.values.items() if value is None]:
         del source.values[name]
+    settle_places(source.values)
     for section, key in _PATHS:
         part = source.values.get(section)
         if isinstance(part, dict) and isinstance(part.get(key), str) and "://" not in part[key]:

@@ -84,9 +84,12 @@ class StoragePart(_Part):
     """Where the data lives. Without `path` the disks and the network are emulated."""
 
     tier: Tier = "ssd"
-    """The kind of place. `ram` and `pinned` load the set into memory before the run."""
+    """The kind of place, `network` for a remote one. `ram` and `pinned` load the set into memory first."""
     path: str | None = None
-    """A real directory to keep the data in: no storage is emulated then."""
+    """A real directory to keep the data in, or a remote one such as `s3://bucket/prefix`: no storage is
+    emulated then."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What fsspec needs to know of a remote place, such as `endpoint_url` or `anon`; never credentials."""
     device: str | None = _preset(STORAGE)
     """Preset of the emulated device; by default the tier's own."""
     figures: dict[str, float] = Field(default_factory=dict)

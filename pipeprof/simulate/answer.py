@@ -14,6 +14,7 @@ from typing import Any
 from pipeprof import trace
 from pipeprof.analyse.answer import Answer as Analysed
 from pipeprof.analyse.answer import answer as analyse
+from pipeprof.analyse.fixes import IN_VAIN
 from pipeprof.errors import PipeprofError
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.fixes import Ranked, headspace, rank
@@ -61,17 +62,20 @@ def answer(run: Run) -> Answer:
     analysed = analyse(run)
     try:
         demands = open_run(run)
-        base, fixes = rank(demands)
+        base, ranked = rank(demands)
+        played, space = replay(demands), headspace(demands, base)
     except PipeprofError as error:
         return _with(analysed, unpredicted=str(error))
+    vain = IN_VAIN.get(analysed.verdict.detail, ()) if analysed.verdict.cause == "storage-network" else ()
+    fixes = [one for one in ranked if one.fix.word not in vain]
     weighed = analysed.with_gains(_gains(fixes))
     return _with(
         weighed,
         demands=demands,
-        replay=replay(demands),
+        replay=played,
         base=base,
         fixes=tuple(fixes),
-        headspace_samples_per_s=headspace(demands, base),
+        headspace_samples_per_s=space,
     )
 
 

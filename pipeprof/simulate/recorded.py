@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeprof.analyse.charge import PART, READ
 from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_timeline
 from pipeprof.trace import Run
 
@@ -85,8 +86,10 @@ def _stages(run: Run, timeline: Timeline) -> dict[str, Stage]:
         for code, word in enumerate(words):
             of_it = np.flatnonzero(mine & (codes == code))
             if len(of_it):
-                sums = found.setdefault(word, {name: np.zeros(len(timeline)) for name in _STAGE_COLUMNS})
-                for name in _STAGE_COLUMNS:
+                part = word.startswith(PART)  # a read of a remote place has its waiting beside it
+                stage = READ if part else word
+                sums = found.setdefault(stage, {name: np.zeros(len(timeline)) for name in _STAGE_COLUMNS})
+                for name in _STAGE_COLUMNS[:1] if part else _STAGE_COLUMNS:
                     sums[name] += _summed(rows[of_it], values[name][of_it], len(timeline))
     return {word: Stage(*(sums[name] for name in _STAGE_COLUMNS)) for word, sums in found.items()}
 
