@@ -6,6 +6,7 @@ at from outside, a copy of this one does. Where it wants a fresh interpreter it 
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+
+for _what in ("torchvision", "altair", "vl_convert", "pipeprof.measure.run", "pipeprof.report.html"):
+    importlib.import_module(_what)  # once, and not in each copy
 
 
 def verb(*arguments: str) -> Callable[[], None]:
@@ -41,6 +46,10 @@ class Program:
         self.process.start()
         assert self.process.pid is not None
         self.pid: int = self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.is_alive()
 
     def finished(self, timeout_s: float = 110.0) -> subprocess.CompletedProcess[str]:
         """What it came to; a signal's number is negative, as with `subprocess`."""

@@ -135,7 +135,7 @@ def test_on_a_terminal_the_display_moves(tmp_path: Path, monkeypatch: pytest.Mon
 
 def _everything(terminal: int, program: Program) -> str:
     parts = []
-    while program.process.is_alive() or select.select([terminal], [], [], 0)[0]:
+    while program.alive or select.select([terminal], [], [], 0)[0]:
         if select.select([terminal], [], [], 0.2)[0]:
             try:
                 parts.append(os.read(terminal, 65536))

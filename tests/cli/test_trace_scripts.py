@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeprof.trace import load
+from tests.forked import Program, verb
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
-def python(*arguments: str, cwd: Path) -> Any:
+def trace(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return Program(verb("trace", "--out", "run", *arguments), cwd).finished()
+
+
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """In a fresh interpreter."""
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, timeout=110, check=False
     )
+
+
+def untraced(script: str, cwd: Path) -> str:
+    def main() -> None:
+        sys.argv = [script]
+        runpy.run_path(script, run_name="__main__")
+
+    return Program(main, cwd).finished().stdout
 
 
 def losses(output: str) -> list[str]:
@@ -25,15 +39,20 @@ def losses(output: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("script", "steps"), [("plain.py", 12), ("under_lightning.py", 12 + 8), ("under_accelerate.py", 12)]
+    ("script", "steps"),
+    [
+        ("plain.py", 12),
+        pytest.param("under_lightning.py", 12 + 8, marks=pytest.mark.slow),
+        pytest.param("under_accelerate.py", 12, marks=pytest.mark.slow),
+    ],
 )
 def test_a_script_runs_as_without_us(script: str, steps: int, tmp_path: Path) -> None:
     path = str(SCRIPTS / script)
-    traced = python("-m", "pipeprof", "trace", "--out", "run", path, cwd=tmp_path)
+    traced = trace(path, cwd=tmp_path)
     assert traced.returncode == 0, traced.stderr
     assert losses(traced.stdout)
     if script == "plain.py":
-        assert losses(traced.stdout) == losses(python(path, cwd=tmp_path).stdout)
+        assert losses(traced.stdout) == losses(untraced(path, tmp_path))
     run = load(tmp_path / "run")
     assert (run.status, run.meta["kind"]) == ("complete", "trace")
     assert len(run.table("steps")) == steps
@@ -41,19 +60,22 @@ def test_a_script_runs_as_without_us(script: str, steps: int, tmp_path: Path) ->
     assert "Where each step's time went" in traced.stdout
 
 
+@pytest.mark.slow
+def test_a_script_in_an_interpreter_of_its_own(tmp_path: Path) -> None:
+    path = str(SCRIPTS / "plain.py")
+    traced = python("-m", "pipeprof", "trace", "--out", "run", path, cwd=tmp_path)
+    assert traced.returncode == 0, traced.stderr
+    assert losses(traced.stdout) == losses(python(path, cwd=tmp_path).stdout)
+    assert len(load(tmp_path / "run").table("steps")) == 12
+
+
 @pytest.mark.parametrize(
     ("end", "code", "status"),
-    [
-        ("error", 1, "failed"),
-        pytest.param("exit", 7, "failed", marks=pytest.mark.slow),
-        ("interrupt", 130, "interrupted"),
-    ],
+    [("error", 1, "failed"), ("exit", 7, "failed"), ("interrupt", 130, "interrupted")],
 )
 def test_a_script_that_ends_badly(end: str, code: int, status: str, tmp_path: Path) -> None:
-    traced = python(
-        "-m", "pipeprof", "trace", "--out", "run", "--no-report",
-        str(SCRIPTS / "plain.py"), "--workers", "0", "--end", end, cwd=tmp_path,
-    )  # fmt: skip
+    script = str(SCRIPTS / "plain.py")
+    traced = trace("--no-report", script, "--workers", "0", "--end", end, cwd=tmp_path)
     assert traced.returncode == code
     assert load(tmp_path / "run").status == status
     assert len(load(tmp_path / "run").table("steps")) == 12
@@ -62,6 +84,7 @@ def test_a_script_that_ends_badly(end: str, code: int, status: str, tmp_path: Pa
         assert "pipeprof/measure" not in traced.stderr.split("Traceback")[1]
 
 
+@pytest.mark.slow
 def test_a_module_with_spawned_workers(tmp_path: Path) -> None:
     (tmp_path / "training.py").write_text((SCRIPTS / "plain.py").read_text())
     traced = python(
@@ -76,7 +99,7 @@ def test_a_module_with_spawned_workers(tmp_path: Path) -> None:
 
 
 def test_no_such_script(tmp_path: Path) -> None:
-    traced = python("-m", "pipeprof", "trace", "missing.py", cwd=tmp_path)
+    traced = trace("missing.py", cwd=tmp_path)
     assert traced.returncode == 2
     assert "missing.py cannot be read" in traced.stderr
     assert "Traceback" not in traced.stderr

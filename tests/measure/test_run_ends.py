@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import psutil
 import pytest
 
 from pipeprof import trace
+from tests.forked import Program, verb
 
 SCENARIO = """
 data: {format: tensor_files, samples: 128, sample_bytes: 4000}
@@ -45,12 +45,14 @@ def steps_in(directory: Path) -> int:
 class Running(NamedTuple):
     """`pipeprof run` in a session of its own, a second after its first flush."""
 
-    process: subprocess.Popen[str]
+    process: Program
     directory: Path
     children: list[psutil.Process]
 
-    def output(self) -> str:
-        return self.process.communicate(timeout=PATIENCE_S)[0]
+    def ended(self) -> tuple[int, str]:
+        """Exit code and output."""
+        done = self.process.finished(PATIENCE_S)
+        return done.returncode, done.stdout + done.stderr
 
     def left(self) -> list[psutil.Process]:
         return [child for child in self.children if child.is_running() and child.status() != "zombie"]
@@ -62,34 +64,27 @@ class Running(NamedTuple):
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    started: list[subprocess.Popen[str]] = []
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
+    monkeypatch.setenv("PIPEPROF_CACHE", str(tmp_path / "cache"))
+    started: list[Program] = []
 
     def begin(directory: Path | None = None, *overrides: str) -> Running:
         (tmp_path / "short.yaml").write_text(SCENARIO)
         out = directory or tmp_path / "run"
-        command = [sys.executable, "-m", "pipeprof", "run", "short.yaml", "--out", str(out), "--no-report"]
-        process = subprocess.Popen(
-            [*command, *(word for override in overrides for word in ("--set", override))],
-            cwd=tmp_path,
-            env={**os.environ, "PIPEPROF_CACHE": str(tmp_path / "cache")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        words = [word for override in overrides for word in ("--set", override)]
+        process = Program(verb("run", "short.yaml", "--out", str(out), "--no-report", *words), tmp_path)
         started.append(process)
-        assert wait_for(lambda: process.poll() is not None or (out / "steps.arrows").exists())
-        if process.poll() is None:
-            assert wait_for(lambda: process.poll() is not None or steps_in(out) >= 30)
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        assert wait_for(lambda: not process.alive or (out / "steps.arrows").exists())
+        if process.alive:
+            assert wait_for(lambda: not process.alive or steps_in(out) >= 30)
+        children = psutil.Process(process.pid).children(recursive=True) if process.alive else []
         return Running(process, out, children)
 
     yield begin
     for process in started:
-        if process.poll() is None:
+        if process.alive:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+            process.finished()
 
 
 @pytest.mark.parametrize(
@@ -100,8 +95,8 @@ def test_a_stopped_run_reports_what_is_there(
 ) -> None:
     running = start()
     (os.killpg if to_group else os.kill)(running.process.pid, number)
-    output = running.output()
-    assert running.process.returncode == 130
+    code, output = running.ended()
+    assert code == 130
     assert "Interrupted: the report is of what was measured until then" in output
     assert "Traceback" not in output
     found = trace.load(running.directory)
@@ -116,8 +111,8 @@ def test_sigkill_of_the_loop_leaves_a_partial_run_and_no_orphan(
 ) -> None:
     running = start()
     assert len(running.children) == 2
-    running.process.kill()
-    running.process.wait()
+    os.kill(running.process.pid, signal.SIGKILL)
+    assert running.ended()[0] == -signal.SIGKILL
     found = trace.load(running.directory)
     assert found.status == "partial"
     assert found.table("steps").num_rows >= 30
@@ -129,8 +124,8 @@ def test_sigkill_loses_a_second_at_the_most(start: Callable[..., Running]) -> No
     running = start()
     time.sleep(1.0)
     killed_ns = time.monotonic_ns()
-    running.process.kill()
-    running.process.wait()
+    os.kill(running.process.pid, signal.SIGKILL)
+    assert running.ended()[0] == -signal.SIGKILL
     taken = trace.load(running.directory).table("steps")["take_ns"].to_pylist()
     assert killed_ns - taken[-1] < 2e9  # one second, and what a busy machine adds
 
@@ -139,9 +134,9 @@ def test_sigkill_of_a_worker_is_one_clear_error(start: Callable[..., Running]) -
     running = start()
     victim = running.children[0].pid
     os.kill(victim, signal.SIGKILL)
-    output = running.output()
-    assert running.process.returncode == 2
-    assert re.search(rf"a loader worker \(process {victim}\) is (killed by signal|gone)", output), output
+    code, output = running.ended()
+    assert code == 2
+    assert re.search(rf"a loader worker \(process {victim}\) (is killed by signal|is gone|exited)", output), output
     assert "fewer loader.workers" in output
     assert "Traceback" not in output
     found = trace.load(running.directory)
@@ -170,8 +165,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_one_clear_error(start: Callable[..., Running], small_disk: Path) -> None:
     running = start(small_disk / "run")
-    output = running.output()
-    assert running.process.returncode == 2
+    code, output = running.ended()
+    assert code == 2
     assert "cannot be written any more: No space left on device" in output
     assert "Traceback" not in output
     found = trace.load(small_disk / "run")
