@@ -79,10 +79,12 @@ def _number(value: Any) -> bool:
 def accelerator(facts: Mapping[str, Any]) -> str:
     """Name, kind, step time and the source of the figures."""
     kind = "emulated" if facts.get("emulated") else facts.get("kind")
+    name = str(facts.get("name") or "")
+    pace = f"{units.duration(facts['step_ns'])} a step" if facts.get("step_ns") else ""
     return _joined(
-        str(facts.get("name") or ""),
+        name,
         str(kind or ""),
-        f"{units.duration(facts['step_ns'])} a step" if facts.get("step_ns") else "",
+        pace if pace != name else "",
         f"figures: {facts['source']}" if facts.get("source") else "",
     )
 

@@ -125,9 +125,18 @@ def _zoomable(chart: Any) -> Any:
 
 
 def line_over_time(
-    rows: Sequence[Row], name: str, unit: str, colour: str, description: str, share: bool = False
+    rows: Sequence[Row],
+    name: str,
+    unit: str,
+    colour: str,
+    description: str,
+    until: float,
+    share: bool = False,
 ) -> Spec:
-    """A stepped area over seconds. rows: `from`, `to`, `value`, `text`; a share runs from 0 to 100 %."""
+    """A stepped area over seconds up to `until`. rows: `from`, `to`, `value`, `text`.
+
+    A share runs from 0 to 100 %. The unit stands above the axis, so that charts below each other line up.
+    """
     import altair as alt
 
     axis = (
@@ -140,13 +149,18 @@ def line_over_time(
         alt.Chart(_data(rows))
         .mark_rect(color=colour)
         .encode(
-            x=alt.X("from:Q", title="seconds").axis(grid=False, tickCount=8).scale(nice=False),
+            x=alt.X("from:Q", title="seconds")
+            .axis(grid=False, tickCount=8)
+            .scale(nice=False, domain=[0, until]),
             x2="to:Q",
-            y=alt.Y("value:Q", title=None if share else unit, axis=axis, scale=scale),
+            y=alt.Y("value:Q", title=None, axis=axis, scale=scale),
             y2=alt.datum(0),
             tooltip=[alt.Tooltip("text:N", title=name), alt.Tooltip("when:N", title="at")],
         )
     )
+    if not share:
+        above = alt.TitleParams(unit, anchor="start", fontSize=12, fontWeight="normal", offset=6)
+        chart = chart.properties(title=above)
     return _finish(_zoomable(chart), name, description, height=90)
 
 
@@ -221,14 +235,25 @@ def differences(rows: Sequence[Row], description: str) -> Spec:
 
 
 def trust(rows: Sequence[Row], description: str) -> Spec:
-    """Predicted against measured, on equal axes. rows: `predicted`, `measured`, `label`."""
+    """Predicted against measured, on equal axes.
+
+    rows: `predicted`, `measured`, `label`, `predicted_text`, `measured_text`; `low` and `high` where the
+    predictions have intervals.
+    """
     import altair as alt
 
-    top = max([1.0, *(max(row["predicted"], row["measured"]) for row in rows)]) * 1.05
+    ranged = [row for row in rows if "low" in row]
+    ends = [max(row["predicted"], row["measured"], row.get("high", 0.0)) for row in rows]
+    top = max([1.0, *ends]) * 1.05
     line = (
         alt.Chart(_data([{"a": 0, "b": 0}, {"a": top, "b": top}]))
         .mark_line(strokeDash=[3, 3], strokeWidth=1, color="#8b92a0")
         .encode(x="a:Q", y="b:Q")
+    )
+    intervals = (
+        alt.Chart(_data(ranged))
+        .mark_rule(size=2, opacity=0.6, color=words.colour("h2d"))
+        .encode(x="low:Q", x2="high:Q", y="measured:Q")
     )
     points = (
         alt.Chart(_data(rows))
@@ -236,10 +261,16 @@ def trust(rows: Sequence[Row], description: str) -> Spec:
         .encode(
             x=alt.X("predicted:Q", title="predicted samples/s").scale(domain=[0, top]),
             y=alt.Y("measured:Q", title="measured samples/s").scale(domain=[0, top]).axis(minExtent=_LEFT),
-            tooltip=["label:N", "predicted_text:N", "measured_text:N"],
+            tooltip=[
+                alt.Tooltip("label:N", title="run"),
+                alt.Tooltip("predicted_text:N", title="predicted"),
+                alt.Tooltip("measured_text:N", title="measured"),
+            ],
         )
     )
-    return _finish(line + points, "Can you trust it", description, height=240)
+    return _finish(
+        line + intervals + points if ranged else line + points, "Can you trust it", description, height=240
+    )
 
 
 OUTLINE: Final = "#6b7482"

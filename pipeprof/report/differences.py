@@ -244,7 +244,7 @@ def _owned(answer: Answer, owners: tuple[str, ...]) -> np.ndarray[Any, np.dtype[
     return np.diff(np.interp(step_bounds(found), day.bounds, spent))
 
 
-_IGNORED: Final = ("name", "about", "expect", "run.")
+_IGNORED: Final = ("name", "about", "expect", "cell.", "run.")
 
 
 def _settings(base: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, str, str]]:

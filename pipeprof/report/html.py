@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeprof.report import advice, charts, document, matrix, page, units, words, workers
+from pipeprof.report import advice, charts, document, foretold, matrix, page, units, words, workers
 from pipeprof.report.facts import Answer, Facts, facts
-from pipeprof.report.section import Row, Section, Table
+from pipeprof.report.section import Chart, Row, Section, Table
 from pipeprof.trace import write_atomically
 
 
@@ -80,10 +80,17 @@ def _chips(said: Facts) -> list[dict[str, str]]:
     return [*status, *emulated, *({"text": text, "class": ""} for text in said.chips)]
 
 
-def write_matrix(answers: Sequence[Answer], path: Path) -> Path:
-    """Write the page of a matrix, all its runs as cells; whole or not at all."""
-    found = matrix.matrix(answers)
+def write_matrix(answers: Sequence[Answer], path: Path, predict_from: str | None = None) -> Path:
+    """Write the page of a matrix, all its runs as cells; whole or not at all.
+
+    Each cell stands beside what one of the runs predicts for it: the one in the directory called
+    `predict_from`, or the middle one. Raises `PipeprofError` where that one cannot be predicted from.
+    """
+    found = matrix.matrix(answers, predict_from)
     maps = matrix.heat_maps(found)
+    specs = {f"map{i}": one.measured for i, one in enumerate(maps)}
+    specs |= {f"map{i}_predicted": one.predicted for i, one in enumerate(maps) if one.predicted}
+    trust = _matrix_trust(found)
     emulated = sum(cell.emulated for cell in found.cells)
     count = units.plural(len(found.cells), "run")
     chips = [{"text": f"emulated parts in {emulated} of {count}", "class": "emulated"}] if emulated else []
@@ -91,14 +98,36 @@ def write_matrix(answers: Sequence[Answer], path: Path) -> Path:
         "headline": matrix.headline(found),
         "lead": matrix.enough(found),
         "chips": [*chips, {"text": count, "class": ""}],
-        "maps": [{"title": title, "name": f"map{i}"} for i, (title, _) in enumerate(maps)],
+        "maps": [
+            {"title": one.title, "name": f"map{i}", "predicted": f"map{i}_predicted" if one.predicted else ""}
+            for i, one in enumerate(maps)
+        ],
+        "source": matrix.said_knobs(found.source) if found.source else "",
         "cells": _cells_table(found),
+        "trust": trust,
     }
-    specs = {f"map{i}": spec for i, (_, spec) in enumerate(maps)}
+    specs |= {chart.name: chart.spec for chart in trust.charts}
     context = {"v": view, "crumbs": [found.name, count]}
     text = document.render("matrix.html.j2", found.name, context, {"charts": specs}, timeline=False)
     write_atomically(path, text)
     return path
+
+
+def _matrix_trust(found: matrix.Matrix) -> Section:
+    section = Section("trust", "Can you trust it")
+    if found.source is None:
+        section.missing = "Nothing was predicted: no run of this matrix can be predicted from."
+        return section
+    pairs, source = matrix.pairs(found), matrix.said_knobs(found.source)
+    section.how = foretold.summary(pairs, source)
+    if pairs:
+        how = (
+            "One point a cell, with the interval of its prediction. On the dashed line both are the same; "
+            "above it the run was faster than predicted."
+        )
+        section.charts = [Chart("trust", foretold.chart(pairs, source), how=how)]
+    section.tables = [foretold.table(pairs, found.missing)]
+    return section
 
 
 def _cells_table(found: matrix.Matrix) -> Table:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pipeprof.report import charts, units, words
+from pipeprof.report import charts, foretold, units, words
 from pipeprof.report.facts import Answer, Facts, facts
+from pipeprof.simulate.predict import Prediction
 
 _ACROSS: Final = ("loader.workers", "run.seconds", "loader.batch_size")
 _DOWN: Final = ("loader.prefetch", "loader.batch_size", "accelerator.step_ms")
-_NOT_KNOBS: Final = ("name", "about", "expect", "matrix", "run.seed")
+_NOT_KNOBS: Final = ("name", "about", "expect", "matrix", "cell", "run.seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,10 @@ class Cell:
     cause: str
     emulated: bool
     directory: str
-    predicted_throughput: float | None = None
+    foretold: Prediction | None = None
+    """What the run of another cell predicts for it."""
+    source: bool = False
+    """Its run is the one that the others are predicted from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,23 @@ class Matrix:
     across: str | None
     down: str | None
     others: tuple[str, ...]
+    missing: tuple[tuple[str, str], ...] = ()
+    """Cells that were not predicted, each with the reason."""
+
+    @property
+    def source(self) -> Cell | None:
+        """The cell whose run the others are predicted from."""
+        return next((cell for cell in self.cells if cell.source), None)
 
 
-def matrix(answers: Sequence[Answer]) -> Matrix:
-    """Read the runs of one matrix."""
+def matrix(answers: Sequence[Answer], predict_from: str | None = None) -> Matrix:
+    """Read the runs of one matrix, and predict them all from one: the one called so, or the middle one.
+
+    Raises `PipeprofError` where no run is called `predict_from`, or it cannot be predicted from.
+    """
     said = [facts(answer) for answer in answers]
     knobs = [flat(_resolved(one.meta)) for one in said]
-    varying = [key for key in _keys(knobs) if len({str(one.get(key)) for one in knobs}) > 1]
+    varying = [key for key in _varied(said, knobs) if len({str(one.get(key)) for one in knobs}) > 1]
     across = _pick(varying, _ACROSS)
     down = _pick([key for key in varying if key != across], _DOWN)
     others = tuple(key for key in varying if key not in (across, down))
@@ -52,12 +66,39 @@ def matrix(answers: Sequence[Answer]) -> Matrix:
         _cell(one, {key: _text(own.get(key)) for key in varying})
         for one, own in zip(said, knobs, strict=True)
     )
-    name = said[0].name if said else "no runs"
-    return Matrix(name, cells, across, down, others)
+    found = Matrix(_name(said), cells, across, down, others)
+    every = [{key: _text(own.get(key)) for key in _keys(knobs)} for own in knobs]
+    told = foretold.foretell(answers, every, predict_from)
+    return found if told is None else _with(found, told)
+
+
+def _with(found: Matrix, told: foretold.Foretold) -> Matrix:
+    cells = tuple(
+        replace(cell, foretold=told.cells[i], source=i == told.source) for i, cell in enumerate(found.cells)
+    )
+    missing = tuple((said_knobs(cell), why) for cell, why in zip(cells, told.why_not, strict=True) if why)
+    return replace(found, cells=cells, missing=missing)
+
+
+def _name(said: Sequence[Facts]) -> str:
+    """The scenario's name: of a cell's, what stands before its knobs."""
+    if not said:
+        return "no runs"
+    cell = (said[0].meta.get("scenario") or {}).get("resolved", {}).get("cell")
+    name = said[0].name
+    return name.partition("=")[0].rpartition("-")[0] or name if cell else name
+
+
+def _varied(said: Sequence[Facts], knobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of the scenario's matrix; of runs from elsewhere, every key."""
+    cells = [_resolved(one.meta).get("cell") for one in said]
+    if cells and all(isinstance(cell, Mapping) and cell for cell in cells):
+        return list(dict.fromkeys(key for cell in cells for key in cell))  # type: ignore[union-attr]
+    return _keys(knobs)
 
 
 def _text(value: Any) -> str:
-    return "default" if value is None else str(value)
+    return foretold.DEFAULT if value is None else str(value)
 
 
 def _keys(knobs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -102,12 +143,35 @@ def _cell(said: Facts, knobs: dict[str, str]) -> Cell:
     )
 
 
-def heat_maps(found: Matrix) -> list[tuple[str, dict[str, Any]]]:
-    """(title, chart) of each small multiple, in order of appearance."""
+@dataclass(frozen=True, slots=True)
+class Multiple:
+    """One small multiple: the cells as measured and, where they were predicted, as predicted."""
+
+    title: str
+    measured: dict[str, Any]
+    predicted: dict[str, Any] | None
+
+
+def heat_maps(found: Matrix) -> list[Multiple]:
+    """The small multiples in order of appearance."""
     names = (words.knob(found.across or ""), words.knob(found.down or ""))
+    maps = []
+    for title, cells in _groups(found).items():
+        measured = charts.heat_map([_box(found, c, c.stall) for c in cells], _say(cells), *names)
+        told = None
+        if any(cell.foretold for cell in cells):
+            boxes = [_box(found, c, c.foretold.stall.value if c.foretold else None, True) for c in cells]
+            told = charts.heat_map(boxes, _say(cells, predicted=True), *names)
+        maps.append(Multiple(title, measured, told))
+    return maps
+
+
+def pairs(found: Matrix) -> list[foretold.Pair]:
+    """The cells that were both predicted and measured."""
     return [
-        (title, charts.heat_map(_boxes(found, cells), _say(cells), *names))
-        for title, cells in _groups(found).items()
+        foretold.Pair(said_knobs(cell), cell.foretold, cell.throughput, cell.stall)
+        for cell in found.cells
+        if cell.foretold is not None and cell.throughput
     ]
 
 
@@ -155,23 +219,21 @@ def _groups(found: Matrix) -> dict[str, list[Cell]]:
     return groups
 
 
-def _boxes(found: Matrix, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    boxes = []
-    for cell in cells:
-        fill = charts.stall_fill(cell.stall)
-        note = f"stall {units.percent(cell.stall)}, {units.sample_rate(cell.throughput)}"
-        boxes.append(
-            {
-                "across": _value(cell.knobs.get(found.across or "", "")),
-                "down": _value(cell.knobs.get(found.down or "", "")),
-                "text": units.percent(cell.stall).removesuffix(" %") if cell.stall is not None else "?",
-                "fill": fill,
-                "ink": words.ink(fill),
-                "outline": "none",
-                "note": f"{note}{', emulated' if cell.emulated else ''}",
-            }
-        )
-    return boxes
+def _box(found: Matrix, cell: Cell, stall: float | None, predicted: bool = False) -> dict[str, Any]:
+    fill = charts.stall_fill(stall)
+    rate = cell.foretold.throughput.value if predicted and cell.foretold else cell.throughput
+    note = f"stall {units.percent(stall)}, {units.sample_rate(rate)}{', predicted' if predicted else ''}"
+    if predicted and cell.foretold is None:
+        note = "the predictions start here" if cell.source else "not predicted"
+    return {
+        "across": _value(cell.knobs.get(found.across or "", "")),
+        "down": _value(cell.knobs.get(found.down or "", "")),
+        "text": units.percent(stall).removesuffix(" %") if stall is not None else "–" if predicted else "?",
+        "fill": fill,
+        "ink": words.ink(fill),
+        "outline": "this run" if cell.source else "none",
+        "note": f"{note}{', emulated' if cell.emulated else ''}",
+    }
 
 
 def _value(text: str) -> Any:
@@ -182,8 +244,10 @@ def _value(text: str) -> Any:
         return text
 
 
-def _say(cells: Sequence[Cell]) -> str:
-    seen = [cell.stall for cell in cells if cell.stall is not None]
+def _say(cells: Sequence[Cell], predicted: bool = False) -> str:
+    stalls = [cell.foretold.stall.value for cell in cells if cell.foretold] if predicted else []
+    seen = stalls or [cell.stall for cell in cells if cell.stall is not None]
     if not seen:
         return f"The stall was {units.NOT_OBSERVED}."
-    return f"The stall lies between {units.percent(min(seen))} and {units.percent(max(seen))}."
+    verb = "was predicted" if stalls else "lies"
+    return f"The stall {verb} between {units.percent(min(seen))} and {units.percent(max(seen))}."

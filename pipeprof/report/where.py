@@ -155,7 +155,9 @@ def line(what: Line, values: Any, seconds: Any) -> Chart | None:
         return None
     says = f"The mean is {what.text(float(np.nanmean(values)))}."
     colour = words.colour(what.owner)
-    spec = charts.line_over_time(rows, what.title, what.unit, colour, says, what.share)
+    spec = charts.line_over_time(
+        rows, what.title, what.unit, colour, says, until=float(seconds[-1]), share=what.share
+    )
     table = Table(
         what.title, ["from", what.unit], [Row([str(row["when"]), str(row["text"])]) for row in rows]
     )

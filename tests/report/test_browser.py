@@ -70,6 +70,7 @@ def pages(made: Path, stalled: Answer, healthy: Answer, odd: dict[str, Answer]) 
     return found | {name: html.write(odd[name], made / f"odd-{name}.html") for name in shown}
 
 
+@pytest.mark.slow
 def test_every_page_is_silent_and_asks_for_nothing(browser: Any, pages: dict[str, Path]) -> None:
     for name, path in pages.items():
         seen = opened(browser, path)
@@ -86,6 +87,7 @@ def test_the_network_is_out_of_reach(browser: Any, pages: dict[str, Path]) -> No
     assert page.evaluate(refused) == "refused"
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_at_any_width(browser: Any, pages: dict[str, Path]) -> None:
     shown = [("stalled", 1440), ("stalled", 390), ("matrix", 390), ("compare", 390), ("hostile", 390)]
     for name, width in shown:
@@ -120,6 +122,7 @@ def test_the_timeline_zooms_moves_and_jumps(browser: Any, pages: dict[str, Path]
     assert view(page) == whole
 
 
+@pytest.mark.slow
 def test_the_wheel_scrolls_the_page_and_zooms_only_when_asked_to(
     browser: Any, pages: dict[str, Path]
 ) -> None:
@@ -139,6 +142,7 @@ def test_the_wheel_scrolls_the_page_and_zooms_only_when_asked_to(
     assert view(page) != whole
 
 
+@pytest.mark.slow
 def test_the_batch_under_the_pointer_is_traced_to_its_samples(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"]).page
     page.get_by_role("button", name="Longest wait").click()
@@ -156,6 +160,7 @@ def test_the_batch_under_the_pointer_is_traced_to_its_samples(browser: Any, page
     assert "step" in page.locator("#timeline-says").inner_text()
 
 
+@pytest.mark.slow
 def test_charts_tell_their_numbers_under_the_pointer(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"]).page
     for chart in ("where", "waits", "whatif"):
@@ -168,6 +173,27 @@ def test_charts_tell_their_numbers_under_the_pointer(browser: Any, pages: dict[s
         tooltip.wait_for(state="visible", timeout=5_000)
         assert any(character.isdigit() for character in tooltip.inner_text()), chart
         page.mouse.move(0, 0)
+
+
+@pytest.mark.slow
+def test_a_matrix_shows_predicted_beside_measured(
+    browser: Any, made: Path, stalled: Answer, healthy: Answer, odd: dict[str, Answer]
+) -> None:
+    path = html.write_matrix([odd["no_workers"], stalled, healthy], made / "beside.html")
+    page = opened(browser, path).page
+    left, right = (
+        page.locator(f"[data-chart={name}] svg").bounding_box() for name in ("map0", "map0_predicted")
+    )
+    assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
+    point = page.locator("[data-chart=trust] .mark-symbol path").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    for nudge in (0, 1):
+        page.mouse.move(box["x"] + box["width"] / 2 + nudge, box["y"] + box["height"] / 2)
+    tooltip = page.locator("#vg-tooltip-element")
+    tooltip.wait_for(state="visible", timeout=5_000)
+    assert "predicted" in tooltip.inner_text() and "measured" in tooltip.inner_text()
+    assert page.get_by_role("table", name="Predicted beside measured").is_visible()
 
 
 def background(page: Any) -> str:
@@ -193,6 +219,7 @@ def test_dark_mode_follows_the_system_and_the_button(browser: Any, pages: dict[s
     assert background(page) == dark
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_everything(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"]).page
     wanted = page.evaluate(
@@ -214,6 +241,7 @@ def test_the_keyboard_reaches_everything(browser: Any, pages: dict[str, Path]) -
     assert page.get_by_role("table").first.is_visible()
 
 
+@pytest.mark.slow
 def test_a_healthy_run_unfolds_with_its_charts(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["healthy"]).page
     chart = page.locator("[data-chart=where] svg")
@@ -224,6 +252,7 @@ def test_a_healthy_run_unfolds_with_its_charts(browser: Any, pages: dict[str, Pa
     assert page.locator("#timeline").bounding_box()["width"] > 300
 
 
+@pytest.mark.slow
 def test_print_hides_what_paper_cannot_do(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"], scheme="dark").page
     page.emulate_media(media="print")
@@ -232,6 +261,7 @@ def test_print_hides_what_paper_cannot_do(browser: Any, pages: dict[str, Path]) 
     assert len(page.pdf()) > 20_000
 
 
+@pytest.mark.slow
 def test_axe_finds_no_serious_violation(browser: Any, pages: dict[str, Path]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     shown = [

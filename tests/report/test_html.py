@@ -215,8 +215,8 @@ def test_matrix_page_has_a_map_for_each_tier_and_a_row_for_each_cell(tmp_path: P
             plan = Plan(batches=40, workers=workers, tier=tier, stages={"read": read, "decode": 8 * MS})
             answers.append(load(make_run(tmp_path / f"{tier}{workers}", plan)))
     page = Page(html.write_matrix(answers, tmp_path / "matrix.html").read_text())
-    assert len(page.data["charts"]) == 2
-    assert sum(tag == "tr" for tag, _ in page.elements) == 1 + 4
+    assert set(page.data["charts"]) == {"map0", "map1", "map0_predicted", "map1_predicted", "trust"}
+    assert sum(tag == "tr" for tag, _ in page.elements) == (1 + 4) + (1 + 3)
     assert "tier hdd" in page.text and "tier ssd" in page.text
     assert "emulated parts in 4 of 4 runs" in page.text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import webbrowser
@@ -121,3 +122,22 @@ def test_an_old_run_is_not_rebuilt_by_open(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(webbrowser, "open", lambda _: True)
     monkeypatch.setattr(html, "write", None)
     assert CliRunner().invoke(cli, ["open", str(directory)]).exit_code == 0
+
+
+MOST_HELP_S = 0.4
+"""CPU time that a verb's help may take to start (issue 2)."""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"]])
+def test_help_takes_little_cpu_time(arguments: list[str]) -> None:
+    """The console script as it is installed; the best of three, so that a busy machine fails nobody."""
+    script = Path(sys.executable).with_name("pipeprof")
+    spent_s = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([script, *arguments], capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.stdout.startswith("Usage:")
+        spent_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent_s) < MOST_HELP_S, spent_s
+    assert "torch" not in loaded_by(*arguments)

@@ -170,7 +170,7 @@
   function box(left, right, top, paint, label) {
     g.fillStyle = paint.colour;
     g.fillRect(left, top, right - left - (right - left > 4 ? 0.7 : 0), ROW);
-    if (right - left < 26) return;
+    if (right - left < g.measureText(label).width + 10) return; // a text is whole or not there
     g.save();
     g.beginPath();
     g.rect(left + 4, top, right - left - 8, ROW);
