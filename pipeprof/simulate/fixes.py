@@ -339,7 +339,9 @@ def in_memory(demands: Demands) -> Knobs:
     """The same loop with every batch already in memory: what headspace is measured against."""
     knobs = demands.measured
     everything = dict.fromkeys([*demands.batches.cpu, "blocked", "transfer", "startup"], 0.0)
-    return replace(knobs, storage=MEMORY, keep="decoded", scale={**knobs.scale, **everything})
+    # where no read was seen none is left to be made cheaper, and another storage could not be asked for
+    storage = MEMORY if demands.storage_observed else knobs.storage
+    return replace(knobs, storage=storage, keep="decoded", scale={**knobs.scale, **everything})
 
 
 def headspace(demands: Demands, base: Prediction, seed: int = 0) -> float:

@@ -11,7 +11,7 @@ from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.fixes import Ranked, advised, catalogue, headspace, rank
 from pipeprof.simulate.search import heat_map, what_would_it_take
 from tests.factory import MS, Plan
-from tests.simulate.common import HDD, READ_NS, demands_of, hdd_plan, recorded
+from tests.simulate.common import CPU_ONLY, HDD, READ_NS, demands_of, hdd_plan, recorded
 
 WORDS = (
     "more-workers fewer-workers deeper-prefetch out-of-order persistent-workers ram faster-storage shards "
@@ -131,3 +131,11 @@ def test_what_a_disk_bound_run_takes_of_its_storage(tmp_path: Path) -> None:
     bandwidth = needs["storage bandwidth"].amount
     assert bandwidth is not None
     assert bandwidth == pytest.approx(reads.amount * 0.11, abs=1)
+
+
+def test_headspace_without_a_read_is_what_the_code_costs(tmp_path: Path) -> None:
+    demands = demands_of(tmp_path / "run", Plan(workers=1, batches=80, stages=CPU_ONLY, compute=20 * MS), HDD)
+    assert not demands.storage_observed
+    base, _ = rank(demands)
+    assert base.throughput.value == pytest.approx(32 / 0.0412, rel=0.02)
+    assert base.throughput.value + headspace(demands, base) == pytest.approx(32 / 0.02, rel=0.02)
