@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-
 for _what in ("torchvision", "altair", "vl_convert", "pipeprof.measure.run", "pipeprof.report.html"):
     importlib.import_module(_what)  # once, and not in each copy
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 
 from pipeprof.cli.init import TEMPLATE
 from pipeprof.scenario import Scenario, load
+from tests.forked import Program, verb
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 
 
 def pipeprof(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeprof", *args]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    return Program(verb(*args), cwd).finished()
 
 
 def test_validate_tells_each_file_and_exits_2_if_one_is_wrong(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ LOADERS: dict[str, tuple[Callable[[], Any], dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "spawned" else ()) for name in LOADERS]
+)
 def test_every_nanosecond_of_a_real_run_has_an_owner(tmp_path: Path, name: str) -> None:
     make, arguments, epochs = LOADERS[name]
     loop = Loop(step_ms=2, steps=100, warmup=3, epochs=epochs)

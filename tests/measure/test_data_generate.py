@@ -49,7 +49,10 @@ def digest(directory: Path) -> str:
     return whole.hexdigest()
 
 
-@pytest.mark.parametrize("wanted", [3_000, 20_000, JPEG_BYTES, 200_000])
+@pytest.mark.parametrize(
+    "wanted",
+    [3_000, JPEG_BYTES, *(pytest.param(wanted, marks=pytest.mark.slow) for wanted in (20_000, 200_000))],
+)
 def test_the_mean_size_is_what_was_asked_for(wanted: int) -> None:
     recipe = image_recipe(seed=3, sample_bytes=None if wanted == JPEG_BYTES else wanted)
     sizes = [len(recipe.encode(index)) for index in range(100, 180)]  # others than those it was steered by
@@ -57,6 +60,7 @@ def test_the_mean_size_is_what_was_asked_for(wanted: int) -> None:
     assert max(sizes) > 1.1 * min(sizes)  # files differ in size, as photographs do
 
 
+@pytest.mark.slow
 def test_default_images_are_like_imagenets_in_pixels_and_no_two_are_alike() -> None:
     recipe = image_recipe(seed=0, sample_bytes=None)
     files = [recipe.encode(index) for index in range(50)]
@@ -90,6 +94,7 @@ def test_a_set_is_made_once_and_named_by_what_it_is(cache: Path) -> None:
     assert all(path.parent == cache for path in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", ["jpeg_folder", "tensor_files", "tar_shards"])
 def test_another_process_makes_the_same_set(format_: str, tmp_path: Path, cache: Path) -> None:
     here = made_set(scenario(format=format_))
@@ -103,6 +108,7 @@ def test_another_process_makes_the_same_set(format_: str, tmp_path: Path, cache:
     assert set_facts(here)["files"] == {"jpeg_folder": 40, "tensor_files": 40, "tar_shards": 14}[format_]
 
 
+@pytest.mark.slow
 def test_a_killed_generation_is_never_taken_for_a_set(cache: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", MAKE, "3000"])
     deadline = time.monotonic() + 60
@@ -118,6 +124,7 @@ def test_a_killed_generation_is_never_taken_for_a_set(cache: Path) -> None:
     assert not list(cache.glob(".*.partial"))
 
 
+@pytest.mark.slow
 def test_of_two_processes_the_second_waits_for_the_firsts_set(cache: Path) -> None:
     command = [sys.executable, "-c", MAKE, "1500"]
     both = [

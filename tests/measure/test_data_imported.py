@@ -89,7 +89,7 @@ def test_an_iterable_one_is_used_as_it_is() -> None:
     assert list(opened("own_data_module:Stream", samples=2)) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_find_the_module_too(method: str) -> None:
     loader = DataLoader(
         opened("own_data_module:Squares", 6), 3, num_workers=1, multiprocessing_context=method

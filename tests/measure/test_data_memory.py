@@ -92,7 +92,7 @@ class Probe(Dataset[Mapping]):
     [
         ("fork", "jpeg_folder", "encoded"),
         ("fork", "jpeg_folder", "decoded"),
-        ("spawn", "tensor_files", "encoded"),  # a spawned worker need not import torchvision for it
+        pytest.param("spawn", "tensor_files", "encoded", marks=pytest.mark.slow),  # needs no torchvision
     ],
 )
 def test_workers_map_the_one_copy(method: str, format_: str, keep: str) -> None:

@@ -101,7 +101,7 @@ def test_same_batches(case: str, workers: str, tmp_path: Path) -> None:
     ("method", "case"),
     [
         ("fork", "map"),
-        ("spawn", "map"),
+        pytest.param("spawn", "map", marks=pytest.mark.slow),
         pytest.param("spawn", "iterable", marks=pytest.mark.slow),
         pytest.param("forkserver", "map", marks=pytest.mark.slow),
     ],

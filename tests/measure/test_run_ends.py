@@ -136,7 +136,9 @@ def test_sigkill_of_a_worker_is_one_clear_error(start: Callable[..., Running]) -
     os.kill(victim, signal.SIGKILL)
     code, output = running.ended()
     assert code == 2
-    assert re.search(rf"a loader worker \(process {victim}\) (is killed by signal|is gone|exited)", output), output
+    assert re.search(rf"a loader worker \(process {victim}\) (is killed by signal|is gone|exited)", output), (
+        output
+    )
     assert "fewer loader.workers" in output
     assert "Traceback" not in output
     found = trace.load(running.directory)

@@ -59,9 +59,16 @@ def opened(browser: Any, path: Path, width: int = 1440, scheme: str = "light") -
 
 
 @pytest.fixture(scope="session")
-def pages(made: Path, stalled: Answer, healthy: Answer, odd: dict[str, Answer]) -> dict[str, Path]:
+def stalled_page(made: Path, stalled: Answer) -> Path:
+    return html.write(stalled, made / "stalled.html")
+
+
+@pytest.fixture(scope="session")
+def pages(
+    made: Path, stalled_page: Path, stalled: Answer, healthy: Answer, odd: dict[str, Answer]
+) -> dict[str, Path]:
     found = {
-        "stalled": html.write(stalled, made / "stalled.html"),
+        "stalled": stalled_page,
         "healthy": html.write(healthy, made / "healthy.html"),
         "matrix": html.write_matrix([stalled, healthy, odd["no_workers"]], made / "matrix.html"),
         "compare": compare.write_html(differences([stalled, healthy]), made / "compare.html"),
@@ -81,8 +88,8 @@ def test_every_page_is_silent_and_asks_for_nothing(browser: Any, pages: dict[str
         seen.page.close()
 
 
-def test_the_network_is_out_of_reach(browser: Any, pages: dict[str, Path]) -> None:
-    page = opened(browser, pages["stalled"]).page
+def test_the_network_is_out_of_reach(browser: Any, stalled_page: Path) -> None:
+    page = opened(browser, stalled_page).page
     refused = "fetch('https://example.org/').then(() => 'sent', () => 'refused')"
     assert page.evaluate(refused) == "refused"
 
@@ -100,8 +107,8 @@ def view(page: Any) -> list[int]:
     return [int(part) for part in page.locator("#timeline").get_attribute("data-view").split()]
 
 
-def test_the_timeline_zooms_moves_and_jumps(browser: Any, pages: dict[str, Path]) -> None:
-    page = opened(browser, pages["stalled"]).page
+def test_the_timeline_zooms_moves_and_jumps(browser: Any, stalled_page: Path) -> None:
+    page = opened(browser, stalled_page).page
     canvas = page.locator("#timeline")
     whole = view(page)
     canvas.focus()
@@ -206,8 +213,8 @@ def label_colour(page: Any) -> str:
     )
 
 
-def test_dark_mode_follows_the_system_and_the_button(browser: Any, pages: dict[str, Path]) -> None:
-    page = opened(browser, pages["stalled"], scheme="dark").page
+def test_dark_mode_follows_the_system_and_the_button(browser: Any, stalled_page: Path) -> None:
+    page = opened(browser, stalled_page, scheme="dark").page
     dark, label = background(page), label_colour(page)
     page.get_by_role("button", name="Switch to the light theme").click()
     page.locator(f"[data-chart=when] .role-axis-label text:not([fill='{label}'])").first.wait_for(

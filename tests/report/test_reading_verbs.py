@@ -19,47 +19,53 @@ from pipeprof.simulate.answer import Answer
 from tests.factory import Plan, make_run
 
 LOADED = """
-import sys
+import json, sys
 from pipeprof.cli import cli
-try:
-    cli(sys.argv[1:], standalone_mode=True)
-except SystemExit as end:
-    assert not end.code, end.code
-print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
+for arguments in json.loads(sys.argv[1]):
+    try:
+        cli(arguments, standalone_mode=True)
+    except SystemExit as end:
+        assert not end.code, (arguments, end.code)
+    print()
+    print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
-def loaded_by(*arguments: object) -> set[str]:
-    command = [sys.executable, "-c", LOADED, *(str(one) for one in arguments)]
+def loaded_by(*commands: list[str]) -> list[set[str]]:
+    """What one interpreter has loaded after each of these commands, run one after the other."""
+    command = [sys.executable, "-c", LOADED, json.dumps(commands)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return set(done.stdout.rpartition("LOADED")[2].split())
+    found = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert len(found) == len(commands)
+    return found
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["report", "RUN", "--html", "OUT"],
-        ["report", "RUN", "--json"],
-        ["compare", "RUN", "RUN"],
-        ["check", "RUN", "--max-stall", "100%"],
-        ["export", "RUN", "--to", "csv", "--out", "OUT"],
-        ["list", "."],
-        ["open", "--help"],
-    ],
-)
-def test_reading_never_imports_torch(stalled: Answer, tmp_path: Path, arguments: list[str]) -> None:
-    words = {"RUN": stalled.run.directory, "OUT": tmp_path / "out"}
-    loaded = loaded_by(*(words.get(one, one) for one in arguments))
-    assert not loaded & {"torch", "torchvision", "PIL", "psutil", "pynvml"}
-    if "--html" not in arguments:
-        assert not loaded & {"altair", "vl_convert", "jinja2"}, "the chart library is for pages"
+READING = [
+    ["open", "--help"],
+    ["list", "."],
+    ["report", "RUN", "--json"],
+    ["compare", "RUN", "RUN"],
+    ["check", "RUN", "--max-stall", "100%"],
+    ["export", "RUN", "--to", "csv", "--out", "OUT"],
+    ["report", "RUN", "--html", "PAGE"],
+]
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["report", "--help"], ["compare", "--help"], ["check", "--help"]]
-)
-def test_help_starts_light(arguments: list[str]) -> None:
-    assert not loaded_by(*arguments) & {"torch", "pyarrow", "numpy", "altair", "rich", "jinja2"}
+def test_reading_never_imports_torch(stalled: Answer, tmp_path: Path) -> None:
+    words = {"RUN": str(stalled.run.directory), "OUT": str(tmp_path / "out"), "PAGE": str(tmp_path / "page")}
+    commands = [[words.get(one, one) for one in command] for command in READING]
+    for command, loaded in zip(commands, loaded_by(*commands), strict=True):
+        assert not loaded & {"torch", "torchvision", "PIL", "psutil", "pynvml"}, command
+        if "--html" not in command:
+            assert not loaded & {"altair", "vl_convert", "jinja2"}, (
+                f"the chart library is for pages: {command}"
+            )
+
+
+def test_help_starts_light() -> None:
+    commands = [["--help"], ["report", "--help"], ["compare", "--help"], ["check", "--help"]]
+    for command, loaded in zip(commands, loaded_by(*commands), strict=True):
+        assert not loaded & {"torch", "pyarrow", "numpy", "altair", "rich", "jinja2"}, command
 
 
 def test_report_rebuilds_the_page_beside_the_trace(tmp_path: Path) -> None:
@@ -140,4 +146,4 @@ def test_help_takes_little_cpu_time(arguments: list[str]) -> None:
         assert done.stdout.startswith("Usage:")
         spent_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(spent_s) < MOST_HELP_S, spent_s
-    assert "torch" not in loaded_by(*arguments)
+    assert "torch" not in loaded_by(arguments)[0]
