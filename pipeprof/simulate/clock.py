@@ -1,4 +1,4 @@
-"""Virtual time: what happens when, and a pool of cores that everything runnable shares equally.
+"""Virtual time: what happens when, cores that everything runnable shares equally, and meetings of ranks.
 
 A heap loop of our own and not SimPy, which took 3 to 9 times as long an event (four workers, two cores, the
 same machine): a matrix of 60 cells x 2,000 batches has to be predicted in 10 s on one core.
@@ -57,3 +57,19 @@ class Clock:
             self._served += (time - self.now) * rate
             self.now = time
             then(argument)
+
+
+class Meeting:
+    """Where the ranks of a node end each step together, as data parallel training does."""
+
+    def __init__(self, clock: Clock, ranks: int) -> None:
+        self._clock, self._ranks = clock, ranks
+        self._here: list[tuple[Then, Any]] = []
+
+    def come(self, then: Then, argument: Any) -> None:
+        """Call `then(argument)` when the last rank has come."""
+        self._here.append((then, argument))
+        if len(self._here) == self._ranks:
+            here, self._here = self._here, []
+            for each, its in here:
+                self._clock.at(self._clock.now, each, its)

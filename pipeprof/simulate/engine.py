@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeprof.devices import Request, StorageModel
 from pipeprof.pipeline import Ints
-from pipeprof.simulate.clock import Clock
+from pipeprof.simulate.clock import Clock, Meeting
 from pipeprof.simulate.draw import Draw
 from pipeprof.simulate.knobs import Knobs
 
@@ -118,10 +118,17 @@ class Rank:
     """One training process: its loop, its workers, its accelerator."""
 
     def __init__(
-        self, clock: Clock, device: Device, knobs: Knobs, draw: Draw, number: int, on_done: Callable[[], None]
+        self,
+        clock: Clock,
+        device: Device,
+        knobs: Knobs,
+        draw: Draw,
+        number: int,
+        on_done: Callable[[], None],
+        meeting: Meeting,
     ) -> None:
         self._clock, self._device, self._knobs, self._draw = clock, device, knobs, draw
-        self._on_done = on_done
+        self._on_done, self._meeting = on_done, meeting
         self._readers = number * max(1, knobs.workers)
         self.steps = draw.steps
         length = len(draw.cpu)
@@ -329,6 +336,12 @@ class Rank:
 
     def _go_on(self, k: int) -> None:
         self.times["launch"][k] = self._clock.now
+        if self._knobs.ranks > 1:
+            self._meeting.come(self._onwards, k)
+        else:
+            self._onwards(k)
+
+    def _onwards(self, k: int) -> None:
         position = len(self.order)
         if position >= self.steps:
             self.done = True
@@ -368,8 +381,10 @@ def walk(knobs: Knobs, draws: list[Draw]) -> list[Walked]:
     def stop_when_all_are_done() -> None:
         clock.stopped = all(rank.done for rank in ranks)
 
+    meeting = Meeting(clock, len(draws))
     ranks = [
-        Rank(clock, device, knobs, one, number, stop_when_all_are_done) for number, one in enumerate(draws)
+        Rank(clock, device, knobs, one, number, stop_when_all_are_done, meeting)
+        for number, one in enumerate(draws)
     ]
     for rank in ranks:
         rank.begin_epoch(0)

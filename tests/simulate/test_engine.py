@@ -83,6 +83,16 @@ def test_ranks_share_cores_and_storage(tmp_path: Path) -> None:
     assert two == pytest.approx(2 * one, rel=0.03), "nothing is shared"
 
 
+def test_ranks_wait_for_the_last_of_them_after_each_step(tmp_path: Path) -> None:
+    """Steps of 10 or 30 ms by chance: one rank takes 20 ms on average, the slower of two 25."""
+    compute = np.random.default_rng(1).choice([10 * MS, 30 * MS], 400).tolist()
+    plan = Plan(stages={"read": MS}, batches=400, compute=compute, copy=0, main=0, synchronises=True)
+    demands = demands_of(tmp_path / "run", plan)
+    knobs = replace(demands.measured, storage=MEMORY, cores=64.0)
+    one, two = (predict(demands, replace(knobs, ranks=r)).throughput.value for r in (1, 2))
+    assert two / (2 * one) == pytest.approx(20 / 25, rel=0.05)
+
+
 def test_nodes_share_the_storage_only(tmp_path: Path) -> None:
     demands = demands_of(tmp_path / "run", hdd_plan(), HDD)
     knobs = replace(demands.measured, workers=2)
