@@ -10,6 +10,7 @@ import pytest
 
 from pipeprof.errors import ScenarioError
 from pipeprof.scenario import load
+from pipeprof.scenario.made import largest_share, shard_samples
 
 
 def message(tmp_path: Path, text: str | bytes, *overrides: str) -> str:
@@ -72,6 +73,15 @@ MEANING = {
     "a model's display name": ("model: {name: ResNet-50}\n", "model.name: 'ResNet-50' names no model", "resnet_50"),
     "an unknown cause": ("expect:\n  cause: [decode, storage-bandwith]\n", "disk.yaml:2: expect.cause: no cause is called 'storage-bandwith'", "storage-bandwidth"),
     "an impossible share": ("expect: {min_stall: 0.5, max_stall: 0.2}\n", "expect.min_stall: is 0.5, above max_stall 0.2", "exchange"),
+    "own data in memory": ("data: {format: imported, import: 'a:b'}\nstorage:\n  tier: ram\n", "disk.yaml:3: storage.tier: is ram, and an imported data set loads its own data", "in your callable"),
+    "own data in pinned memory": ("data: {format: imported, import: 'a:b'}\nstorage: {tier: pinned}\n", "disk.yaml:2: storage.tier: is pinned", "choose another"),
+    "decoded shards": ("data: {format: tar_shards}\nstorage:\n  tier: ram\n  keep: decoded\n", "disk.yaml:4: storage.keep: is decoded, and tar_shards are read as files", "keep encoded"),
+    "shards too few for the workers": ("data: {format: tar_shards, samples: 64}\nloader:\n  workers: 4\n  batch_size: 32\n", "disk.yaml:4: loader.batch_size: is 32, and no worker has more than 16 samples", "fewer workers"),
+    "an image too large": ("data:\n  sample_bytes: 50000001\n", "disk.yaml:2: data.sample_bytes: is 50000001", "50 MB or less"),
+    "an image too small": ("data: {format: tar_shards, sample_bytes: 999}\n", "data.sample_bytes: is 999: no JPEG", "1 KB or more"),
+    "rows for a network of images": ("data: {format: tensor_files}\naccelerator: {kind: cpu}\nmodel:\n  name: resnet18\n", "disk.yaml:4: model.name: resnet18 takes images", "two_layer_net"),
+    "too few classes": ("accelerator: {kind: cpu}\nmodel: {classes: 9}\n", "disk.yaml:2: model.classes: is 9, and the samples have 10 classes", "10 or more"),
+    "a seed too large": ("run: {seed: 18446744073709551616}\n", "disk.yaml:1: run.seed: is 18446744073709551616", "at most 18446744073709551615"),
     "a name that is a path": ("name: a/b\n", "name: 'a/b' cannot name a directory", "letters"),
 }  # fmt: skip
 
@@ -177,3 +187,29 @@ def test_a_directory_is_no_scenario(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_wrong_override_is_named(tmp_path: Path, override: str, problem: str) -> None:
     assert message(tmp_path, "about: x\n", override).startswith(problem)
+
+
+@pytest.mark.parametrize("samples", [1, 15, 16, 17, 64, 100, 2048, 2049, 5000])
+@pytest.mark.parametrize("workers", [0, 1, 3, 4, 16, 40])
+def test_the_largest_share_of_shards_is_what_dealing_them_out_gives(samples: int, workers: int) -> None:
+    each, parts = shard_samples(samples), max(1, workers)
+    sizes = [min(each, samples - first) for first in range(0, samples, each)]
+    assert largest_share(samples, workers) == max(sum(sizes[part::parts]) for part in range(parts))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {format: tar_shards, samples: 64}\nloader: {workers: 4, batch_size: 16}\n",
+        "data: {format: tar_shards, samples: 64}\nloader: {workers: 4, batch_size: 32, drop_last: false}\n",
+        "data: {format: tensor_files, sample_bytes: 10}\naccelerator: {kind: cpu}\nmodel: {name: two_layer_net}\n",
+        "data: {format: tensor_files}\naccelerator: {kind: emulated}\nmodel: {classes: 2}\n",
+        "data: {samples: 32}\naccelerator: {kind: cpu}\nmodel: {classes: 10}\n",
+        "data: {format: tar_shards}\nstorage: {tier: ram}\n",
+        "data: {format: imported, import: 'a:b'}\nstorage: {tier: nvme}\n",
+        "run: {seed: 18446744073709551615}\n",
+    ],
+)
+def test_what_runs_is_not_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "disk.yaml").write_text(text)
+    assert len(load(tmp_path / "disk.yaml")) == 1

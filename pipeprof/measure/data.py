@@ -24,12 +24,13 @@ from pipeprof.measure.datasets import (
     naming,
 )
 from pipeprof.measure.files import IMAGE_SUFFIXES, FileTable, find_files, spread
-from pipeprof.measure.generate import SUFFIXES, made_set, set_facts, shard_samples
+from pipeprof.measure.generate import SUFFIXES, made_set, set_facts
 from pipeprof.measure.imported import imported_dataset
 from pipeprof.measure.memory import HeldFiles, HeldImages, HeldTensors
 from pipeprof.measure.remote_data import RemoteFiles, remote_facts, remote_files
 from pipeprof.measure.remote_storage import RemoteStorage, url_of
 from pipeprof.scenario import Scenario
+from pipeprof.scenario.made import shard_samples
 
 _DECODED: Final = 32
 """Samples whose decoding is timed."""

@@ -24,16 +24,13 @@ from pipeprof.measure.files import format_bytes
 from pipeprof.measure.progress import progress, say
 from pipeprof.measure.synthetic import ImageRecipe, TensorRecipe, image_recipe, tensor_recipe
 from pipeprof.scenario import DataPart, Scenario
+from pipeprof.scenario.made import CLASSES, shard_samples
 
 VERSION: Final = 3
 """Of the samples' content: a change in how they are made makes a new set."""
 SET_JSON: Final = "set.json"
-CLASSES: Final = 10
-"""Class directories of a made set: few enough for any network's outputs."""
 SUFFIXES: Final = {"jpeg_folder": (".jpg",), "tensor_files": (".npy",), "tar_shards": (".tar",)}
 """What the files of each made format end in."""
-_SHARD_SAMPLES, _SHARDS = 128, 16
-"""Samples of a shard, fewer where there would be fewer than so many shards for the workers to share."""
 _BLOCK: Final = 4096
 """Files occupy whole blocks."""
 
@@ -110,6 +107,7 @@ def _make(scenario: Scenario, final: Path) -> None:
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     data = scenario.data
+    _check_room(final.parent, data.samples, data.sample_bytes or 0)  # before one is made in memory
     recipe: Recipe = (
         tensor_recipe(data.seed, data.sample_bytes, data.crop)
         if data.format == "tensor_files"
@@ -166,11 +164,6 @@ def _write_shards(directory: Path, samples: Iterator[bytes], data: DataPart) -> 
                 _add(tar, f"{index:08d}.cls", str(index % CLASSES).encode())
                 size_bytes += len(sample)
     return size_bytes
-
-
-def shard_samples(samples: int) -> int:
-    """Samples in each shard of a set, but for the last."""
-    return min(_SHARD_SAMPLES, -(-samples // _SHARDS))
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeprof.errors import DataError
 from pipeprof.measure.files import format_bytes
+from pipeprof.scenario.made import LARGEST_IMAGE_BYTES
 
 JPEG_BYTES: Final = 110_000
 JPEG_SIZE: Final = (500, 375)
@@ -28,8 +29,6 @@ _LOWEST, _HIGHEST = 5.0, 98.0
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _TRIALS: Final = 34
 """Files made to find the quality: the mean of so many is within 1 % of the mean of all."""
-_LARGEST_BYTES: Final = 50_000_000
-"""Larger images pass 89 million pixels, at which Pillow suspects a decompression bomb."""
 _SMALLEST_SIDE: Final = 32
 
 
@@ -78,10 +77,10 @@ def image_recipe(seed: int, sample_bytes: int | None) -> ImageRecipe:
     or that large.
     """
     wanted = sample_bytes or JPEG_BYTES
-    if wanted > _LARGEST_BYTES:
+    if wanted > LARGEST_IMAGE_BYTES:
         raise DataError(
             f"data.sample_bytes is {wanted}: an image of that size is refused by its decoder",
-            f"give {format_bytes(_LARGEST_BYTES)} or less, or use format tensor_files",
+            f"give {format_bytes(LARGEST_IMAGE_BYTES)} or less, or use format tensor_files",
         )
     scale = math.sqrt(wanted / JPEG_BYTES)
     width, height = (max(8, round(side * scale)) for side in JPEG_SIZE)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pipeprof import devices
 from pipeprof.errors import ScenarioError
 from pipeprof.scenario.emulated import storage_model
+from pipeprof.scenario.refusals import refusals
 from pipeprof.scenario.remote import remote_problems
 from pipeprof.scenario.schema import Expected, Scenario
 from pipeprof.scenario.words import nearest
@@ -49,6 +50,7 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     yield from _data(scenario)
     yield from _storage(scenario)
     yield from (Problem(*each) for each in remote_problems(scenario))
+    yield from (Problem(*each) for each in refusals(scenario))
     yield from _loader(scenario)
     yield from _model(scenario)
     yield from _accelerator(scenario)
