@@ -18,7 +18,18 @@ _HELPERS = ("resource_tracker", "forkserver")
 _PATIENCE_S = 10.0
 
 
+def _childless() -> bool:
+    """Told by the kernel at once; psutil looks at every process of the machine, twice for each test."""
+    try:
+        tasks = [Path(entry.path, "children").read_bytes() for entry in os.scandir("/proc/self/task")]
+    except OSError:
+        return False
+    return not any(tasks)
+
+
 def children() -> list[str]:
+    if _childless():
+        return []
     found = []
     for child in psutil.Process().children(recursive=True):
         try:

@@ -10,11 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning
 import loader_cases as cases
 import pytest
 import torch
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 import pipeprof
@@ -181,23 +179,25 @@ def test_profiled_data_loader_is_a_data_loader(tmp_path: Path) -> None:
     loader.session.close()
 
 
-class Model(lightning.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-
-    def training_step(self, batch: Any, _: int) -> Any:
-        return self.layer(batch[0]).mean()
-
-    def predict_step(self, batch: Any, _: int) -> Any:
-        return batch[1]
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
+@pytest.mark.slow
 def test_lightning(tmp_path: Path) -> None:
     """Its `predict` rebuilds the loader from its attributes; the rebuilt one joins the run."""
+    import lightning  # here, so that only who runs this waits for the import
+
+    class Model(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            return self.layer(batch[0]).mean()
+
+        def predict_step(self, batch: Any, _: int) -> Any:
+            return batch[1]
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
     loader = ProfiledDataLoader(cases.Squares(8), batch_size=2, num_workers=1, out=tmp_path / "run")
     trainer = lightning.Trainer(
         max_epochs=2,
@@ -216,7 +216,10 @@ def test_lightning(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "run", "steps")) == 2 * 4 + 4
 
 
+@pytest.mark.slow
 def test_accelerate_loses_the_subclass_and_is_observed_after_prepare(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+
     loader = Accelerator(cpu=True).prepare(DataLoader(cases.Squares(8), batch_size=2, num_workers=1))
     with pipeprof.profile(loader, out=tmp_path / "run"):
         assert len(list(loader)) == 4
