@@ -238,12 +238,8 @@ def part_of(directory: Path, rank: int) -> Path:
 
 def parts(directory: Path) -> dict[int, Path]:
     """The runs of the ranks of a job in `directory`, by rank; empty where it is no job's directory."""
-    found = {}
-    for path in directory.glob("rank-*/" + RUN_JSON):
-        number = path.parent.name.removeprefix("rank-")
-        if number.isdecimal():
-            found[int(number)] = path.parent
-    return dict(sorted(found.items()))
+    found = {path.parent.name[5:]: path.parent for path in directory.glob(f"rank-*/{RUN_JSON}")}
+    return {int(rank): found[rank] for rank in sorted(filter(str.isdecimal, found), key=int)}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -373,16 +369,11 @@ def load(path: Path | str) -> Run:
         # NaN and infinities, which JSON does not have and Python writes, are no observation.
         meta = json.loads((directory / RUN_JSON).read_text(), parse_constant=lambda _: None)
     except (FileNotFoundError, NotADirectoryError) as error:
+        problem, remedy = f"is no run directory: it has no {RUN_JSON}", "give one that `pipeprof run` wrote"
         if found := parts(directory):
-            raise TraceError(
-                f"{directory} holds the runs of {len(found)} ranks, and is none itself",
-                f"see them together with `pipeprof report {directory}`, or give one of them, such as "
-                f"{next(iter(found.values()))}",
-            ) from error
-        raise TraceError(
-            f"{directory} is no run directory: it has no {RUN_JSON}",
-            "give a directory that `pipeprof run` wrote",
-        ) from error
+            problem = f"holds the runs of {len(found)} ranks, and is none itself"
+            remedy = f"see them with `pipeprof report {directory}`, or give one of them"
+        raise TraceError(f"{directory} {problem}", remedy) from error
     except (OSError, ValueError) as error:
         raise TraceError(f"{directory / RUN_JSON} cannot be read: {error}") from error
     if not isinstance(meta, dict) or not isinstance(meta.get("schema"), int):
