@@ -159,3 +159,32 @@ def test_expectations_name_what_is_missed() -> None:
     ]
     unknown = {"verdict": {"cause": "inconclusive", "fix": "none", "band": None, "stall_share": None}}
     assert misses(ExpectPart(max_stall=0.05), unknown) == ["the stall was not observed"]
+
+
+COMPUTED = """
+import torch
+from torch.utils.data import Dataset
+
+class Waves(Dataset):
+    def __len__(self):
+        return 256
+    def __getitem__(self, index):
+        return torch.sin(torch.arange(40_000.0) * index), index % 10
+"""
+
+
+def test_an_imported_data_set_that_reads_nothing_is_answered(tmp_path: Path) -> None:
+    """No other storage can be predicted for it; that is no failure of the run."""
+    (tmp_path / "own_waves.py").write_text(COMPUTED)
+    (tmp_path / "waves.yaml").write_text(
+        "data: {format: imported, import: 'own_waves:Waves'}\n"
+        "loader: {batch_size: 4, workers: 2}\n"
+        "accelerator: {kind: emulated, step_ms: 5}\nrun: {steps: 40, warmup_steps: 5}\n"
+    )
+    done = pipeprof("waves.yaml", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").stat().st_size > 100_000
+    asked = Program(verb("predict", "run"), tmp_path).finished()
+    assert asked.returncode == 0, asked.stderr
+    refused = Program(verb("predict", "run", "--set", "storage.tier=nvme"), tmp_path).finished()
+    assert refused.returncode == 3 and "no read was observed" in refused.stderr
