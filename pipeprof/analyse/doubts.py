@@ -29,7 +29,7 @@ def doubts_about(run: Run, found: Attribution, facts: Facts) -> tuple[Doubt, ...
         *_from_cache(facts),
         *_storage_unseen(found, facts),
         *_mapped(found, facts),
-        *_unknown(found),
+        *_unknown(run, found),
         *_wide(found),
         *_close(found),
         *_status(run),
@@ -105,13 +105,19 @@ def _mapped(found: Attribution, facts: Facts) -> list[Doubt]:
     return [Doubt("mapped-reads", problem, remedy, decisive=True)]
 
 
-def _unknown(found: Attribution) -> list[Doubt]:
+def _unknown(run: Run, found: Attribution) -> list[Doubt]:
     ledger = found.whole
     unknown = ledger.ledger_ns.get("unknown", 0)
     if unknown < 0.05 * ledger.window.wall_ns or unknown < max(1, ledger.stall_ns) / 2:
         return []
-    problem = "most of the stall fell into time in which nothing was observed"
-    return [Doubt("unknown-owner", problem, "profile the loader that is waited for", decisive=True)]
+    iterables = [str(one["name"]) for one in run.meta.get("loaders") or [] if one.get("kind") == "iterable"]
+    if not iterables:
+        problem = "most of the stall fell into time in which nothing was observed"
+        return [Doubt("unknown-owner", problem, "profile the loader that is waited for", decisive=True)]
+    share = f"{100 * unknown / ledger.window.wall_ns:.0f} % of the time"
+    problem = f"the loop waited {share} for {', '.join(iterables)}, whose inside is not observed"
+    remedy = "iterate it in the workers of a DataLoader, and profile that one"
+    return [Doubt("inside-not-observed", problem, remedy, decisive=True)]
 
 
 def _wide(found: Attribution) -> list[Doubt]:

@@ -39,7 +39,7 @@ class Watcher(Protocol):
 
 
 _observers: Final[WeakKeyDictionary[Any, Observer]] = WeakKeyDictionary()
-_for_all: Final[list[Callable[[DataLoader[Any]], Observer]]] = []
+_choosers: Final[list[Callable[[DataLoader[Any]], Observer | None]]] = []
 _watched: Final[dict[type, type]] = {}
 _worker_starts: Final[list[Callable[[], None]]] = []
 
@@ -52,25 +52,39 @@ def observe(loader: DataLoader[Any], observer: Observer) -> bool:
     return any(hooked)
 
 
-def observe_all(make_observer: Callable[[DataLoader[Any]], Observer]) -> None:
-    """Have every DataLoader of this process observed, those of classes to come included."""
-    _for_all.append(make_observer)
+def observe_all(choose: Callable[[DataLoader[Any]], Observer | None]) -> None:
+    """Have every DataLoader of this process observed, those of classes to come included.
+
+    `choose` is asked when a loader that no one watches makes an iterator; None leaves that one alone.
+    """
+    if not _choosers:
+        original = DataLoader.__init_subclass__
+
+        def hook_subclass(cls: type, /, **options: Any) -> None:
+            original(**options)
+            _hook(cls)
+
+        DataLoader.__init_subclass__ = classmethod(hook_subclass)  # type: ignore
+    _choosers.append(choose)
     for cls in _with_subclasses(DataLoader):
         _hook(cls)
-    original = DataLoader.__init_subclass__
-
-    def hook_subclass(cls: type, /, **options: Any) -> None:
-        original(**options)
-        _hook(cls)
-
-    DataLoader.__init_subclass__ = classmethod(hook_subclass)  # type: ignore
 
 
-def observe_no_more() -> None:
-    """Leave the loaders alone that no one has named."""
-    _for_all.clear()
-    if "__init_subclass__" in DataLoader.__dict__:
+def observe_no_more(choose: Callable[[DataLoader[Any]], Observer | None]) -> None:
+    """Ask `choose` no more."""
+    if choose in _choosers:
+        _choosers.remove(choose)
+    if not _choosers and "__init_subclass__" in DataLoader.__dict__:
         del DataLoader.__init_subclass__
+
+
+def _chosen(loader: DataLoader[Any]) -> Observer | None:
+    for choose in reversed(_choosers):
+        observer: Observer | None = choose(loader)
+        if observer is not None:
+            _observers[loader] = observer
+            return observer
+    return None
 
 
 def observer_of(loader: DataLoader[Any]) -> Observer | None:
@@ -135,9 +149,7 @@ def _hook(cls: type) -> bool:
 
     @functools.wraps(original)
     def _get_iterator(self: DataLoader[Any]) -> Any:
-        observer = _observers.get(self)
-        if observer is None and _for_all:
-            observer = _observers[self] = _for_all[-1](self)
+        observer = _observers.get(self) or _chosen(self)
 
         def make() -> Any:
             if not _worker_starts:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure import hook
+from pipeprof.measure.iterables import ObservedIterable, inside_unseen, loaders_in
 from pipeprof.measure.ranks import own_directory
 from pipeprof.measure.session import Session
 from pipeprof.measure.session_facts import status_of
@@ -70,35 +71,50 @@ def _plain(state: dict[str, Any]) -> DataLoader[Any]:
 
 
 @contextmanager
-def profile(
-    loader: DataLoader[Any], out: Path | str | None = None, detail: str = "batch"
-) -> Iterator[DataLoader[Any]]:
-    """Observe a loader that exists, for as long as the block lasts.
+def profile(loader: Any, out: Path | str | None = None, detail: str = "batch") -> Iterator[Any]:
+    """Observe a loader that exists, or anything else that is iterated, for as long as the block lasts.
 
-    Gives the loader itself, with `summary`, `verdict` and `save` as a `ProfiledDataLoader` has them. The run
-    is written to `out`; without it, it is gone after the block.
+    Gives a DataLoader itself, and something in place of any other iterable, with `summary`, `verdict` and
+    `save` as a `ProfiledDataLoader` has them. Of an iterable the waits are observed, and of the DataLoaders
+    in it all. The run is written to `out`; without it, it is gone after the block.
+
+    Raises `MeasureError` for what cannot be iterated, `TraceError` where `out` cannot be written.
     """
-    session = Session(out, detail=detail)
-    methods = {
-        "summary": session.summary,
-        "verdict": lambda: verdict_of(session),
-        "save": lambda directory: save_run(session, directory),
-    }
-    before = hook.observer_of(loader)
-    session.observe(loader)
-    loader.__dict__.update(methods)
+    plain = isinstance(loader, DataLoader)
+    loaders = [loader] if plain else loaders_in(loader)
+    unseen = [] if loaders else [inside_unseen(loader)]
+    session = Session(out, detail=detail, meta={"not_observed": unseen})
+    before = [(each, hook.observer_of(each)) for each in loaders]
     error: BaseException | None = None
+    observed: Any = None
     try:
-        yield loader
+        observed = loader if plain else ObservedIterable(loader, session, bool(loaders))
+        for each in loaders:
+            session.observe(each)
+        observed.__dict__.update(_methods(session, samples_seen=bool(loaders)))
+        yield observed
     except BaseException as raised:
         error = raised
         raise
     finally:
-        for name in methods:
-            loader.__dict__.pop(name, None)
-        hook.restore(loader, before)
+        for name in ("summary", "verdict", "save") if observed is not None else ():
+            observed.__dict__.pop(name, None)
+        for each, observer in before:
+            hook.restore(each, observer)
         session.close(status_of(error), error=error)
         session.discard()
+
+
+def _methods(session: Session, samples_seen: bool) -> dict[str, Any]:
+    def summary() -> dict[str, float]:
+        found = session.summary()
+        return found if samples_seen else {k: v for k, v in found.items() if not k.startswith("samples")}
+
+    return {
+        "summary": summary,
+        "verdict": lambda: verdict_of(session),
+        "save": lambda directory: save_run(session, directory),
+    }
 
 
 def verdict_of(session: Session) -> dict[str, Any]:

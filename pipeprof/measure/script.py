@@ -49,7 +49,7 @@ def trace_script(target: str, arguments: Sequence[str], out: Path | None, as_mod
         error = raised
     if os.getpid() != pid:
         return Traced(session.directory, _exit_code(error), 0, in_parent=False)
-    hook.observe_no_more()
+    hook.observe_no_more(session.watch_of)
     code = _exit_code(error)
     session.close(status_of(error), error=None if isinstance(error, SystemExit) else error)
     return Traced(session.directory, code, session.steps_taken, in_parent=True)

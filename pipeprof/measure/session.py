@@ -96,7 +96,7 @@ class Session:
         self._start()
 
     def _start(self) -> None:
-        self._loaders: list[LoaderWatch] = []
+        self._loaders: list[dict[str, Any]] = []
         self._gatherer = Gatherer()
         self._states = WorkerStates()
         self._loop = LoopSink()
@@ -135,13 +135,18 @@ class Session:
 
     def watch_of(self, loader: DataLoader[Any], name: str = "") -> LoaderWatch:
         """An observer for `loader`, entered in `run.json`."""
-        number = len(self._loaders)
-        watch = LoaderWatch(self, loader, number, name or f"loader{number}")
-        self._loaders.append(watch)
+        watch = LoaderWatch(self, loader, len(self._loaders), name or f"loader{len(self._loaders)}")
+        self.enter(watch.facts)
+        return watch
+
+    def enter(self, facts: dict[str, Any]) -> int:
+        """Tell in `run.json` of something that is iterated. Returns its number there."""
+        facts["id"] = len(self._loaders)
+        self._loaders.append(facts)
         with self.lock:
             if self.active:
-                self.writer.update(loaders=[each.facts for each in self._loaders])
-        return watch
+                self.writer.update(loaders=self._loaders)
+        return len(self._loaders) - 1
 
     def add_watch(self, watch: IteratorWatch) -> None:
         """An iterator's ring has records to drain from now on."""
