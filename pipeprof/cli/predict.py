@@ -51,7 +51,13 @@ def command(
     from pipeprof import trace
     from pipeprof.simulate.neighbours import open_run
 
-    demands = open_run(trace.load(run))
+    opened = trace.load(run)
+    if ranks is not None and "world_size" in opened.meta:
+        raise ScenarioError(
+            f"{run} is one of {opened.meta['world_size']} ranks: its record holds its waiting for them",
+            "predict --ranks from a run of one process",
+        )
+    demands = open_run(opened)
     asked = question(demands, settings, ranks, nodes)
     if asked != demands.measured or steps is not None:
         data, lines = one(demands, asked, steps, seed)

@@ -38,7 +38,7 @@ def command(
     traced = trace_script(script, arguments, out, as_module)
     rank = here()
     if rank is not None:  # the ranks are reported together, when all of them have ended
-        if rank.rank == 0:
+        if rank.rank == 0 and traced.written:
             click.echo(f"pipeprof: see all ranks with `pipeprof report {traced.directory.parent}`", err=True)
         ctx.exit(traced.exit_code)
     if traced.in_parent:

@@ -30,6 +30,8 @@ class Traced(NamedTuple):
     steps: int
     in_parent: bool
     """False in a child that the script forked and that came to its end: the run is not the child's."""
+    written: bool = True
+    """False in a rank that may not write to the run's directory."""
 
 
 def trace_script(target: str, arguments: Sequence[str], out: Path | None, as_module: bool = False) -> Traced:
@@ -52,7 +54,7 @@ def trace_script(target: str, arguments: Sequence[str], out: Path | None, as_mod
     hook.observe_no_more(session.watch_of)
     code = _exit_code(error)
     session.close(status_of(error), error=None if isinstance(error, SystemExit) else error)
-    return Traced(session.directory, code, session.steps_taken, in_parent=True)
+    return Traced(session.directory, code, session.steps_taken, True, session.unwritten is None)
 
 
 def _script(target: str, arguments: Sequence[str]) -> Callable[[], None]:
