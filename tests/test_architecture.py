@@ -37,6 +37,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "tensorboard",
         },
     ),
+    # each module imports one optional library, and is imported by its users alone
+    "integrations": ({"errors", "measure"}, {"torch", "lightning", "transformers", "opentelemetry"}),
     "cli": (
         {"errors", "devices", "scenario", "trace", "pipeline", "measure", "analyse", "simulate", "report"},
         {"click", "rich"},
