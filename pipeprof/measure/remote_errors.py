@@ -107,6 +107,11 @@ _REASONS: Final[tuple[tuple[Callable[[Told], object], str, str], ...]] = (
         "fsspec knows no such protocol",
         "for example s3://bucket/prefix",
     ),
+    (
+        lambda told: isinstance(told.error, TypeError),
+        "{}",
+        "check storage.options: fsspec's client takes them as its arguments",
+    ),
     (lambda _: True, "{}", "check that it can be read from here with fsspec"),
 )
 

@@ -134,7 +134,8 @@ class RemoteStorage:
                 kind = fsspec.get_filesystem_class(scheme)
                 if recorded:
                     stages.install()  # the client's library may have been loaded only now
-                _clients[mine] = kind(**self.options, skip_instance_cache=True, use_listings_cache=False)
+                own = {"skip_instance_cache": True, "use_listings_cache": False}
+                _clients[mine] = kind(**own | self.options)
         return _clients[mine]
 
     def key(self, path: Path | str) -> str:

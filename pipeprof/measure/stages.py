@@ -175,6 +175,9 @@ _SEAMS: Final[tuple[tuple[str, str, Callable[[Callable[..., Any]], Callable[...,
     ("torchvision.io.image", "decode_jpeg", _whole(DECODE)),
     ("torchvision.io.image", "decode_png", _whole(DECODE)),
     ("fsspec.asyn", "sync", timed_sync),
+    ("s3fs.core", "sync", timed_sync),  # these took the function by its name
+    ("gcsfs.core", "sync", timed_sync),
+    ("adlfs.spec", "sync", timed_sync),
     ("aiohttp.client:ClientSession", "__init__", traced_session),
 )
 """Where to look, what to replace, by what. Readers written in C that are not here stay in `getitem`."""

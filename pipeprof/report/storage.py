@@ -78,12 +78,44 @@ def _facts(
             if queue is not None and wall
             else units.NOT_OBSERVED,
         ),
-        ("From a block device", _from_device(answer, size, bool(facts.get("emulated")))),
+        *_requests(answer, measured, wall, seconds),
+        (
+            "From a block device",
+            "not of this machine: the data are remote, and no page cache holds them"
+            if facts.get("remote")
+            else _from_device(answer, size, bool(facts.get("emulated"))),
+        ),
     ]
     if model and model.get("bandwidth_bytes_per_s"):
         found.append(
             ("The device's bandwidth", f"{units.byte_rate(model['bandwidth_bytes_per_s'])} (its model)")
         )
+    return found
+
+
+def _requests(answer: Answer, measured: Any, wall: float, seconds: float) -> list[tuple[str, str]]:
+    """What lay below the reads of a remote place; nothing where no request was seen."""
+    parts = answer.attribution.stages.parts if answer.attribution is not None else {}
+    if not parts or not wall:
+        return []
+
+    def of(name: str) -> tuple[float, float]:
+        part = parts.get(name)
+        if part is None or part.count is None:
+            return 0.0, 0.0
+        return float(np.nansum(part.wall_ns[measured])), float(np.nansum(part.count[measured]))
+
+    first_byte, answers = of("first-byte")
+    waited = f"{units.duration(first_byte / max(1, answers))} after a request was sent, on average"
+    share = f"{units.percent(first_byte / wall)} of the reading"
+    found = [
+        ("Reads under way", f"{units.digits(wall / 1e9 / seconds)} at once, on average"),
+        ("First byte", f"{waited}; {share}" if answers else units.NOT_OBSERVED),
+    ]
+    for name, label in (("throttled", "Refused with 503 or 429"), ("retry", "Failed otherwise")):
+        lost, count = of(name)
+        told = f"; {units.percent(lost / wall)} of the reading went into asking again" if count else ""
+        found.append((label, f"{units.plural(int(count), 'request')}{told}"))
     return found
 
 

@@ -1,0 +1,71 @@
+"""Remote places in scenarios: what a URL implies, and what cannot be meant of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeprof.errors import ScenarioError
+from pipeprof.scenario import Scenario, load, with_values
+
+
+def written(tmp_path: Path, text: str, *overrides: str) -> Scenario:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    return load(path, overrides)[0]
+
+
+def test_a_remote_place_is_of_the_tier_network(tmp_path: Path) -> None:
+    storage = written(tmp_path, "storage: {path: s3://bucket/train, options: {anon: true}}").storage
+    assert (storage.tier, storage.path, storage.options) == ("network", "s3://bucket/train", {"anon": True})
+
+
+def test_an_override_may_name_it(tmp_path: Path) -> None:
+    assert written(tmp_path, "name: x", "storage.path=s3://bucket").storage.tier == "network"
+
+
+def test_ram_is_filled_from_it(tmp_path: Path) -> None:
+    assert written(tmp_path, "storage: {path: s3://bucket, tier: ram}").storage.tier == "ram"
+
+
+def test_own_remote_images_say_where_the_storage_is(tmp_path: Path) -> None:
+    found = written(tmp_path, "data: {format: image_folder, path: s3://bucket/images}")
+    assert found.storage.path == "s3://bucket/images"
+    assert found.storage.tier == "network"
+
+
+def test_a_file_url_is_a_directory_of_this_machine(tmp_path: Path) -> None:
+    storage = written(tmp_path, f"storage: {{path: 'file://{tmp_path}', tier: nvme}}").storage
+    assert (storage.path, storage.tier) == (str(tmp_path), "nvme")
+
+
+def test_a_resolved_scenario_reads_back(tmp_path: Path) -> None:
+    found = written(tmp_path, "storage: {path: s3://bucket/train, options: {anon: true}}")
+    assert with_values(found, {"run.steps": 3}).storage == found.storage
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("storage: {path: s3://bucket, tier: ssd}", "storage.tier: is ssd, and s3://bucket is remote"),
+        ("storage: {path: s3://bucket, cache: warm}", "storage.cache: no page cache"),
+        ("storage: {path: s3://bucket, cache_bytes: 5}", "storage.cache_bytes: no page cache"),
+        ("storage: {path: s3://bucket, options: {secret: x}}", "storage.options.secret: is a credential"),
+        ("storage: {path: 's3://a:b@bucket'}", "storage.path: holds credentials"),
+        ("storage: {path: 'simplecache::s3://bucket'}", "is a chain"),
+        ("storage: {path: s3://bucket, device: sata-ssd}", "nothing is emulated there"),
+        ("storage: {options: {anon: true}}", "storage.options: are for a remote storage.path"),
+        ("storage: {path: memory://x}\nloader: {start_method: spawn}", "workers that spawn do not see it"),
+    ],
+)
+def test_what_cannot_be_meant(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ScenarioError, match=".") as caught:
+        written(tmp_path, text)
+    assert said in str(caught.value)
+
+
+def test_own_remote_images_beside_a_local_storage(tmp_path: Path) -> None:
+    text = f"data: {{format: image_folder, path: s3://bucket}}\nstorage: {{path: {tmp_path}}}"
+    with pytest.raises(ScenarioError, match="is remote, and storage.path is not"):
+        written(tmp_path, text)
