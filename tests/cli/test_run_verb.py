@@ -65,6 +65,7 @@ def test_json_is_the_answers_dictionary_and_nothing_else_on_stdout(tmp_path: Pat
     assert not (tmp_path / "here" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_matrix_runs_each_cell_and_ends_in_one_page(tmp_path: Path) -> None:
     (tmp_path / "tiers.yaml").write_text(
         SCENARIO + "matrix: {storage.tier: [hdd, nvme], loader.workers: [0, 2]}\n"

@@ -17,9 +17,17 @@ from tests.diagnosis.planted import Both, Burn, Planted, PlantedStream, Sleep, S
 
 QUICK = ("a rate limit", "stragglers", "the accelerator", "pageable copies", "ten steps")
 """Cases that need no core of their own, so that a busy machine does not change them."""
+QUICKEST = ("the accelerator", "pageable copies", "ten steps")
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name in QUICK], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=() if case.name in QUICKEST else pytest.mark.slow)
+        for case in CASES
+        if case.name in QUICK
+    ],
+)
 def test_what_was_planted_is_named(tmp_path: Path, case: Any) -> None:
     case.run(tmp_path / "run")
     found = load(tmp_path / "run")

@@ -147,6 +147,7 @@ def test_paths_of_this_machine_are_not_on_the_page(whole: Path, page: str) -> No
     assert "pipeprof predict DIR/1_hdd" in text_of(page)
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_torch(tmp_path: Path) -> None:
     some = make_lesson(tmp_path / "some", only=("1_",))
     add_results(some)

@@ -77,14 +77,18 @@ def assert_all_recorded(out: Path, batches: list[Any], in_order: bool = True) ->
 
 
 ALL = [(case, workers) for case in cases.CASES for workers in ("no workers", "2 workers")]
-SOME = [
-    (case, workers)
-    for case in ("map, shuffled", "custom collate", "iterable", "iterable, batch_size=None")
-    for workers in ("persistent", "pinned")
-]
+FEW = ("map, shuffled", "custom collate", "iterable", "iterable, batch_size=None")
+SOME = [(case, workers) for case in FEW for workers in ("persistent", "pinned")]
 
 
-@pytest.mark.parametrize(("case", "workers"), ALL + SOME)
+def is_quick(case: str, workers: str) -> bool:
+    return workers == "no workers" or (case in FEW and workers == "2 workers")
+
+
+@pytest.mark.parametrize(
+    ("case", "workers"),
+    [pytest.param(*each, marks=() if is_quick(*each) else pytest.mark.slow) for each in ALL + SOME],
+)
 def test_same_batches(case: str, workers: str, tmp_path: Path) -> None:
     dataset, arguments = cases.CASES[case]
     options = {**arguments, **cases.WITH_WORKERS[workers]}

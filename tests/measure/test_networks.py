@@ -8,6 +8,7 @@ import torch
 from pipeprof.measure.networks import LECTURE_NETWORKS, time_network
 
 
+@pytest.mark.slow
 def test_one_network_is_timed_with_the_clock_handed_in() -> None:
     times = iter(range(0, 10**6, 50))
     timed = time_network("resnet18", batch=2, side=32, repeats=2, clock=lambda: next(times))

@@ -96,6 +96,7 @@ def test_a_busy_loop_is_cpu(tmp_path: Path) -> None:
     assert found["cpu"] + found["runq"] == pytest.approx(found["wall"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_busy_workers_beyond_the_cores_wait_for_one(tmp_path: Path) -> None:
     """Held to two cores, four workers that spin wait for a core half of the time."""
     cores = os.sched_getaffinity(0)

@@ -120,6 +120,7 @@ def test_sigkill_of_the_loop_leaves_a_partial_run_and_no_orphan(
     assert running.shared_memory() == []
 
 
+@pytest.mark.slow
 def test_sigkill_loses_a_second_at_the_most(start: Callable[..., Running]) -> None:
     running = start()
     time.sleep(1.0)
@@ -165,6 +166,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error(start: Callable[..., Running], small_disk: Path) -> None:
     running = start(small_disk / "run")
     code, output = running.ended()

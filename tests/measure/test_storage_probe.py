@@ -88,6 +88,7 @@ def test_what_is_no_directory_gets_one_error(tmp_path: Path, name: str) -> None:
         measured(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_the_machine_is_measured_in_part_where_there_is_no_gpu(
     quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("d_in", [1000, 1024])
+@pytest.mark.slow
 def test_every_way_agrees_in_loss(d_in: int) -> None:
     problem = Problem(d_in=d_in)
     reference = two_layer.run(NUMPY_WAY, problem)

@@ -43,7 +43,13 @@ def loss_after(
     return losses[0], losses[-1]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+QUICK_OPTIMIZERS = ("sgd", "adam")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param(each, marks=() if each in QUICK_OPTIMIZERS else pytest.mark.slow) for each in OPTIMIZERS],
+)
 def test_every_optimiser_of_the_notes_lowers_the_loss_of_the_two_layer_net(optimizer: str) -> None:
     rate = {"lbfgs": 0.1, "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05}.get(optimizer, 1e-3)
     work = workload(optimizer=optimizer, learning_rate=rate)
@@ -65,12 +71,19 @@ def test_the_two_layer_net_takes_numbers_as_targets_and_images_as_vectors() -> N
     work.step(*work.prepare((IMAGES, torch.zeros(2, dtype=torch.long))))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small"])
+NETWORKS = [
+    "resnet18",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("squeezenet1_1", "mobilenet_v3_small")),
+]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_networks_of_torchvision_train(name: str) -> None:
     work = workload(name, classes=10)
     work.step(*work.prepare((IMAGES, torch.tensor([1, 2]))))
 
 
+@pytest.mark.slow
 def test_a_network_with_auxiliary_heads_trains() -> None:
     work = workload("googlenet", classes=10)
     work.step(*work.prepare((torch.randn(2, 3, 96, 96), torch.tensor([1, 2]))))
@@ -82,6 +95,7 @@ def test_bytes_become_zero_to_one_on_the_device() -> None:
     assert work._as_input(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_mixed_precision_and_channels_last_train() -> None:
     work = workload("resnet18", classes=10, amp=True, channels_last=True)
     work.step(*work.prepare((IMAGES, torch.tensor([1, 2]))))

@@ -88,6 +88,7 @@ def test_every_page_is_silent_and_asks_for_nothing(browser: Any, pages: dict[str
         seen.page.close()
 
 
+@pytest.mark.slow
 def test_the_network_is_out_of_reach(browser: Any, stalled_page: Path) -> None:
     page = opened(browser, stalled_page).page
     refused = "fetch('https://example.org/').then(() => 'sent', () => 'refused')"

@@ -227,6 +227,7 @@ def test_matrix_page_of_odd_cells_renders(odd: dict[str, Answer], tmp_path: Path
     assert "not observed" in page.text
 
 
+@pytest.mark.slow
 def test_the_charts_are_written_as_pictures(stalled: Answer, tmp_path: Path) -> None:
     written = [Path(path) for path in html.write_pictures(stalled, tmp_path / "png")]
     assert {path.stem for path in written} >= {"where", "when", "waits", "storage", "whatif"}
