@@ -8,7 +8,9 @@ that all end after the same step. Ranks on one machine share its emulated device
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -27,7 +29,7 @@ _NEEDED: Final = ("MASTER_ADDR", "MASTER_PORT")
 class Offered(NamedTuple):
     """A rank's emulated device, for those of its machine that have the same to use instead of their own."""
 
-    machine: str | None
+    machine: str
     model: str
     timeline: SharedBlock
     cache: SharedBlock | None
@@ -95,7 +97,15 @@ def _offer(storage: Storage) -> Offered | None:
     cache = storage.cache
     limit, held = (None, None) if cache is None else (cache.limit_bytes, cache.block)
     model = repr((storage.model, cache is None, limit))
-    return Offered(rank_facts().get("boot_id"), model, storage.device.block, held)
+    return Offered(_machine(), model, storage.device.block, held)
+
+
+def _machine() -> str:
+    """Equal for ranks that can open each other's memory: one machine, and one view of its processes."""
+    facts = rank_facts()
+    with suppress(OSError):
+        return f"{facts['boot_id'] or facts['host']} {Path('/proc/self/ns/pid').readlink()}"
+    return f"{facts['host']}"
 
 
 def _gone(error: RuntimeError) -> MeasureError:

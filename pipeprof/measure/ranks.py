@@ -86,7 +86,7 @@ def rank_facts() -> dict[str, Any]:
 def _has_own_cores() -> bool | None:
     """Whether this rank was bound to some of the cores that its launcher may use; None is not observed."""
     with suppress(OSError, psutil.Error, AttributeError):
-        return set(psutil.Process().cpu_affinity()) < set(_parent().cpu_affinity())
+        return set(psutil.Process().cpu_affinity()) < set(psutil.Process(os.getppid()).cpu_affinity())
     return None
 
 
@@ -111,10 +111,9 @@ def directory_for(name: str) -> Path:
     if found is None:
         return new_directory(name)
     run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    if found.local_world_size == found.world_size:
-        parent = _parent()
-        begun = datetime.fromtimestamp(parent.create_time())
-        job = f"{begun:%Y%m%d-%H%M%S}-{parent.pid}"
+    if _torchrun() and found.local_world_size == found.world_size:
+        begun = datetime.fromtimestamp(_launched())
+        job = f"{begun:%Y%m%d-%H%M%S}-{os.getppid()}"
     else:
         job = run_id if run_id not in ("", "none") else _master()
     return RUNS / re.sub(r"[^\w.-]", "_", f"{name}-{job}")
@@ -140,7 +139,8 @@ def own_directory(out: Path) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _claim(directory, JOB_JSON, _job(found))
-        _claim(directory, f"node-{found.node or 0}.json", _node())
+        if _torchrun():
+            _claim(directory, f"node-{found.node}.json", _node())
     except FileExistsError as error:
         raise TraceError(f"{directory} is no directory", "choose another --out") from error
     except OSError as error:
@@ -155,13 +155,16 @@ def _job(found: Rank) -> dict[str, Any]:
 
 
 def _node() -> dict[str, Any]:
-    """What all ranks of a job on one node know: who started them, and when."""
-    parent = _parent()
-    return {"host": socket.gethostname(), "launcher": parent.pid, "started": round(parent.create_time(), 2)}
+    """What the ranks that one torchrun has started know, and those of another do not: it, and its start."""
+    return {"host": socket.gethostname(), "launcher": os.getppid(), "started": round(_launched(), 2)}
 
 
-def _parent() -> psutil.Process:
-    return psutil.Process(os.getppid())
+def _torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _launched() -> float:
+    return float(psutil.Process(os.getppid()).create_time())
 
 
 def _master() -> str:

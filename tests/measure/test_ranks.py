@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,14 @@ from pipeprof.measure import ranks
 from pipeprof.measure.session import Session
 from tests.measure.loader_cases import Squares
 
-JOB = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+JOB = {
+    "WORLD_SIZE": "4",
+    "LOCAL_WORLD_SIZE": "4",
+    "GROUP_RANK": "0",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+    "TORCHELASTIC_RUN_ID": "none",
+}
 
 
 def become(monkeypatch: pytest.MonkeyPatch, rank: int, **environment: str) -> None:
@@ -86,6 +94,21 @@ def test_a_second_job_of_the_same_address_is_known_by_its_launcher(
     become(monkeypatch, 1)
     with pytest.raises(TraceError, match="another job"):
         Session(tmp_path / "job")
+
+
+def test_without_torchrun_ranks_of_one_job_may_have_started_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under SLURM, or with one container a rank: other hosts and other launchers are the same job."""
+    for rank, launcher in ((0, 0), (1, 4711)):
+        become(monkeypatch, rank)
+        for name in ("TORCHELASTIC_RUN_ID", "GROUP_RANK", "LOCAL_WORLD_SIZE"):
+            monkeypatch.delenv(name)
+        monkeypatch.setattr(os, "getppid", lambda launcher=launcher: launcher)
+        monkeypatch.setattr(socket, "gethostname", lambda rank=rank: f"host{rank}")
+        assert ranks.own_directory(tmp_path / "job") == tmp_path / "job" / f"rank-{rank}"
+        assert ranks.rank_facts()["host"] == f"host{rank}"
+        assert ranks.directory_for("train") == Path("runs/train-127.0.0.1_29500")
 
 
 def test_the_same_rank_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
