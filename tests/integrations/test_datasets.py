@@ -120,7 +120,7 @@ def test_webdataset_batched_again_in_the_loop(shards: str, tmp_path: Path) -> No
 
 @needs("streaming")
 def test_mosaic_streaming(tmp_path: Path) -> None:
-    """Not of the development group, since it holds numpy and transformers back: CONTRIBUTING.md has the way."""
+    """It is in no dependency group, since it holds numpy and transformers back: see CONTRIBUTING.md."""
     import streaming
 
     with streaming.MDSWriter(out=str(tmp_path / "data"), columns={"x": "int"}) as writer:
@@ -139,9 +139,10 @@ def test_mosaic_streaming(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ray() -> Iterator[Any]:
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import ray
 
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield ray
     ray.shutdown()

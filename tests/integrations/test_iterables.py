@@ -103,7 +103,8 @@ def test_report_and_predict_take_such_a_run(tmp_path: Path) -> None:
     assert "Lines, whose inside is not observed" in " ".join(done.output.split())
     assert (tmp_path / "run" / "report.html").exists()
     refused = CliRunner().invoke(predict, [str(tmp_path / "run")])
-    assert refused.exception is None or isinstance(refused.exception, (SystemExit, pipeprof.PipeprofError))
+    assert isinstance(refused.exception, pipeprof.PipeprofError), refused.output
+    assert "whose making was seen" in str(refused.exception)
 
 
 def test_each_pass_is_an_epoch_and_a_torn_one_counts(tmp_path: Path) -> None:
