@@ -6,6 +6,7 @@ import gc
 import re
 import shutil
 import tarfile
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def failure(loader: DataLoader[Any]) -> str:
         list(loader)
     except DataError as error:
         said = str(error)
+        traceback.clear_frames(error.__traceback__)  # they hold the iterator
     gc.collect()
     return said
 

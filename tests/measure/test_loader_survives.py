@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,16 @@ def test_one_loader_iterated_twice_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dataset", [cases.Broken, cases.BrokenStream])
 def test_an_exception_is_the_same_as_without_us(dataset: Any, workers: int, tmp_path: Path) -> None:
     def error_of(loader: Any) -> Any:
-        with pytest.raises(ValueError, match="is broken") as caught:
+        try:
             list(loader)
-        return type(caught.value), str(caught.value).splitlines()[-1]
+        except ValueError as error:
+            # Its frames hold the iterator; where the garbage collector ends that, torch waits 5 s a worker.
+            traceback.clear_frames(error.__traceback__)
+            return type(error), str(error).splitlines()[-1]
+        pytest.fail("nothing was raised")
 
     plain = error_of(DataLoader(dataset(), batch_size=4, num_workers=workers))
+    assert "is broken" in plain[1]
     with pipeprof.profile(
         DataLoader(dataset(), batch_size=4, num_workers=workers), out=tmp_path / "run"
     ) as loader:

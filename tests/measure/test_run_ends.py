@@ -96,7 +96,7 @@ def test_a_stopped_run_reports_what_is_there(
     running = start()
     (os.killpg if to_group else os.kill)(running.process.pid, number)
     code, output = running.ended()
-    assert code == 130
+    assert code == 130, output
     assert "Interrupted: the report is of what was measured until then" in output
     assert "Traceback" not in output
     found = trace.load(running.directory)
@@ -136,7 +136,7 @@ def test_sigkill_of_a_worker_is_one_clear_error(start: Callable[..., Running]) -
     victim = running.children[0].pid
     os.kill(victim, signal.SIGKILL)
     code, output = running.ended()
-    assert code == 2
+    assert code == 2, output
     assert re.search(rf"a loader worker \(process {victim}\) (is killed by signal|is gone|exited)", output), (
         output
     )
@@ -170,7 +170,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_one_clear_error(start: Callable[..., Running], small_disk: Path) -> None:
     running = start(small_disk / "run")
     code, output = running.ended()
-    assert code == 2
+    assert code == 2, output
     assert "cannot be written any more: No space left on device" in output
     assert "Traceback" not in output
     found = trace.load(small_disk / "run")
