@@ -109,6 +109,7 @@ def test_what_cannot_run_is_one_error_and_writes_nothing(tmp_path: Path, overrid
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_strict_fails_where_the_scenario_does_not_keep_its_word(tmp_path: Path) -> None:
     (tmp_path / "disk.yaml").write_text(SCENARIO + "expect: {max_stall: 0.01}\n")
     done = pipeprof("disk.yaml", "--no-report", "--strict", "--set", "run.steps=30", cwd=tmp_path)

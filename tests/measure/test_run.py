@@ -105,9 +105,9 @@ def test_au_is_the_sum_of_step_times_over_the_wall_to_a_tenth_of_a_percent(tmp_p
     [
         {"workers": 0},
         {"workers": 1, "persistent_workers": True},
-        {"in_order": False, "prefetch": 3},
+        pytest.param({"in_order": False, "prefetch": 3}, marks=pytest.mark.slow),
         {"drop_last": False, "batch_size": 7},
-        {"pin_memory": True},
+        pytest.param({"pin_memory": True}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

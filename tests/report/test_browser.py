@@ -214,6 +214,7 @@ def label_colour(page: Any) -> str:
     )
 
 
+@pytest.mark.slow
 def test_dark_mode_follows_the_system_and_the_button(browser: Any, stalled_page: Path) -> None:
     page = opened(browser, stalled_page, scheme="dark").page
     dark, label = background(page), label_colour(page)

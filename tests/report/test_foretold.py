@@ -106,6 +106,7 @@ def test_runs_that_cannot_be_predicted_from_leave_the_page_whole(
     assert "trust" not in page.data["charts"]
 
 
+@pytest.mark.slow
 def test_report_rebuilds_the_page_of_a_matrix(cells: list[Answer]) -> None:
     directory = cells[0].run.directory.parent
     name = cells[3].run.directory.name

@@ -73,6 +73,7 @@ def test_a_limit_within_the_noise_is_inconclusive_only_where_it_is_passed() -> N
         assert gates._at_least("g", "use", Figure(1 - value, 1 - high, 1 - low), 0.95).passed is passed
 
 
+@pytest.mark.slow
 def test_twenty_repetitions_of_one_scenario_fail_at_most_once(tmp_path: Path) -> None:
     base = planted(tmp_path / "base", 100)
     failed = 0
