@@ -79,7 +79,7 @@ MEANING = {
     "shards too few for the workers": ("data: {format: tar_shards, samples: 64}\nloader:\n  workers: 4\n  batch_size: 32\n", "disk.yaml:4: loader.batch_size: is 32, and no worker has more than 16 samples", "fewer workers"),
     "an image too large": ("data:\n  sample_bytes: 50000001\n", "disk.yaml:2: data.sample_bytes: is 50000001", "50 MB or less"),
     "an image too small": ("data: {format: tar_shards, sample_bytes: 999}\n", "data.sample_bytes: is 999: no JPEG", "1 KB or more"),
-    "rows for a network of images": ("data: {format: tensor_files}\naccelerator: {kind: cpu}\nmodel:\n  name: resnet18\n", "disk.yaml:4: model.name: resnet18 takes images", "two_layer_net"),
+    "rows for a network of images": ("data: {format: tensor_files, sample_bytes: 4000}\naccelerator: {kind: cpu}\nmodel:\n  name: resnet18\n", "disk.yaml:4: model.name: resnet18 takes images", "two_layer_net"),
     "too few classes": ("accelerator: {kind: cpu}\nmodel: {classes: 9}\n", "disk.yaml:2: model.classes: is 9, and the samples have 10 classes", "10 or more"),
     "a seed too large": ("run: {seed: 18446744073709551616}\n", "disk.yaml:1: run.seed: is 18446744073709551616", "at most 18446744073709551615"),
     "a name that is a path": ("name: a/b\n", "name: 'a/b' cannot name a directory", "letters"),

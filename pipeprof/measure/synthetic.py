@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeprof.errors import DataError
 from pipeprof.measure.files import format_bytes
-from pipeprof.scenario.made import LARGEST_IMAGE_BYTES
+from pipeprof.scenario.made import LARGEST_IMAGE_BYTES, tensor_shape
 
 JPEG_BYTES: Final = 110_000
 JPEG_SIZE: Final = (500, 375)
@@ -29,7 +29,6 @@ _LOWEST, _HIGHEST = 5.0, 98.0
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _TRIALS: Final = 34
 """Files made to find the quality: the mean of so many is within 1 % of the mean of all."""
-_SMALLEST_SIDE: Final = 32
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,4 @@ class TensorRecipe:
 
 def tensor_recipe(seed: int, sample_bytes: int | None, crop: int) -> TensorRecipe:
     """Tensors of `sample_bytes` without the file's header; by default what a crop of an image becomes."""
-    values = (sample_bytes or 3 * crop * crop * 4) // 4
-    side = math.isqrt(max(values, 1) // 3)
-    if side < _SMALLEST_SIDE:
-        return TensorRecipe(seed, (max(values, 1),))
-    return TensorRecipe(seed, (3, side, values // 3 // side))
+    return TensorRecipe(seed, tensor_shape(sample_bytes, crop))

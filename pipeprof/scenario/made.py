@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 CLASSES: Final = 10
@@ -12,6 +13,15 @@ SMALLEST_IMAGE_BYTES: Final = 1_000
 """A JPEG file of 32 x 32 pixels is hardly smaller at the lowest quality."""
 _SHARD_SAMPLES, _SHARDS = 128, 16
 """Samples of a shard, fewer where there would be fewer than so many shards for the workers to share."""
+_SMALLEST_SIDE: Final = 32
+"""Of a tensor that is an image; smaller ones are rows of numbers."""
+
+
+def tensor_shape(sample_bytes: int | None, crop: int) -> tuple[int, ...]:
+    """Of a float32 sample of so many bytes without its file's header; by default what a crop becomes."""
+    values = max(1, (sample_bytes or 3 * crop * crop * 4) // 4)
+    side = math.isqrt(values // 3)
+    return (values,) if side < _SMALLEST_SIDE else (3, side, values // 3 // side)
 
 
 def shard_samples(samples: int) -> int:

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeprof.scenario.made import CLASSES, LARGEST_IMAGE_BYTES, SMALLEST_IMAGE_BYTES, largest_share
+from pipeprof.scenario.made import (
+    CLASSES,
+    LARGEST_IMAGE_BYTES,
+    SMALLEST_IMAGE_BYTES,
+    largest_share,
+    tensor_shape,
+)
 from pipeprof.scenario.schema import Scenario
 
 _IMAGES = ("jpeg_folder", "tar_shards")
@@ -78,11 +84,12 @@ def _shards(scenario: Scenario) -> Iterator[Refusal]:
 
 def _training(scenario: Scenario) -> Iterator[Refusal]:
     data, model = scenario.data, scenario.model
-    if data.format == "tensor_files":
+    shape = tensor_shape(data.sample_bytes, data.crop)
+    if data.format == "tensor_files" and len(shape) == 1:
         yield (
             "model.name",
-            f"{model.name} takes images, and tensor_files are rows of numbers",
-            "use two_layer_net, or data.format jpeg_folder",
+            f"{model.name} takes images, and tensor_files of {shape[0]} numbers are none",
+            "use two_layer_net, data.format jpeg_folder, or a larger data.sample_bytes",
         )
     labels = min(CLASSES, data.samples)
     if data.format in _MADE and model.classes < labels:

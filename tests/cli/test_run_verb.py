@@ -80,7 +80,7 @@ def test_a_matrix_runs_each_cell_and_ends_in_one_page(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_fails_does_not_take_the_others_with_it(tmp_path: Path) -> None:
-    models = SCENARIO.replace("emulated, step_ms: 10", "cpu").replace("hdd", "nvme")
+    models = SCENARIO.replace("emulated, step_ms: 10", "cpu").replace("hdd", "nvme").replace("4000", "12288")
     (tmp_path / "models.yaml").write_text(models + "matrix: {model.name: [resnet_18, two_layer_net]}\n")
     done = pipeprof("models.yaml", "--out", "all", "--no-report", cwd=tmp_path)
     assert done.returncode == 2
@@ -99,7 +99,7 @@ def test_a_cell_that_fails_does_not_take_the_others_with_it(tmp_path: Path) -> N
     ],
 )
 def test_what_cannot_run_is_one_error_and_writes_nothing(tmp_path: Path, override: str, said: str) -> None:
-    (tmp_path / "disk.yaml").write_text(SCENARIO.replace(", step_ms: 10", ""))
+    (tmp_path / "disk.yaml").write_text(SCENARIO.replace(", step_ms: 10", "").replace("4000", "12288"))
     done = pipeprof("disk.yaml", "--set", override, cwd=tmp_path)
     if "cuda" in override and done.returncode == 0:
         pytest.skip("there is a CUDA device here")
