@@ -12,7 +12,9 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,9 +60,14 @@ def test_a_block_is_short(code: str) -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= MOST_LINES
 
 
-@pytest.mark.parametrize(
-    "code", [code for language, code in BLOCKS if language == "python" and readers(code) == READERS]
-)
+def _python_blocks() -> Iterator[Any]:
+    for language, code in BLOCKS:
+        if language == "python":
+            imports_much = readers(code) != READERS
+            yield pytest.param(code, marks=[pytest.mark.slow] if imports_much else [])
+
+
+@pytest.mark.parametrize("code", _python_blocks())
 def test_a_block_runs(code: str, tmp_path: Path) -> None:
     source = tmp_path / "example.py"
     source.write_text(readers(code) + code)
@@ -69,15 +76,16 @@ def test_a_block_runs(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("language", "code"), BLOCKS, ids=range(len(BLOCKS)))
-def test_a_block_runs_as_printed(language: str, code: str, tmp_path: Path) -> None:
-    """In an interpreter or a shell of its own, as the reader's."""
+@pytest.mark.parametrize("code", [code for language, code in BLOCKS if language != "python"])
+def test_a_shells_block_runs(code: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests" / "scripts" / "plain.py", tmp_path / "train.py")
-    # a file, as a reader would have it: workers that are spawned import it
-    source = tmp_path / ("example.py" if language == "python" else "example.sh")
-    source.write_text(readers(code) + code if language == "python" else code)
-    command = [sys.executable, str(source)] if language == "python" else ["bash", "-e", str(source)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-e", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

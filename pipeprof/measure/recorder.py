@@ -60,6 +60,20 @@ class Sink:
             found = self.totals[name] = Totals()
         return found
 
+    def add(self, name: str, own_ns: int) -> None:
+        """Add a span that has ended to its stage's totals."""
+        totals = self.totals.get(name) or self.total(name)
+        totals.wall_ns += own_ns
+        totals.count += 1
+
+    def add_read(self, whole_ns: int, size_bytes: int) -> None:
+        """Add a read that has ended, of a plain sink."""
+        totals = self.totals.get(READ) or self.total(READ)
+        totals.wall_ns += whole_ns
+        totals.count += 1
+        totals.bytes = max(totals.bytes, 0) + size_bytes
+        self.inner_ns += whole_ns
+
     def keep(self, span: Span, wall_ns: int, cpu_ns: int) -> None:
         """Take a single span, where they are kept."""
 

@@ -3,8 +3,11 @@
 Run by hand on a quiet machine: `python tests/benchmarks/emulation.py [--seconds 2] [--devices hdd-7200 ...]`.
 A real DataLoader with real workers reads a warm file through `EmulatedStorage`, each worker as fast as it
 can; the rate is taken from the completions between the first and the last moment at which all workers were
-reading. Exit code 1 where a figure leaves the bound of its tier. Where the model asks for more than 10,000
-requests a second, Python itself is the limit: the row says so and is not judged.
+reading. A reader is a closed loop: between the end of a read and its next request it takes some microseconds
+of its own, during which no device could serve it. They are measured, and the model's rate for N readers is
+at most N requests per (service of one alone + reader's own time). Exit code 1 where a figure leaves the bound
+of its tier. Where the model asks for more than 10,000 requests a second, Python itself is the limit: the row
+says so and is not judged.
 """
 
 from __future__ import annotations
@@ -41,12 +44,20 @@ class Case(NamedTuple):
     sequential: bool
     workers: int
 
-    def modelled_bytes_per_s(self) -> float:
-        return self.model.throughput_bytes_per_s(self.size_bytes, max(1, self.workers), self.sequential)
+    def modelled_bytes_per_s(self, own_ns: float) -> float:
+        """What the device gives readers that take `own_ns` between two reads."""
+        readers = max(1, self.workers)
+        alone, together = (
+            self.model.throughput_bytes_per_s(self.size_bytes, count, self.sequential)
+            for count in (1, readers)
+        )
+        cycle_s = self.size_bytes / alone + own_ns / 1e9
+        return min(together, readers * self.size_bytes / cycle_s)
 
 
 class Reads(IterableDataset[torch.Tensor]):
-    """Reads for `seconds`. An item is [worker, end_ns, end_ns, ...]: when each read of a block had ended."""
+    """Reads for `seconds`. An item is [worker, own_ns, end_ns, end_ns, ...]: when each read of a block had
+    ended, and the reader's own time between them."""
 
     def __init__(self, storage: EmulatedStorage, path: Path, case: Case, seconds: float) -> None:
         self.storage, self.path, self.case, self.seconds = storage, path, case, seconds
@@ -59,9 +70,12 @@ class Reads(IterableDataset[torch.Tensor]):
         buffer = bytearray(size)
         # Without Python's buffer on top: what is measured is the device, not the copying of its bytes.
         with EmulatedFile(self.path, self.storage.device) as file:
-            block, due = [worker], time.monotonic_ns() + BLOCK_NS
+            now = time.monotonic_ns()
+            block, due = [worker, 0], now + BLOCK_NS
             for offset in self._offsets(worker, workers):
                 file.seek(offset)
+                asked = time.monotonic_ns()
+                block[1] += asked - now
                 file.readinto(buffer)
                 now = time.monotonic_ns()
                 block.append(now)
@@ -69,7 +83,8 @@ class Reads(IterableDataset[torch.Tensor]):
                     yield torch.tensor(block)
                     if now > end:
                         return
-                    block, due = [worker], time.monotonic_ns() + BLOCK_NS
+                    now = time.monotonic_ns()  # handing the block over is not the reader's own time
+                    block, due = [worker, 0], now + BLOCK_NS
             yield torch.tensor(block)
 
     def _offsets(self, worker: int, workers: int) -> Iterator[int]:
@@ -83,8 +98,8 @@ class Reads(IterableDataset[torch.Tensor]):
             yield from ((slot + 1) * self.case.size_bytes for slot in order)
 
 
-def achieved_bytes_per_s(path: Path, case: Case, seconds: float) -> float:
-    """Rate of completions while all workers were reading."""
+def achieved(path: Path, case: Case, seconds: float) -> tuple[float, float]:
+    """Bytes/s of the completions while all workers were reading, and a reader's own ns between two reads."""
     storage = EmulatedStorage(case.model)
     loader = DataLoader(
         Reads(storage, path, case, seconds),
@@ -93,21 +108,23 @@ def achieved_bytes_per_s(path: Path, case: Case, seconds: float) -> float:
         prefetch_factor=256 if case.workers else None,
     )
     ends: dict[int, list[int]] = {}
+    own_ns = reads = 0
     for block in loader:
-        worker, *times = block.tolist()
+        worker, own, *times = block.tolist()
+        own_ns, reads = own_ns + own, reads + len(times)
         ends.setdefault(worker, []).extend(times)
     storage.close()
     first = max(times[0] for times in ends.values())
     last = min(times[-1] for times in ends.values())
     counted = sum(first < time_ns <= last for times in ends.values() for time_ns in times)
-    return counted * case.size_bytes * 1e9 / (last - first)
+    return counted * case.size_bytes * 1e9 / (last - first), own_ns / reads
 
 
-def judge(case: Case, achieved: float) -> tuple[str, bool]:
+def judge(case: Case, rate: float, own_ns: float) -> tuple[str, bool]:
     """A row of the table, and whether it is within its bound."""
-    modelled = case.modelled_bytes_per_s()
+    modelled = case.modelled_bytes_per_s(own_ns)
     requests = modelled / case.size_bytes
-    error = achieved / modelled - 1
+    error = rate / modelled - 1
     bound = BOUNDS[case.model.tier]
     if requests > REQUESTS_PER_S:
         says, fine = "limited by the emulator", True
@@ -115,8 +132,9 @@ def judge(case: Case, achieved: float) -> tuple[str, bool]:
         fine = abs(error) <= bound
         says = "ok" if fine else f"outside {bound:.0%}"
     pattern = "sequential" if case.sequential else "random"
-    row = f"{case.model.name} | {case.size_bytes // 1024} KiB {pattern} | {case.workers} | {requests:,.0f}"
-    return f"| {row} | {achieved / modelled:.3f} | {error:+.1%} | {says} |", fine
+    reads = f"{case.model.name} | {case.size_bytes // 1024} KiB {pattern}"
+    row = f"{reads} | {case.workers} | {requests:,.0f} | {own_ns / 1e3:.0f}"
+    return f"| {row} | {rate / modelled:.3f} | {error:+.1%} | {says} |", fine
 
 
 def measure(directory: Path, names: list[str], seconds: float) -> bool:
@@ -127,8 +145,8 @@ def measure(directory: Path, names: list[str], seconds: float) -> bool:
         for _ in range(FILE_BYTES // len(chunk)):
             file.write(chunk)
     all_fine = True
-    print("| device | reads | workers | requests/s asked | achieved / modelled | error | |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| device | reads | workers | requests/s asked | own µs | achieved / modelled | error | |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
         # Without read-ahead each read is one request, also of a sequential reader.
         model = with_figures(storage_preset(name), {"readahead_bytes": 1})
@@ -137,7 +155,7 @@ def measure(directory: Path, names: list[str], seconds: float) -> bool:
                 for workers in WORKERS:
                     path.read_bytes()  # warm
                     case = Case(model, size, sequential, workers)
-                    row, fine = judge(case, achieved_bytes_per_s(path, case, seconds))
+                    row, fine = judge(case, *achieved(path, case, seconds))
                     print(row, flush=True)
                     all_fine &= fine
     return all_fine

@@ -15,7 +15,7 @@ from pipeprof.analyse.merge import merge
 pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 SCENARIO = """
-data: {format: tensor_files, samples: 128, sample_bytes: 4000}
+data: {format: tensor_files, samples: 512, sample_bytes: 4000}
 storage: {tier: nvme}
 loader: {batch_size: 4, workers: 1}
 accelerator: {kind: emulated, step_ms: 5}
