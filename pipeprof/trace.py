@@ -20,12 +20,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from pipeprof.columns import arrow_array
 from pipeprof.errors import TraceError
 
 SCHEMA_VERSION: Final = 1
@@ -163,7 +162,7 @@ class TraceWriter:
         rows = len(next(iter(columns.values())))
         if rows == 0:
             return
-        arrays = [_array(columns.get(field.name), field.type, rows) for field in schema]
+        arrays = [arrow_array(columns.get(field.name), field.type, rows) for field in schema]
         self._stream(table).write_batch(pa.record_batch(arrays, schema=schema))
 
     def _stream(self, table: str) -> Any:
@@ -194,34 +193,6 @@ class TraceWriter:
         for name in names:
             _to_parquet(self.directory, name)
         self.update(status=status)
-
-
-def nullable(values: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]) -> pa.Array:
-    """An Arrow array that is null where not `seen`."""
-    return _of_numpy(values, _I64, pa.py_buffer(np.packbits(seen, bitorder="little")))
-
-
-def named(numbers: npt.NDArray[np.int32], names: Sequence[str]) -> pa.Array:
-    """A dictionary column: `names[number]` for each number."""
-    buffers = [None, pa.py_buffer(np.ascontiguousarray(numbers, np.int32))]
-    return pa.DictionaryArray.from_buffers(_NAME, len(numbers), buffers, pa.array(names, pa.string()))
-
-
-def _of_numpy(values: npt.NDArray[Any], kind: pa.DataType, valid: pa.Buffer | None = None) -> pa.Array:
-    """By the buffers themselves: what `pyarrow.array` and `cast` import costs 60 ms of CPU, once a process,
-    which a run of some seconds would feel."""
-    values = np.ascontiguousarray(values, kind.to_pandas_dtype())
-    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
-
-
-def _array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
-    if values is None:
-        return pa.nulls(rows, kind)
-    if isinstance(values, pa.Array):
-        return values
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and pa.types.is_integer(kind):
-        return _of_numpy(values, kind)
-    return pa.array(values, type=kind, from_pandas=True)
 
 
 def new_directory(name: str, parent: Path = RUNS) -> Path:

@@ -15,10 +15,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "devices": ({"errors"}, set()),
     "scenario": ({"errors", "devices"}, {"yaml", "pydantic", "pydantic_core"}),
-    "trace": ({"errors"}, {"pyarrow", "numpy"}),
+    "columns": (set(), {"pyarrow", "numpy"}),
+    "trace": ({"errors", "columns"}, {"pyarrow"}),
     "pipeline": ({"errors", "trace"}, {"numpy"}),
     "measure": (
-        {"errors", "devices", "scenario", "trace"},
+        {"errors", "devices", "scenario", "columns", "trace"},
         {"torch", "torchvision", "psutil", "pynvml", "numpy", "fsspec", "PIL", "rich"},
     ),
     "analyse": ({"errors", "trace", "pipeline"}, {"pyarrow", "numpy"}),

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeprof.columns import named, nullable
 from pipeprof.measure.accelerator import StepTimes
 from pipeprof.measure.counters import UNSEEN
 from pipeprof.measure.finished import Finished, Made
 from pipeprof.measure.recorder import Totals
 from pipeprof.measure.ring import Kind
-from pipeprof.trace import MAIN_PROCESS, named, nullable
+from pipeprof.trace import MAIN_PROCESS
 
 if TYPE_CHECKING:
     from pipeprof.measure.watch import IteratorWatch

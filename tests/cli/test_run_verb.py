@@ -52,6 +52,7 @@ def test_one_command_ends_with_a_verdict_a_table_and_a_report(tmp_path: Path) ->
     assert trace.load(directory).meta["scenario"]["text"].startswith("\ndata:")
 
 
+@pytest.mark.slow
 def test_json_is_the_answers_dictionary_and_nothing_else_on_stdout(tmp_path: Path) -> None:
     (tmp_path / "disk.yaml").write_text(SCENARIO)
     done = pipeprof(
@@ -175,6 +176,7 @@ class Waves(Dataset):
 """
 
 
+@pytest.mark.slow
 def test_an_imported_data_set_that_reads_nothing_is_answered(tmp_path: Path) -> None:
     """No other storage can be predicted for it; that is no failure of the run."""
     (tmp_path / "own_waves.py").write_text(COMPUTED)

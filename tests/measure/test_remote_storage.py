@@ -134,6 +134,7 @@ def test_a_damaged_set_is_refused() -> None:
         dataset_files(scenario(), storage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", ["jpeg_folder", "tar_shards", "tensor_files"])
 def test_every_format_is_read_and_described(format_: str) -> None:
     parts = scenario(format=format_, sample_bytes=None, samples=4, crop=16)

@@ -106,6 +106,7 @@ def test_a_stopped_run_reports_what_is_there(
     assert running.shared_memory() == []
 
 
+@pytest.mark.slow
 def test_sigkill_of_the_loop_leaves_a_partial_run_and_no_orphan(
     start: Callable[..., Running],
 ) -> None:

@@ -51,6 +51,7 @@ READING = [
 ]
 
 
+@pytest.mark.slow
 def test_reading_never_imports_torch(stalled: Answer, tmp_path: Path) -> None:
     words = {"RUN": str(stalled.run.directory), "OUT": str(tmp_path / "out"), "PAGE": str(tmp_path / "page")}
     commands = [[words.get(one, one) for one in command] for command in READING]

@@ -23,8 +23,6 @@ SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 FILES = sorted(SCENARIOS.glob("*.yaml"))
 CELLS = {scenario.name: scenario for path in FILES for scenario in load(path)}
 LADDER = ("hdd_0workers", "hdd_4workers", "ssd_4workers", "ram_4workers", "pinned_4workers")
-QUICK = ("quickstart",)
-"""What the default suite runs; the others are `slow`."""
 STEPS, WARMUP_STEPS = 30, 5
 BUSY_CORES = 0.3
 SLOW_BATCH, FAST_BATCH = 8, 16
@@ -94,9 +92,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return _measured
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CELLS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CELLS)
 def test_it_comes_to_what_it_teaches(measured: Any, name: str) -> None:
     expect = CELLS[name].expect
     assert expect is not None

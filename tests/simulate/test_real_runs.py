@@ -15,7 +15,7 @@ from pipeprof.trace import load
 from tests.simulate.common import throughput
 
 
-@pytest.mark.parametrize("workers", [2, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_replay_of_a_measured_run_comes_near_it(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,67 @@
+"""Columns of a trace as Arrow arrays, made from their buffers.
+
+`pyarrow.array` asks pandas about whatever it is given, so its first call in a process imports pandas, where
+that is installed: up to two seconds of CPU, which a short run would feel. Buffers import nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+def arrow_array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
+    """`values` as an array of `kind`; None, and NaN in floats, is null. No values at all: `rows` nulls."""
+    if values is None:
+        return pa.nulls(rows, kind)
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind in "iu" and pa.types.is_integer(kind):
+            return _fixed(values, kind, None)
+        values = values.tolist()
+    if pa.types.is_dictionary(kind):
+        names: dict[str, int] = {}
+        numbers = [-1 if name is None else names.setdefault(name, len(names)) for name in values]
+        return named(np.array(numbers, np.int32), list(names))
+    if pa.types.is_string(kind):
+        return _strings(values)
+    missing = [value is None or value != value for value in values]  # noqa: PLR0124 - NaN
+    filled = [0 if gone else value for gone, value in zip(missing, values, strict=True)]
+    return _fixed(np.array(filled), kind, ~np.array(missing, np.bool_))
+
+
+def nullable(values: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]) -> pa.Array:
+    """64-bit integers that are null where not `seen`."""
+    return _fixed(values, pa.int64(), seen)
+
+
+def named(numbers: npt.NDArray[np.int32], names: Sequence[str]) -> pa.Array:
+    """A dictionary column: `names[number]` for each number, null for a negative one."""
+    kind = pa.dictionary(pa.int32(), pa.string())
+    buffers = [_bits(numbers >= 0), pa.py_buffer(np.maximum(numbers, 0).astype(np.int32))]
+    return pa.DictionaryArray.from_buffers(kind, len(numbers), buffers, _strings(names))
+
+
+def _fixed(values: npt.NDArray[Any], kind: pa.DataType, seen: npt.NDArray[np.bool_] | None) -> pa.Array:
+    if pa.types.is_boolean(kind):
+        data = _bits(values.astype(np.bool_))
+    else:
+        data = pa.py_buffer(np.ascontiguousarray(values, kind.to_pandas_dtype()))
+    return pa.Array.from_buffers(kind, len(values), [None if seen is None else _bits(seen), data])
+
+
+def _strings(values: Sequence[str | None]) -> pa.Array:
+    texts = [(value or "").encode() for value in values]
+    offsets = np.array([0, *accumulate(map(len, texts))], np.int32)
+    seen = _bits(np.array([value is not None for value in values], np.bool_))
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)), seen)
+
+
+def _bits(flags: npt.NDArray[np.bool_]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))
