@@ -64,7 +64,7 @@ def _python_blocks() -> Iterator[Any]:
     for language, code in BLOCKS:
         if language == "python":
             imports_much = readers(code) != READERS
-            yield pytest.param(code, marks=[pytest.mark.slow] if imports_much else [])
+            yield pytest.param(code, marks=[pytest.mark.heavy] if imports_much else [])
 
 
 @pytest.mark.parametrize("code", _python_blocks())

@@ -12,7 +12,7 @@ import pytest
 from pipeprof import trace
 from pipeprof.analyse.merge import merge
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 SCENARIO = """
 data: {format: tensor_files, samples: 512, sample_bytes: 4000}

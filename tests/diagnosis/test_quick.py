@@ -58,7 +58,7 @@ LOADERS: dict[str, tuple[Callable[[], Any], dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "spawned" else ()) for name in LOADERS]
+    "name", [pytest.param(name, marks=() if name == "persistent" else pytest.mark.slow) for name in LOADERS]
 )
 def test_every_nanosecond_of_a_real_run_has_an_owner(tmp_path: Path, name: str) -> None:
     make, arguments, epochs = LOADERS[name]

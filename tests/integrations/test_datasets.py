@@ -14,7 +14,7 @@ import pipeprof
 from pipeprof.trace import Run, load
 from tests.integrations import needs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 SAMPLES = 48
 
 

@@ -12,7 +12,7 @@ from pipeprof.measure import hook
 from pipeprof.trace import load
 from tests.integrations import counted_calls, needs
 
-pytestmark = [pytest.mark.slow, needs("lightning")]
+pytestmark = [pytest.mark.heavy, needs("lightning")]
 STEPS = 6
 
 

@@ -9,7 +9,7 @@ import pytest
 from pipeprof.trace import load
 from tests.integrations import counted_calls, needs
 
-pytestmark = [pytest.mark.slow, needs("transformers")]
+pytestmark = [pytest.mark.heavy, needs("transformers")]
 STEPS = 6
 
 

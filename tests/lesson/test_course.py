@@ -151,7 +151,7 @@ def test_the_rungs_hold_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The quick course of claims 1, 2, 4 and 5, with few steps, really run."""
     monkeypatch.setenv("PIPEPROF_CACHE", str(tmp_path / "cache"))
     others = Others()
-    shorter = ("run.steps=14", "run.warmup_steps=6", "data.samples=64")  # past the first prefetched batches
+    shorter = ("run.steps=12", "run.warmup_steps=5", "data.samples=64")  # past the first prefetched batches
     sets = [word for one in shorter for word in ("--set", one)]
     wanted = [word for claim in (1, 2, 4, 5) for word in ("--claim", str(claim))]
     told = invoke("--quick", "--out", str(tmp_path / "out"), *wanted, *sets)

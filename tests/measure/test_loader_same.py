@@ -82,7 +82,7 @@ SOME = [(case, workers) for case in FEW for workers in ("persistent", "pinned")]
 
 
 def is_quick(case: str, workers: str) -> bool:
-    return workers == "no workers" or (case in FEW and workers == "2 workers")
+    return workers == "no workers" or (case in FEW[::2] and workers == "2 workers")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_start_methods(method: str, case: str, tmp_path: Path) -> None:
     assert load(tmp_path / "run").meta["loaders"][0]["start_method"] == method
 
 
-@pytest.mark.parametrize("workers", [1, 8])
+@pytest.mark.parametrize("workers", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_any_number_of_workers(workers: int, tmp_path: Path) -> None:
     def make(kind: Any, generator: torch.Generator) -> Any:
         return kind(cases.Squares(), batch_size=3, num_workers=workers, generator=generator)
@@ -146,7 +146,9 @@ def test_worker_init_fn_meets_its_own_dataset(tmp_path: Path) -> None:
     both(make, tmp_path / "run")
 
 
-@pytest.mark.parametrize("case", ["map", "iterable", "iterable, batch_size=None"])
+@pytest.mark.parametrize(
+    "case", ["map", *(pytest.param(case, marks=pytest.mark.slow) for case in FEW if "iterable" in case)]
+)
 def test_out_of_order(case: str, tmp_path: Path) -> None:
     """The order is the workers' affair, so the batches are compared as a set."""
     dataset, arguments = cases.CASES[case]
@@ -163,7 +165,7 @@ def test_out_of_order(case: str, tmp_path: Path) -> None:
         assert seqs != sorted(seqs)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "dataset", [cases.Squares, cases.StatefulSquares, cases.StatefulStream, cases.Stream, cases.OwnIterator]
 )

@@ -115,6 +115,7 @@ def test_ranks_read_different_samples_and_end_after_the_same_step(start: Start, 
     assert steps[0] == steps[1] > 0
 
 
+@pytest.mark.slow
 def test_a_killed_rank_leaves_a_run_that_can_be_read(start: Start, tmp_path: Path) -> None:
     job = start(2, "--set", "run.steps=100000", "--no-report")
     deadline = time.monotonic() + 60

@@ -71,6 +71,7 @@ def test_a_run_is_whole_and_says_what_it_was(tmp_path: Path) -> None:
     assert meta["warmup_steps"] == 5
 
 
+@pytest.mark.slow
 def test_epochs_follow_each_other_until_the_limit(tmp_path: Path) -> None:
     found = trace.load(run(scenario(), tmp_path / "run"))
     epochs = column(found, "steps", "epoch")
@@ -194,6 +195,7 @@ def own_files() -> OwnFiles:
     return OwnFiles()
 
 
+@pytest.mark.slow
 def test_an_imported_data_set_reads_at_the_emulated_devices_pace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +255,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert new_directory("name", tmp_path) != first
 
 
+@pytest.mark.slow
 def test_a_record_that_cannot_be_written_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

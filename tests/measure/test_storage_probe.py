@@ -127,6 +127,7 @@ def test_the_verb_prints_json(tmp_path: Path) -> None:
     assert found["machine"]["cpu_count"]
 
 
+@pytest.mark.slow
 def test_the_verb_saves_a_profile_that_a_scenario_takes(quick: None, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     target = tmp_path / "profile.json"

@@ -71,6 +71,7 @@ def test_what_a_knob_implies_splits_no_heat_map(tmp_path: Path) -> None:
     assert len(matrix.pairs(found)) == 2
 
 
+@pytest.mark.slow
 def test_a_cell_of_other_data_says_why_it_was_not_predicted(tmp_path: Path) -> None:
     formats = ("jpeg_folder", "tensor_files", "tar_shards")
     cells = [cell(tmp_path, {"loader.workers": 2, "data.format": one}) for one in formats]

@@ -208,6 +208,7 @@ def test_numbers_keep_their_units_on_one_line(page: Page) -> None:
     assert not re.search(r"\d %", raw)
 
 
+@pytest.mark.slow
 def test_matrix_page_has_a_map_for_each_tier_and_a_row_for_each_cell(tmp_path: Path) -> None:
     answers = []
     for tier, read in (("hdd", 60 * MS), ("ssd", 5 * MS)):

@@ -40,6 +40,7 @@ def test_one_question(hdd: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert sum(after["ledger_ns"].values()) == after["wall_ns"]
 
 
+@pytest.mark.slow
 def test_without_a_question_everything_is_told(
     hdd: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
