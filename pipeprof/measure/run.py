@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeprof.measure.bench import Bench
-from pipeprof.measure.failure import lost_worker, translated
+from pipeprof.measure.failure import translated
 from pipeprof.measure.live import Progress
 from pipeprof.measure.peers import Peers
 from pipeprof.measure.ranks import directory_for
@@ -88,8 +88,6 @@ def _recorded(bench: Bench, session: Session) -> Iterator[None]:
         # Whoever keeps the error would keep the loop's frames, and with them the loader's workers.
         traceback.clear_frames(raised.__traceback__)
         ended = ("failed", error)
-        if (lost := lost_worker(raised)) is not None:
-            session.event("worker_lost", detail=lost)
         if error is raised:
             raise
         raise error from raised

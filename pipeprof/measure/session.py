@@ -340,6 +340,8 @@ class Session:
             if not self.active:
                 return
             self._loop.end()
+            for watch in self._gatherer.watches:
+                watch.tell_lost()
             if self.failure is None:
                 self._flush(last=True)
             self.active = False

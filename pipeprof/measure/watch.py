@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import weakref
 from collections.abc import Callable
 from time import monotonic_ns
@@ -62,6 +63,8 @@ class IteratorWatch:
         """By epoch, the batches that were finished and are not yet known to be taken."""
         self.epoch = -1
         self.gone = False
+        self._processes: list[Any] = []
+        self._lost: set[int] = set()
         self._taken = 0
         self._created_ns = monotonic_ns()
         self._probe = Probe(
@@ -88,11 +91,24 @@ class IteratorWatch:
     def made(self, iterator: Any) -> None:
         """The iterator exists: its workers have been started."""
         self.session.add_watch(self)
+        self._processes = list(getattr(iterator, "_workers", ()))
         weakref.finalize(iterator, self._mark_gone).atexit = False
         self.session.event("workers_ready", loader=self.loader_number, epoch=max(0, self.epoch))
 
     def _mark_gone(self) -> None:
         self.gone = True
+        if self.session.active:
+            self.tell_lost()
+
+    def tell_lost(self) -> None:
+        """Tell once of each worker that ended by itself: torch's error may come up anywhere in the loop."""
+        for worker, process in enumerate(self._processes):
+            if worker not in self._lost and _ended_itself(process, self.gone):
+                self._lost.add(worker)
+                pid = str(process.pid)
+                self.session.event(
+                    "worker_lost", loader=self.loader_number, epoch=self.epoch, worker=worker, detail=pid
+                )
 
     def _begin_epoch(self, asked_ns: int) -> int:
         first = self.epoch < 0
@@ -146,11 +162,7 @@ class IteratorWatch:
     def _failed(self) -> None:
         if self._probe.recorder is not None:
             self._probe.recorder.fail()
-        for worker, pid in enumerate(self.ring.threads() if self.workers else ()):
-            if pid and not _runs(pid):
-                self.session.event(
-                    "worker_lost", loader=self.loader_number, epoch=self.epoch, worker=worker, detail=str(pid)
-                )
+        self.tell_lost()
 
     def busy_threads(self) -> list[tuple[int, int]]:
         """Worker number and thread of each worker that makes a batch now."""
@@ -162,9 +174,16 @@ class IteratorWatch:
         self._probe.recorder = None
 
 
-def _runs(pid: int) -> bool:
+def _ended_itself(process: Any, shut_down: bool) -> bool:
+    """Whether a worker was killed or left. Asking for the exit code of one that torch has not shut down would
+    take that from torch, which then needs five seconds more to find the loss.
+    """
+    if shut_down:
+        return process.exitcode not in (None, 0, -signal.SIGTERM)  # torch terminates the slow to leave
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        return bool(psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
     except psutil.Error:
         return False
 

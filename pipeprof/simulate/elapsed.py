@@ -90,17 +90,18 @@ def _hand_over(timeline: Timeline, taken: Floats, helper: Floats, knobs: Knobs) 
     """Split take - max(request, finish) into the main process's part and the way there.
 
     A batch that lay ready at its request shows what receiving costs; one that was waited for shows both.
-    Where none lay ready, the way is what the worker's other threads used.
+    Where none lay ready, or none was waited for, the way is what the worker's other threads used. A worker's
+    first batch opens connections that its others find open, and is left out, as is the warm-up.
     """
     if knobs.workers == 0:
         return _filled(taken), np.zeros(len(taken))
+    usual = (timeline.previous >= 0) & ~timeline.warmup
     waited = timeline.finish_ns > timeline.request_ns
-    if not waited.any():
-        way = 0.0
-    elif waited.all():
-        way = float(np.median(np.minimum(helper, taken)))
+    late, there = waited & usual, ~waited & usual
+    if late.any() and there.any():
+        way = max(0.0, float(np.median(taken[late])) - _received(timeline, taken, there))
     else:
-        way = max(0.0, float(np.median(taken[waited])) - _received(timeline, taken, ~waited))
+        way = float(np.median(np.minimum(helper, taken)))
     return np.where(waited, np.maximum(taken - way, 0.0), taken), np.full(len(taken), way)
 
 

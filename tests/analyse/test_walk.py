@@ -85,7 +85,7 @@ def plans(draw: st.DrawFn) -> Plan:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(plan=plans())
 def test_the_walk_is_the_critical_path(plan: Plan) -> None:
     with TemporaryDirectory() as directory:
@@ -106,7 +106,7 @@ def sums_exactly(run: Run) -> None:
         assert sum(ledger.storage_split_ns.values()) == ledger.ledger_ns.get("storage", 0)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(plan=plans(), epochs=st.integers(1, 3), warmup=st.integers(0, 9), device=st.booleans())
 def test_both_views_sum_to_the_wall(plan: Plan, epochs: int, warmup: int, device: bool) -> None:
     plan = Plan(
@@ -158,7 +158,7 @@ def graphs(draw: st.DrawFn) -> dict[str, dict[str, list[int | None]]]:
     }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables=graphs(), workers=st.integers(0, 4), in_order=st.booleans(), synchronises=st.booleans())
 def test_any_record_sums_to_its_wall(
     tables: dict[str, dict[str, list[int | None]]], workers: int, in_order: bool, synchronises: bool

@@ -15,6 +15,7 @@ from tests.diagnosis.cases import CASES
 from tests.diagnosis.harness import Loop, train
 from tests.diagnosis.planted import Both, Burn, Planted, PlantedStream, Sleep, Stragglers
 
+pytestmark = pytest.mark.needs_cores
 QUICK = ("a rate limit", "stragglers", "the accelerator", "pageable copies", "ten steps")
 """Cases that need no core of their own, so that a busy machine does not change them."""
 QUICKEST = ("pageable copies", "ten steps")

@@ -15,7 +15,7 @@ from pipeprof.measure.lesson import ScenarioRung, claim_of, course, lesson_direc
 from pipeprof.report.lesson_course import read
 from tests.factory import Plan, S, make_run
 from tests.lesson.made import make_lesson
-from tests.scenarios.test_shipped import BUSY_CORES, Others
+from tests.others import BUSY_CORES, Others
 
 LADDER = (
     "5_ladder-tier=hdd",

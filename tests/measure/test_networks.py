@@ -15,6 +15,7 @@ def test_one_network_is_timed_with_the_clock_handed_in() -> None:
     assert (timed.step_ns, timed.device, timed.cudnn, timed.repeats) == (50, "cpu", None, 2)
 
 
+@pytest.mark.slow
 def test_resnet200_has_two_hundred_layers() -> None:
     layers = [
         m

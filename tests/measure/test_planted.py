@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 import pipeprof
 from pipeprof.trace import load
 
+pytestmark = pytest.mark.needs_cores
 DELAY_S = 0.04
 SAMPLES = 24
 

@@ -147,6 +147,7 @@ def test_every_format_is_read_and_described(format_: str) -> None:
     assert facts["mean_bytes"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["encoded", "decoded"])
 def test_ram_is_filled_from_afar(keep: str) -> None:
     near = scenario(format="jpeg_folder", sample_bytes=None, samples=4, crop=16)

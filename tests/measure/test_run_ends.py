@@ -88,7 +88,11 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 
 @pytest.mark.parametrize(
-    ("number", "to_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["Ctrl-C", "SIGTERM"]
+    ("number", "to_group"),
+    [
+        pytest.param(signal.SIGINT, True, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_reports_what_is_there(
     start: Callable[..., Running], number: int, to_group: bool

@@ -27,6 +27,7 @@ FLAGS = [
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the path"),
 ]
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -77,7 +78,6 @@ def pages(
     return found | {name: html.write(odd[name], made / f"odd-{name}.html") for name in shown}
 
 
-@pytest.mark.slow
 def test_every_page_is_silent_and_asks_for_nothing(browser: Any, pages: dict[str, Path]) -> None:
     for name, path in pages.items():
         seen = opened(browser, path)
@@ -88,14 +88,12 @@ def test_every_page_is_silent_and_asks_for_nothing(browser: Any, pages: dict[str
         seen.page.close()
 
 
-@pytest.mark.slow
 def test_the_network_is_out_of_reach(browser: Any, stalled_page: Path) -> None:
     page = opened(browser, stalled_page).page
     refused = "fetch('https://example.org/').then(() => 'sent', () => 'refused')"
     assert page.evaluate(refused) == "refused"
 
 
-@pytest.mark.slow
 def test_nothing_is_cut_at_any_width(browser: Any, pages: dict[str, Path]) -> None:
     shown = [("stalled", 1440), ("stalled", 390), ("matrix", 390), ("compare", 390), ("hostile", 390)]
     for name, width in shown:
@@ -130,7 +128,6 @@ def test_the_timeline_zooms_moves_and_jumps(browser: Any, stalled_page: Path) ->
     assert view(page) == whole
 
 
-@pytest.mark.slow
 def test_the_wheel_scrolls_the_page_and_zooms_only_when_asked_to(
     browser: Any, pages: dict[str, Path]
 ) -> None:
@@ -150,7 +147,6 @@ def test_the_wheel_scrolls_the_page_and_zooms_only_when_asked_to(
     assert view(page) != whole
 
 
-@pytest.mark.slow
 def test_the_batch_under_the_pointer_is_traced_to_its_samples(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"]).page
     page.get_by_role("button", name="Longest wait").click()
@@ -168,7 +164,6 @@ def test_the_batch_under_the_pointer_is_traced_to_its_samples(browser: Any, page
     assert "step" in page.locator("#timeline-says").inner_text()
 
 
-@pytest.mark.slow
 def test_charts_tell_their_numbers_under_the_pointer(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"]).page
     for chart in ("where", "waits", "whatif"):
@@ -183,7 +178,6 @@ def test_charts_tell_their_numbers_under_the_pointer(browser: Any, pages: dict[s
         page.mouse.move(0, 0)
 
 
-@pytest.mark.slow
 def test_a_matrix_shows_predicted_beside_measured(
     browser: Any, made: Path, stalled: Answer, healthy: Answer, odd: dict[str, Answer]
 ) -> None:
@@ -214,7 +208,6 @@ def label_colour(page: Any) -> str:
     )
 
 
-@pytest.mark.slow
 def test_dark_mode_follows_the_system_and_the_button(browser: Any, stalled_page: Path) -> None:
     page = opened(browser, stalled_page, scheme="dark").page
     dark, label = background(page), label_colour(page)
@@ -228,7 +221,6 @@ def test_dark_mode_follows_the_system_and_the_button(browser: Any, stalled_page:
     assert background(page) == dark
 
 
-@pytest.mark.slow
 def test_the_keyboard_reaches_everything(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"]).page
     wanted = page.evaluate(
@@ -250,7 +242,6 @@ def test_the_keyboard_reaches_everything(browser: Any, pages: dict[str, Path]) -
     assert page.get_by_role("table").first.is_visible()
 
 
-@pytest.mark.slow
 def test_a_healthy_run_unfolds_with_its_charts(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["healthy"]).page
     chart = page.locator("[data-chart=where] svg")
@@ -261,7 +252,6 @@ def test_a_healthy_run_unfolds_with_its_charts(browser: Any, pages: dict[str, Pa
     assert page.locator("#timeline").bounding_box()["width"] > 300
 
 
-@pytest.mark.slow
 def test_print_hides_what_paper_cannot_do(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"], scheme="dark").page
     page.emulate_media(media="print")
@@ -270,7 +260,6 @@ def test_print_hides_what_paper_cannot_do(browser: Any, pages: dict[str, Path]) 
     assert len(page.pdf()) > 20_000
 
 
-@pytest.mark.slow
 def test_axe_finds_no_serious_violation(browser: Any, pages: dict[str, Path]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     shown = [

@@ -8,23 +8,20 @@ shows nothing of its scenario and is skipped.
 from __future__ import annotations
 
 import itertools
-import os
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from pipeprof.cli.expectation import misses
 from pipeprof.scenario import Scenario, load, with_values
+from tests.others import BUSY_CORES, Others
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 FILES = sorted(SCENARIOS.glob("*.yaml"))
 CELLS = {scenario.name: scenario for path in FILES for scenario in load(path)}
 LADDER = ("hdd_0workers", "hdd_4workers", "ssd_4workers", "ram_4workers", "pinned_4workers")
 STEPS, WARMUP_STEPS = 30, 5
-BUSY_CORES = 0.3
 SLOW_BATCH, FAST_BATCH = 8, 16
 """Samples a batch where storage sets the pace, and where it does not: there a step must outlast a batch's
 own cost."""
@@ -46,26 +43,6 @@ def short(scenario: Scenario) -> Scenario:
         if value := getattr(scenario.accelerator, key):
             values[f"accelerator.{key}"] = value * batch / before
     return with_values(scenario, values).model_copy(update={"expect": scenario.expect})
-
-
-class Others:
-    """How many cores programs other than this test and its workers kept busy since it was made."""
-
-    def __init__(self) -> None:
-        self._start_s, self._busy_s, self._own_s = time.monotonic(), self._busy(), self._own()
-
-    @staticmethod
-    def _busy() -> float:
-        times = psutil.cpu_times()
-        return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
-
-    @staticmethod
-    def _own() -> float:
-        return sum(os.times()[:4])  # this process and the workers that have ended
-
-    def cores(self) -> float:
-        wall_s = time.monotonic() - self._start_s
-        return (self._busy() - self._busy_s - (self._own() - self._own_s)) / wall_s
 
 
 @pytest.fixture(scope="module")
