@@ -84,15 +84,28 @@ def _recorded(bench: Bench, session: Session) -> Iterator[None]:
     except Stopped:
         ended = ("interrupted", None)
     except BaseException as raised:
-        error = translated(raised)
-        # Whoever keeps the error would keep the loop's frames, and with them the loader's workers.
-        traceback.clear_frames(raised.__traceback__)
+        error = _explained(raised)
         ended = ("failed", error)
         if error is raised:
             raise
         raise error from raised
     finally:
         _close(bench, session, telemetry, *ended)
+
+
+def _explained(raised: BaseException) -> BaseException:
+    """`raised` in our words, its frames cleared: who kept it would keep the loader's workers.
+
+    torch's handler of SIGCHLD raises wherever the main thread is: also here, where a lost worker was first
+    noticed by its broken connection.
+    """
+    try:
+        error = translated(raised)
+        traceback.clear_frames(raised.__traceback__)
+    except RuntimeError as later:
+        error = translated(later)
+        traceback.clear_frames(raised.__traceback__)
+    return error
 
 
 def _close(

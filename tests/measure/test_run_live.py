@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from pipeprof.errors import DataError, MeasureError, TraceError
+from pipeprof.measure import failure, run
 from pipeprof.measure.failure import lost_worker, translated
 from pipeprof.measure.live import WINDOW_S, Progress, Window, line
 from pipeprof.measure.stop import Stopped, stoppable
@@ -93,3 +94,15 @@ def test_an_error_after_a_signal_is_its_consequence() -> None:
         signal.raise_signal(signal.SIGINT)
         raise RuntimeError("DataLoader worker (pid 42) exited unexpectedly")
     assert isinstance(ended.value.__cause__, RuntimeError)
+
+
+def test_torchs_own_news_of_a_lost_worker_may_come_while_we_look_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def told() -> list[int]:
+        raise RuntimeError("DataLoader worker (pid 42) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(failure, "dead_children", told)
+    explained = run._explained(ConnectionResetError())
+    assert isinstance(explained, MeasureError)
+    assert explained.problem == "a loader worker (process 42) is killed by signal: Killed"
