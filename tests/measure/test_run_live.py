@@ -96,7 +96,7 @@ def test_an_error_after_a_signal_is_its_consequence() -> None:
     assert isinstance(ended.value.__cause__, RuntimeError)
 
 
-def test_torchs_own_news_of_a_lost_worker_may_come_while_we_look_for_it(
+def test_torch_may_tell_of_a_lost_worker_while_we_look_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def told() -> list[int]:
