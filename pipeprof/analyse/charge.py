@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeprof.analyse.stolen import with_stolen
 from pipeprof.analyse.tiling import ALWAYS, CODE, Shares
 from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_ints, take
 from pipeprof.trace import Run
@@ -128,14 +129,15 @@ def read_counters(run: Run, timeline: Timeline, stages: Stages) -> Counters:
     found = read_ints(run, "batches", names)
     cpu, runq, faults, disk = (take(found.pop(name), timeline.batch_row) for name in names)
     made = (timeline.start_ns != NOT_OBSERVED) & (timeline.finish_ns != NOT_OBSERVED)
-    wall = np.where(made, timeline.finish_ns - timeline.start_ns, 0)
+    wall = np.where(made, timeline.finish_ns - timeline.start_ns, 0).astype(np.float64)
+    waited = with_stolen(run, timeline.finish_ns, wall, _nan(cpu), _nan(runq))
     reads = stages.making[READ].wall_ns > 0 if READ in stages.making else np.zeros(len(timeline), bool)
     paged = (faults > 0) | ((disk > 0) & ~reads)
-    return Counters(wall.astype(np.float32), _nan(cpu), _nan(runq), paged)
+    return Counters(wall.astype(np.float32), _nan(cpu).astype(np.float32), waited.astype(np.float32), paged)
 
 
-def _nan(values: Ints) -> Floats:
-    return np.where(values == NOT_OBSERVED, np.nan, values).astype(np.float32)
+def _nan(values: Ints) -> npt.NDArray[np.float64]:
+    return np.where(values == NOT_OBSERVED, np.nan, values.astype(np.float64))
 
 
 def making_mixes(stages: Stages, counters: Counters, owners: tuple[str, ...], network: bool) -> Shares:

@@ -27,7 +27,7 @@ _DEVICE = {"hdd": "disk", "ssd": "SSD", "nvme": "NVMe drive", "network": "networ
 _DETAIL = {
     "oversubscribed": "there are more workers than cores",
     "quota": "the container's CPU quota is used up",
-    "neighbour": "another program uses the cores",
+    "neighbour": "another program, or another guest of the host, uses the cores",
     "lock": "the workers stood at a lock",
     "sleep": "the workers slept",
     "socket": "the workers waited for a socket",

@@ -28,6 +28,7 @@ from pipeprof.measure.loop import DeviceWait, LoopSink
 from pipeprof.measure.rows import Gatherer, StepRow, loop_stages
 from pipeprof.measure.scratch import remove_scratch
 from pipeprof.measure.session_facts import not_observed_here, session_facts, status_of
+from pipeprof.measure.steal import Steal
 from pipeprof.measure.watch import IteratorWatch, LoaderWatch
 from pipeprof.measure.worker_state import WorkerStates
 
@@ -99,6 +100,7 @@ class Session:
         self._loaders: list[dict[str, Any]] = []
         self._gatherer = Gatherer()
         self._states = WorkerStates()
+        self._steal = Steal()
         self._loop = LoopSink()
         self._device_wait: DeviceWait | None = None
         self._steps: dict[int, StepRow] = {}
@@ -303,7 +305,7 @@ class Session:
         taken = self.steps_taken
         done, self._loop.done = self._loop.done, []
         tables = self._gatherer.gather(self._steps, taken, last)
-        self.telemetry(monotonic_ns(), self._states.report())
+        self.telemetry(monotonic_ns(), self._states.report() | self._steal.sensors())
         telemetry, self._telemetry = self._telemetry, []
         events, self._events = self._events, []
         collectives, self._collectives = self._collectives, []

@@ -12,9 +12,10 @@ from typing import Final
 
 import numpy as np
 
+from pipeprof.analyse.sensors import sense
 from pipeprof.devices import NS_PER_S, LinkModel, StorageModel
 from pipeprof.errors import InconclusiveError
-from pipeprof.pipeline import NOT_OBSERVED, Ints, Timeline, ints
+from pipeprof.pipeline import NOT_OBSERVED, Ints, Timeline, ints, measured_window
 from pipeprof.simulate import setting
 from pipeprof.simulate.elapsed import elapsed
 from pipeprof.simulate.knobs import Knobs
@@ -36,6 +37,9 @@ class Batches:
     """CPU time by owner, `read` among them."""
     blocked: Floats
     """Neither on a core nor waiting for one nor reading: locks, sleeps."""
+    waking: Floats
+    """Waiting for a core that neither siblings nor neighbours explain: of a thread that a read just woke,
+    or beside torch's own threads. `neighbours` finds it."""
     requests: Floats
     read_bytes: Floats
     handover: Floats
@@ -95,6 +99,9 @@ class Demands:
     computes_on_cpu: bool
     core_waiting: float | None
     """Time that making batches waited for a core, over that and their CPU time; None where not observed."""
+    own_cores: float | None
+    other_cores: float | None
+    """Cores that the run kept busy, and that everything else did; None where not observed."""
     link: LinkModel | None
     memory_bytes: int
     set_bytes: float
@@ -122,6 +129,8 @@ def read_demands(run: Run) -> Demands:
             f"measure at least {FEWEST_BATCHES}, better 50 or more, to predict from",
         )
     knobs = setting.measured_knobs(run, recorded)
+    window = measured_window(timeline)
+    sensed = sense(run, window) if window is not None else None
     read = recorded.stages.get("read")
     data, machine = run.meta.get("data") or {}, run.meta.get("machine") or {}
     accelerator = run.meta.get("accelerator") or {}
@@ -139,6 +148,8 @@ def read_demands(run: Run) -> Demands:
         emulated_accelerator=bool(accelerator.get("emulated")),
         computes_on_cpu=accelerator.get("kind") == "cpu",
         core_waiting=_core_waiting(recorded, kept),
+        own_cores=sensed.own_cores if sensed else None,
+        other_cores=sensed.other_cores if sensed else None,
         link=setting.link_model(run),
         memory_bytes=int(machine.get("memory_bytes") or 0),
         set_bytes=float(data.get("samples") or 0) * float(data.get("mean_bytes") or 0),
@@ -187,6 +198,7 @@ def _batches(recorded: Recorded, knobs: Knobs, core_waiting: float) -> Batches:
         samples=timeline.samples.astype(np.float64),
         cpu=_by_owner(recorded, cpu, read_cpu),
         blocked=_blocked(wall, wall - cpu - runq - read_away),
+        waking=np.zeros(n),
         requests=np.nan_to_num(read.count) if read else np.zeros(n),
         read_bytes=np.nan_to_num(read.bytes) if read else np.zeros(n),
         helper=helper,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import log2, sqrt
 from typing import Final
 
+import numpy as np
+
 from pipeprof.errors import InconclusiveError
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.draw import batch_ratio
@@ -12,16 +14,24 @@ from pipeprof.simulate.knobs import Knobs
 
 QUANTILE: Final = 1.645
 """Standard errors to each side of an interval that holds nine of ten."""
-MODEL_ERROR: Final = 0.03
-"""Relative error that remains when nothing is changed: the clocks, the scheduler, the next run's luck."""
+CLOCKS_ERROR: Final = 0.01
+"""Relative error of a throughput that remains where a device alone sets the pace."""
+WORK_ERROR: Final = 0.06
+"""Relative error of the host's work that remains when nothing is changed: what a sample costs on one day and
+on another, the scheduler, the next run's luck. Calibrated on tests/benchmarks/prediction.py."""
 NEIGHBOURS_ERROR: Final = 0.2
 """Times the neighbours' share of the runnable: others come and go."""
 WORTH_TELLING: Final = 0.2
 """Runnable tasks of other programs, on average, from which on they are worth a word and a fix."""
-PER_DOUBLING: Final = 0.02
+PER_DOUBLING: Final = 0.03
 """Added, in quadrature, for each doubling of workers, batch size or cores away from the recorded ones."""
+OTHER_PROCESS: Final = 0.15
+"""Added where batches move from workers to the main process or back: torch computes there with as many
+threads as there are cores, and collates into memory of its own instead of shared memory."""
 OTHER_DEVICE: Final = 0.02
-"""Added for a storage device or access pattern that was not the recorded one."""
+"""Added to the throughput's error for a storage device or access pattern that was not the recorded one."""
+BLOCKS: Final = 8
+"""Parts of a run whose means tell how its work drifts."""
 
 
 def stated(demands: Demands, knobs: Knobs) -> tuple[str, ...]:
@@ -62,30 +72,41 @@ def stated(demands: Demands, knobs: Knobs) -> tuple[str, ...]:
     return tuple(found)
 
 
-def relative_error(demands: Demands, knobs: Knobs, steps: int, busy: float) -> float:
-    """Half width of the throughput's interval, relative to it."""
+def device_error(demands: Demands, knobs: Knobs) -> float:
+    """Relative error of the throughput where devices set the pace."""
+    other = knobs.storage != demands.measured.storage or knobs.access != demands.measured.access
+    return sqrt(CLOCKS_ERROR**2 + (OTHER_DEVICE * other) ** 2)
+
+
+def work_error(demands: Demands, knobs: Knobs, steps: int) -> float:
+    """Relative error of the work that the host has with a batch, in which the run's own drift shows."""
     measured = demands.measured
     distance = abs(log2(max(1, knobs.workers) / max(1, measured.workers)))
     distance += abs(log2(batch_ratio(demands, knobs))) + abs(log2(knobs.cores / measured.cores))
-    distance += 1.0 * ((measured.workers == 0) != (knobs.workers == 0)) + log2(knobs.ranks * knobs.nodes)
-    other = knobs.storage != measured.storage or knobs.access != measured.access
+    distance += log2(knobs.ranks * knobs.nodes)
     crowd = max(knobs.neighbours, measured.neighbours)
+    sampling, drift = spread(demands, steps)
     terms = [
+        WORK_ERROR,
         NEIGHBOURS_ERROR * crowd / (crowd + knobs.cores),
-        MODEL_ERROR,
         PER_DOUBLING * distance,
-        OTHER_DEVICE * other,
-        QUANTILE * sampling_error(demands, steps),
+        OTHER_PROCESS * ((measured.workers == 0) != (knobs.workers == 0)),
+        QUANTILE * sampling,
+        QUANTILE * drift,
     ]
-    # an accelerator that is always busy sets the pace whatever the loader's demands are
-    return sqrt(sum(term**2 for term in terms)) * max(0.25, 1.0 - busy)
+    return sqrt(sum(term**2 for term in terms))
 
 
-def sampling_error(demands: Demands, steps: int) -> float:
-    """Standard error of the mean work of a batch, both of the recorded and of the predicted ones."""
+def spread(demands: Demands, steps: int) -> tuple[float, float]:
+    """Of the work of a batch, relative: the standard error of its mean, here and in a run of `steps`, and the
+    standard deviation of the means of a run's parts, which is what the next run may differ by."""
     batches, rows = demands.batches, demands.measured_rows
     work = (batches.make_cpu + batches.blocked + batches.receive + batches.loop)[rows]
     mean = float(work.mean())
     if mean <= 0:
-        return 0.0
-    return float(work.std()) / mean * sqrt(1 / len(rows) + 1 / max(1, steps))
+        return 0.0, 0.0
+    sampling = float(work.std()) / mean * sqrt(1 / len(rows) + 1 / max(1, steps))
+    if len(work) < 2 * BLOCKS:
+        return sampling, 0.0
+    means = [float(part.mean()) for part in np.array_split(work, BLOCKS)]
+    return sampling, float(np.std(means, ddof=1)) / mean

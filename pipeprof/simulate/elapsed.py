@@ -11,8 +11,9 @@ from pipeprof.pipeline import NOT_OBSERVED, Ints, Timeline
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.recorded import Floats
 
-HOST: Final = ("handover", "receive", "transfer", "submit", "loop")
-"""What the CPU does, and not a device."""
+HOST: Final = ("handover", "receive", "submit", "loop")
+"""What the CPU does, and not a device; nor a lock, as in `transfer`: the thread that sends a batch waits for
+its worker's interpreter lock, which the next batch's decoding gives up every 5 ms."""
 LONG_AGO_NS: Final = 5_000_000
 """A batch that was finished so long before its request had arrived by then."""
 

@@ -248,7 +248,8 @@ class Rank:
         self._held[job.worker] -= 1
         if draw.helper[k] > 0:
             clock.work(draw.helper[k], _nothing)
-        clock.work(draw.transfer[k], self._arrive, k)
+        # time and no work: see `elapsed.HOST`
+        clock.at(clock.now + draw.transfer[k], self._arrive, k)
         self._next_batch(job.worker)
 
     def _arrive(self, k: int) -> None:
@@ -337,9 +338,15 @@ class Rank:
     def _go_on(self, k: int) -> None:
         self.times["launch"][k] = self._clock.now
         if self._knobs.ranks > 1:
-            self._meeting.come(self._onwards, k)
+            self._clock.work(self._draw.meeting_ns / 2, self._meet, k)
         else:
             self._onwards(k)
+
+    def _meet(self, k: int) -> None:
+        self._meeting.come(self._met, k)
+
+    def _met(self, k: int) -> None:
+        self._clock.work(self._draw.meeting_ns / 2, self._onwards, k)
 
     def _onwards(self, k: int) -> None:
         position = len(self.order)

@@ -1,7 +1,9 @@
 """How much of the cores other programs took while a run was recorded.
 
 A worker that is runnable and has no core waits for its own siblings or for somebody else's work. The siblings
-are known: what a replay on idle cores does not explain of the waiting is the neighbours'.
+are known: what a replay on idle cores does not explain of the waiting is the neighbours'. It is bounded by
+what others were seen to use of the cores: a worker that sleeps often, on a disk, also waits a little each
+time that it wakes, and nobody's work is in that.
 """
 
 from __future__ import annotations
@@ -37,14 +39,29 @@ def with_neighbours(demands: Demands) -> Demands:
     def waiting(neighbours: float) -> float:
         return _waiting(walk(replace(demands.measured, neighbours=neighbours), [drawn])[0], drawn)
 
-    low, high = 0.0, MOST
+    low, high = 0.0, _most(demands)
     if waiting(low) >= demands.core_waiting:
         return demands
     for _ in range(ROUNDS):
         # small numbers matter most: the middle of the squares, not of the numbers
         middle = ((low**0.5 + high**0.5) / 2) ** 2
         low, high = (middle, high) if waiting(middle) < demands.core_waiting else (low, middle)
-    return replace(demands, measured=replace(demands.measured, neighbours=(low + high) / 2))
+    found = (low + high) / 2
+    left = max(0.0, demands.core_waiting - waiting(found)) / (1 - demands.core_waiting)
+    batches = replace(demands.batches, waking=demands.batches.make_cpu * left)
+    return replace(demands, batches=batches, measured=replace(demands.measured, neighbours=found))
+
+
+def _most(demands: Demands) -> float:
+    """Neighbours that would use as much of the cores as others were seen to.
+
+    n of them beside r runnable tasks of ours get n / (n + r) of C cores, and no more than one each.
+    """
+    others, own, cores = demands.other_cores, demands.own_cores, demands.measured.cores
+    if others is None or own is None or others >= cores:
+        return MOST
+    runnable = own / max(1e-3, 1 - (demands.core_waiting or 0.0))
+    return min(MOST, max(others, others * runnable / (cores - others)))
 
 
 def _waiting(walked: Walked, drawn: Draw) -> float:

@@ -11,7 +11,7 @@ from pipeprof.analyse.attribution import Ledger
 from pipeprof.devices import NS_PER_S
 from pipeprof.pipeline import NOT_OBSERVED, Timeline, measured_window
 from pipeprof.simulate.demands import Demands
-from pipeprof.simulate.doubt import relative_error, stated
+from pipeprof.simulate.doubt import device_error, stated, work_error
 from pipeprof.simulate.draw import draw
 from pipeprof.simulate.engine import Walked, walk
 from pipeprof.simulate.knobs import Knobs
@@ -71,6 +71,8 @@ FEWEST_STEPS: Final = 100
 """Steps of a prediction that is to show the long run."""
 MOST_STEPS: Final = 400
 """A longer recorded run is drawn from, not played in full: a report and its fixes are made in seconds."""
+TRIED_STEPS: Final = 40
+"""Steps counted where the ends of an interval are looked for."""
 MOST_REPLAYED: Final = 5_000
 """Steps up to which a run is played back whole."""
 
@@ -109,32 +111,52 @@ def predict(
     timeline = as_timeline(walked[0], knobs, warmup)
     window = measured_window(timeline)
     assert window is not None, "a step after warm-up was walked"
-    rate = (
-        knobs.nodes
-        * knobs.ranks
-        * int(timeline.samples[~timeline.warmup].sum())
-        * NS_PER_S
-        / max(1, window.wall_ns)
-    )
+    rate = _rate(timeline, knobs)
     ledger = predicted_ledger(
         demands, knobs, draws[0], timeline, window, walked[0].reading_ns.astype(np.float64)
     )
     busy = ledger.ledger_ns.get("accelerator", 0) / max(1, window.wall_ns)
-    stall = ledger.stall_ns / max(1, window.wall_ns)
-    error = relative_error(demands, knobs, steps - warmup, busy)
+    idle = ledger.stall_ns / max(1, window.wall_ns)
+    low, high = _ends(demands, knobs, steps - warmup, seed)
     return Prediction(
         knobs=knobs,
-        throughput=Estimate(rate, rate * (1 - error), rate * (1 + error)),
-        utilization=_share(busy, error * busy),
-        stall=_share(stall, error * (1 - stall)),
+        throughput=Estimate(rate, rate * low, rate * high),
+        utilization=Estimate(busy, busy * low, min(1.0, busy * high)),
+        stall=Estimate(idle, max(0.0, 1 - (1 - idle) * high), 1 - (1 - idle) * low),
         ledger=ledger,
         timeline=timeline,
         extrapolations=extrapolations,
     )
 
 
-def _share(value: float, error: float) -> Estimate:
-    return Estimate(value, max(0.0, value - error), min(1.0, value + error))
+def _rate(timeline: Timeline, knobs: Knobs) -> float:
+    window = measured_window(timeline)
+    assert window is not None
+    samples = knobs.nodes * knobs.ranks * int(timeline.samples[~timeline.warmup].sum())
+    return samples * NS_PER_S / max(1, window.wall_ns)
+
+
+def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> tuple[float, float]:
+    """The ends of the throughput's interval over its middle.
+
+    Short runs with more and with less of the host's work show how far the pace depends on it: not at all
+    where a device sets it, and downwards only where the accelerator is just kept busy.
+    """
+    error = work_error(demands, knobs, counted)
+    warmup = max(5, knobs.outstanding)
+    steps = warmup + max(TRIED_STEPS, knobs.outstanding, 4 * knobs.workers)
+    owners = (*demands.batches.cpu, "transfer", "main", "blocked")
+
+    def rate(factor: float) -> float:
+        asked = knobs.scaled(**dict.fromkeys(owners, factor))
+        draws = [draw(demands, asked, steps, seed, rank) for rank in range(knobs.ranks)]
+        return _rate(as_timeline(walk(asked, draws)[0], asked, warmup), asked)
+
+    as_it_is, device = rate(1.0), device_error(demands, knobs)
+    return (
+        min(1.0, rate(1 + error) / as_it_is) * (1 - device),
+        max(1.0, rate(1 / (1 + error)) / as_it_is) * (1 + device),
+    )
 
 
 def as_timeline(walked: Walked, knobs: Knobs, warmup: int) -> Timeline:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeprof.analyse.charge import PART, READ
+from pipeprof.analyse.stolen import with_stolen
 from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_timeline
 from pipeprof.trace import Run
 
@@ -56,6 +57,8 @@ def read_recorded(run: Run) -> Recorded:
     loader = np.bincount(whole.loader[seen]).argmax() if seen.any() else 0
     timeline = _part(whole, np.flatnonzero(seen & (whole.loader == loader))[:MOST_STEPS])
     columns = {name: _with_nan(ints(run.table("batches")[name])[timeline.batch_row]) for name in _COLUMNS}
+    wall = (timeline.finish_ns - timeline.start_ns).astype(np.float64)
+    columns["runq_ns"] = with_stolen(run, timeline.finish_ns, wall, columns["cpu_ns"], columns["runq_ns"])
     return Recorded(timeline, _stages(run, timeline), columns)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pipeprof.analyse.charge import Counters, Stage, Stages, making_mixes, owners_of
+from pipeprof.analyse.stolen import with_stolen
 from pipeprof.analyse.straggler import Lateness, charge_stragglers
+from pipeprof.trace import Run, TraceWriter, load
 
 NAN = float("nan")
 
@@ -99,3 +103,29 @@ def test_the_excess_of_a_straggler_leaves_the_owners_it_came_from() -> None:
     assert mixes[3, owners.index("straggler")] * 500 == pytest.approx(400)
     assert mixes[3, decode] * 500 == pytest.approx(100)
     assert mixes[0, decode] == 1
+
+
+def with_readings(directory: Path, readings: list[tuple[int, str, float]]) -> Run:
+    writer = TraceWriter(directory / "run", {})
+    columns = dict(zip(("time_ns", "sensor", "value"), zip(*readings, strict=True), strict=True))
+    writer.append("telemetry", columns)
+    writer.close("complete")
+    return load(directory / "run")
+
+
+def test_what_the_hypervisor_took_is_waiting_for_a_core_and_not_blocked(tmp_path: Path) -> None:
+    run = with_readings(
+        tmp_path, [(100, "host.steal", 0.0), (200, "cpu.main", 0.7), (300, "host.steal", 0.2)]
+    )
+    finish, wall = np.array([90, 250, 250, 400]), np.full(4, 200.0)
+    cpu, runq = np.array([80.0, 80.0, 150.0, NAN]), np.full(4, 40.0)
+    found = with_stolen(run, finish, wall, cpu, runq)
+    # a fifth of the time asked for was stolen: 20 ns beside 80, and no more than the batch has left
+    assert found[:3].tolist() == pytest.approx([40, 60, 50])
+    assert np.isnan(found[3])
+
+
+def test_a_run_without_the_reading_keeps_its_counts(tmp_path: Path) -> None:
+    one = np.array([1.0])
+    run = with_readings(tmp_path, [(100, "cpu.main", 0.7)])
+    assert with_stolen(run, np.array([90]), 3 * one, one, one) is one

@@ -33,7 +33,6 @@ REQUESTS_PER_S = 10_000
 WORKERS = (0, 1, 2, 4, 8)
 SIZES = (64 * 1024, 1024 * 1024)
 FILE_BYTES = 512 * 2**20
-BLOCK_NS = 200_000_000
 
 
 class Case(NamedTuple):
@@ -56,8 +55,8 @@ class Case(NamedTuple):
 
 
 class Reads(IterableDataset[torch.Tensor]):
-    """Reads for `seconds`. An item is [worker, own_ns, end_ns, end_ns, ...]: when each read of a block had
-    ended, and the reader's own time between them."""
+    """Reads for `seconds`. Its one item is [worker, own_ns, end_ns, end_ns, ...]: when each read had ended,
+    and the reader's own time between them."""
 
     def __init__(self, storage: EmulatedStorage, path: Path, case: Case, seconds: float) -> None:
         self.storage, self.path, self.case, self.seconds = storage, path, case, seconds
@@ -65,27 +64,22 @@ class Reads(IterableDataset[torch.Tensor]):
     def __iter__(self) -> Iterator[torch.Tensor]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        size = self.case.size_bytes
-        end = time.monotonic_ns() + int(self.seconds * 1e9)
-        buffer = bytearray(size)
+        buffer = bytearray(self.case.size_bytes)
+        own_ns, ends = 0, []
         # Without Python's buffer on top: what is measured is the device, not the copying of its bytes.
         with EmulatedFile(self.path, self.storage.device) as file:
             now = time.monotonic_ns()
-            block, due = [worker, 0], now + BLOCK_NS
+            last = now + int(self.seconds * 1e9)
             for offset in self._offsets(worker, workers):
                 file.seek(offset)
                 asked = time.monotonic_ns()
-                block[1] += asked - now
+                own_ns += asked - now
                 file.readinto(buffer)
                 now = time.monotonic_ns()
-                block.append(now)
-                if now > due:
-                    yield torch.tensor(block)
-                    if now > end:
-                        return
-                    now = time.monotonic_ns()  # handing the block over is not the reader's own time
-                    block, due = [worker, 0], now + BLOCK_NS
-            yield torch.tensor(block)
+                ends.append(now)
+                if now > last:
+                    break
+        yield torch.tensor([worker, own_ns, *ends])
 
     def _offsets(self, worker: int, workers: int) -> Iterator[int]:
         slots = FILE_BYTES // self.case.size_bytes
@@ -101,18 +95,12 @@ class Reads(IterableDataset[torch.Tensor]):
 def achieved(path: Path, case: Case, seconds: float) -> tuple[float, float]:
     """Bytes/s of the completions while all workers were reading, and a reader's own ns between two reads."""
     storage = EmulatedStorage(case.model)
-    loader = DataLoader(
-        Reads(storage, path, case, seconds),
-        batch_size=None,
-        num_workers=case.workers,
-        prefetch_factor=256 if case.workers else None,
-    )
+    loader = DataLoader(Reads(storage, path, case, seconds), batch_size=None, num_workers=case.workers)
     ends: dict[int, list[int]] = {}
     own_ns = reads = 0
-    for block in loader:
-        worker, own, *times = block.tolist()
-        own_ns, reads = own_ns + own, reads + len(times)
-        ends.setdefault(worker, []).extend(times)
+    for told in loader:
+        worker, own, *ends[worker] = told.tolist()
+        own_ns, reads = own_ns + own, reads + len(ends[worker])
     storage.close()
     first = max(times[0] for times in ends.values())
     last = min(times[-1] for times in ends.values())

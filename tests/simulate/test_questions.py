@@ -11,9 +11,10 @@ import pytest
 
 from pipeprof import cli
 from pipeprof.errors import ScenarioError
+from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.knobs import Knobs, change
 from pipeprof.simulate.neighbours import with_neighbours
-from pipeprof.simulate.predict import replay
+from pipeprof.simulate.predict import predict, replay
 from tests.factory import MS, Plan
 from tests.simulate.common import CPU_ONLY, HDD, demands_of, hdd_plan, recorded
 
@@ -128,16 +129,22 @@ def test_an_extrapolation_says_so(
 
 
 def test_the_further_the_question_the_wider_the_interval(tmp_path: Path) -> None:
-    from pipeprof.simulate.predict import predict
-
-    demands = demands_of(tmp_path / "run", hdd_plan(), HDD)
-
-    def width(knobs: Knobs) -> float:
-        found = predict(demands, knobs).throughput
-        return (found.high - found.low) / found.value
-
-    near, far = (width(replace(demands.measured, workers=w)) for w in (1, 8))
+    plan = Plan(workers=1, stages={"decode": 40 * MS}, compute=MS, batches=60)
+    demands = demands_of(tmp_path / "run", plan, machine={"cpu_count": 16, "usable_cores": 16})
+    near, far = (width(demands, replace(demands.measured, workers=w)) for w in (1, 8))
     assert far > 1.2 * near
+
+
+def test_a_device_that_sets_the_pace_is_predicted_more_closely_than_work(tmp_path: Path) -> None:
+    demands = demands_of(tmp_path / "run", hdd_plan(), HDD)
+    bound_by_work, bound_by_the_arm = (width(demands, replace(demands.measured, workers=w)) for w in (1, 8))
+    assert bound_by_the_arm < 0.5 * bound_by_work
+
+
+def width(demands: Demands, knobs: Knobs) -> float:
+    """Of the throughput's interval, relative."""
+    found = predict(demands, knobs).throughput
+    return (found.high - found.low) / found.value
 
 
 def test_units_of_a_bandwidth() -> None:
@@ -164,3 +171,15 @@ def test_neighbours_are_found_by_what_they_took(tmp_path: Path) -> None:
     assert replay(crowded).throughput.value == pytest.approx(2 * 32 / 0.08, rel=0.05)
     quiet = with_neighbours(replace(demands, measured=measured, core_waiting=0.0))
     assert quiet.measured.neighbours == 0
+
+
+def test_neighbours_are_no_more_than_others_were_seen_to_use(tmp_path: Path) -> None:
+    """A worker that sleeps on a disk also waits a little for a core each time that it wakes."""
+    plan = Plan(workers=2, stages={"decode": 40 * MS}, compute=MS, batches=100, transfer=0, main=0)
+    demands = demands_of(tmp_path / "run", plan)
+    waited = replace(demands, measured=replace(demands.measured, cores=2.0), core_waiting=0.5, own_cores=1.0)
+    alone = with_neighbours(replace(waited, other_cores=0.0))
+    assert alone.measured.neighbours == pytest.approx(0, abs=1e-6)
+    shared = with_neighbours(replace(waited, other_cores=1.0))
+    # n beside 1 / (1 - 0.5) runnable tasks of ours get half of two cores: n = 2
+    assert shared.measured.neighbours == pytest.approx(2.0, rel=0.05)
