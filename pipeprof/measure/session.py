@@ -90,6 +90,7 @@ class Session:
         self.active = True
         self.steps_taken = 0
         self.wait_ns = 0
+        self.ready_batches: int | None = None
         self.failure: TraceError | None = None
         facts = {**session_facts(kind, name), "overhead": own_cost(), "warmup_steps": warmup_steps}
         self.writer, self._scratch, self.unwritten = ranks.open_writer(out, {**facts, **(meta or {})})
@@ -191,6 +192,7 @@ class Session:
         self._steps[step] = row
         self._recent.append(row)
         self.wait_ns += take_ns - request_ns
+        self.ready_batches = ready
         self.steps_taken = step + 1
         self._loop.took(row, take_ns - request_ns)
 
@@ -237,8 +239,7 @@ class Session:
         elapsed_ns = monotonic_ns() - first if first else 0
         rows = list(self._recent)
         waits = tuple(row.take_ns - row.request_ns for row in rows)
-        ready = rows[-1].ready if rows else None
-        return Live(self.steps_taken, self._gatherer.samples, ready, waits, elapsed_ns)
+        return Live(self.steps_taken, self._gatherer.samples, self.ready_batches, waits, elapsed_ns)
 
     def summary(self) -> dict[str, float]:
         """A flat dictionary of the run so far, for any logger.

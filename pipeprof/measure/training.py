@@ -145,7 +145,7 @@ class Loop:
         for times in told:
             self._progress.busy_ns += (times.compute_end_ns or 0) - (times.compute_start_ns or 0)
             self._progress.wait_ns += times.device_wait_ns or 0
-        self._progress.ready = self._session.live().ready_batches
+        self._progress.ready = self._session.ready_batches
 
     def _over(self) -> bool:
         return self._own_end() if self._peers is None or self._step == 0 else self._agreed

@@ -193,11 +193,15 @@ def _batches(recorded: Recorded, knobs: Knobs, core_waiting: float) -> Batches:
     read_cpu = np.minimum(_read_cpu(read, knobs.storage, n), cpu)
     modelled = bool(read) and knobs.storage.kind != "memory"
     read_away = np.maximum(read_wall - read_cpu, 0.0) if modelled else np.zeros(n)
+    rest = wall - cpu - runq - read_away
+    counted = ~np.isnan(recorded.columns["runq_ns"])
+    if counted.any():  # of tiny batches only some have all counters: what the others wait for is not known
+        rest = np.where(counted, rest, 0.0)
     helper = np.nan_to_num(recorded.columns["helper_cpu_ns"])
     return Batches(
         samples=timeline.samples.astype(np.float64),
         cpu=_by_owner(recorded, cpu, read_cpu),
-        blocked=_blocked(wall, wall - cpu - runq - read_away),
+        blocked=_blocked(wall, rest),
         waking=np.zeros(n),
         requests=np.nan_to_num(read.count) if read else np.zeros(n),
         read_bytes=np.nan_to_num(read.bytes) if read else np.zeros(n),
