@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeprof.analyse.attribution import NOT_STALL, Ledger
 from pipeprof.analyse.causes import HEALTHY, MOSTLY, Finding, find_cause, told_apart
 from pipeprof.analyse.facts import Facts
+from pipeprof.analyse.fixes import choose_fix
 from pipeprof.analyse.meetings import Clock
 from pipeprof.analyse.sentence import reason
 from pipeprof.analyse.verdict import Band, Doubt, Verdict, band_of
@@ -80,6 +81,8 @@ class JobVerdict:
     cause: str
     """A word of DESIGN §5: why that rank was late, or what all ranks stalled for."""
     detail: str | None
+    fix: str
+    """A word of DESIGN §5: what bears on that cause, for that rank or for all."""
     band: Band | None
     lost_share: float | None
     """Of all ranks' time: stalls of their own, and waiting for others."""
@@ -164,7 +167,8 @@ def judge(ranks: list[RankRow]) -> JobVerdict:
     measured = [row for row in ranks if row.wall_ns and row.facts is not None]
     wall = sum(row.wall_ns for row in measured)
     if not measured:
-        return JobVerdict(None, "inconclusive", None, None, None, None, "No rank recorded a measured step.")
+        nothing = "No rank recorded a measured step."
+        return JobVerdict(None, "inconclusive", None, "none", None, None, None, nothing)
     waited = sum(row.caused_ns for row in measured)
     worst = max(measured, key=lambda row: row.caused_ns)
     others_ns = wall - worst.wall_ns
@@ -183,7 +187,13 @@ def judge(ranks: list[RankRow]) -> JobVerdict:
         f"The other ranks waited {100 * waiting:.0f} % of the time for rank {worst.rank}{_where(worst)}, "
         f"and it was late for {why}."
     )
-    return JobVerdict(worst.rank, finding.cause, finding.detail, band_of(lost), lost, waiting, text)
+    fix = _fix(finding, worst)
+    return JobVerdict(worst.rank, finding.cause, finding.detail, fix, band_of(lost), lost, waiting, text)
+
+
+def _fix(finding: Finding, row: RankRow) -> str:
+    assert row.facts is not None
+    return choose_fix(finding, row.facts)
 
 
 def _where(row: RankRow) -> str:
@@ -215,7 +225,8 @@ def _in_turn(ranks: list[RankRow], waited: float, lost: float) -> JobVerdict:
         f"The ranks waited {100 * waited:.0f} % of the time for each other, no single one of them late: "
         f"the late one was so mostly for {why}."
     )
-    return JobVerdict(None, finding.cause, finding.detail, band_of(lost), lost, waited, text)
+    fix = _fix(finding, example)
+    return JobVerdict(None, finding.cause, finding.detail, fix, band_of(lost), lost, waited, text)
 
 
 def _alike(ranks: list[RankRow], wall: int, lost: float) -> JobVerdict:
@@ -238,4 +249,5 @@ def _alike(ranks: list[RankRow], wall: int, lost: float) -> JobVerdict:
         named = total.get(finding.cause, 0) / wall if finding.cause in NOT_STALL else stall
         why = reason(verdict, middle.facts)
         text = f"All ranks alike: they waited {100 * named:.0f} % of the time, for {why}."
-    return JobVerdict(None, finding.cause, finding.detail, band_of(lost), lost, None, text)
+    fix = _fix(finding, middle)
+    return JobVerdict(None, finding.cause, finding.detail, fix, band_of(lost), lost, None, text)

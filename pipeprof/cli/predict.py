@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,17 +93,22 @@ def one(demands: Demands, knobs: Knobs, steps: int | None, seed: int) -> tuple[d
     """The answer to one question, as data and as lines."""
     from pipeprof.report import forecast
     from pipeprof.simulate.predict import predict
+    from pipeprof.simulate.search import shared_storage
 
     base = predict(demands, demands.measured, steps, seed=seed)
     prediction = predict(demands, knobs, steps, seed=seed)
+    shared = shared_storage(demands, knobs, seed) if knobs.ranks * knobs.nodes > 1 else None
 
     def lines() -> Iterator[str]:
         yield from forecast.demand_lines(demands)
         limit = forecast.limit(base.limit)
         yield f"As it is: {forecast.estimate(base.throughput)} samples/s, limited by {limit}."
         yield from forecast.answer_lines(prediction, base)
+        if shared is not None:
+            yield from forecast.shared_lines(shared, knobs.ranks)
 
-    return {"as_it_is": base.as_dict(), "prediction": prediction.as_dict()}, lines()
+    data = {"as_it_is": base.as_dict(), "prediction": prediction.as_dict()}
+    return {**data, "shared_storage": None if shared is None else asdict(shared)}, lines()
 
 
 def everything(demands: Demands, target: float, seed: int) -> tuple[dict[str, Any], Iterator[str]]:

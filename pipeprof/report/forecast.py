@@ -8,7 +8,7 @@ from pipeprof.report import units
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.fixes import Ranked
 from pipeprof.simulate.predict import Estimate, Prediction
-from pipeprof.simulate.search import HeatMap, Need
+from pipeprof.simulate.search import MOST_NODES, HeatMap, Need, Shared
 
 _LIMITS = {
     "accelerator": "the accelerator",
@@ -104,6 +104,19 @@ def need_lines(needs: Sequence[Need], target: float) -> Iterator[str]:
         unit = f" {need.unit}" if need.unit else ""
         told = "not enough alone" if need.amount is None else f"{need.amount:,.0f}{unit}"
         yield f"  {need.resource}: {told} (now {units.digits(need.present)}{unit})"
+
+
+def shared_lines(shared: Shared, ranks: int) -> Iterator[str]:
+    """What the storage must deliver to machines of `ranks` ranks, and when it sets their pace."""
+    yield (
+        f"To keep every accelerator busy the storage must deliver {units.byte_rate(shared.bytes_per_s)} in "
+        f"{units.digits(shared.requests_per_s)} reads a second."
+    )
+    each = f"nodes of {units.plural(ranks, 'rank')} each"
+    if shared.limits_from_nodes is None:
+        yield f"It would not be the bottleneck of {MOST_NODES} {each} either."
+    else:
+        yield f"It is the bottleneck from {shared.limits_from_nodes} {each} on (tried: powers of two)."
 
 
 def demand_lines(demands: Demands) -> Iterator[str]:

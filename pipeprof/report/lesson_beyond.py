@@ -173,7 +173,7 @@ def _many(course: Course, told: Claim) -> None:
         "simulated",
         "as the machine is, it waits",
         "CPU cores needed",
-        "then it waits",
+        "then it waits, data in RAM",
         "needs of storage",
     ]
     caption = f"What more accelerators would need (simulated, from the run: {setting(best)})"
@@ -186,7 +186,7 @@ def _many(course: Course, told: Claim) -> None:
 
 def _scaled(demands: Demands, rung: Rung, label: str, ranks: int, nodes: int) -> list[str]:
     """One row: what so many accelerators get of machines like this one, and what they would need."""
-    here = replace(demands.measured, ranks=ranks, neighbours=0.0)
+    here = replace(demands.measured, ranks=ranks, nodes=nodes, neighbours=0.0)
     now = predict(demands, here, STEPS // 2)
     cores, then = _enough_cores(demands, here)
     needed = (full_rate(rung) or 0.0) * ranks * nodes * (rung.bytes_per_sample or 0.0)

@@ -22,7 +22,8 @@ from pipeprof.scenario.words import nearest
 
 CAUSES = (
     "storage-bandwidth", "storage-latency", "storage-network", "page-cache", "decode", "collate", "transfer",
-    "pin", "h2d", "cpu-contention", "straggler", "blocked", "startup", "main", "accelerator", "inconclusive",
+    "pin", "h2d", "cpu-contention", "straggler", "blocked", "startup", "main", "collective", "accelerator",
+    "inconclusive",
 )  # fmt: skip
 """Causes of a verdict (DESIGN §5), beside `transform:<name>` and `stage:<name>`."""
 

@@ -64,8 +64,8 @@ def stated(demands: Demands, knobs: Knobs) -> tuple[str, ...]:
         found.append("the pin thread was not observed: its copy is taken as one core's")
     if knobs.ranks * knobs.nodes > 1:
         found.append(
-            f"{knobs.ranks * knobs.nodes} ranks were not measured: each is taken to be like this one, "
-            "and waiting for each other in all-reduce is left out"
+            f"{knobs.ranks * knobs.nodes} ranks were not measured: each is taken to be like this one and "
+            "to meet the others of its node after each step; gradients and meetings of nodes are left out"
         )
     if len(demands.measured_rows) < 20:
         found.append(f"only {len(demands.measured_rows)} batches after warm-up: their spread is hardly known")

@@ -119,6 +119,7 @@ KEYS: Final = (
     "storage.tier",
     "storage.device",
     "storage.bandwidth",
+    "storage.shared_bandwidth",
     "storage.figures.<figure>",
     "accelerator.link",
     "accelerator.step_ms",

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Final
 
-from pipeprof.devices import with_figures
+import numpy as np
+
+from pipeprof.devices import NS_PER_S, with_figures
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.draw import changed
 from pipeprof.simulate.fixes import worker_counts
@@ -112,10 +114,7 @@ def _storage_needs(demands: Demands, knobs: Knobs, enough: Callable[[Knobs], boo
     factor = _fewest(lambda n: enough(replace(knobs, storage=_faster(knobs, 1.1**n))), 80)
     faster = None if factor is None else predict(demands, replace(knobs, storage=_faster(knobs, 1.1**factor)))
     now = predict(demands, knobs)
-    drawn = changed(demands, replace(knobs, storage=knobs.storage))
-    rows = demands.measured_rows
-    size_bytes = float(drawn["read_bytes"][rows].mean()) / knobs.batch_size
-    requests = float(drawn["requests"][rows].mean()) / knobs.batch_size
+    size_bytes, requests = _of_a_sample(demands, knobs)
     needs = []
     for name, each, unit in (
         ("storage bandwidth", size_bytes / 1e6, "MB/s"),
@@ -124,6 +123,49 @@ def _storage_needs(demands: Demands, knobs: Knobs, enough: Callable[[Knobs], boo
         amount = None if faster is None else ceil(faster.throughput.value * each)
         needs.append(Need(name, amount, now.throughput.value * each, unit))
     return needs
+
+
+def _of_a_sample(demands: Demands, knobs: Knobs) -> tuple[float, float]:
+    """Bytes and requests that the device serves for one sample."""
+    drawn, rows = changed(demands, knobs), demands.measured_rows
+    size_bytes, requests = (float(drawn[name][rows].mean()) for name in ("read_bytes", "requests"))
+    return size_bytes / knobs.batch_size, requests / knobs.batch_size
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What machines that train together ask of the storage that they share."""
+
+    bytes_per_s: float
+    requests_per_s: float
+    """Both if no accelerator ever waited."""
+    limits_from_nodes: int | None
+    """The fewest machines, a power of two up to `MOST_NODES`, whose pace the storage sets; None for none."""
+
+
+MOST_NODES: Final = 1024
+
+
+def shared_storage(demands: Demands, knobs: Knobs, seed: int = 0) -> Shared | None:
+    """What `knobs.nodes` machines of `knobs.ranks` accelerators need; None where no device is asked."""
+    if not demands.storage_observed or knobs.storage.kind == "memory" or demands.step_ns <= 0:
+        return None
+    step_ns = demands.step_ns * knobs.batch_size / float(np.median(demands.batches.samples))
+    samples_per_s = (
+        knobs.nodes * knobs.ranks * knobs.batch_size * NS_PER_S * knobs.accelerator_speed / step_ns
+    )
+    size_bytes, requests = _of_a_sample(demands, knobs)
+
+    warmup = max(demands.warmup, knobs.outstanding)
+
+    def limited(nodes: int) -> bool:
+        asked = replace(knobs, nodes=nodes)
+        return predict(demands, asked, warmup + 60, warmup, seed).limit.startswith("storage")
+
+    counts = (2**power for power in range(MOST_NODES.bit_length()))
+    return Shared(
+        samples_per_s * size_bytes, samples_per_s * requests, next((n for n in counts if limited(n)), None)
+    )
 
 
 def _faster(knobs: Knobs, factor: float) -> Any:

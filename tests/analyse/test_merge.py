@@ -37,6 +37,7 @@ def test_the_verdict_names_the_late_rank_and_its_cause(tmp_path: Path) -> None:
     verdict = found.verdict
     assert (verdict.rank, verdict.cause, verdict.band) == (2, "storage-latency", "highly")
     assert "rank 2" in verdict.sentence
+    assert verdict.fix in ("ram", "faster-storage", "more-workers")
     assert found.status == "complete"
     assert not found.doubts
 
@@ -79,7 +80,7 @@ def test_ranks_that_all_stall_alike_have_their_common_cause(tmp_path: Path) -> N
 
 def test_healthy_ranks_have_nothing_to_say(tmp_path: Path) -> None:
     verdict = merged(tmp_path, Job(usual_read=MS // 5, exchange=MS // 5)).verdict
-    assert (verdict.rank, verdict.cause, verdict.band) == (None, "accelerator", "not")
+    assert (verdict.rank, verdict.cause, verdict.band, verdict.fix) == (None, "accelerator", "not", "none")
 
 
 def test_two_machines_clocks_are_aligned_by_the_common_ends(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipeprof import trace
 from pipeprof.cli.expectation import misses
@@ -116,6 +117,21 @@ def test_strict_fails_where_the_scenario_does_not_keep_its_word(tmp_path: Path) 
     done = pipeprof("disk.yaml", "--no-report", "--strict", "--set", "run.steps=30", cwd=tmp_path)
     assert done.returncode == 1
     assert "Not as this scenario expects: the stall is" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_shipped_scenario_takes_ones_own_images(tmp_path: Path) -> None:
+    for number in range(64):
+        place = tmp_path / "mine" / ("cats" if number % 2 else "dogs")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), (number * 3, 80, 120)).save(place / f"{number}.jpg")
+    shipped = Path(__file__).parent.parent.parent / "scenarios" / "ssd_4workers.yaml"
+    own = ("--set", "data.format=image_folder", "--set", f"data.path={tmp_path / 'mine'}")
+    done = pipeprof(str(shipped), *own, "--set", "run.steps=12", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = trace.load(tmp_path / "run")
+    assert (found.status, found.meta["data"]["samples"]) == ("complete", 64)
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_on_a_terminal_the_display_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,3 +182,4 @@ def test_a_full_disk_is_one_clear_error(start: Callable[..., Running], small_dis
     assert found.status in ("partial", "failed")
     assert found.table("batches").num_rows > 0
     assert running.left() == []
+    assert running.shared_memory() == []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import signal
+import threading
 
 import pytest
+from rich.console import Console
 
 from pipeprof.errors import DataError, MeasureError, TraceError
-from pipeprof.measure import failure, run
+from pipeprof.measure import failure, live, run
 from pipeprof.measure.failure import lost_worker, translated
 from pipeprof.measure.live import WINDOW_S, Progress, Window, line
 from pipeprof.measure.stop import Stopped, stoppable
@@ -43,6 +46,16 @@ def test_a_plain_line_says_how_far_and_how_well() -> None:
     assert line("ssd_4workers", window.view()) == (
         "ssd_4workers  step 50  200 samples/s  busy 95%  waiting for data 5%  8 batches ready  25% done"
     )
+
+
+def test_without_a_terminal_there_is_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "LINE_EVERY_S", 0.001)
+    said, printed = io.StringIO(), threading.Event()
+    monkeypatch.setattr(said, "write", lambda text, write=said.write: (write(text), printed.set())[0])
+    with live.shown(Progress("ssd_4workers", 200, None), Console(file=said)):
+        assert printed.wait(20)
+    assert said.getvalue().startswith("ssd_4workers  step 0")
+    assert "\x1b" not in said.getvalue()
 
 
 def test_the_share_done_is_that_of_the_nearer_limit() -> None:

@@ -41,6 +41,23 @@ def test_one_question(hdd: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert sum(after["ledger_ns"].values()) == after["wall_ns"]
 
 
+def test_a_cluster_is_told_what_its_storage_must_deliver(
+    hdd: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = ("--ranks", "8", "--nodes", "8", "--set", "storage.tier=nvme")
+    assert ask(monkeypatch, hdd, *question, "--set", "storage.shared_bandwidth=20GB/s", "--json") == 0
+    plenty = json.loads(capsys.readouterr().out)["shared_storage"]
+    # 8 accelerators that take 32 files of 110,000 bytes each 100 ms
+    assert plenty["requests_per_s"] == pytest.approx(8 * 320, rel=0.01)
+    assert plenty["bytes_per_s"] == pytest.approx(8 * 320 * 110_000, rel=0.01)
+    assert ask(monkeypatch, hdd, *question, "--set", "storage.shared_bandwidth=50MB/s") == 0
+    told = capsys.readouterr().out
+    assert "must deliver 282 MB/s in 2,560 reads a second" in told
+    assert "It is the bottleneck from" in told
+    assert ask(monkeypatch, hdd, "--set", "loader.workers=4", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["shared_storage"] is None
+
+
 @pytest.mark.slow
 def test_without_a_question_everything_is_told(
     hdd: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
