@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -27,7 +28,12 @@ class Others:
 
     @staticmethod
     def _own() -> float:
-        return sum(os.times()[:4])  # this process and the workers that have ended
+        """This process, the workers that have ended, and those that live."""
+        living = 0.0
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                living += sum(child.cpu_times()[:2])
+        return sum(os.times()[:4]) + living
 
     def cores(self) -> float:
         wall_s = time.monotonic() - self._start_s

@@ -79,7 +79,14 @@ def question(demands: Demands, settings: tuple[str, ...], ranks: int | None, nod
         if not equals:
             raise ScenarioError(f"--set {setting}: no value", "write --set key=value")
         pairs[key.strip()] = value.strip()
-    knobs = change(demands.measured, pairs, demands.step_ns)
+    profile = pairs.pop("storage.profile", None)
+    knobs = demands.measured
+    if profile is not None:
+        from pipeprof.devices import storage_from_profile
+        from pipeprof.measure.profile import read_profile
+
+        knobs = replace(knobs, storage=storage_from_profile(read_profile(Path(profile))))
+    knobs = change(knobs, pairs, demands.step_ns)
     if nodes is not None:
         knobs = replace(knobs, nodes=nodes)
     if ranks is not None:

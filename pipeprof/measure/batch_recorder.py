@@ -5,16 +5,12 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import Final
 
-from pipeprof.measure.counters import BLOCK_BYTES, UNSEEN, Counters, difference, read_counters, read_cpu_time
+from pipeprof.measure.counters import BLOCK_BYTES, UNSEEN, Counters, difference, read_counters
 from pipeprof.measure.recorder import Sink, Span, activate
 from pipeprof.measure.ring import Kind, Slot
 
 COUNTERS_EVERY: Final = 32
 """One batch in so many has CPU time and run-queue delay for each of its stages (4 µs a span)."""
-TINY_BATCH_NS: Final = 1_000_000
-"""After a batch that took less, the next has only its CPU time counted, but for one in `TINY_EVERY` and
-those that turn out long: the other counters would cost a tenth of what it takes."""
-TINY_EVERY: Final = 8
 SPANS_EVERY: Final = 128
 """One batch in so many keeps its single spans."""
 DETAILED_FIRST: Final = 1
@@ -42,12 +38,6 @@ class BatchRecorder(Sink):
         self._before: Sink | None = None
         self._dispatch_ns = UNSEEN
         self._made = 0
-        self._tiny = False
-        """Whether the last batch took next to no time."""
-        self._lean = False
-        """Whether only CPU time is counted for this batch."""
-        self._counted: Counters = (UNSEEN,) * 5
-        """What was read after the last batch that had all counters."""
 
     def begin(self, epoch: int, seq: int, dispatch_ns: int) -> None:
         """The worker turns to a batch. One that is still open has failed."""
@@ -63,8 +53,7 @@ class BatchRecorder(Sink):
         self.plain = not (self.counting or self.keeping)
         self._slot.busy(True)
         self._before = activate(self)
-        self._lean = self._tiny and n % TINY_EVERY != DETAILED_FIRST
-        self.counters = read_cpu_time() if self._lean else read_counters(self.run_queue)
+        self.counters = read_counters(self.run_queue)
         self.start_ns = monotonic_ns()
 
     def keep(self, span: Span, wall_ns: int, cpu_ns: int) -> None:
@@ -107,25 +96,11 @@ class BatchRecorder(Sink):
         self._slot.busy(False)
 
     def _end(self, samples: int, finish_ns: int, size_bytes: int) -> None:
-        after = self._counters_after(finish_ns)
+        after = read_counters(self.run_queue)
         self._write_stages()
         self._write_batch(after, self.counters, samples, finish_ns, size_bytes)
         self._close()
         self._made += 1
-
-    def _counters_after(self, finish_ns: int) -> Counters:
-        took_ns = finish_ns - self.start_ns
-        self._tiny = 0 <= took_ns < TINY_BATCH_NS
-        if self._lean and self._tiny:
-            return read_cpu_time()
-        after = read_counters(self.run_queue)
-        if self._lean:  # long, after tiny ones: what has come since the last that was counted is this one's
-            cpu_then, (_, runq_then, blocks_then, _, faults_then) = self.counters[0], self._counted
-            away_ns = max(0, took_ns - (after[0] - cpu_then))
-            runq_then = max(runq_then, after[1] - away_ns) if runq_then != UNSEEN else UNSEEN
-            self.counters = (cpu_then, runq_then, blocks_then, UNSEEN, faults_then)
-        self._counted = after
-        return after
 
     def _write_stages(self) -> None:
         slot, (epoch, seq) = self._slot, self.key
@@ -144,8 +119,7 @@ class BatchRecorder(Sink):
         if blocks_now != UNSEEN:
             if not self.storage_unseen:
                 device = (blocks_now - blocks_then) * BLOCK_BYTES
-            if process_then != UNSEEN:
-                helpers = max(0, process_now - process_then - cpu)
+            helpers = max(0, process_now - process_then - cpu)
             faults = faults_now - faults_then
         runq = UNSEEN if UNSEEN in (runq_now, runq_then) else runq_now - runq_then
         words = (self._dispatch_ns, self.start_ns, finish_ns, cpu, runq,

@@ -1,4 +1,4 @@
-"""The one place where pipeprof reaches into torch: `DataLoader._get_iterator`, and nothing else private.
+"""The one place where pipeprof reaches into torch's private parts, each named in a list here.
 
 While the original runs, the loader's public parts are our proxies, put into its `__dict__` and taken out
 again; the iterator that comes back gets a subclass of its own class that overrides only `__next__`.
@@ -15,9 +15,10 @@ from weakref import WeakKeyDictionary
 from torch.utils.data import DataLoader
 
 PRIVATE: Final = ("_get_iterator",)
-"""Every private name of torch, and of torchdata's subclass of it, that pipeprof touches; seen in torch 2.15.
-
-Without it a loader works as ever and is not observed."""
+"""Every private name of torch's loader, and of torchdata's subclass of it, that pipeprof touches; seen in
+torch 2.15. Without it a loader works as ever and is not observed."""
+PRIVATE_OF_ITERATORS: Final = ("_workers",)
+"""And of an iterator with workers. Without it a worker that is lost is not told of."""
 _OURS: Final = ("torch.", "torchdata.")
 """Whose `_get_iterator` is known; a user's override calls one of these, or its batches are not observed."""
 
@@ -176,6 +177,11 @@ def disguised(loader: DataLoader[Any], parts: Mapping[str, Any]) -> Iterator[Non
         for name in parts:
             loader.__dict__.pop(name, None)
         loader.__dict__.update(before)
+
+
+def workers_of(iterator: Any) -> list[Any]:
+    """The processes of an iterator's workers."""
+    return list(getattr(iterator, "_workers", ()))
 
 
 def watch(iterator: Any, watcher: Watcher) -> bool:

@@ -27,7 +27,10 @@ class Steal:
 
 def _seconds() -> tuple[float, float] | None:
     """CPU time that all cores together had, and that was stolen from them."""
-    times = psutil.cpu_times()
+    try:
+        times = psutil.cpu_times()
+    except (OSError, RuntimeError, ValueError):  # a sandbox without /proc/stat
+        return None
     stolen = getattr(times, "steal", None)  # Linux alone has it
     if stolen is None:
         return None

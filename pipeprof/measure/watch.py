@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
 
 from pipeprof.measure import hook
@@ -91,7 +92,7 @@ class IteratorWatch:
     def made(self, iterator: Any) -> None:
         """The iterator exists: its workers have been started."""
         self.session.add_watch(self)
-        self._processes = list(getattr(iterator, "_workers", ()))
+        self._processes = hook.workers_of(iterator)
         weakref.finalize(iterator, self._mark_gone).atexit = False
         self.session.event("workers_ready", loader=self.loader_number, epoch=max(0, self.epoch))
 
@@ -175,17 +176,14 @@ class IteratorWatch:
 
 
 def _ended_itself(process: Any, shut_down: bool) -> bool:
-    """Whether a worker was killed or left. Asking for the exit code of one that torch has not shut down would
-    take that from torch, which then needs five seconds more to find the loss.
+    """Whether a worker was killed or failed. One that torch has not shut down is looked at without taking its
+    exit code, which torch then could not find: it would need five seconds more to see the loss.
     """
-    if shut_down:
-        return process.exitcode not in (None, 0, -signal.SIGTERM)  # torch terminates the slow to leave
-    try:
-        return bool(psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
+    if not shut_down:
+        with suppress(ChildProcessError, AttributeError):  # reaped, or a fork server's; no waitid on Windows
+            found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return found is not None and (found.si_code != os.CLD_EXITED or found.si_status != 0)
+    return process.exitcode not in (None, 0, -signal.SIGTERM)  # torch terminates the slow to leave
 
 
 def _mode(loader: DataLoader[Any]) -> Mode:

@@ -18,7 +18,7 @@ from pipeprof.errors import InconclusiveError
 from pipeprof.pipeline import NOT_OBSERVED, Ints, Timeline, ints, measured_window
 from pipeprof.simulate import setting
 from pipeprof.simulate.elapsed import elapsed
-from pipeprof.simulate.knobs import Knobs
+from pipeprof.simulate.knobs import MEMORY, UNKNOWN, Knobs
 from pipeprof.simulate.recorded import Floats, Recorded, Stage, read_recorded
 from pipeprof.trace import Run
 
@@ -35,6 +35,8 @@ class Batches:
     samples: Floats
     cpu: Mapping[str, Floats]
     """CPU time by owner, `read` among them."""
+    reading: Floats
+    """Waiting for reads of storage that has no cost model."""
     blocked: Floats
     """Neither on a core nor waiting for one nor reading: locks, sleeps."""
     waking: Floats
@@ -149,7 +151,8 @@ def read_demands(run: Run) -> Demands:
         computes_on_cpu=accelerator.get("kind") == "cpu",
         core_waiting=_core_waiting(recorded, kept),
         own_cores=sensed.own_cores if sensed else None,
-        other_cores=sensed.other_cores if sensed else None,
+        # what the other ranks of a job use is no neighbour's, and no sensor tells it apart
+        other_cores=sensed.other_cores if sensed and "world_size" not in run.meta else None,
         link=setting.link_model(run),
         memory_bytes=int(machine.get("memory_bytes") or 0),
         set_bytes=float(data.get("samples") or 0) * float(data.get("mean_bytes") or 0),
@@ -174,7 +177,7 @@ def _notes(run: Run, recorded: Recorded) -> tuple[str, ...]:
     storage = run.meta.get("storage") or {}
     notes = []
     if not storage.get("model") and storage.get("tier") not in ("ram", "pinned"):
-        notes.append("the storage has no cost model: reads count as blocked time, its limit is not known")
+        notes.append("the storage has no cost model: reads take what they took, its limit is not known")
     if not (recorded.timeline.compute_end_ns != NOT_OBSERVED).any():
         notes.append("no device clock: the loop's body counts as the accelerator's time")
     if np.isnan(recorded.columns["cpu_ns"]).all():
@@ -191,17 +194,14 @@ def _batches(recorded: Recorded, knobs: Knobs, core_waiting: float) -> Batches:
     cpu = recorded.columns["cpu_ns"]
     cpu = np.where(np.isnan(cpu), np.maximum(wall - read_wall - runq, 0.0), cpu)
     read_cpu = np.minimum(_read_cpu(read, knobs.storage, n), cpu)
-    modelled = bool(read) and knobs.storage.kind != "memory"
-    read_away = np.maximum(read_wall - read_cpu, 0.0) if modelled else np.zeros(n)
-    rest = wall - cpu - runq - read_away
-    counted = ~np.isnan(recorded.columns["runq_ns"])
-    if counted.any():  # of tiny batches only some have all counters: what the others wait for is not known
-        rest = np.where(counted, rest, 0.0)
+    elsewhere = bool(read) and knobs.storage != MEMORY
+    read_away = np.maximum(read_wall - read_cpu, 0.0) if elsewhere else np.zeros(n)
     helper = np.nan_to_num(recorded.columns["helper_cpu_ns"])
     return Batches(
         samples=timeline.samples.astype(np.float64),
         cpu=_by_owner(recorded, cpu, read_cpu),
-        blocked=_blocked(wall, rest),
+        reading=read_away if knobs.storage == UNKNOWN else np.zeros(n),
+        blocked=_blocked(wall, wall - cpu - runq - read_away),
         waking=np.zeros(n),
         requests=np.nan_to_num(read.count) if read else np.zeros(n),
         read_bytes=np.nan_to_num(read.bytes) if read else np.zeros(n),
@@ -222,7 +222,7 @@ def _read_cpu(read: Stage | None, storage: StorageModel, n: int) -> Floats:
     seen = ~np.isnan(read.cpu) & (read.count > 0)
     if seen.any():
         return np.asarray(np.nan_to_num(read.count) * (read.cpu[seen].sum() / read.count[seen].sum()))
-    return read.wall.copy() if storage.kind == "memory" else np.zeros(n)
+    return read.wall.copy() if storage == MEMORY else np.zeros(n)
 
 
 def _positioned(read: Stage | None, model: StorageModel) -> float:

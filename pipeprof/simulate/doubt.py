@@ -101,7 +101,8 @@ def spread(demands: Demands, steps: int) -> tuple[float, float]:
     """Of the work of a batch, relative: the standard error of its mean, here and in a run of `steps`, and the
     standard deviation of the means of a run's parts, which is what the next run may differ by."""
     batches, rows = demands.batches, demands.measured_rows
-    work = (batches.make_cpu + batches.blocked + batches.receive + batches.loop)[rows]
+    work = batches.make_cpu + batches.blocked + batches.receive + batches.loop
+    work = (work if demands.emulated_accelerator else work + batches.compute)[rows]
     mean = float(work.mean())
     if mean <= 0:
         return 0.0, 0.0

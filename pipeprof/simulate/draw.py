@@ -10,7 +10,7 @@ import numpy as np
 from pipeprof.devices import LINKS, NS_PER_S
 from pipeprof.pipeline import Ints
 from pipeprof.simulate.demands import Demands, StartUp
-from pipeprof.simulate.knobs import Knobs
+from pipeprof.simulate.knobs import MEMORY, UNKNOWN, Knobs
 from pipeprof.simulate.recorded import Floats
 
 PIN_BYTES_PER_S: Final = 5e9
@@ -31,7 +31,10 @@ class Draw:
     read_cpu: list[float]
     requests: list[float]
     read_bytes: list[float]
+    reading: list[float]
+    """Recorded waiting for reads of storage that no model serves."""
     blocked: list[float]
+    waking: list[float]
     handover: list[float]
     helper: list[float]
     transfer: list[float]
@@ -96,7 +99,7 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
     loop = scale.get("main", 1.0)
     # the pin thread exists only beside a real accelerator; where it ran its work is part of `receive`
     pins = knobs.pin_memory and not demands.measured.pin_memory and not demands.emulated_accelerator
-    wakes = knobs.storage.kind != "memory" or demands.measured.storage.kind == "memory"
+    wakes = knobs.storage != MEMORY or demands.measured.storage == MEMORY
     by_owner = owners(demands, knobs)
     requests, read_bytes = _requests(demands, knobs, ratio)
     return {
@@ -104,7 +107,9 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "cpu": np.asarray(sum(by_owner.values(), np.zeros(len(batches)))),
         "requests": requests,
         "read_bytes": read_bytes,
-        "blocked": (batches.blocked + batches.waking * wakes) * ratio * scale.get("blocked", 1.0),
+        "reading": batches.reading * ratio * (knobs.storage == UNKNOWN) * (knobs.keep != "decoded"),
+        "blocked": batches.blocked * ratio * scale.get("blocked", 1.0),
+        "waking": batches.waking * ratio * wakes,
         "handover": batches.handover * between,
         "helper": batches.helper * between,
         "transfer": batches.transfer * between,

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from pipeprof.devices import Request, StorageModel
 from pipeprof.pipeline import Ints
 from pipeprof.simulate.clock import Clock, Meeting
+from pipeprof.simulate.device import Device, node_share
 from pipeprof.simulate.draw import Draw
 from pipeprof.simulate.knobs import Knobs
 
@@ -49,59 +49,6 @@ class Walked:
     epoch: Ints
     reading_ns: Ints
     """Each batch's waiting for the storage device."""
-
-
-class Device:
-    """Storage in virtual time, shared by every worker of every rank on the node."""
-
-    def __init__(self, model: StorageModel, readers: int) -> None:
-        if model.kind == "parallel":
-            # exact: a reader has one request outstanding, so channels beyond the readers never serve one
-            model = replace(model, channels=max(1, min(model.channels, readers)))
-        self.model = model
-        self._state = model.new_state()
-        self._served = 0
-        self._bundles: dict[float, StorageModel] = {}
-
-    def read(self, arrival_ns: float, requests: float, size_bytes: float, reader: int, onwards: bool) -> int:
-        """End of `requests` of `size_bytes` in all, served in one go.
-
-        Each cost of a request is multiplied: a bundle is to a piece what a request is to a sample.
-        `onwards` goes on where this reader's last bundle ended, which a disk does without moving its arm
-        unless another reader was served in between.
-        """
-        self._served += 1
-        place = Request(-2 - reader, 0, 0) if onwards else Request(self._served, 0, 0)
-        if onwards and self._state[1] == place.file_id:
-            place = Request(place.file_id, self._state[2], 0)
-        whole = Request(place.file_id, place.offset, round(size_bytes))
-        size = round(requests, 2)
-        model = self._bundles.get(size)
-        if model is None:
-            model = self._bundles[size] = _bundled(self.model, size)
-        return model.serve(self._state, int(arrival_ns), whole).end_ns
-
-
-def node_share(model: StorageModel, nodes: int) -> StorageModel:
-    """What one of `nodes` machines that use a device alike sees of it: its shared figures, n times slower."""
-    return replace(
-        model,
-        bandwidth_bytes_per_s=model.bandwidth_bytes_per_s / nodes,
-        seek_ns=model.seek_ns * nodes,
-        half_rotation_ns=model.half_rotation_ns * nodes,
-        requests_per_s=model.requests_per_s / nodes,
-        channels=max(1, model.channels // nodes),
-    )
-
-
-def _bundled(model: StorageModel, requests: float) -> StorageModel:
-    return replace(
-        model,
-        seek_ns=round(model.seek_ns * requests),
-        half_rotation_ns=round(model.half_rotation_ns * requests),
-        latency_ns=round(model.latency_ns * requests),
-        requests_per_s=model.requests_per_s / requests if requests else model.requests_per_s,
-    )
 
 
 @dataclass(slots=True)
@@ -213,7 +160,12 @@ class Rank:
         k, pieces = job.k, self._pieces
         requests = draw.requests[k] / pieces
         if requests == 0.0:
-            return self._prepare(job)
+            recorded = draw.reading[k] / pieces
+            if recorded == 0.0:
+                return self._prepare(job)
+            self._reading[k] += recorded
+            clock.at(clock.now + recorded, self._prepare, job)
+            return None
         # the CPU part of a read passes while the device works
         arrival = clock.now - min(draw.read_cpu[k] / pieces, clock.now)
         reader = self._readers + max(0, job.worker)
@@ -233,8 +185,8 @@ class Rank:
         job.left -= 1
         if job.left:
             self._read(job)
-        elif self._draw.blocked[job.k] > 0:
-            self._clock.at(self._clock.now + self._draw.blocked[job.k], self._finish, job)
+        elif (away := self._draw.blocked[job.k] + self._draw.waking[job.k]) > 0:
+            self._clock.at(self._clock.now + away, self._finish, job)
         else:
             self._finish(job)
 

@@ -131,7 +131,7 @@ def _memory(demands: Demands) -> Iterator[Fix]:
     knobs = demands.measured
     if not demands.storage_observed:
         return
-    if knobs.storage.kind != "memory":
+    if knobs.storage != MEMORY:
         yield Fix(
             "ram",
             "the files' bytes in RAM",

@@ -21,6 +21,9 @@ from pipeprof.errors import ScenarioError
 MEMORY: Final = STORAGE["ram"]
 """Data held in host memory: costs nothing but the CPU time of reading it."""
 
+UNKNOWN: Final = replace(MEMORY, name="storage without a cost model")
+"""The user's own storage, of which no figures are known: its reads take what they were recorded to take."""
+
 Access = Literal["files", "shards"]
 
 
@@ -117,6 +120,7 @@ _CHOICES: Final = {"keep": ("encoded", "decoded"), "access": ("files", "shards")
 KEYS: Final = (
     *_SIMPLE,
     "storage.tier",
+    "storage.profile",
     "storage.device",
     "storage.bandwidth",
     "storage.shared_bandwidth",

@@ -47,7 +47,9 @@ def with_neighbours(demands: Demands) -> Demands:
         middle = ((low**0.5 + high**0.5) / 2) ** 2
         low, high = (middle, high) if waiting(middle) < demands.core_waiting else (low, middle)
     found = (low + high) / 2
-    left = max(0.0, demands.core_waiting - waiting(found)) / (1 - demands.core_waiting)
+    seen, explained = demands.core_waiting, waiting(found)
+    # of a share w of the runnable time w / (1 - w) was waited for each unit of CPU time
+    left = max(0.0, seen / (1 - seen) - explained / (1 - explained))
     batches = replace(demands.batches, waking=demands.batches.make_cpu * left)
     return replace(demands, batches=batches, measured=replace(demands.measured, neighbours=found))
 

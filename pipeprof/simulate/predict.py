@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -149,6 +149,8 @@ def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> tuple[floa
 
     def rate(factor: float) -> float:
         asked = knobs.scaled(**dict.fromkeys(owners, factor))
+        if not demands.emulated_accelerator:
+            asked = replace(asked, accelerator_speed=asked.accelerator_speed / factor)
         draws = [draw(demands, asked, steps, seed, rank) for rank in range(knobs.ranks)]
         return _rate(as_timeline(walk(asked, draws)[0], asked, warmup), asked)
 

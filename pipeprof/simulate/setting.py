@@ -8,7 +8,7 @@ from typing import Any
 from pipeprof.analyse.facts import cores_of
 from pipeprof.devices import LinkModel, StorageModel, storage_from_dict
 from pipeprof.pipeline import shapes_of
-from pipeprof.simulate.knobs import MEMORY, Knobs
+from pipeprof.simulate.knobs import MEMORY, UNKNOWN, Knobs
 from pipeprof.simulate.recorded import Recorded
 from pipeprof.trace import Run
 
@@ -44,9 +44,11 @@ def usable_cores(run: Run) -> float:
 
 
 def storage_model(facts: Mapping[str, Any]) -> StorageModel:
-    """The cost model of the storage; memory where none is known."""
+    """The cost model of the storage."""
     figures = facts.get("model")
-    return storage_from_dict(figures) if figures else MEMORY
+    if figures:
+        return storage_from_dict(figures)
+    return MEMORY if facts.get("tier") in ("ram", "pinned") else UNKNOWN
 
 
 def link_model(run: Run) -> LinkModel | None:

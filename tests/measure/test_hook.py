@@ -23,6 +23,13 @@ def test_torch_has_the_private_names_that_are_used(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", hook.PRIVATE_OF_ITERATORS)
+def test_torchs_iterators_have_the_private_names_that_are_used(name: str) -> None:
+    iterator = iter(DataLoader(cases.Squares(8), num_workers=1))
+    assert len(getattr(iterator, name)) == 1
+    assert all(process.is_alive() for process in hook.workers_of(iterator))
+
+
 def test_a_torch_without_the_seam_is_not_observed_and_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

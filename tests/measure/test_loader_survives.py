@@ -122,6 +122,15 @@ def test_a_killed_worker(tmp_path: Path, loop_s: float) -> None:
     assert {(row["epoch"], row["seq"]) for row in rows(tmp_path / "run", "steps")} <= made
 
 
+def test_workers_that_have_done_their_work_are_not_lost(tmp_path: Path) -> None:
+    loader = DataLoader(cases.Squares(8), batch_size=2, num_workers=2)
+    with pipeprof.profile(loader, out=tmp_path / "run"):
+        held = iter(loader)
+        assert len(list(held)) == 4
+        assert held is not None  # torch has joined its workers, and the iterator is still there
+    assert events(tmp_path / "run", "worker_lost") == []
+
+
 def test_a_killed_program_leaves_what_was_flushed(tmp_path: Path) -> None:
     out = tmp_path / "run"
     child = os.fork()

@@ -146,48 +146,6 @@ def test_one_batch_in_many_has_its_counters() -> None:
     ring.close()
 
 
-def counters(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The kernel's counters, to be advanced: CPU time, run-queue delay, blocks, process, faults."""
-    now = [0, 0, 0, 0, 0]
-    monkeypatch.setattr(batch_recorder, "read_counters", lambda _: tuple(now))
-    monkeypatch.setattr(batch_recorder, "read_cpu_time", lambda: (now[0], -1, -1, -1, -1))
-    return now
-
-
-def test_of_tiny_batches_one_in_eight_has_all_counters(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = counters(monkeypatch)
-    ring, batch = make(1024)
-    for seq in range(18):
-        batch.begin(0, seq, 0)
-        clock.now_ns += 50_000
-        now[0] += 40_000
-        batch.finish(0)
-    rows = of_kind(ring.drain(0), Kind.BATCH)
-    assert rows["d"].tolist() == [40_000] * 18, "CPU time costs little"
-    assert [int(row["seq"]) for row in rows if row["e"] != -1] == [0, 1, 9, 17]
-    ring.close()
-
-
-def test_a_long_batch_after_tiny_ones_has_what_has_come_since(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = counters(monkeypatch)
-    ring, batch = make(1024)
-    for seq in range(6):
-        batch.begin(0, seq, 0)
-        long = seq == 5
-        clock.now_ns += 5_000_000 if long else 50_000
-        for at, more in enumerate((1_000_000, 9_000_000, 8, 0, 2) if long else (40_000, 500, 0, 0, 0)):
-            now[at] += more
-        batch.finish(0)
-    last = of_kind(ring.drain(0), Kind.BATCH)[-1]
-    cpu, runq, device, helpers, faults = (int(last[word]) for word in "defgh")
-    assert (cpu, device, faults) == (1_000_000, 8 * 512, 2)
-    assert runq == 4_000_000, "no more than the batch was off its core"
-    assert helpers == -1, "other threads' work since then may be anybody's"
-    ring.close()
-
-
 def test_a_full_ring_drops_and_counts() -> None:
     ring = Ring(1, 4)
     slot = Slot(ring.block, 0, 4, 0)

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from pipeprof import cli
+from pipeprof.devices import STORAGE
 from pipeprof.errors import ScenarioError
-from pipeprof.simulate.demands import Demands
+from pipeprof.simulate.demands import Demands, read_demands
+from pipeprof.simulate.fixes import catalogue
 from pipeprof.simulate.knobs import Knobs, change
 from pipeprof.simulate.neighbours import with_neighbours
 from pipeprof.simulate.predict import predict, replay
-from tests.factory import MS, Plan
+from pipeprof.trace import load
+from tests.factory import MS, Plan, make_run
 from tests.simulate.common import CPU_ONLY, HDD, demands_of, hdd_plan, recorded
 
 
@@ -200,3 +203,27 @@ def test_neighbours_are_no_more_than_others_were_seen_to_use(tmp_path: Path) -> 
     shared = with_neighbours(replace(waited, other_cores=1.0))
     # n beside 1 / (1 - 0.5) runnable tasks of ours get half of two cores: n = 2
     assert shared.measured.neighbours == pytest.approx(2.0, rel=0.05)
+
+
+def test_storage_without_figures_keeps_its_reads_until_another_is_asked_for(tmp_path: Path) -> None:
+    """A wrapper's run: its reads were seen, and nobody knows what they were read from."""
+    stages = {"read": 60 * MS, "decode": 20 * MS}
+    plan = Plan(workers=1, stages=stages, compute=MS, batches=60, transfer=0, main=0, accelerator="none")
+    run = load(make_run(tmp_path / "run", plan, storage=None))
+    demands = read_demands(run)
+    rates = [
+        predict(demands, replace(demands.measured, storage=storage)).throughput.value
+        for storage in (demands.measured.storage, STORAGE["nvme-gen3"], STORAGE["ram"])
+    ]
+    assert rates[0] == pytest.approx(32 / 0.080, rel=0.03)
+    assert rates[0] < rates[1] < rates[2]
+    assert rates[2] == pytest.approx(32 / 0.020, rel=0.05)
+    assert any("bytes in RAM" in fix.title for fix in catalogue(demands))
+
+
+def test_a_device_profile_can_be_asked_about(
+    hdd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.json").write_text("{}")
+    assert ask(monkeypatch, hdd, "--set", f"storage.profile={tmp_path / 'p.json'}") == 2
+    assert "is no device profile" in capsys.readouterr().err
