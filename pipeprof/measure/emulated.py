@@ -37,7 +37,8 @@ def _new_lock() -> None:
     _among_threads = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_new_lock)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 class Clock:

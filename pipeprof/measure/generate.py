@@ -8,7 +8,6 @@ same set the second waits for the first.
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, Final
 from pipeprof.errors import DataError
 from pipeprof.measure.files import format_bytes
 from pipeprof.measure.progress import progress, say
+from pipeprof.measure.shared import flocked
 from pipeprof.measure.synthetic import ImageRecipe, TensorRecipe, image_recipe, tensor_recipe
 from pipeprof.scenario import DataPart, Scenario
 from pipeprof.scenario.made import CLASSES, shard_samples
@@ -92,12 +92,8 @@ def set_name(scenario: Scenario) -> str:
 def _alone(lock: Path) -> Iterator[None]:
     fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process is making this data set; waiting for it")
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        with flocked(fd, lambda: say("another process is making this data set; waiting for it")):
+            yield
     finally:
         os.close(fd)
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 _CACHESTAT: Final = 451
 """Number of the system call; the same on every architecture that has it."""
 _CHUNK_BYTES: Final = 2**20
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc: Final = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
 
 
 class Residency(NamedTuple):
@@ -65,6 +65,8 @@ def resident_bytes(fd: int, size_bytes: int) -> int | None:
     """Bytes of the open file in the page cache, whole pages cut at the file's end; None is not observed."""
     if size_bytes == 0:
         return 0
+    if _libc is None:
+        return None
     pages = _cachestat(fd)
     if pages is None:
         pages = _mincore(fd, size_bytes)
@@ -73,6 +75,7 @@ def resident_bytes(fd: int, size_bytes: int) -> int | None:
 
 def _cachestat(fd: int) -> int | None:
     whole, answer = _Range(0, 0), _Cachestat()
+    assert _libc is not None
     failed = _libc.syscall(_CACHESTAT, fd, ctypes.byref(whole), ctypes.byref(answer), 0)
     return None if failed else int(answer.cache)
 
@@ -85,6 +88,7 @@ def _mincore(fd: int, size_bytes: int) -> int | None:
         pages = -(-size_bytes // mmap.PAGESIZE)
         answer = (ctypes.c_ubyte * pages)()
         start = (ctypes.c_char * size_bytes).from_buffer(view)
+        assert _libc is not None
         failed = _libc.mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(size_bytes), answer)
         del start  # a map with a pointer into it cannot be closed
         return None if failed else sum(page & 1 for page in answer)

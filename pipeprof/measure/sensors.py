@@ -40,8 +40,9 @@ SENSORS: Final[dict[str, str]] = {
 }
 """Name of each value to what it means."""
 
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+# /proc is read with these, and where there is no sysconf there is no /proc
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class Sensor(Protocol):

@@ -7,15 +7,44 @@ behind, not even by a SIGKILL. Where there is no memfd, an unlinked-at-exit temp
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from pipeprof.errors import MeasureError
+
+try:
+    import fcntl
+except ImportError:  # Windows: rings work, what needs a lock between processes does not
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def flocked(fd: int, waits: Callable[[], None]) -> Iterator[None]:
+    """An flock on an open file, until the block's end. `waits` is called where another process has it.
+
+    Raises `MeasureError` where the system has none.
+    """
+    if fcntl is None:
+        raise _no_flock()
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waits()
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def _no_flock() -> MeasureError:
+    return MeasureError("this system has no flock", "emulated and generated data need Linux or macOS")
 
 
 class SharedBlock:
@@ -54,8 +83,10 @@ class SharedBlock:
         multiprocessing.Lock would stay locked for ever (PROBE_NOTES §5). It does not exclude threads of one
         process from each other.
         """
+        if fcntl is None:
+            raise _no_flock()
         fd = self._own_description()
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_EX)  # written out: each request of an emulated device comes here
         try:
             yield self.buffer
         finally:
