@@ -126,8 +126,36 @@ def what_if(answer: Answer, facts: Facts) -> Section:
         Chart("whatif", charts.heat_map(_cells(found, current, wanted), _says(found), "workers", "prefetch"))
     ]
     section.charts[0].table = _map_table(found)
-    section.tables = [_fixes(answer)]
+    bars = _bars(answer)
+    if bars:
+        described = ", ".join(f"{bar['fix']} {bar['text']}" for bar in bars)
+        how = "A line spans the interval that should hold the measured gain nine times in ten."
+        section.charts.append(
+            Chart("fixes", charts.gains(bars, described), _fixes(answer), "What each fix would add", how)
+        )
+    else:
+        section.tables = [_fixes(answer)]
     return section
+
+
+MOST_BARS: Final = 8
+
+
+def _bars(answer: Answer) -> list[dict[str, Any]]:
+    """The feasible fixes that gain, the largest first."""
+    base: Prediction | None = getattr(answer, "base", None)
+    if base is None or not base.throughput.value:
+        return []
+    now = base.throughput.value
+    found: list[dict[str, Any]] = []
+    for one in getattr(answer, "fixes", ()):
+        if one.feasible and one.gain > NOISE and len(found) < MOST_BARS:
+            rate = one.prediction.throughput
+            value, low, high = (100 * (each / now - 1) for each in (rate.value, rate.low, rate.high))
+            text = f"{gain(one)} ({forecast.estimate(rate)} samples/s)"
+            told = {"fix": one.fix.title, "text": text, "colour": words.colour("accelerator")}
+            found.append({**told, "value": value, "low": low, "high": high})
+    return found
 
 
 Place = tuple[int, int]

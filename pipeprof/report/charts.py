@@ -234,6 +234,25 @@ def differences(rows: Sequence[Row], description: str) -> Spec:
     return _finish(zero + bars + dots, "Differences", description, height=max(1, len(rows)) * 34)
 
 
+def gains(rows: Sequence[Row], description: str) -> Spec:
+    """What fixes are predicted to add, as bars with their intervals.
+
+    rows: `fix`, `value`, `low`, `high` (percent of the throughput as it is), `text`, `colour`.
+    """
+    import altair as alt
+
+    base = alt.Chart(_data(rows)).encode(
+        y=alt.Y("fix:N", sort=None, title=None).axis(ticks=False, domain=False, labelLimit=300),
+        tooltip=["fix:N", alt.Tooltip("text:N", title="predicted")],
+    )
+    bars = base.mark_bar(size=14).encode(
+        x=alt.X("value:Q", title="more samples/s than as it is, %, predicted"),
+        color=alt.Color("colour:N", scale=None),
+    )
+    intervals = base.mark_rule(size=2).encode(x="low:Q", x2="high:Q")
+    return _finish(bars + intervals, "Gains of the fixes", description, height=max(1, len(rows)) * 26)
+
+
 def trust(rows: Sequence[Row], description: str) -> Spec:
     """Predicted against measured, on equal axes.
 

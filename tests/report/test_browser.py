@@ -166,7 +166,7 @@ def test_the_batch_under_the_pointer_is_traced_to_its_samples(browser: Any, page
 
 def test_charts_tell_their_numbers_under_the_pointer(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"]).page
-    for chart in ("where", "waits", "whatif"):
+    for chart in ("where", "waits", "whatif", "fixes"):
         mark = page.locator(f"[data-chart={chart}] .mark-rect path").first
         mark.scroll_into_view_if_needed()
         box = mark.bounding_box()

@@ -231,6 +231,6 @@ def test_matrix_page_of_odd_cells_renders(odd: dict[str, Answer], tmp_path: Path
 @pytest.mark.slow
 def test_the_charts_are_written_as_pictures(stalled: Answer, tmp_path: Path) -> None:
     written = [Path(path) for path in html.write_pictures(stalled, tmp_path / "png")]
-    assert {path.stem for path in written} >= {"where", "when", "waits", "storage", "whatif"}
+    assert {path.stem for path in written} >= {"where", "when", "waits", "storage", "whatif", "fixes"}
     for path in written:
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 2_000
