@@ -8,7 +8,7 @@ will be. So each prediction is made twice: as a user gets it, and with the CPU t
 what decoding a sample took in its cell over what it took in the base run. The first is what to expect of such
 a machine; the second judges the model. On a steady machine they are the same.
 
-Three questions are answered, each both ways:
+Three questions are answered, the first two both ways:
 
 - the matrix: from the base run of a tier and format, how far off is each cell, and does its interval hold it?
 - the tier alone: from the HDD base run, how far off are the base runs of the other tiers?
@@ -49,7 +49,13 @@ BATCH_SIZE, SAMPLES = 16, 4096
 STEPS = {"hdd": 48, "ssd": 96, "ram": 96}
 """Steps after warm-up; a HDD gives some 5 batches of 16 a second."""
 QUESTIONS = ("matrix", "matrix, speed known", "tier", "tier, speed known", "replay")
-BOUNDS = {"median": 0.03, "p95": 0.10, "coverage": 0.90, "tier": 0.05, "replay": 0.01}
+JUDGED = (
+    ("matrix", "median", 0.03),
+    ("matrix", "p95", 0.10),
+    ("matrix", "coverage", 0.90),
+    ("tier", "max", 0.05),
+    ("replay", "median", 0.01),
+)
 
 
 @dataclass(frozen=True)
@@ -238,7 +244,7 @@ def write(rows: list[dict[str, Any]], results: Path, remark: str) -> None:
     lines += [table_row(one) for one in rows if one["question"] != "replay"]
     results.mkdir(parents=True, exist_ok=True)
     (results / "prediction.md").write_text("\n".join(lines) + "\n")
-    points = [one for one in rows if one["question"] == "matrix, speed known"]
+    points = [one for one in rows if one["question"] == "matrix"]
     (results / "prediction.png").write_bytes(picture(points))
 
 
@@ -290,9 +296,17 @@ def main() -> int:
     write(rows, arguments.results, arguments.remark)
     found = summary(rows)
     print(json.dumps(found, indent=1))
-    matrix_found = found["matrix, speed known"]
-    good = matrix_found["median"] <= BOUNDS["median"] and matrix_found["p95"] <= BOUNDS["p95"]
-    return 0 if good and matrix_found["coverage"] >= BOUNDS["coverage"] else 1
+    return 0 if all(list(judged(found))) else 1
+
+
+def judged(found: dict[str, dict[str, float]]) -> Iterator[bool]:
+    """Whether each question was answered within its bounds; prints those that were not."""
+    for question, measure, bound in JUDGED:
+        value = found[question][measure] if question in found else bound
+        fine = value >= bound if measure == "coverage" else value <= bound
+        if not fine:
+            print(f"{question}: {measure} is {value:.1%}, wanted {bound:.0%}")
+        yield fine
 
 
 if __name__ == "__main__":
