@@ -11,7 +11,7 @@ import click
 
 from pipeprof.cli.common import overrides_of_rank, set_option, set_rank_option
 from pipeprof.cli.expectation import misses
-from pipeprof.errors import PipeprofError
+from pipeprof.errors import PipeprofError, ScenarioError
 from pipeprof.scenario import Scenario, load
 
 
@@ -69,6 +69,12 @@ def command(
     scenarios = load(file, (*overrides, *overrides_of_rank(rank_overrides, rank and rank.rank)))
     if rank is not None:
         from pipeprof.cli.run_ranks import run_together
+
+        if strict:
+            raise ScenarioError(
+                "--strict holds the run of one process to `expect`, and this is one of several ranks",
+                "leave it out, and hold a part to a limit with `pipeprof check DIR/rank-0 --max-stall 5%`",
+            )
 
         ctx.exit(run_together(rank, scenarios, file, out, page=not no_report, as_json=as_json))
     outcomes = []

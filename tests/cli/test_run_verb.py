@@ -208,3 +208,15 @@ def test_an_imported_data_set_that_reads_nothing_is_answered(tmp_path: Path) -> 
     assert asked.returncode == 0, asked.stderr
     refused = Program(verb("predict", "run", "--set", "storage.tier=nvme"), tmp_path).finished()
     assert refused.returncode == 3 and "no read was observed" in refused.stderr
+
+
+def test_expectations_are_not_held_against_one_of_several_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk.yaml").write_text(SCENARIO)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = pipeprof("disk.yaml", "--strict", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--strict holds the run of one process" in done.stderr
+    assert not (tmp_path / "runs").exists()
