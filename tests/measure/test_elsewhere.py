@@ -6,6 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
 from pipeprof.trace import load
 from tests.forked import Program
 
@@ -20,6 +23,8 @@ def on_windows() -> None:
     sys.platform = "win32"
     for name in LACKING:
         delattr(os, name)
+    for cls in (DataLoader, StatefulDataLoader):  # the other pipeprof may have been here
+        cls._get_iterator = getattr(cls._get_iterator, "_pipeprof_original", cls._get_iterator)
     import pipeprof
 
     with pipeprof.profile(pipeprof.ProfiledDataLoader(list(range(64)), batch_size=2), out="run") as loader:

@@ -113,7 +113,7 @@ def test_busy_workers_beyond_the_cores_wait_for_one(tmp_path: Path) -> None:
 
 def hold(lock: Any, _: int) -> None:
     with lock:
-        time.sleep(DELAY_S / 10)
+        time.sleep(DELAY_S / 40)
 
 
 def test_a_lock_is_blocked_on_a_lock(tmp_path: Path) -> None:
