@@ -1,4 +1,4 @@
-"""Temporary run directories: gone with their process, or at the next start where it was killed."""
+"""What a killed process leaves: its temporary run directory, the names of its shared memory."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ def new_scratch() -> Path:
 def remove_scratch(directory: Path) -> None:
     """Remove a directory of `new_scratch`."""
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def remove_unfinished(pid: int, shared: Path = Path("/dev/shm")) -> None:
+    """Remove the blocks that torch had begun to share from process `pid` when it was killed.
+
+    torch unlinks a block right after making it; a worker that is killed in between leaves the name.
+    """
+    for block in shared.glob(f"torch_{pid}_*"):
+        with suppress(OSError):
+            block.unlink()
 
 
 def _remove_leftovers(parent: Path) -> None:

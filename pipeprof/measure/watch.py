@@ -25,6 +25,7 @@ from pipeprof.measure.proxies import (
     proxy_sampler,
 )
 from pipeprof.measure.ring import Ring
+from pipeprof.measure.scratch import remove_unfinished
 from pipeprof.trace import MAIN_PROCESS
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class IteratorWatch:
                 self.session.event(
                     "worker_lost", loader=self.loader_number, epoch=self.epoch, worker=worker, detail=pid
                 )
+                if self.session.kind == "bench":
+                    remove_unfinished(process.pid)
 
     def _begin_epoch(self, asked_ns: int) -> int:
         first = self.epoch < 0

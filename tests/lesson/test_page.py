@@ -20,6 +20,8 @@ from pipeprof.report.lesson_words import texts
 from pipeprof.scenario import load
 from tests.lesson.made import add_results, make_lesson
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><img src=x onerror=alert(1)>{{7*7}}"
 
 

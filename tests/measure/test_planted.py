@@ -91,6 +91,7 @@ def test_a_sleep_is_blocked_on_a_timer(tmp_path: Path) -> None:
     assert states(tmp_path / "run").get("sleep", 0) > 0.9
 
 
+@pytest.mark.slow
 def test_a_busy_loop_is_cpu(tmp_path: Path) -> None:
     found = run(spin, tmp_path / "run")
     assert found["cpu"] == pytest.approx(SAMPLES * DELAY_S, rel=0.1)
@@ -116,6 +117,7 @@ def hold(lock: Any, _: int) -> None:
         time.sleep(DELAY_S / 40)
 
 
+@pytest.mark.slow
 def test_a_lock_is_blocked_on_a_lock(tmp_path: Path) -> None:
     lock = Lock()
 
@@ -169,6 +171,7 @@ def fetch(address: str, _: int) -> None:
         assert len(answer.read()) == 100
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_blocked_on_a_socket(tmp_path: Path) -> None:
     with served() as address:
         found = run(partial(fetch, address), tmp_path / "run")
@@ -189,6 +192,7 @@ def read_cold(folder: Path, index: int) -> None:
         assert len(file.read()) == FILE_BYTES
 
 
+@pytest.mark.slow
 def test_a_cold_read_comes_from_the_device(tmp_path: Path) -> None:
     for index in range(8):
         with (tmp_path / f"{index}.bin").open("wb") as file:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from pipeprof import trace
+from pipeprof.measure.scratch import remove_unfinished
 from tests.forked import Program, verb
 
 SCENARIO = """
@@ -183,3 +184,10 @@ def test_a_full_disk_is_one_clear_error(start: Callable[..., Running], small_dis
     assert found.table("batches").num_rows > 0
     assert running.left() == []
     assert running.shared_memory() == []
+
+
+def test_the_names_of_a_killed_workers_memory_go_with_it(tmp_path: Path) -> None:
+    for name in ("torch_41_1_2", "torch_41_1_3", "torch_412_1_2", "other"):
+        (tmp_path / name).touch()
+    remove_unfinished(41, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "torch_412_1_2"]

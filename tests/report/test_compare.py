@@ -15,6 +15,8 @@ from tests.factory import MS, Plan, make_run
 from tests.report.hostile import SCRIPT
 from tests.report.test_html import Page
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Answer]
 
 

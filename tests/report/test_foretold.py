@@ -15,6 +15,8 @@ from pipeprof.simulate.answer import Answer, load
 from tests.factory import MS, Plan, make_run
 from tests.report.test_html import Page
 
+pytestmark = pytest.mark.slow
+
 STAGES = {"decode": 60 * MS, "collate": MS}
 
 

@@ -11,6 +11,8 @@ from pipeprof.cli.check import command
 from pipeprof.report import gates
 from tests.factory import MS, Plan, make_run
 
+pytestmark = pytest.mark.slow
+
 LOOSE = {"read": 30 * MS, "decode": 60 * MS, "collate": 4 * MS}
 
 
