@@ -164,10 +164,11 @@ def test_the_rungs_hold_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert stall["1_hdd"] > stall["2_ssd"] + 0.1
     ladder = [stall[name] for name in LADDER]
     assert ladder == sorted(ladder, reverse=True), ladder
-    for tier, alone in (("ssd", "2_ssd"), ("hdd", "1_hdd")):
-        cells = [name for name in stall if name.startswith(f"4_workers-tier={tier},")]
-        assert len(cells) == 4
-        assert min(stall[name] for name in cells) < stall[alone], "workers help"
+    for tier in ("ssd", "hdd"):
+        assert len([name for name in stall if name.startswith(f"4_workers-tier={tier},")]) == 4
+    # cells of one matrix, minutes apart at the most: a shared core's speed drifts
+    one, four = (rate[f"4_workers-tier=ssd,workers={count},prefetch=4"] for count in (1, 4))
+    assert four > 1.1 * one, "workers help"
     disk = [rate[f"4_workers-tier=hdd,workers={count},prefetch=4"] for count in (1, 4)]
     assert disk[1] < 2 * disk[0], "one arm serves one read at a time"
     shutil.rmtree(tmp_path / "cache")
