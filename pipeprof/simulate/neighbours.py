@@ -31,7 +31,7 @@ def open_run(run: Run) -> Demands:
 
 def with_neighbours(demands: Demands) -> Demands:
     """Find the number of neighbours with which a replay waits for cores as long as the run did."""
-    if not demands.core_waiting:
+    if not demands.core_waiting or demands.core_waiting == 1.0:  # nothing waited, or nothing ran
         return demands
     steps = min(demands.steps, STEPS)
     drawn = draw(demands, demands.measured, steps, seed=0)
