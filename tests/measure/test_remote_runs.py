@@ -69,7 +69,7 @@ def told(answer: Any) -> tuple[str, str | None]:
 def test_latency_few_bytes_a_request_and_the_first_one_takes_longest(server: Place, tmp_path: Path) -> None:
     answer = measured(server, tmp_path / "run", scenario(server), latency_s=0.06)
     assert told(answer) == ("storage-network", "latency")
-    assert answer.verdict.fix in ("more-workers", "shards")
+    assert answer.verdict.fix in ("more-workers", "shards", "ram")  # whichever is predicted to gain most
     figures = dict(answer.verdict.evidence)
     assert figures["first_byte_ns"] >= 60e6
     assert 1 < figures["reads_in_flight"] <= 2.1
