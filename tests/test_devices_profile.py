@@ -11,6 +11,8 @@ from pipeprof.devices import StorageModel, fit_error, storage_from_profile, stor
 from pipeprof.errors import ScenarioError
 from pipeprof.measure.profile import read_profile, write_profile
 
+pytestmark = pytest.mark.slow
+
 
 def measured(model: StorageModel, path: str = "/data", tier: str | None = None) -> dict[str, Any]:
     """What a measurement of `model` would have found."""

@@ -87,6 +87,7 @@ def test_seconds_count_from_the_first_batch(tmp_path: Path) -> None:
     assert 0.4e9 < launched[-1] - taken[0] < 1.5e9
 
 
+@pytest.mark.slow
 def test_au_is_the_sum_of_step_times_over_the_wall_to_a_tenth_of_a_percent(tmp_path: Path) -> None:
     hdd = scenario(storage={"tier": "hdd"}, accelerator={"step_ms": 30.0})
     for number, one in enumerate((scenario(), hdd)):
