@@ -130,13 +130,16 @@ def read_counters(run: Run, timeline: Timeline, stages: Stages) -> Counters:
     cpu, runq, faults, disk = (take(found.pop(name), timeline.batch_row) for name in names)
     made = (timeline.start_ns != NOT_OBSERVED) & (timeline.finish_ns != NOT_OBSERVED)
     wall = np.where(made, timeline.finish_ns - timeline.start_ns, 0).astype(np.float64)
-    waited = with_stolen(run, timeline.finish_ns, wall, _nan(cpu), _nan(runq))
+    waited = with_stolen(run, timeline.finish_ns, wall, with_nan(cpu), with_nan(runq))
     reads = stages.making[READ].wall_ns > 0 if READ in stages.making else np.zeros(len(timeline), bool)
     paged = (faults > 0) | ((disk > 0) & ~reads)
-    return Counters(wall.astype(np.float32), _nan(cpu).astype(np.float32), waited.astype(np.float32), paged)
+    return Counters(
+        wall.astype(np.float32), with_nan(cpu).astype(np.float32), waited.astype(np.float32), paged
+    )
 
 
-def _nan(values: Ints) -> npt.NDArray[np.float64]:
+def with_nan(values: Ints) -> npt.NDArray[np.float64]:
+    """As floats, with NaN for what was not observed."""
     return np.where(values == NOT_OBSERVED, np.nan, values.astype(np.float64))
 
 

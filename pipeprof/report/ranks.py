@@ -64,7 +64,7 @@ def _lead(merged: Merged) -> list[str]:
         f"other, {words.BANDS.get(verdict.band or '', 'in no band')}; "
         f"{units.sample_rate(merged.throughput)} in all."
     ]
-    if verdict.fix in words.FIXES and verdict.fix != "none":
+    if verdict.fix in words.FIXES:
         whom = "" if verdict.rank is None else f" on rank {verdict.rank}"
         found.append(f"To try{whom}: {words.FIXES[verdict.fix]} (not predicted for several ranks).")
     clocks = list(merged.clocks.values())

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeprof.analyse.charge import PART, READ
+from pipeprof.analyse.charge import PART, READ, with_nan
 from pipeprof.analyse.stolen import with_stolen
 from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_timeline
 from pipeprof.trace import Run
@@ -56,7 +56,7 @@ def read_recorded(run: Run) -> Recorded:
     )
     loader = np.bincount(whole.loader[seen]).argmax() if seen.any() else 0
     timeline = _part(whole, np.flatnonzero(seen & (whole.loader == loader))[:MOST_STEPS])
-    columns = {name: _with_nan(ints(run.table("batches")[name])[timeline.batch_row]) for name in _COLUMNS}
+    columns = {name: with_nan(ints(run.table("batches")[name])[timeline.batch_row]) for name in _COLUMNS}
     wall = (timeline.finish_ns - timeline.start_ns).astype(np.float64)
     columns["runq_ns"] = with_stolen(run, timeline.finish_ns, wall, columns["cpu_ns"], columns["runq_ns"])
     return Recorded(timeline, _stages(run, timeline), columns)
@@ -69,10 +69,6 @@ def _part(timeline: Timeline, kept: Ints) -> Timeline:
     place = np.full(len(timeline) + 1, -1, dtype=np.int64)
     place[kept] = np.arange(len(kept))
     return Timeline(**columns, previous=place[timeline.previous[kept]])
-
-
-def _with_nan(values: Ints) -> Floats:
-    return np.where(values == NOT_OBSERVED, np.nan, values.astype(np.float64))
 
 
 def _stages(run: Run, timeline: Timeline) -> dict[str, Stage]:

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Final
 
-import numpy as np
-
 from pipeprof.devices import NS_PER_S, with_figures
 from pipeprof.simulate.demands import Demands
-from pipeprof.simulate.draw import changed
+from pipeprof.simulate.draw import batch_ratio, changed
 from pipeprof.simulate.fixes import worker_counts
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.predict import Prediction, predict
@@ -150,7 +148,7 @@ def shared_storage(demands: Demands, knobs: Knobs, seed: int = 0) -> Shared | No
     """What `knobs.nodes` machines of `knobs.ranks` accelerators need; None where no device is asked."""
     if not demands.storage_observed or knobs.storage.kind == "memory" or demands.step_ns <= 0:
         return None
-    step_ns = demands.step_ns * knobs.batch_size / float(np.median(demands.batches.samples))
+    step_ns = demands.step_ns * batch_ratio(demands, knobs)
     samples_per_s = (
         knobs.nodes * knobs.ranks * knobs.batch_size * NS_PER_S * knobs.accelerator_speed / step_ns
     )
