@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+_INT64: Final = pa.int64()
 
 
 def arrow_array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
@@ -36,9 +38,11 @@ def arrow_array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows
     return _fixed(np.array(filled), kind, ~np.array(missing, np.bool_))
 
 
-def nullable(values: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]) -> pa.Array:
-    """64-bit integers that are null where not `seen`."""
-    return _fixed(values, pa.int64(), seen)
+def nullable(
+    values: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_], kind: pa.DataType = _INT64
+) -> pa.Array:
+    """Integers as `kind`, null where not `seen`."""
+    return _fixed(values, kind, seen)
 
 
 def named(numbers: npt.NDArray[np.int32], names: Sequence[str]) -> pa.Array:

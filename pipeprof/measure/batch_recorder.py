@@ -6,7 +6,7 @@ from time import monotonic_ns
 from typing import Final
 
 from pipeprof.measure.counters import BLOCK_BYTES, UNSEEN, Counters, difference, read_counters
-from pipeprof.measure.recorder import Sink, Span, activate
+from pipeprof.measure.recorder import GETITEM, Sink, Span, activate
 from pipeprof.measure.ring import Kind, Slot
 
 COUNTERS_EVERY: Final = 32
@@ -15,6 +15,9 @@ SPANS_EVERY: Final = 128
 """One batch in so many keeps its single spans."""
 DETAILED_FIRST: Final = 1
 """Not the first batch of a worker, which pays for imports and cold caches, but the one after it."""
+TINY_NS: Final = 20_000
+"""Where samples take less on average, the slowest of a batch is not looked for: a clock reading a sample
+would cost more than it tells. Its batch shows a slow one."""
 
 
 class BatchRecorder(Sink):
@@ -30,6 +33,8 @@ class BatchRecorder(Sink):
         self.samples = 0
         self.start_ns = 0
         self.sample = self.slowest_index = self.slowest_ns = UNSEEN
+        self.getitem_ns = self.collate_ns = UNSEEN
+        """Of a plain batch; in others they are stages like any."""
         self.tiny_samples = False
         """Whether the samples of the last batch took next to no time."""
         self.storage_unseen = False
@@ -45,16 +50,35 @@ class BatchRecorder(Sink):
             self.fail()
         self.open = True
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
-        self.current, self.inner_ns, self.inner_cpu_ns, self.inner_runq_ns = "", 0, 0, 0
-        self.sample = self.slowest_index = self.slowest_ns = UNSEEN
-        n = self._made
-        self.counting = n % COUNTERS_EVERY == DETAILED_FIRST
-        self.keeping = self._every_sample or n % SPANS_EVERY == DETAILED_FIRST
-        self.plain = not (self.counting or self.keeping)
+        self.current, self.inner_ns = "", 0
+        self.sample = self.slowest_index = self.slowest_ns = self.getitem_ns = self.collate_ns = UNSEEN
+        self.plain = self._made % COUNTERS_EVERY != DETAILED_FIRST and not self._every_sample
+        if not self.plain:
+            self._look_closely()
         self._slot.busy(True)
         self._before = activate(self)
         self.counters = read_counters(self.run_queue)
         self.start_ns = monotonic_ns()
+
+    def _look_closely(self) -> None:
+        self.inner_cpu_ns = self.inner_runq_ns = 0
+        self.counting = self._made % COUNTERS_EVERY == DETAILED_FIRST
+        self.keeping = self._every_sample or self._made % SPANS_EVERY == DETAILED_FIRST
+
+    def fetched(self, samples: int) -> None:
+        """The samples of a map-style set are there: what is in no known stage was spent in `__getitem__`."""
+        inner_ns = self.inner_ns
+        own_ns = max(0, monotonic_ns() - self.start_ns - inner_ns)
+        self.samples = samples
+        self.tiny_samples = inner_ns + own_ns < TINY_NS * samples
+        if self.plain:
+            self.getitem_ns = own_ns
+            return
+        totals = self.total(GETITEM)
+        totals.wall_ns += own_ns
+        totals.count = samples
+        if self.counting:
+            totals.add_counters(*self._counted_outside_spans())
 
     def keep(self, span: Span, wall_ns: int, cpu_ns: int) -> None:
         """Write a single span, where this batch's are kept."""
@@ -65,7 +89,7 @@ class BatchRecorder(Sink):
         slot.put(Kind.SPAN, 0, slot.name_id(span.name), epoch, seq,
                  span.start_ns, wall_ns, cpu_ns, size, self.sample, 0)  # fmt: skip
 
-    def counted_outside_spans(self) -> tuple[int, int]:
+    def _counted_outside_spans(self) -> tuple[int, int]:
         """CPU time and run-queue delay since the batch's start that are in no span."""
         cpu_now, runq_now, *_ = read_counters(self.run_queue)
         cpu_then, runq_then, *_ = self.counters
@@ -73,34 +97,45 @@ class BatchRecorder(Sink):
         cpu = max(0, cpu_now - cpu_then - self.inner_cpu_ns)
         return cpu, UNSEEN if runq == UNSEEN else max(0, runq - self.inner_runq_ns)
 
-    def finish(self, size_bytes: int) -> None:
-        """The batch was collated: write it out."""
-        self._end(self.samples, monotonic_ns(), size_bytes)
+    def finish(self, size_bytes: int, finish_ns: int | None = None) -> None:
+        """The batch was collated, now or at `finish_ns`: write it out."""
+        self._write(self.samples, monotonic_ns() if finish_ns is None else finish_ns, size_bytes)
+        self._close()
         self._slot.finished(self.key[0])
 
     def fail(self) -> None:
         """The batch raised: what is known of it is written, without a finish."""
-        if self.open:
-            self._end(0, UNSEEN, UNSEEN)
+        if not self.open:
+            return
+        if self.getitem_ns != UNSEEN:  # its count would be the batch's, which has none
+            totals = self.total(GETITEM)
+            totals.wall_ns, totals.count, self.getitem_ns = self.getitem_ns, self.samples, UNSEEN
+        self._write(0, UNSEEN, UNSEEN)
+        self._close()
+        self._slot.busy(False)
 
     def abandon(self) -> None:
         """There was no batch to make: forget it."""
         if self.open:
+            self._made -= 1
             self._close()
+            self._slot.busy(False)
 
     def _close(self) -> None:
         self.open = False
         activate(self._before)
         self._before = None
-        self.totals.clear()
-        self._slot.busy(False)
-
-    def _end(self, samples: int, finish_ns: int, size_bytes: int) -> None:
-        after = read_counters(self.run_queue)
-        self._write_stages()
-        self._write_batch(after, self.counters, samples, finish_ns, size_bytes)
-        self._close()
         self._made += 1
+        if not self.plain:
+            self.counting = self.keeping = False
+        if self.totals:
+            self.totals.clear()
+
+    def _write(self, samples: int, finish_ns: int, size_bytes: int) -> None:
+        after = read_counters(self.run_queue)
+        if self.totals:
+            self._write_stages()
+        self._write_batch(after, self.counters, samples, finish_ns, size_bytes)
 
     def _write_stages(self) -> None:
         slot, (epoch, seq) = self._slot, self.key
@@ -123,5 +158,6 @@ class BatchRecorder(Sink):
             faults = faults_now - faults_then
         runq = UNSEEN if UNSEEN in (runq_now, runq_then) else runq_now - runq_then
         words = (self._dispatch_ns, self.start_ns, finish_ns, cpu, runq,
-                 device, helpers, faults, size_bytes, self.slowest_index, self.slowest_ns)  # fmt: skip
+                 device, helpers, faults, size_bytes, self.slowest_index, self.slowest_ns,
+                 self.getitem_ns, self.collate_ns)  # fmt: skip
         self._slot.put_batch(epoch, seq, words, samples)

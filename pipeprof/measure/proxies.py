@@ -27,10 +27,6 @@ PIGGYBACK: Final = "pipeprof:batch"
 """Marks a batch that carries its key: (PIGGYBACK, epoch, seq, the batch)."""
 
 
-TINY_NS: Final = 20_000
-"""Where samples take less on average, the slowest of a batch is not looked for: a clock reading a sample
-would cost more than it tells. Its batch shows a slow one."""
-
 BeginEpoch = Callable[[int], int]
 """Told when the sampler was asked for an iterator; gives the epoch's number."""
 
@@ -129,15 +125,14 @@ class MapDataset(_Proxy):
 
     def _pipeprof_fetch(self, asked: Any, fetch: Callable[[Any, BatchRecorder, Any], Any]) -> Any:
         epoch, seq, dispatch_ns, payload = asked
-        recorder = _recorder(self._pipeprof_probe)
+        recorder = self._pipeprof_probe.recorder or _recorder(self._pipeprof_probe)
         recorder.begin(epoch, seq, dispatch_ns)
         try:
             samples = fetch(self._pipeprof_real, recorder, payload)
         except BaseException:
             recorder.fail()
             raise
-        recorder.samples = len(payload) if isinstance(payload, (list, tuple)) else 1
-        _getitem_done(recorder, recorder.samples)
+        recorder.fetched(len(payload) if isinstance(payload, (list, tuple)) else 1)
         return samples
 
 
@@ -192,16 +187,6 @@ def _kept(real: Any, recorder: BatchRecorder, index: Any) -> Any:
 def _note_slowest(recorder: BatchRecorder, index: Any, took_ns: int) -> None:
     recorder.slowest_ns = took_ns
     recorder.slowest_index = index if isinstance(index, int) else UNSEEN
-
-
-def _getitem_done(recorder: BatchRecorder, samples: int) -> None:
-    """What of the time since the batch's start is in no known stage was spent in `__getitem__`."""
-    totals = recorder.total(GETITEM)
-    totals.wall_ns += max(0, monotonic_ns() - recorder.start_ns - recorder.inner_ns)
-    totals.count = samples
-    recorder.tiny_samples = recorder.inner_ns + totals.wall_ns < TINY_NS * samples
-    if recorder.counting:
-        totals.add_counters(*recorder.counted_outside_spans())
 
 
 # -- iterable data sets ----------------------------------------------------------------------------------
@@ -294,13 +279,21 @@ class Collate(_Proxy):
             return self._pipeprof_real(samples)
         if probe.mode.iterable:
             recorder.samples = 1 if probe.mode.unbatched else len(samples)
+        began_ns = monotonic_ns()
         try:
-            with span(COLLATE):
+            if recorder.plain:  # a span without its object
+                recorder.current, recorder.inner_ns = COLLATE, 0
                 batch = self._pipeprof_real(samples)
+            else:
+                with span(COLLATE):
+                    batch = self._pipeprof_real(samples)
         except BaseException:
             recorder.fail()
             raise
-        recorder.finish(size_bytes(batch))
+        finish_ns = monotonic_ns()
+        if recorder.plain:
+            recorder.collate_ns = finish_ns - began_ns - recorder.inner_ns
+        recorder.finish(size_bytes(batch), finish_ns)
         return (PIGGYBACK, *recorder.key, batch) if probe.mode.piggyback else batch
 
 

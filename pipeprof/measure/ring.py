@@ -1,4 +1,4 @@
-"""How records leave a worker: a ring in shared memory, one slot a worker, fixed records of 112 bytes.
+"""How records leave a worker: a ring in shared memory, one slot a worker, fixed records of 128 bytes.
 
 The worker writes a record before it counts it, so that what is counted is whole, up to the instant of a
 SIGKILL; each record also carries its number at both ends, because some CPUs reorder stores. The main process
@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from pipeprof.measure.shared import SharedBlock
 
-RECORD_BYTES: Final = 112
-_LONG: Final = struct.Struct("<IBBHii11qII")
-_SHORT: Final = struct.Struct("<IBBHii5q48xII")
+RECORD_BYTES: Final = 128
+_LONG: Final = struct.Struct("<IBBHii13qII")
+_SHORT: Final = struct.Struct("<IBBHii5q64xII")
 RECORD_DTYPE: Final = np.dtype(
     [
         ("head", "<u4"),
@@ -28,7 +28,7 @@ RECORD_DTYPE: Final = np.dtype(
         ("name", "<u2"),
         ("epoch", "<i4"),
         ("seq", "<i4"),
-        *((word, "<i8") for word in "abcdefghijk"),
+        *((word, "<i8") for word in "abcdefghijklm"),
         ("aux", "<u4"),
         ("tail", "<u4"),
     ]
@@ -45,18 +45,19 @@ OTHER: Final = "stage:(other)"
 
 
 class Kind(IntEnum):
-    """What a record tells. The words `a` to `e`, for a batch `a` to `k`, and `aux`, mean for each:"""
+    """What a record tells. The words `a` to `e`, for a batch `a` to `m`, and `aux`, mean for each:"""
 
     BATCH = 1
     """dispatch_ns, start_ns, finish_ns, cpu_ns, runq_ns; device_bytes, helper_cpu_ns, major_faults, bytes,
-    slowest_index, slowest_ns; aux: samples."""
+    slowest_index, slowest_ns, getitem_ns, collate_ns; aux: samples. The last two stand for records of stages
+    of their own, which nearly every batch would have."""
     STAGE = 3
     """wall_ns, cpu_ns, runq_ns, queue_ns, bytes; aux: count. `flag` is the scope."""
     SPAN = 4
     """start_ns, wall_ns, cpu_ns, bytes, sample."""
 
 
-Words = tuple[int, int, int, int, int, int, int, int, int, int, int]
+Words = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
 
 
 def slot_bytes(records: int) -> int:
@@ -138,11 +139,13 @@ class Slot:
         self._words[_BUSY] = making
 
     def finished(self, epoch: int) -> None:
-        """One more batch of `epoch` is on its way to the main process."""
-        if self._words[_EPOCH] != epoch:
-            self._words[_FINISHED] = 0
-            self._words[_EPOCH] = epoch
-        self._words[_FINISHED] += 1
+        """One more batch of `epoch` is on its way to the main process, and the worker waits for the next."""
+        words = self._words
+        if words[_EPOCH] != epoch:
+            words[_FINISHED] = 0
+            words[_EPOCH] = epoch
+        words[_FINISHED] += 1
+        words[_BUSY] = False
 
 
 class Ring:

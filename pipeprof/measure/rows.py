@@ -11,15 +11,16 @@ from pipeprof.columns import named, nullable
 from pipeprof.measure.accelerator import StepTimes
 from pipeprof.measure.counters import UNSEEN
 from pipeprof.measure.finished import Finished, Made
-from pipeprof.measure.recorder import Totals
-from pipeprof.measure.ring import Kind
-from pipeprof.trace import MAIN_PROCESS
+from pipeprof.measure.recorder import COLLATE, GETITEM, Totals
+from pipeprof.measure.ring import RECORD_DTYPE, Kind
+from pipeprof.trace import MAIN_PROCESS, TABLES
 
 if TYPE_CHECKING:
     from pipeprof.measure.watch import IteratorWatch
 
 Columns = dict[str, Any]
 Records = npt.NDArray[Any]
+Ints = npt.NDArray[Any]
 HELD_AT_MOST: Final = 4096
 """Steps that wait for their device times; beyond, they are written without."""
 _BATCH_WORDS: Final = {
@@ -28,7 +29,7 @@ _BATCH_WORDS: Final = {
 }  # fmt: skip
 _STAGE_WORDS: Final = {"wall_ns": "a", "cpu_ns": "b", "runq_ns": "c", "queue_ns": "d", "bytes": "e"}
 _SPAN_WORDS: Final = {"start_ns": "a", "wall_ns": "b", "cpu_ns": "c", "bytes": "d", "sample": "e"}
-_NOT_TOLD: Final = StepTimes(-1)
+_NOT_TOLD: Final = (UNSEEN,) * len(StepTimes._fields[1:])
 
 
 class StepRow:
@@ -88,7 +89,7 @@ class Gatherer:
         return tables
 
     def _steps(self, steps: dict[int, StepRow], taken: int, last: bool) -> Columns:
-        ready: list[tuple[Any, ...]] = []
+        ready: list[tuple[int, ...]] = []
         while self._next_step < taken:
             row = steps[self._next_step]
             if not (row.complete or last or taken - self._next_step > HELD_AT_MOST):
@@ -96,22 +97,22 @@ class Gatherer:
             del steps[self._next_step]
             self._next_step += 1
             ready.append(self._resolved(row))
-        return dict(zip(_STEP_COLUMNS, zip(*ready, strict=True), strict=True)) if ready else {}
+        return _step_columns(np.array(ready, np.int64)) if ready else {}
 
-    def _resolved(self, row: StepRow) -> tuple[Any, ...]:
+    def _resolved(self, row: StepRow) -> tuple[int, ...]:
+        """In the order of `_STEP_COLUMNS`."""
         made = _batch_of(row)
-        samples, finish_ns = None, 0
+        samples, finish_ns = UNSEEN, 0
         if made is not None:
             row.seq, samples, finish_ns = made
             self.samples += samples
-        told = row.device or _NOT_TOLD
+        told = _NOT_TOLD if row.device is None else map(_or_unseen, row.device[1:])
         # Only a batch that was waited for was seen to arrive; one that lay in the queue was not.
         waited = finish_ns > row.request_ns
         return (
             row.step, row.watch.loader_number, row.epoch, row.seq, row.warmup, samples,
-            row.request_ns, row.take_ns if waited else None, row.take_ns, row.launch_ns,
-            told.copy_start_ns, told.copy_end_ns, told.compute_start_ns, told.compute_end_ns,
-            told.device_wait_ns, row.ready,
+            row.request_ns, row.take_ns if waited else UNSEEN, row.take_ns, _or_unseen(row.launch_ns),
+            *told, _or_unseen(row.ready),
         )  # fmt: skip
 
     def _drop_old_epochs(self, steps: dict[int, StepRow]) -> None:
@@ -128,6 +129,19 @@ _STEP_COLUMNS: Final = (
     "launch_ns", "copy_start_ns", "copy_end_ns", "compute_start_ns", "compute_end_ns", "device_wait_ns",
     "ready_batches",
 )  # fmt: skip
+
+
+def _or_unseen(value: int | None) -> int:
+    return UNSEEN if value is None else value
+
+
+def _step_columns(steps: npt.NDArray[np.int64]) -> Columns:
+    """`UNSEEN` as null. Columns at once: a list for each would cost more than all else that a step costs."""
+    kinds = TABLES["steps"]
+    return {
+        name: nullable(column, column != UNSEEN, kinds.field(name).type)
+        for name, column in zip(_STEP_COLUMNS, steps.T, strict=True)
+    }
 
 
 def _batch_of(row: StepRow) -> Made | None:
@@ -167,9 +181,7 @@ class Drained:
         """Columns of `batches`, `stages` and `spans`; none where there were no records."""
         if not self._records:
             return {"batches": {}, "stages": {}, "spans": {}}
-        records = np.concatenate(self._records)
-        lengths = [len(part) for part in self._records]
-        loader, worker, first_name = (np.repeat(each, lengths) for each in zip(*self._places, strict=True))
+        records, loader, worker, name = self._joined()
         tables: dict[str, Columns] = {}
         for table, kind, words in _TABLES:
             at = np.flatnonzero(records["kind"] == kind)
@@ -185,12 +197,27 @@ class Drained:
             if kind == Kind.BATCH:
                 columns["samples"] = some["aux"]
                 continue
-            names = np.array(self._name_numbers, np.int32)[first_name[at] + some["name"]]
-            columns["stage"] = named(names, list(self._names))
+            columns["stage"] = named(name[at], list(self._names))
             if kind == Kind.STAGE:
-                sums = np.bincount(names, weights=some["a"], minlength=len(self._names)).tolist()
+                sums = np.bincount(name[at], weights=some["a"], minlength=len(self._names)).tolist()
                 self.stage_wall_ns = {name: int(ns) for name, ns in zip(self._names, sums, strict=True) if ns}
         return tables
+
+    def _joined(self) -> tuple[Records, Ints, Ints, Ints]:
+        """All records with the loader, the worker and the name of each; stages that travelled in a batch's
+        record have one of their own."""
+        lengths = [len(part) for part in self._records]
+        records = np.concatenate(self._records)
+        loader, worker, first_name = (np.repeat(each, lengths) for each in zip(*self._places, strict=True))
+        stages = records["kind"] != Kind.BATCH
+        name = np.zeros(len(records), np.int32)
+        name[stages] = np.array(self._name_numbers, np.int32)[(first_name + records["name"])[stages]]
+        parts = [(records, loader, worker, name)]
+        for word, stage in _INLINE:
+            at = np.flatnonzero(~stages & (records[word] != UNSEEN))
+            number = np.full(len(at), self._names.setdefault(stage, len(self._names)), np.int32)
+            parts.append((_stage_records(records[at], word), loader[at], worker[at], number))
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
 _TABLES: Final = (
@@ -198,6 +225,17 @@ _TABLES: Final = (
     ("stages", Kind.STAGE, _STAGE_WORDS),
     ("spans", Kind.SPAN, _SPAN_WORDS),
 )
+_INLINE: Final = (("l", GETITEM), ("m", COLLATE))
+"""Words of a batch's record that stand for a record of a stage."""
+
+
+def _stage_records(batches: Records, word: str) -> Records:
+    """Records of the stage whose wall time is in `word`; only the clock was read in these batches."""
+    records = np.full(len(batches), UNSEEN, RECORD_DTYPE)
+    records["kind"] = Kind.STAGE
+    records["epoch"], records["seq"], records["a"] = batches["epoch"], batches["seq"], batches[word]
+    records["aux"] = 1 if word == "m" else batches["aux"]
+    return records
 
 
 def _columns(records: Records, words: dict[str, str]) -> Columns:

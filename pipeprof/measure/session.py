@@ -37,7 +37,7 @@ LOOK_EVERY_S: Final = 0.05
 FULL_ENOUGH: Final = 0.25
 """A ring this full is drained at once."""
 RING_RECORDS: Final = 16_384
-"""1 MiB a worker. The flush thread looks 20 times a second: room for 240,000 records a second."""
+"""2 MiB a worker. The flush thread looks 20 times a second: room for 240,000 records a second."""
 
 
 class Live(NamedTuple):
