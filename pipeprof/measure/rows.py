@@ -148,6 +148,9 @@ class Drained:
         """Of each slot: loader, worker, and where its names begin in `_name_numbers`."""
         self._names: dict[str, int] = {}
         self._name_numbers: list[int] = []
+        self._shards: dict[str, int] = {}
+        self._shard_numbers: list[int] = []
+        """Of each batch, -1 where none is known."""
         self.stage_wall_ns: dict[str, int] = {}
 
     def add(self, watch: IteratorWatch, slot: int) -> None:
@@ -161,7 +164,13 @@ class Drained:
         self._name_numbers += [
             self._names.setdefault(name, len(self._names)) for name in watch.ring.names(slot)
         ]
-        _note_finished(watch, records[records["kind"] == Kind.BATCH])
+        batches = records[records["kind"] == Kind.BATCH]
+        _note_finished(watch, batches)
+        told = watch.ring.shards(slot, records)
+        self._shard_numbers += [self._shard_number(told.get(one)) for one in batches["name"].tolist()]
+
+    def _shard_number(self, name: str | None) -> int:
+        return -1 if name is None else self._shards.setdefault(name, len(self._shards))
 
     def tables(self) -> dict[str, Columns]:
         """Columns of `batches`, `stages` and `spans`; none where there were no records."""
@@ -184,6 +193,8 @@ class Drained:
                 columns["worker"] = worker[at]
             if kind == Kind.BATCH:
                 columns["samples"] = some["aux"]
+                if self._shards:
+                    columns["shard"] = named(np.array(self._shard_numbers, np.int32), list(self._shards))
                 continue
             names = np.array(self._name_numbers, np.int32)[first_name[at] + some["name"]]
             columns["stage"] = named(names, list(self._names))
