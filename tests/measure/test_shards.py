@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +197,18 @@ class Lines(IterableDataset[torch.Tensor]):
                     yield torch.tensor([len(data)])
 
 
+class Members(Lines):
+    """Archives, one sample a member."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for path in self.files:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    yield torch.tensor([len(file.read())])
+
+
 def shards_of(loader: DataLoader[Any], out: Path) -> list[tuple[int, str | None]]:
     """Worker and shard of each batch, in the order of the batches."""
     with pipeprof.profile(loader, out=out) as profiled:
@@ -218,6 +231,19 @@ def test_a_users_own_files_are_named(workers: int, tmp_path: Path) -> None:
     files = make_files(tmp_path / "train", 3, 16)
     found = shards_of(DataLoader(Lines(files), batch_size=4, num_workers=workers), tmp_path / "run")
     assert [shard for _, shard in found if shard] == [f"train/{n}.bin" for n in range(3) for _ in range(4)]
+
+
+def test_what_tarfile_opens_is_named_and_its_bytes_are_read(tmp_path: Path) -> None:
+    (sample,) = make_files(tmp_path / "train", 1, 1)
+    archives = [tmp_path / "train" / f"{number}.tar" for number in range(2)]
+    for path in archives:
+        with tarfile.open(path, "w") as archive:
+            for number in range(8):
+                archive.add(sample, f"{number}.bin")
+    found = shards_of(DataLoader(Members(archives), batch_size=4), tmp_path / "run")
+    assert [shard for _, shard in found if shard] == [f"train/{n}.tar" for n in range(2) for _ in range(2)]
+    reads = [row for row in load(tmp_path / "run").table("stages").to_pylist() if row["stage"] == "read"]
+    assert sum(row["bytes"] for row in reads) >= 16 * 8192
 
 
 def test_a_users_files_of_one_sample_are_not(tmp_path: Path) -> None:
