@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
 import sys
@@ -17,7 +16,7 @@ import pipeprof
 from pipeprof.analyse.merge import merge
 from pipeprof.measure.session import Session
 from tests.forked import Program, verb
-from tests.measure.test_ranks_together import free_port
+from tests.measure.test_ranks_together import as_rank, free_port
 from tests.scripts import under_fsdp
 
 SCRIPT = str(Path(under_fsdp.__file__))
@@ -27,14 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.parametrize("version", ["1", "2"])]
 def job_of_two(main: Callable[[], Any], cwd: Path) -> list[int]:
     """Start two ranks; how many collectives each of them made."""
     port = free_port()
-
-    def rank_of(rank: int) -> None:
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-        os.environ.update({name: str(number) for name, number in place.items()})
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        main()
-
-    done = [program.finished() for program in [Program(partial(rank_of, rank), cwd) for rank in (0, 1)]]
+    started = [Program(as_rank(rank, 2, port, main), cwd) for rank in (0, 1)]
+    done = [program.finished() for program in started]
     assert [one.returncode for one in done] == [0, 0], done[0].stderr + done[1].stderr
     return [int(re.findall(r"collectives (\d+)", one.stdout)[0]) for one in done]
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 import pipeprof
+from pipeprof.analyse.merge import merge
 from pipeprof.measure.batch_recorder import BatchRecorder
 from pipeprof.measure.recorder import Sink, activate, opened, reading, span
 from pipeprof.measure.remote_requests import timed_sync
@@ -23,6 +27,8 @@ from pipeprof.measure.run import run
 from pipeprof.measure.shards import SHARD_BYTES, packed, shard_name, unpacked
 from pipeprof.scenario import Scenario
 from pipeprof.trace import TraceWriter, load
+from tests.forked import Program
+from tests.measure.test_ranks_together import as_rank, free_port
 
 
 @pytest.mark.parametrize(
@@ -273,3 +279,38 @@ def test_the_shards_of_a_scenario_are_named(
     assert len(found) == 16
     assert set(found.values()) == {2}
     assert all(name.endswith(".tar") for name in found)
+
+
+def train(directory: Path) -> None:
+    """One rank of two, each with files of its own. One of rank 1's is slow to read."""
+    dist.init_process_group("gloo")
+    files = sorted((directory / f"of-{dist.get_rank()}").glob("*.bin"))
+    loader = DataLoader(OneSlow(files), batch_size=4, num_workers=1)
+    with pipeprof.profile(loader, out="job") as profiled:
+        for batch in profiled:
+            time.sleep(0.005)
+            dist.all_reduce(batch)
+    dist.destroy_process_group()
+
+
+class OneSlow(Lines):
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for path in self.files:
+            for sample in Lines([path]):
+                time.sleep(0.02 if path.match("of-1/2.bin") else 0.0)
+                yield sample
+
+
+@pytest.mark.slow
+def test_the_slow_shard_of_a_real_job_is_named(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        make_files(tmp_path / f"of-{rank}", 4, 40)
+    port = free_port()
+    job = [Program(as_rank(rank, 2, port, partial(train, tmp_path)), tmp_path) for rank in (0, 1)]
+    done = [program.finished() for program in job]
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr + done[1].stderr
+    found = merge([tmp_path / "job"])
+    assert (found.verdict.rank, found.verdict.shard) == (1, "of-1/2.bin")
+    assert "while it read of-1/2.bin, which made 25 % of its steps" in found.verdict.sentence
+    assert found.shards is not None
+    assert {row.shard for row in found.shards} == {f"of-{rank}/{n}.bin" for rank in (0, 1) for n in range(4)}
