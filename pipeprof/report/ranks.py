@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeprof.analyse.merged import Merged, RankRow, share
+from pipeprof.analyse.shards import ShardRow
 from pipeprof.report import document, units, words
 from pipeprof.report.section import Row, Table
 from pipeprof.report.terminal import WIDTH, clean
@@ -30,7 +31,7 @@ def lines(merged: Merged, page: str | None = None) -> list[str]:
         said += textwrap.wrap(f"Emulated: {', '.join(merged.emulated)}", WIDTH)
     for doubt in merged.doubts:
         said += textwrap.wrap(f"Doubt: {doubt.problem}; {doubt.remedy}.", WIDTH)[:3]
-    shards = _shards_table(merged, MOST_ROWS, WIDEST)
+    shards = _shards_table([row for row in merged.shards or () if row.caused_ns][:MOST_ROWS], WIDEST)
     for table in (_ranks_table(merged, MOST_ROWS), *_nodes_table(merged), *shards):
         said += ["", *_columns([table.heads, *(row.cells for row in table.rows)])]
     if len(merged.ranks) > MOST_ROWS:
@@ -48,7 +49,7 @@ def write(merged: Merged, path: Path) -> Path:
         "tables": [
             _ranks_table(merged, MOST_ROWS_PAGE),
             *_nodes_table(merged),
-            *_shards_table(merged, MOST_ROWS_PAGE),
+            *_shards_table(merged.shards or ()),
             _ledgers(merged),
         ],
     }
@@ -145,9 +146,9 @@ def _nodes_table(merged: Merged) -> Iterator[Table]:
     yield Table("The nodes", ["node", "ranks", "waited", "cost others"], rows[:MOST_ROWS_PAGE])
 
 
-def _shards_table(merged: Merged, most: int, longest: int | None = None) -> Iterator[Table]:
+def _shards_table(shards: Sequence[ShardRow], longest: int | None = None) -> Iterator[Table]:
     """What the shards that ranks read from cost the others; only where some are known."""
-    if not merged.shards:
+    if not shards:
         return
     rows = [
         Row(
@@ -160,7 +161,7 @@ def _shards_table(merged: Merged, most: int, longest: int | None = None) -> Iter
                 units.percent(row.caused_share),
             ]
         )
-        for row in merged.shards[:most]
+        for row in shards
     ]
     how = (
         "A shard is a file of many samples. Cost others: what all other ranks waited for batches that this "
@@ -200,9 +201,5 @@ def _owner(name: str) -> str:
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as aligned text, cut to the terminal's width."""
     widths = [min(WIDEST, max(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
-    return [
-        "  ".join(cell[:WIDEST].ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()[
-            :WIDTH
-        ]
-        for row in rows
-    ]
+    padded = [[cell[:WIDEST].ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return ["  ".join(cells).rstrip()[:WIDTH] for cells in padded]
