@@ -56,6 +56,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
             ("bytes", _I64),  # size of the batch's tensors
             ("slowest_index", _I64),  # data set index of the slowest sample
             ("slowest_ns", _I64),
+            ("shard", _NAME),  # the file read from last, where it holds many samples; no column in older runs
         ]
     ),
     # One row for each batch that the loop took.
@@ -301,7 +302,7 @@ class Run:
                         yield _conform(pa.Table.from_batches([batch]), wanted)
             elif stream.exists():
                 for group in _grouped(_read_stream(stream)):
-                    yield group.select(columns)
+                    yield _conform(group, wanted)
         except (pa.ArrowInvalid, OSError) as error:
             raise TraceError(f"{final} cannot be read: {error}", "the file is damaged; run again") from error
 
@@ -311,9 +312,8 @@ class Run:
         try:
             if final.exists():
                 return _conform(pq.read_table(final), schema)
-            if stream.exists():
-                batches = list(_read_stream(stream))
-                return pa.Table.from_batches(batches, schema=schema).unify_dictionaries()
+            if stream.exists() and (batches := list(_read_stream(stream))):
+                return _conform(pa.Table.from_batches(batches).unify_dictionaries(), schema)
         except (pa.ArrowInvalid, OSError) as error:
             raise TraceError(f"{final} cannot be read: {error}", "the file is damaged; run again") from error
         return schema.empty_table()

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
 from pipeprof.errors import TraceError
 from pipeprof.pipeline import NOT_OBSERVED, measured_window, read_timeline
-from pipeprof.trace import SCHEMA_VERSION, TraceWriter, load
+from pipeprof.trace import SCHEMA_VERSION, TABLES, TraceWriter, load
 from tests.factory import MS, Plan, make_run
 
 
@@ -67,6 +69,16 @@ def test_names_may_change_from_flush_to_flush(tmp_path: Path) -> None:
         "decode",
         "a user's own",
     ]
+
+
+def test_columns_that_an_older_run_lacks_are_null_in_a_torn_one_too(tmp_path: Path) -> None:
+    TraceWriter(tmp_path, {})
+    older = pa.schema([field for field in TABLES["batches"] if field.name != "shard"])
+    with pa.ipc.new_stream(tmp_path / "batches.arrows", older) as stream:
+        stream.write_batch(pa.record_batch([pa.nulls(2, field.type) for field in older], schema=older))
+    assert load(tmp_path).table("batches")["shard"].to_pylist() == [None, None]
+    (piece,) = load(tmp_path).pieces("batches", ["worker", "shard"])
+    assert piece["shard"].to_pylist() == [None, None]
 
 
 WRITE_FOR_EVER = """

@@ -17,6 +17,7 @@ from pipeprof.analyse.blame import Blame, Matrix
 from pipeprof.analyse.facts import gather
 from pipeprof.analyse.meetings import Grid, Meetings, align, meetings_of, spans_of
 from pipeprof.analyse.merged import OTHERS, Merged, RankRow
+from pipeprof.analyse.shards import MOST_LISTED, Reading, ShardRow, late_for_data, reading_of, rows_of
 from pipeprof.analyse.tiling import largest_remainder
 from pipeprof.analyse.verdict import MIN_STEPS, Doubt
 from pipeprof.errors import TraceError
@@ -35,6 +36,8 @@ class Waiting(NamedTuple):
     """By step, in its measured window."""
     met_ns: int
     """Length of its meetings in the measured window."""
+    reading: Reading | None
+    """The shards of its measured steps, where they are known."""
 
 
 def merge(paths: Sequence[Path]) -> Merged:
@@ -55,9 +58,9 @@ def merge(paths: Sequence[Path]) -> Merged:
     ]
     emulated = sorted({part for run in runs.values() for part in run.meta.get("emulated") or []})
     doubts = _doubts(grid, [one.row for one in found], world_size)
-    return Merged(
-        _charged(found, grid, blame), world_size, grid.clocks, grid.spread_ns, grid.recorded, emulated, doubts
-    )
+    rows, waited_ns = _charged(found, grid, blame)
+    shards = _shards(found, grid, waited_ns * late_for_data(blame.shares(), blame.owners))
+    return Merged(rows, world_size, grid.clocks, grid.spread_ns, grid.recorded, emulated, doubts, shards)
 
 
 def find_parts(paths: Sequence[Path]) -> dict[int, Path]:
@@ -105,7 +108,7 @@ def _attributed(directory: Path, row: int, met: Meetings, grid: Grid, blame: Bla
     found = attribute(run, (came, left))
     base = _nothing(grid.ranks[row], directory, run)
     if found is None:
-        return Waiting(base, np.zeros_like(waits), 0)
+        return Waiting(base, np.zeros_like(waits), 0, None)
     steps = np.flatnonzero(met.came_ns != NOT_OBSERVED)
     blame.add(row, found.path, (came, left), steps)
     measured = (came >= found.window.start_ns) & (left <= found.window.end_ns)
@@ -120,7 +123,8 @@ def _attributed(directory: Path, row: int, met: Meetings, grid: Grid, blame: Bla
         samples=gathered.samples,
         facts=gathered,
     )
-    return Waiting(told, inside, int((left - came)[measured].sum()))
+    reading = reading_of(run, found.timeline, steps[measured])
+    return Waiting(told, inside, int((left - came)[measured].sum()), reading)
 
 
 def _nothing(rank: int, directory: Path, run: Run) -> RankRow:
@@ -135,20 +139,37 @@ def _nothing(rank: int, directory: Path, run: Run) -> RankRow:
     )
 
 
-def _charged(found: list[Waiting], grid: Grid, blame: Blame) -> list[RankRow]:
-    """Every rank with its waiting charged to those it waited for, and to what had made them late."""
+def _charged(found: list[Waiting], grid: Grid, blame: Blame) -> tuple[list[RankRow], Matrix]:
+    """Every rank with its waiting charged to those it waited for, and to what had made them late.
+
+    And what all together waited, by step.
+    """
     shares = blame.shares()
     costs = np.zeros((len(found), len(blame.owners)))
+    waited_ns = np.zeros(len(grid.last))
     rows = []
     for one in found:
         weights = _weights(one.waits_ns, grid.last, shares, len(found))
         row, charged = _with_waiting(one, weights, grid, blame.owners)
         costs += charged
+        waited_ns += one.waits_ns * (row.waited_ns / max(1.0, weights.sum()))
         rows.append(row)
-    return [
+    rows = [
         replace(row, cost_ns={blame.owners[i]: round(ns) for i, ns in enumerate(costs[at]) if round(ns)})
         for at, row in enumerate(rows)
     ]
+    return rows, waited_ns
+
+
+def _shards(found: list[Waiting], grid: Grid, cost_ns: Matrix) -> list[ShardRow] | None:
+    """The shards that cost the others most; None where no rank's are known."""
+    rows = [
+        row
+        for at, one in enumerate(found)
+        if one.reading is not None
+        for row in rows_of(one.row.rank, one.reading, np.where(grid.last == at, cost_ns, 0.0))
+    ]
+    return sorted(rows, key=lambda row: -row.caused_ns)[:MOST_LISTED] if rows else None
 
 
 def _weights(waits: Ints, last: Ints, shares: Matrix, count: int) -> Matrix:

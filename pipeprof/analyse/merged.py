@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +13,15 @@ from pipeprof.analyse.facts import Facts
 from pipeprof.analyse.fixes import choose_fix
 from pipeprof.analyse.meetings import Clock
 from pipeprof.analyse.sentence import reason
+from pipeprof.analyse.shards import ShardRow
 from pipeprof.analyse.verdict import Band, Doubt, Verdict, band_of
 from pipeprof.pipeline import Window
 
 JSON_SCHEMA: Final = 1
 OTHERS: Final = "rank:others"
 """Owner of waiting for ranks that each held this one up only a little."""
+CLEARLY_MORE: Final = 0.25
+"""Share of a late rank's cost that one shard must carry beyond its share of the steps, to be named."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class JobVerdict:
     wait_share: float | None
     """Of the other ranks' time, the part spent waiting for `rank`; without one, for any."""
     sentence: str
+    shard: str | None = None
+    """The one of several that most of the waiting for `rank` was for; None where none stands out."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class Merged:
     """The meetings were recorded, and not inferred."""
     emulated: list[str]
     doubts: list[Doubt]
+    shards: list[ShardRow] | None = None
+    """Those that cost the others most, first; None where the ranks read from none, or none is known."""
 
     @property
     def status(self) -> str:
@@ -113,7 +120,7 @@ class Merged:
     @property
     def verdict(self) -> JobVerdict:
         """One verdict for the job."""
-        return judge(self.ranks)
+        return judge(self.ranks, self.shards or [])
 
     def nodes(self) -> dict[str, list[RankRow]]:
         """The ranks by node."""
@@ -146,6 +153,7 @@ class Merged:
                 }
                 for host, rows in self.nodes().items()
             },
+            "shards": None if self.shards is None else [row.as_dict() for row in self.shards],
             "throughput_samples_per_s": self.throughput,
             "emulated": self.emulated,
         }
@@ -162,7 +170,7 @@ def share(part_ns: int, whole_ns: int) -> float | None:
     return part_ns / whole_ns if whole_ns else None
 
 
-def judge(ranks: list[RankRow]) -> JobVerdict:
+def judge(ranks: list[RankRow], shards: Sequence[ShardRow] = ()) -> JobVerdict:
     """Whom the others waited for and why; or what all of them stalled for, where that cost more."""
     measured = [row for row in ranks if row.wall_ns and row.facts is not None]
     wall = sum(row.wall_ns for row in measured)
@@ -183,12 +191,34 @@ def judge(ranks: list[RankRow]) -> JobVerdict:
     waiting = worst.caused_ns / others_ns if others_ns else 0.0
     owner = max(worst.cost_ns, key=lambda name: worst.cost_ns[name])
     finding, why = _why(owner, worst)
+    shard = _culprit([row for row in shards if row.rank == worst.rank])
     text = (
         f"The other ranks waited {100 * waiting:.0f} % of the time for rank {worst.rank}{_where(worst)}, "
-        f"and it was late for {why}."
+        f"and it was late for {why}{_while_reading(shard)}."
     )
     fix = _fix(finding, worst)
-    return JobVerdict(worst.rank, finding.cause, finding.detail, fix, band_of(lost), lost, waiting, text)
+    name = shard.shard if shard else None
+    return JobVerdict(
+        worst.rank, finding.cause, finding.detail, fix, band_of(lost), lost, waiting, text, name
+    )
+
+
+def _culprit(shards: list[ShardRow]) -> ShardRow | None:
+    """The shard of one rank that carries most of its cost, and clearly more than its share of the steps."""
+    for row in shards:
+        cost = row.caused_share or 0.0
+        if cost > MOSTLY and cost - row.steps_share >= CLEARLY_MORE:
+            return row
+    return None
+
+
+def _while_reading(shard: ShardRow | None) -> str:
+    if shard is None or shard.caused_share is None:
+        return ""
+    return (
+        f"; {100 * shard.caused_share:.0f} % of that while it read {shard.shard}, which made "
+        f"{100 * shard.steps_share:.0f} % of its steps"
+    )
 
 
 def _fix(finding: Finding, row: RankRow) -> str:

@@ -23,7 +23,7 @@ would cost more than it tells. Its batch shows a slow one."""
 class BatchRecorder(Sink):
     """The sink of a thread that makes batches, from the start of each to its finish."""
 
-    def __init__(self, slot: Slot, every_sample: bool = False) -> None:
+    def __init__(self, slot: Slot, every_sample: bool = False, in_shards: bool = False) -> None:
         super().__init__()
         self.open = False
         """Whether a batch is being made."""
@@ -39,10 +39,10 @@ class BatchRecorder(Sink):
         """Whether the samples of the last batch took next to no time."""
         self.storage_unseen = False
         """Whether something was read from where the kernel counts no block device, such as NFS."""
-        self._slot, self._every_sample = slot, every_sample
+        self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
         self._before: Sink | None = None
         self._dispatch_ns = UNSEEN
-        self._made = 0
+        self._made = self._samples = 0
 
     def begin(self, epoch: int, seq: int, dispatch_ns: int) -> None:
         """The worker turns to a batch. One that is still open has failed."""
@@ -160,4 +160,11 @@ class BatchRecorder(Sink):
         words = (self._dispatch_ns, self.start_ns, finish_ns, cpu, runq,
                  device, helpers, faults, size_bytes, self.slowest_index, self.slowest_ns,
                  self.getitem_ns, self.collate_ns)  # fmt: skip
-        self._slot.put_batch(epoch, seq, words, samples)
+        self._samples += samples
+        self._slot.put_batch(epoch, seq, words, samples, self._shard())
+
+    def _shard(self) -> int:
+        """Number of the file that was read from last, where files hold more than one sample each."""
+        if self.file is None or not self._in_shards or self.files >= self._samples:
+            return 0
+        return self._slot.shard_id(self.file)

@@ -12,7 +12,7 @@ from pipeprof.devices import Request, StorageModel
 from pipeprof.measure.emulated import Clock, EmulatedDevice
 from pipeprof.measure.emulated_cache import EmulatedCache
 from pipeprof.measure.free_memory import free_memory_bytes
-from pipeprof.measure.recorder import storage_read
+from pipeprof.measure.recorder import opened, reading, storage_read
 from pipeprof.measure.residency import warm
 
 _MEMORY_SHARE: Final = 0.5
@@ -39,6 +39,7 @@ class EmulatedFile(io.RawIOBase):
         self._id = facts.st_ino & (2**63 - 1)
         self._position = self._fetched_from = self._fetched_to = 0
         self.name = str(path)
+        opened()
 
     def descriptor(self) -> int:
         """Of the real file: what is read through it is not slowed."""
@@ -84,6 +85,7 @@ class EmulatedFile(io.RawIOBase):
     def _fetch(self, view: memoryview, end: int, arrival_ns: int) -> int:
         """Ask the device for what lies from here to `end`, and for more where it reads ahead."""
         position = self._position
+        reading(self.name)
         if position in (0, self._fetched_to):
             end = min(max(end, position + self._device.model.readahead_bytes), self._size)
         request = Request(self._id, position, end - position)

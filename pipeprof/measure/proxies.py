@@ -69,7 +69,7 @@ class Probe:
         """Begin to record in this process, as `worker`; the main process writes the first slot."""
         self.worker = worker
         slot = Slot(self.block, max(worker, 0), self.records, threading.get_native_id())
-        self.recorder = BatchRecorder(slot, self.every_sample)
+        self.recorder = BatchRecorder(slot, self.every_sample, self.mode.iterable)
         stages.install()
         slot.ready(monotonic_ns())
 

@@ -19,7 +19,7 @@ from pipeprof.errors import MeasureError
 from pipeprof.measure.block_devices import Place, place_of
 from pipeprof.measure.eviction import Limiter
 from pipeprof.measure.io_limits import read_limits
-from pipeprof.measure.recorder import active, storage_read
+from pipeprof.measure.recorder import active, opened, reading, storage_read
 from pipeprof.measure.residency import evict, residency, resident_bytes, warm
 
 if TYPE_CHECKING:
@@ -37,16 +37,19 @@ class RecordedFile(io.FileIO):
     """
 
     def __init__(self, file: Any) -> None:
-        super().__init__(file, "rb")
+        super().__init__(os.fspath(file), "rb")  # its name is then text, as that of an opened file
+        opened()
 
     def readinto(self, buffer: Any, /) -> int:
         """One read call of the kernel."""
         sink = active()
         if sink is not None and sink.plain:  # most reads: what the span below would record, without one
+            sink.file = self.name
             start_ns = monotonic_ns()
             count = super().readinto(buffer) or 0
             sink.add_read(monotonic_ns() - start_ns, count)
             return count
+        reading(self.name)
         with storage_read() as record:
             count = super().readinto(buffer) or 0
             record.bytes = count
@@ -54,6 +57,7 @@ class RecordedFile(io.FileIO):
 
     def readall(self) -> bytes:
         """The rest of the file."""
+        reading(self.name)
         with storage_read() as record:
             data = super().readall()
             record.bytes = len(data)

@@ -52,6 +52,10 @@ class Sink:
         self.counting = False
         """Whether spans read CPU time and run-queue delay too."""
         self.run_queue = RunQueue()
+        self.file: str | bytes | None = None
+        """The file that was read from last."""
+        self.files = 0
+        """How many were opened."""
 
     def total(self, name: str) -> Totals:
         """The totals of stage `name`."""
@@ -212,6 +216,18 @@ def stage(name: str) -> Span | NoSpan:
 def storage_read() -> Span | NoSpan:
     """Charge one physical read to stage `read`; set `bytes` and, where it is known, `queue_ns` on it."""
     return span(READ)
+
+
+def opened() -> None:
+    """A file was opened, to be read from by this thread."""
+    if (sink := _local.sink) is not None:
+        sink.files += 1
+
+
+def reading(file: str | bytes) -> None:
+    """What is read next comes from `file`."""
+    if (sink := _local.sink) is not None:
+        sink.file = file
 
 
 def active() -> Sink | None:

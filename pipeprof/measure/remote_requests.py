@@ -138,6 +138,26 @@ async def _broke(_session: Any, context: Any, _params: Any) -> None:
         context.tally.answered(asyncio.current_task(), context.sent_ns, monotonic_ns(), None)
 
 
+def _file_of(arguments: tuple[Any, ...]) -> str | None:
+    """What a call of fsspec's reads: a path comes first, or the open file, or s3fs, a bucket and a key."""
+    match arguments:
+        case (str(name), *_):
+            return name
+        case (_, str(bucket), str(key), *_):
+            return f"{bucket}/{key}"
+        case (file, *_):
+            path = getattr(file, "path", None)
+            return path if isinstance(path, str) else None
+    return None
+
+
+def _came_from(file: str | None, sink: Sink) -> None:
+    """Bytes came from `file`. Its opening was not seen, so that a turn to another one counts as such."""
+    if file is not None and file != sink.file:
+        sink.file = file
+        sink.files += 1
+
+
 def timed_sync(original: Callable[..., Any]) -> Callable[..., Any]:
     """fsspec's `sync`, through which all of its blocking calls go: one of them is one read."""
 
@@ -149,6 +169,7 @@ def timed_sync(original: Callable[..., Any]) -> Callable[..., Any]:
             result = original(loop, function, *arguments, **options)
             if isinstance(result, bytes | bytearray):
                 record.bytes = len(result)
+                _came_from(_file_of(arguments), sink)
         return result
 
     return sync

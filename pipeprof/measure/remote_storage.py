@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 from pipeprof.measure import stages
 from pipeprof.measure.datasets import SampleError
-from pipeprof.measure.recorder import active
+from pipeprof.measure.recorder import active, opened, reading
 from pipeprof.measure.remote_errors import reason_of, refused
 from pipeprof.measure.remote_requests import remote_read
 
@@ -158,8 +158,10 @@ class RemoteStorage:
 
     def _file(self, path: Path) -> RemoteFile:
         client, key, name = self.client, self.key(path), url_of(path)
+        opened()
 
         def fetch(start: int, end: int) -> bytes:
+            reading(name)
             with _named(name), remote_read() as record:
                 content = bytes(client.cat_file(key, start=start, end=end))
                 record.bytes = len(content)

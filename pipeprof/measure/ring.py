@@ -15,11 +15,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeprof.measure.shards import SHARD_BYTES, packed, shard_name, unpacked
 from pipeprof.measure.shared import SharedBlock
 
 RECORD_BYTES: Final = 128
 _LONG: Final = struct.Struct("<IBBHii13qII")
 _SHORT: Final = struct.Struct("<IBBHii5q64xII")
+_TEXT: Final = struct.Struct(f"<IBBHii{SHARD_BYTES}sII")
 RECORD_DTYPE: Final = np.dtype(
     [
         ("head", "<u4"),
@@ -33,12 +35,16 @@ RECORD_DTYPE: Final = np.dtype(
         ("tail", "<u4"),
     ]
 )
+_TEXT_AT: Final = 16
 HEADER_BYTES: Final = 8192
 _NAMES_AT: Final = 128
 _NAME_BYTES: Final = 64
 MOST_NAMES: Final = (HEADER_BYTES - _NAMES_AT) // _NAME_BYTES
 _COUNT, _TAKEN, _DROPPED, _NAMES, _THREAD, _READY_NS, _EPOCH, _FINISHED, _BUSY = range(9)
 """The words of a slot's header: see `Slot` for what each holds."""
+
+MOST_SHARDS: Final = 0xFFFF
+"""That a slot's batches can name; those of later ones have none."""
 
 OTHER: Final = "stage:(other)"
 """Where the times of stages go that come after a slot's table of names is full."""
@@ -50,11 +56,14 @@ class Kind(IntEnum):
     BATCH = 1
     """dispatch_ns, start_ns, finish_ns, cpu_ns, runq_ns; device_bytes, helper_cpu_ns, major_faults, bytes,
     slowest_index, slowest_ns, getitem_ns, collate_ns; aux: samples. The last two stand for records of stages
-    of their own, which nearly every batch would have."""
+    of their own, which nearly every batch would have. `name` is the number of its shard, 0 where none is
+    known."""
     STAGE = 3
     """wall_ns, cpu_ns, runq_ns, queue_ns, bytes; aux: count. `flag` is the scope."""
     SPAN = 4
     """start_ns, wall_ns, cpu_ns, bytes, sample."""
+    SHARD = 5
+    """In place of the words a text: what the number in `name` stands for, in the batches that follow."""
 
 
 Words = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
@@ -81,6 +90,7 @@ class Slot:
         self._count = self._words[_COUNT]
         self._full_at = self._words[_TAKEN] + records
         self._ids: dict[str, int] = {}
+        self._shards: dict[str | bytes, int] = {}
         self._words[_THREAD] = thread
 
     def put(
@@ -96,14 +106,14 @@ class Slot:
         _SHORT.pack_into(self._view, at, number, kind, flag, name, epoch, seq, a, b, c, d, e, aux, number)
         self._words[_COUNT] = self._count = n + 1
 
-    def put_batch(self, epoch: int, seq: int, words: Words, samples: int) -> None:
+    def put_batch(self, epoch: int, seq: int, words: Words, samples: int, shard: int = 0) -> None:
         """Append the record of a batch, or count it as dropped."""
         n = self._count
         if n >= self._full_at and self._full():
             return
         number = n & 0xFFFFFFFF
         at = HEADER_BYTES + n % self._records * RECORD_BYTES
-        _LONG.pack_into(self._view, at, number, Kind.BATCH, 0, 0, epoch, seq, *words, samples, number)
+        _LONG.pack_into(self._view, at, number, Kind.BATCH, 0, shard, epoch, seq, *words, samples, number)
         self._words[_COUNT] = self._count = n + 1
 
     def _full(self) -> bool:
@@ -129,6 +139,24 @@ class Slot:
         self._view[_NAMES_AT + n * _NAME_BYTES : _NAMES_AT + (n + 1) * _NAME_BYTES] = text
         self._words[_NAMES] = n + 1
         return n
+
+    def shard_id(self, file: str | bytes) -> int:
+        """The number that stands for `file` in this slot's batches; 0 where it could not be told."""
+        known = self._shards.get(file)
+        return self._new_shard(file) if known is None else known
+
+    def _new_shard(self, file: str | bytes) -> int:
+        """Tell of a shard in a record of its own: there are too many of them for the table of names."""
+        n, shard = self._count, len(self._shards) + 1
+        if shard > MOST_SHARDS or (n >= self._full_at and self._full()):
+            return 0
+        number = n & 0xFFFFFFFF
+        at = HEADER_BYTES + n % self._records * RECORD_BYTES
+        text = packed(shard_name(file))
+        _TEXT.pack_into(self._view, at, number, Kind.SHARD, 0, shard, 0, 0, text, 0, number)
+        self._words[_COUNT] = self._count = n + 1
+        self._shards[file] = shard
+        return shard
 
     def ready(self, now_ns: int) -> None:
         """The worker has started."""
@@ -161,6 +189,7 @@ class Ring:
             np.frombuffer(whole, RECORD_DTYPE, records, i * size + HEADER_BYTES) for i in range(slots)
         ]
         self._names: list[list[str]] = [[] for _ in range(slots)]
+        self._shards: list[dict[int, str]] = [{} for _ in range(slots)]
 
     def drain(self, slot: int) -> npt.NDArray[Any]:
         """Take what the worker has counted; a record that is not yet whole waits for the next call."""
@@ -185,6 +214,13 @@ class Ring:
             raw = bytes(self.block.buffer[base + n * _NAME_BYTES : base + (n + 1) * _NAME_BYTES])
             names.append(raw.rstrip(b"\0").decode(errors="replace"))
         return names
+
+    def shards(self, slot: int, records: npt.NDArray[Any]) -> dict[int, str]:
+        """The shards that the slot's batches have numbers for, those told of in `records` among them."""
+        known = self._shards[slot]
+        for row in records[records["kind"] == Kind.SHARD]:
+            known[int(row["name"])] = unpacked(row.tobytes()[_TEXT_AT : _TEXT_AT + SHARD_BYTES])
+        return known
 
     def fullest(self) -> float:
         """Share of the fullest slot that waits to be drained."""

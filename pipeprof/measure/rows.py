@@ -162,6 +162,9 @@ class Drained:
         """Of each slot: loader, worker, and where its names begin in `_name_numbers`."""
         self._names: dict[str, int] = {}
         self._name_numbers: list[int] = []
+        self._shards: dict[str, int] = {}
+        self._shard_numbers: list[int] = []
+        """Of each batch, -1 where none is known."""
         self.stage_wall_ns: dict[str, int] = {}
 
     def add(self, watch: IteratorWatch, slot: int) -> None:
@@ -175,7 +178,16 @@ class Drained:
         self._name_numbers += [
             self._names.setdefault(name, len(self._names)) for name in watch.ring.names(slot)
         ]
-        _note_finished(watch, records[records["kind"] == Kind.BATCH])
+        batches = records[records["kind"] == Kind.BATCH]
+        _note_finished(watch, batches)
+        told = watch.ring.shards(slot, records)
+        if told:
+            self._shard_numbers += [self._shard_number(told.get(one)) for one in batches["name"].tolist()]
+        else:
+            self._shard_numbers += [-1] * len(batches)
+
+    def _shard_number(self, name: str | None) -> int:
+        return -1 if name is None else self._shards.setdefault(name, len(self._shards))
 
     def tables(self) -> dict[str, Columns]:
         """Columns of `batches`, `stages` and `spans`; none where there were no records."""
@@ -196,6 +208,8 @@ class Drained:
                 columns["worker"] = worker[at]
             if kind == Kind.BATCH:
                 columns["samples"] = some["aux"]
+                if self._shards:
+                    columns["shard"] = named(np.array(self._shard_numbers, np.int32), list(self._shards))
                 continue
             columns["stage"] = named(name[at], list(self._names))
             if kind == Kind.STAGE:
@@ -209,12 +223,12 @@ class Drained:
         lengths = [len(part) for part in self._records]
         records = np.concatenate(self._records)
         loader, worker, first_name = (np.repeat(each, lengths) for each in zip(*self._places, strict=True))
-        stages = records["kind"] != Kind.BATCH
+        stages = (records["kind"] == Kind.STAGE) | (records["kind"] == Kind.SPAN)
         name = np.zeros(len(records), np.int32)
         name[stages] = np.array(self._name_numbers, np.int32)[(first_name + records["name"])[stages]]
         parts = [(records, loader, worker, name)]
         for word, stage in _INLINE:
-            at = np.flatnonzero(~stages & (records[word] != UNSEEN))
+            at = np.flatnonzero((records["kind"] == Kind.BATCH) & (records[word] != UNSEEN))
             number = np.full(len(at), self._names.setdefault(stage, len(self._names)), np.int32)
             parts.append((_stage_records(records[at], word), loader[at], worker[at], number))
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))  # type: ignore[return-value]

@@ -184,6 +184,7 @@ def _whole(owner: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 _SEAMS: Final[tuple[tuple[str, str, Callable[[Callable[..., Any]], Callable[..., Any]]], ...]] = (
     (builtins.__name__, "open", _timed_open),  # ImageFolder's loader, PIL's Image.open(path), numpy.load
     (io.__name__, "open", _timed_open),  # pathlib
+    ("tarfile", "bltn_open", _timed_open),  # took it by another name
     ("torchvision.transforms.transforms:Compose", "__call__", _compose_v1),
     ("torchvision.transforms.v2._container:Compose", "forward", _compose_v2),
     ("PIL.ImageFile:ImageFile", "load", _decode_load),

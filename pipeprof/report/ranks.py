@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeprof.analyse.merged import Merged, RankRow, share
+from pipeprof.analyse.shards import ShardRow
 from pipeprof.report import document, units, words
 from pipeprof.report.section import Row, Table
 from pipeprof.report.terminal import WIDTH, clean
@@ -16,6 +17,8 @@ from pipeprof.trace import write_atomically
 MOST_ROWS: Final = 12
 """Ranks that the terminal shows: those that cost the others most, then those that waited longest."""
 MOST_ROWS_PAGE: Final = 256
+WIDEST: Final = 24
+"""Characters of a cell in the terminal."""
 
 
 def lines(merged: Merged, page: str | None = None) -> list[str]:
@@ -28,7 +31,8 @@ def lines(merged: Merged, page: str | None = None) -> list[str]:
         said += textwrap.wrap(f"Emulated: {', '.join(merged.emulated)}", WIDTH)
     for doubt in merged.doubts:
         said += textwrap.wrap(f"Doubt: {doubt.problem}; {doubt.remedy}.", WIDTH)[:3]
-    for table in (_ranks_table(merged, MOST_ROWS), *_nodes_table(merged)):
+    shards = _shards_table([row for row in merged.shards or () if row.caused_ns][:MOST_ROWS], WIDEST)
+    for table in (_ranks_table(merged, MOST_ROWS), *_nodes_table(merged), *shards):
         said += ["", *_columns([table.heads, *(row.cells for row in table.rows)])]
     if len(merged.ranks) > MOST_ROWS:
         said.append(f"… {len(merged.ranks) - MOST_ROWS} more ranks")
@@ -42,7 +46,12 @@ def write(merged: Merged, path: Path) -> Path:
         "lead": _lead(merged),
         "emulated": [words.emulated_label(part) for part in merged.emulated],
         "doubts": [(doubt.problem, doubt.remedy) for doubt in merged.doubts],
-        "tables": [_ranks_table(merged, MOST_ROWS_PAGE), *_nodes_table(merged), _ledgers(merged)],
+        "tables": [
+            _ranks_table(merged, MOST_ROWS_PAGE),
+            *_nodes_table(merged),
+            *_shards_table(merged.shards or ()),
+            _ledgers(merged),
+        ],
     }
     context = {"v": view, "crumbs": [_count(merged), merged.status]}
     text = document.render("ranks.html.j2", _count(merged), context, {"charts": {}}, timeline=False)
@@ -137,6 +146,36 @@ def _nodes_table(merged: Merged) -> Iterator[Table]:
     yield Table("The nodes", ["node", "ranks", "waited", "cost others"], rows[:MOST_ROWS_PAGE])
 
 
+def _shards_table(shards: Sequence[ShardRow], longest: int | None = None) -> Iterator[Table]:
+    """What the shards that ranks read from cost the others; only where some are known."""
+    if not shards:
+        return
+    rows = [
+        Row(
+            [
+                _end(row.shard, longest),
+                str(row.rank),
+                str(row.steps),
+                units.percent(row.steps_share),
+                units.duration(row.caused_ns),
+                units.percent(row.caused_share),
+            ]
+        )
+        for row in shards
+    ]
+    how = (
+        "A shard is a file of many samples. Cost others: what all other ranks waited for batches that this "
+        "rank made from it; beside it, its share of what they waited for this rank's batches."
+    )
+    heads = ["shard", "rank", "steps", "of its steps", "cost others", "of its cost"]
+    yield Table("The shards", heads, rows, how=how)
+
+
+def _end(name: str, longest: int | None) -> str:
+    """What tells shards apart stands at the end of their names."""
+    return name if longest is None or len(name) <= longest else f"…{name[1 - longest :]}"
+
+
 def _ledgers(merged: Merged) -> Table:
     """Every rank's whole time, by owner."""
     rows = []
@@ -161,8 +200,6 @@ def _owner(name: str) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as aligned text, cut to the terminal's width."""
-    widths = [min(24, max(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
-    return [
-        "  ".join(cell[:24].ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()[:WIDTH]
-        for row in rows
-    ]
+    widths = [min(WIDEST, max(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+    padded = [[cell[:WIDEST].ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return ["  ".join(cells).rstrip()[:WIDTH] for cells in padded]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Job:
     """Ranks that were killed, after this many steps."""
     recorded: bool = True
     """The meetings are in the record; else the run is a wrapper's, with neither them nor a device."""
+    shards: Mapping[int, Sequence[str | None]] = field(default_factory=dict)
+    """By rank: of its batches the shards, repeated where they are fewer."""
     seed: int = 0
 
 
@@ -109,6 +112,7 @@ def write_rank(directory: Path, job: Job, rank: int, request: Any, take: Any, ca
             "finish_ns": take,
             "cpu_ns": [0] * n,
             "runq_ns": [0] * n,
+            **({"shard": list(islice(cycle(job.shards[rank]), n))} if rank in job.shards else {}),
         },
     )
     stage = {"scope": [0] * n, "stage": ["read"] * n, "wall_ns": take - request, "cpu_ns": [0] * n}

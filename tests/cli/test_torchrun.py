@@ -45,8 +45,10 @@ def test_a_scenario_is_run_by_all_ranks_into_one_new_directory(tmp_path: Path) -
     assert "for rank 1" in " ".join(done.stdout.split())
 
 
-def test_a_ddp_script_is_traced_and_its_late_rank_named(tmp_path: Path) -> None:
-    done = torchrun(tmp_path, "trace", "--out", "job", str(SCRIPTS / "under_ddp.py"))
+@pytest.mark.parametrize("script", [("under_ddp.py",), ("under_fsdp.py", "2")])
+def test_a_script_is_traced_and_its_late_rank_named(script: tuple[str, ...], tmp_path: Path) -> None:
+    name, *arguments = script
+    done = torchrun(tmp_path, "trace", "--out", "job", str(SCRIPTS / name), *arguments)
     assert done.returncode == 0, done.stderr
     assert "pipeprof report job" in done.stderr
     found = merge([tmp_path / "job"])

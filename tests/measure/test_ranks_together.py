@@ -54,7 +54,11 @@ def free_port() -> int:
 
 
 def rank_of(rank: int, ranks: int, port: int, *arguments: str) -> Callable[[], None]:
-    run = verb("run", "short.yaml", *arguments)
+    return as_rank(rank, ranks, port, verb("run", "short.yaml", *arguments))
+
+
+def as_rank(rank: int, ranks: int, port: int, run: Callable[[], None]) -> Callable[[], None]:
+    """`run` where torchrun would have it: with the place of one rank in its environment."""
 
     def main() -> None:
         os.environ.update(
