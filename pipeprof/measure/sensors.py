@@ -243,3 +243,6 @@ _MAKERS: Final[dict[str, Callable[[], Sensor]]] = {
     "pressure": lambda: Rates(_pressure),
     "gpu": _gpus,
 }
+
+GROUPS: Final = tuple(_MAKERS)
+"""The sensors by the names under which they are not observed."""

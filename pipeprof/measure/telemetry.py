@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pipeprof.measure.sensors import Sensor, sensors_of_this_machine, told
+from pipeprof.measure.sensors import GROUPS, Sensor, sensors_of_this_machine, told
 
 RATE_HZ: Final = 10.0
 
@@ -19,10 +19,11 @@ Sink = Callable[[int, Mapping[str, float]], None]
 
 
 class Telemetry:
-    """Reads sensors in a thread between `start` and `stop` and hands what they say to `sink`.
+    """Reads sensors in a thread, `rate_hz` times a second of the block, and hands what they say to `sink`.
 
-    `not_observed` names the sensors that are not here or have failed, with the reason; `cpu_ns` is what the
-    thread itself has cost. `sensors` and `clock` are handed in by tests, which call `sample` themselves.
+    A rate of 0 reads none. `not_observed` names the sensors that are not here, have failed or are turned
+    off, with the reason; `cpu_ns` is what the thread itself has cost. `sensors` and `clock` are handed in by
+    tests, which call `sample` themselves.
     """
 
     def __init__(
@@ -41,6 +42,9 @@ class Telemetry:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Telemetry:
+        if self.rate_hz == 0:
+            self.not_observed.update(dict.fromkeys(GROUPS, "telemetry is turned off"))
+            return self
         self._thread = threading.Thread(target=self._run, name="pipeprof-telemetry", daemon=True)
         self._thread.start()
         return self
@@ -80,8 +84,16 @@ class Telemetry:
                 if values:
                     self._sink(self._clock(), values)
 
+    def tell(self, meta: dict[str, Any]) -> None:
+        """Enter into the facts for `run.json` what was read, and what was not observed and why."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.not_observed.items():
+            reasons.setdefault(why, []).append(name)
+        missing = [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
+        meta.update(telemetry=self.describe(), not_observed=[*meta["not_observed"], *missing])
+
     def describe(self) -> dict[str, Any]:
-        """Facts for `run.json`: the rate, what it cost, and what single sensors say of themselves."""
+        """The rate, what it cost, and what single sensors say of themselves."""
         facts: dict[str, Any] = {"rate_hz": self.rate_hz, "cpu_ns": self.cpu_ns}
         for sensor in self._sensors.values():
             facts.update(sensor.describe())

@@ -71,6 +71,17 @@ def test_a_run_is_whole_and_says_what_it_was(tmp_path: Path) -> None:
     assert meta["warmup_steps"] == 5
 
 
+def test_the_rate_of_the_telemetry_can_be_said(tmp_path: Path) -> None:
+    short = {"steps": 20, "warmup_steps": 2}
+    found = trace.load(run(scenario(run={**short, "telemetry_hz": 50}), tmp_path / "often"))
+    assert found.meta["telemetry"]["rate_hz"] == 50
+    assert "memory.used_bytes" in column(found, "telemetry", "sensor")
+    found = trace.load(run(scenario(run={**short, "telemetry_hz": 0}), tmp_path / "off"))
+    seen = {name.partition(".")[0] for name in column(found, "telemetry", "sensor")}
+    assert seen <= {"host", "worker0", "worker1"}, "what the flush thread sees"
+    assert any(what.startswith("cpu, processes, memory") for what in found.meta["not_observed"])
+
+
 @pytest.mark.slow
 def test_epochs_follow_each_other_until_the_limit(tmp_path: Path) -> None:
     found = trace.load(run(scenario(), tmp_path / "run"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +76,17 @@ def test_the_thread_samples_at_its_rate_and_ends_with_the_block() -> None:
     assert count >= 3
     time.sleep(0.06)
     assert len(sink.rows) == count
+
+
+def test_turned_off_it_reads_nothing_and_says_so() -> None:
+    sink = Sink()
+    with Telemetry(sink, rate_hz=0) as telemetry:
+        assert "pipeprof-telemetry" not in [thread.name for thread in threading.enumerate()]
+    assert sink.rows == []
+    meta: dict[str, Any] = {"not_observed": ["something"]}
+    telemetry.tell(meta)
+    assert meta["telemetry"] == {"rate_hz": 0, "cpu_ns": 0}
+    assert meta["not_observed"] == ["something", f"{', '.join(sensors.GROUPS)}: telemetry is turned off"]
 
 
 def test_this_machine_tells_of_its_cpu_memory_and_processes() -> None:
