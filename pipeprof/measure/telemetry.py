@@ -5,12 +5,15 @@ A sensor that fails turns to "not observed", once and for good, and never ends t
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from pipeprof.errors import MeasureError
 from pipeprof.measure.sensors import GROUPS, Sensor, sensors_of_this_machine, told
+from pipeprof.scenario.schema import MOST_TELEMETRY_HZ
 
 RATE_HZ: Final = 10.0
 
@@ -18,12 +21,21 @@ Sink = Callable[[int, Mapping[str, float]], None]
 """Takes the values that were read at a `CLOCK_MONOTONIC` time; called in the telemetry's thread."""
 
 
+def check_rate(rate_hz: float) -> None:
+    """Raises `MeasureError` for a rate that cannot be, before there is a run."""
+    if not 0 <= rate_hz <= MOST_TELEMETRY_HZ:
+        raise MeasureError(
+            f"telemetry_hz is {rate_hz:g}", f"give looks a second: up to {MOST_TELEMETRY_HZ:g}, or 0 for none"
+        )
+
+
 class Telemetry:
     """Reads sensors in a thread, `rate_hz` times a second of the block, and hands what they say to `sink`.
 
-    A rate of 0 reads none. `not_observed` names the sensors that are not here, have failed or are turned
-    off, with the reason; `cpu_ns` is what the thread itself has cost. `sensors` and `clock` are handed in by
-    tests, which call `sample` themselves.
+    A rate of 0 reads none. `not_observed` names the sensors that are not here, have failed or are turned off,
+    with the reason; `cpu_ns` is what the thread itself has cost. A process that is forked in the block leaves
+    it without touching any of this. `sensors` and `clock` are handed in by tests, which call `sample`
+    themselves.
     """
 
     def __init__(
@@ -40,6 +52,7 @@ class Telemetry:
         self._sensors: dict[str, Sensor] = {}
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
 
     def __enter__(self) -> Telemetry:
         if self.rate_hz == 0:
@@ -50,6 +63,8 @@ class Telemetry:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._pid:
+            return
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
