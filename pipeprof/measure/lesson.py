@@ -62,6 +62,7 @@ _FILES: Final[tuple[tuple[str, Quick], ...]] = (
     ("3_cache_fits", Quick(36, 12)),
     ("3_cache_thrashes", Quick(36, 12)),
     ("4_workers", Quick(cells={"loader.workers": (1, 4), "loader.prefetch": (1, 4)})),
+    ("4_elsewhere", Quick(cells={"loader.workers": (1, 4)})),
     ("5_copy_pageable", Quick(48)),
     ("5_copy_pinned", Quick(48)),
     ("5_copy_overlapped", Quick(48)),
