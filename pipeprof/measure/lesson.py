@@ -123,13 +123,13 @@ class ScenarioRung:
         return self.scenario.name
 
     def done(self, out: Path) -> bool:
-        """A complete run of this scenario as it is now."""
+        """A complete run of this scenario as it is now; keys that it does not have yet had their defaults."""
         try:
             run = load_run(out / self.name)
-        except TraceError:
+            told = Scenario.model_validate((run.meta.get("scenario") or {}).get("resolved"))
+        except (TraceError, ValueError):
             return False
-        told = run.meta.get("scenario") or {}
-        return run.status == "complete" and told.get("resolved") == self.scenario.resolved()
+        return run.status == "complete" and told == self.scenario
 
     def measure(self, out: Path, display: Any = None) -> None:
         """Run it; what an interrupted attempt left behind is replaced."""
