@@ -36,6 +36,8 @@ SHAPE = {
     "negative workers": ("loader:\n  workers: -1\n", "disk.yaml:2: loader.workers: is -1", "greater than or equal to 0"),
     "no seconds": ("run: {seconds: 0}\n", "disk.yaml:1: run.seconds: is 0", "greater than 0"),
     "endless seconds": ("run: {seconds: .inf}\n", "run.seconds: is inf", "give a finite number"),
+    "more looks than ticks": ("run: {telemetry_hz: 1000}\n", "run.telemetry_hz: is 1000", "less than or equal to 100"),
+    "fewer looks than none": ("run: {telemetry_hz: -1}\n", "run.telemetry_hz: is -1", "greater than or equal to 0"),
     "a list for a section": ("loader: [1]\n", "disk.yaml:1: loader: is a list", "give a section of keys"),
     "a value left out": ("loader:\n  workers:\n", "disk.yaml:2: loader.workers: is empty", "give a whole number"),
     "the expansion's own key": ("cell: {loader.workers: 1}\n", "disk.yaml:1: cell: no such key", "allowed"),

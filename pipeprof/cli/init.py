@@ -59,6 +59,7 @@ run:
   # steps: 200
   # epochs: 2
   warmup_steps: 5            # recorded, and left out of the verdict
+  # telemetry_hz: 2          # looks a second at CPU, memory, disks, GPUs: 10 if not said, 0 for none
 
 # expect:                    # checked after the run
 #   cause: storage-bandwidth

@@ -16,6 +16,12 @@ from pipeprof.errors import PipeprofError
 )
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module, as with python -m.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option(
+    "--telemetry-hz",
+    type=float,
+    default=0.0,
+    help="Look at CPU, memory, disks and GPUs so often a second, as `run` does 10 times; by default never.",
+)
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -24,6 +30,7 @@ def command(
     out: Path | None,
     as_module: bool,
     no_report: bool,
+    telemetry_hz: float,
     script: str,
     arguments: tuple[str, ...],
 ) -> None:
@@ -35,7 +42,7 @@ def command(
     from pipeprof.measure.ranks import here
     from pipeprof.measure.script import trace_script
 
-    traced = trace_script(script, arguments, out, as_module)
+    traced = trace_script(script, arguments, out, as_module, telemetry_hz)
     rank = here()
     if rank is not None:  # the ranks are reported together, when all of them have ended
         if rank.rank == 0 and traced.written:

@@ -76,7 +76,7 @@ def run(
 @contextmanager
 def _recorded(bench: Bench, session: Session) -> Iterator[None]:
     """Telemetry beside the block; whatever the block ends with becomes the run's status."""
-    telemetry = Telemetry(session.telemetry)
+    telemetry = Telemetry(session.telemetry, rate_hz=bench.scenario.run.telemetry_hz)
     ended: tuple[str, BaseException | None] = ("complete", None)
     try:
         with telemetry:
@@ -112,14 +112,8 @@ def _close(
     bench: Bench, session: Session, telemetry: Telemetry, status: str, error: BaseException | None
 ) -> None:
     """End the session, with the facts that are known only now. A record that could not be written raises."""
-    not_observed = [f"{name}: {why}" for name, why in telemetry.not_observed.items()]
-    session.close(
-        status,
-        error=error,
-        telemetry=telemetry.describe(),
-        storage=bench.storage_facts(),
-        not_observed=[*session.writer.meta["not_observed"], *not_observed],
-    )
+    telemetry.tell(session.writer.meta)
+    session.close(status, error=error, storage=bench.storage_facts())
     if session.failure is not None and error is None:
         raise session.failure
 

@@ -17,6 +17,7 @@ from pipeprof.measure import hook
 from pipeprof.measure.ranks import directory_for
 from pipeprof.measure.session import Session
 from pipeprof.measure.session_facts import status_of
+from pipeprof.measure.telemetry import Telemetry, check_rate
 
 INTERRUPTED: int = 130
 """What a shell reports of a program that Ctrl-C has ended."""
@@ -34,25 +35,36 @@ class Traced(NamedTuple):
     """False in a rank that may not write to the run's directory."""
 
 
-def trace_script(target: str, arguments: Sequence[str], out: Path | None, as_module: bool = False) -> Traced:
+def trace_script(
+    target: str,
+    arguments: Sequence[str],
+    out: Path | None,
+    as_module: bool = False,
+    telemetry_hz: float = 0.0,
+) -> Traced:
     """Run the script `target`, or the module with `as_module`, as `python` would run it.
 
     The run is written to `out`, or to a new directory in `runs/`, whatever the script ends with; its
-    traceback is printed and its exit code kept. Raises `MeasureError` where there is no such script.
+    traceback is printed and its exit code kept. Sensors are read `telemetry_hz` times a second. Raises
+    `MeasureError` where there is no such script, and for a rate that cannot be.
     """
+    check_rate(telemetry_hz)
     execute = _module(target, arguments) if as_module else _script(target, arguments)
     pid = os.getpid()
     session = Session(out or directory_for(Path(target).stem), "trace", target)
     hook.observe_all(session.watch_of)
     error: BaseException | None = None
-    try:
-        execute()
-    except BaseException as raised:  # SystemExit and Ctrl-C end the script, and not us
-        error = raised
+    with Telemetry(session.telemetry, rate_hz=telemetry_hz) as telemetry:
+        try:
+            execute()
+        except BaseException as raised:  # SystemExit and Ctrl-C end the script, and not us
+            error = raised
     if os.getpid() != pid:
         return Traced(session.directory, _exit_code(error), 0, in_parent=False)
     hook.observe_no_more(session.watch_of)
     code = _exit_code(error)
+    if telemetry_hz:
+        telemetry.tell(session.writer.meta)
     session.close(status_of(error), error=None if isinstance(error, SystemExit) else error)
     return Traced(session.directory, code, session.steps_taken, True, session.unwritten is None)
 

@@ -31,6 +31,8 @@ SENSORS: Final[dict[str, str]] = {
     "psi.cpu": "share of the time in which some task of the machine waited for a core (Linux PSI, some)",
     "psi.io": "share of the time in which some task waited for I/O",
     "psi.memory": "share of the time in which some task waited for memory",
+    "host.steal": "share of the CPU time asked for that a hypervisor gave to others (`measure.steal`)",
+    "worker<N>.state.<what>": "share of the looks at a worker in which it was so (`measure.worker_state`)",
     "gpu<i>.utilization": "share of NVML's sample period in which any kernel ran, 0 to 1",
     "gpu<i>.memory_bytes": "device memory in use",
     "gpu<i>.power_watts": "power drawn",
@@ -38,7 +40,8 @@ SENSORS: Final[dict[str, str]] = {
     "gpu<i>.pcie_rx_bytes_per_s": "bytes that the GPU received over PCIe, in a window of 20 ms",
     "gpu<i>.pcie_tx_bytes_per_s": "bytes that the GPU sent over PCIe, in a window of 20 ms",
 }
-"""Name of each value to what it means."""
+"""Name of each value in the table `telemetry` to what it means. The session itself reads `host.steal` and the
+workers' states, whatever the telemetry's rate."""
 
 # /proc is read with these, and where there is no sysconf there is no /proc
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -243,3 +246,6 @@ _MAKERS: Final[dict[str, Callable[[], Sensor]]] = {
     "pressure": lambda: Rates(_pressure),
     "gpu": _gpus,
 }
+
+GROUPS: Final = tuple(_MAKERS)
+"""The sensors by the names under which they are not observed."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeprof.measure.machine import machine_facts, package_versions
 from pipeprof.measure.ranks import rank_facts
+from pipeprof.measure.steal import is_counted
 
 
 def session_facts(kind: str, name: str) -> dict[str, Any]:
@@ -48,6 +49,8 @@ def not_observed_here() -> list[str]:
         missing.append("run-queue delay: this kernel has no /proc/thread-self/schedstat")
     if sys.platform != "linux":
         missing.append("bytes from block devices: only Linux counts them")
+    if not is_counted():
+        missing.append("time that a hypervisor took: this machine does not count it")
     return missing
 
 

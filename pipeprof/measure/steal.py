@@ -25,6 +25,11 @@ class Steal:
         return {"host.steal": stolen_s / (used_s + stolen_s) if stolen_s > 0 else 0.0}
 
 
+def is_counted() -> bool:
+    """Whether this machine tells."""
+    return _seconds() is not None
+
+
 def _seconds() -> tuple[float, float] | None:
     """CPU time that all cores together had, and that was stolen from them."""
     try:

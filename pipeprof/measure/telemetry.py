@@ -5,12 +5,15 @@ A sensor that fails turns to "not observed", once and for good, and never ends t
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pipeprof.measure.sensors import Sensor, sensors_of_this_machine, told
+from pipeprof.errors import MeasureError
+from pipeprof.measure.sensors import GROUPS, Sensor, sensors_of_this_machine, told
+from pipeprof.scenario.schema import MOST_TELEMETRY_HZ
 
 RATE_HZ: Final = 10.0
 
@@ -18,11 +21,21 @@ Sink = Callable[[int, Mapping[str, float]], None]
 """Takes the values that were read at a `CLOCK_MONOTONIC` time; called in the telemetry's thread."""
 
 
-class Telemetry:
-    """Reads sensors in a thread between `start` and `stop` and hands what they say to `sink`.
+def check_rate(rate_hz: float) -> None:
+    """Raises `MeasureError` for a rate that cannot be, before there is a run."""
+    if not 0 <= rate_hz <= MOST_TELEMETRY_HZ:
+        raise MeasureError(
+            f"telemetry_hz is {rate_hz:g}", f"give looks a second: up to {MOST_TELEMETRY_HZ:g}, or 0 for none"
+        )
 
-    `not_observed` names the sensors that are not here or have failed, with the reason; `cpu_ns` is what the
-    thread itself has cost. `sensors` and `clock` are handed in by tests, which call `sample` themselves.
+
+class Telemetry:
+    """Reads sensors in a thread, `rate_hz` times a second of the block, and hands what they say to `sink`.
+
+    A rate of 0 reads none. `not_observed` names the sensors that are not here, have failed or are turned off,
+    with the reason; `cpu_ns` is what the thread itself has cost. A process that is forked in the block leaves
+    it without touching any of this. `sensors` and `clock` are handed in by tests, which call `sample`
+    themselves.
     """
 
     def __init__(
@@ -39,13 +52,19 @@ class Telemetry:
         self._sensors: dict[str, Sensor] = {}
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
 
     def __enter__(self) -> Telemetry:
+        if self.rate_hz == 0:
+            self.not_observed.update(dict.fromkeys(GROUPS, "telemetry is turned off"))
+            return self
         self._thread = threading.Thread(target=self._run, name="pipeprof-telemetry", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._pid:
+            return
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
@@ -80,8 +99,16 @@ class Telemetry:
                 if values:
                     self._sink(self._clock(), values)
 
+    def tell(self, meta: dict[str, Any]) -> None:
+        """Enter into the facts for `run.json` what was read, and what was not observed and why."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.not_observed.items():
+            reasons.setdefault(why, []).append(name)
+        missing = [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
+        meta.update(telemetry=self.describe(), not_observed=[*meta["not_observed"], *missing])
+
     def describe(self) -> dict[str, Any]:
-        """Facts for `run.json`: the rate, what it cost, and what single sensors say of themselves."""
+        """The rate, what it cost, and what single sensors say of themselves."""
         facts: dict[str, Any] = {"rate_hz": self.rate_hz, "cpu_ns": self.cpu_ns}
         for sensor in self._sensors.values():
             facts.update(sensor.describe())

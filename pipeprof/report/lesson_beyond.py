@@ -20,7 +20,13 @@ from pipeprof.simulate.predict import Prediction, predict
 TARGET: Final = 0.05
 STEPS: Final = 200
 """Steps of each prediction of this page: shares in percent need no more."""
-PLACES: Final = {"hdd": "hard disk", "ssd": "SSD", "nvme": "NVMe SSD", "ram": "in RAM"}
+PLACES: Final = {
+    "hdd": "hard disk",
+    "ssd": "SSD",
+    "nvme": "NVMe SSD",
+    "ram": "in RAM",
+    "network": "network storage",
+}
 CORES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 SCALES: Final = (
     ("1 accelerator", 1, 1),
@@ -67,7 +73,7 @@ def question(rung: Rung) -> dict[str, str]:
 
 def _beside(course: Course, demands: Demands, told: Claim) -> None:
     """Each run of claims 1, 2 and 4, and those of claim 3 in memory, predicted beside measured."""
-    names = ("1_hdd", "2_ssd", "2_nvme", "3_ram", "4_workers")
+    names = ("1_hdd", "2_ssd", "2_nvme", "3_ram", "4_workers", "4_elsewhere")
     pairs: list[tuple[Rung, Prediction]] = []
     for rung in (rung for name in names for rung in course.of(name) if rung.rate):
         knobs = change(demands.measured, question(rung), demands.step_ns)

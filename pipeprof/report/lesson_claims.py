@@ -22,7 +22,14 @@ MEMORY: Final = (
     ("disk, all fits in memory", "3_cache_fits"),
     ("disk, 2/3 fits in memory", "3_cache_thrashes"),
 )
-TIERS: Final = (("hdd", "hard disk", "1_hdd"), ("ssd", "SSD", "2_ssd"), ("ram", "in RAM", "3_ram"))
+TIERS: Final = (
+    ("hdd", "hard disk", "1_hdd"),
+    ("ssd", "SSD", "2_ssd"),
+    ("nvme", "NVMe SSD", "2_nvme"),
+    ("network", "network storage", None),
+    ("ram", "in RAM", "3_ram"),
+)
+"""Tier, its label, and its run without workers, where the course has one."""
 COPIES: Final = (
     ("ordinary memory", "5_copy_pageable"),
     ("pinned memory", "5_copy_pinned"),
@@ -125,15 +132,16 @@ def _compared(told: Claim, runs: Labelled, chart: str) -> Claim:
 def workers(course: Course) -> Claim:
     """Claim 4: workers by prefetch for each tier."""
     told = claim(4, course.directory)
-    cells = course.of("4_workers")
+    cells = [*course.of("4_workers"), *course.of("4_elsewhere")]
     if not cells:
         return unobserved(told, course, "4_workers")
     ends = []
-    for tier, label, alone in TIERS:
+    for tier, label, inline in TIERS:
         own = [rung for rung in cells if rung.cell.get("storage.tier") == tier]
+        alone = course.get(inline) if inline else None
         if own:
-            told.charts.append(_tier_map(tier, label, own, course.get(alone)))
-            ends.append(_where_it_ends(label, own, course.get(alone)))
+            told.charts.append(_tier_map(tier, label, own, alone))
+            ends.append(_where_it_ends(label, own, alone))
     told.answer, *told.more = ends
     best = min(cells, key=lambda rung: 1.0 if rung.stall is None else rung.stall)
     told.short = f"{stall(best)} with {best.cell.get('loader.workers')} workers, at best"
@@ -196,7 +204,8 @@ def _because(rung: Rung) -> str:
     if cause == "accelerator" or rung.said.band == "not":
         return "since hardly anything is left to wait for"
     if cause.startswith("storage"):
-        return "since the disk never rests any more"
+        network = rung.resolved.get("storage", {}).get("tier") == "network"
+        return f"since the {'network' if network else 'disk'} never rests any more"
     if cause == "cpu-contention":
         cores = (rung.said.meta.get("machine") or {}).get("usable_cores")
         return f"since all of this machine's CPU cores ({units.count(cores)}) are taken"

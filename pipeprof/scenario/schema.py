@@ -31,6 +31,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 DEFAULT_SECONDS: Final = 20.0
 """How long a run lasts that names no end."""
+MOST_TELEMETRY_HZ: Final = 100.0
+"""Linux counts the CPU time of processes in ticks of 10 ms: looks more frequent see the same twice."""
 
 
 def _as_list(value: Any) -> Any:
@@ -184,6 +186,8 @@ class RunPart(_Part):
     """Steps at the start that are recorded and left out of the verdict."""
     seed: NonNegativeInt = 0
     """Of the order of the samples and of the network's first weights."""
+    telemetry_hz: Annotated[float, Field(ge=0, le=MOST_TELEMETRY_HZ)] = 10.0
+    """How often a second CPU, memory, disks and GPUs are looked at; 0 leaves them unobserved."""
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeprof.analyse.attribution import Ledger
 from pipeprof.devices import NS_PER_S
-from pipeprof.pipeline import NOT_OBSERVED, Timeline, measured_window
+from pipeprof.pipeline import NOT_OBSERVED, Timeline, Window, measured_window
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.doubt import device_error, stated, work_error
 from pipeprof.simulate.draw import draw
@@ -109,9 +109,8 @@ def predict(
     draws = [draw(demands, knobs, steps, seed, rank) for rank in range(knobs.ranks)]
     walked = walk(knobs, draws)
     timeline = as_timeline(walked[0], knobs, warmup)
-    window = measured_window(timeline)
-    assert window is not None, "a step after warm-up was walked"
-    rate = _rate(timeline, knobs)
+    window = _window(timeline)
+    rate = _rate(timeline, window, knobs)
     ledger = predicted_ledger(
         demands, knobs, draws[0], timeline, window, walked[0].reading_ns.astype(np.float64)
     )
@@ -129,9 +128,14 @@ def predict(
     )
 
 
-def _rate(timeline: Timeline, knobs: Knobs) -> float:
+def _window(timeline: Timeline) -> Window:
     window = measured_window(timeline)
-    assert window is not None
+    assert window is not None, "a step after warm-up was walked"
+    return window
+
+
+def _rate(timeline: Timeline, window: Window, knobs: Knobs) -> float:
+    """Samples a second of all ranks of all nodes."""
     samples = knobs.nodes * knobs.ranks * int(timeline.samples[~timeline.warmup].sum())
     return samples * NS_PER_S / max(1, window.wall_ns)
 
@@ -152,7 +156,8 @@ def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> tuple[floa
         if not demands.emulated_accelerator:
             asked = replace(asked, accelerator_speed=asked.accelerator_speed / factor)
         draws = [draw(demands, asked, steps, seed, rank) for rank in range(knobs.ranks)]
-        return _rate(as_timeline(walk(asked, draws)[0], asked, warmup), asked)
+        tried = as_timeline(walk(asked, draws)[0], asked, warmup)
+        return _rate(tried, _window(tried), asked)
 
     as_it_is, device = rate(1.0), device_error(demands, knobs)
     return (

@@ -98,6 +98,20 @@ def test_a_module_with_spawned_workers(tmp_path: Path) -> None:
     assert run.meta["loaders"][0]["start_method"] == "spawn"
 
 
+def test_sensors_are_read_on_request(tmp_path: Path) -> None:
+    script = str(SCRIPTS / "plain.py")
+    told = ("--telemetry-hz", "50", "--no-report", script, "--workers", "0", "--end", "error")
+    traced = trace(*told, cwd=tmp_path)
+    assert traced.returncode == 1, "the script's own exit code"
+    assert "pipeprof/measure" not in traced.stderr.split("Traceback")[1]
+    run = load(tmp_path / "run")
+    assert run.meta["telemetry"]["rate_hz"] == 50
+    assert "memory.used_bytes" in run.table("telemetry")["sensor"].to_pylist()
+    refused = trace("--telemetry-hz", "500", script, cwd=tmp_path / "run")
+    assert refused.returncode == 2
+    assert "telemetry_hz is 500" in refused.stderr
+
+
 def test_no_such_script(tmp_path: Path) -> None:
     traced = trace("missing.py", cwd=tmp_path)
     assert traced.returncode == 2

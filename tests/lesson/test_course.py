@@ -77,6 +77,13 @@ def test_a_run_of_this_scenario_is_done_and_one_of_another_is_not(tmp_path: Path
     assert not first(quick=False).done(tmp_path)
 
 
+def test_a_run_by_a_pipeprof_that_knew_fewer_keys_is_done(tmp_path: Path) -> None:
+    resolved = first().scenario.resolved()
+    del resolved["run"]["telemetry_hz"]
+    make_run(tmp_path / "1_hdd", scenario={"resolved": resolved})
+    assert first().done(tmp_path)
+
+
 def test_a_torn_run_is_not_done(tmp_path: Path) -> None:
     resolved = {"resolved": first().scenario.resolved()}
     make_run(tmp_path / "1_hdd", Plan(status="interrupted"), scenario=resolved)

@@ -80,6 +80,15 @@ def test_a_hard_disk_waits_and_workers_on_an_ssd_do_not(course: Course) -> None:
     assert fast < 0.05
 
 
+def test_workers_are_counted_in_every_place_for_the_data(course: Course) -> None:
+    told = lesson.workers(course)
+    assert [chart.name for chart in told.charts] == [
+        f"claim4_{tier}" for tier in ("hdd", "ssd", "nvme", "network", "ram")
+    ]
+    assert len(told.more) == 4
+    assert told.more[2].startswith("Network storage: waiting")
+
+
 def test_the_cheapest_cures_are_the_first_place_under_the_target(page: str) -> None:
     said = " ".join(text_of(page).split())
     assert "The cheapest cures that bring the waiting under 5.0 %: SSD, 2 workers, prefetch 2" in said

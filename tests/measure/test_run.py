@@ -18,6 +18,7 @@ from pipeprof.analyse.answer import answer
 from pipeprof.errors import DataError, MeasureError, TraceError
 from pipeprof.measure.live import Progress
 from pipeprof.measure.run import run
+from pipeprof.measure.sensors import SENSORS
 from pipeprof.measure.training import make_loader
 from pipeprof.scenario import LoaderPart, Scenario
 from pipeprof.trace import new_directory
@@ -69,6 +70,19 @@ def test_a_run_is_whole_and_says_what_it_was(tmp_path: Path) -> None:
     assert meta["storage"]["emulator"]["requests"] >= 160
     assert meta["data"]["mean_bytes"] > 0
     assert meta["warmup_steps"] == 5
+
+
+def test_the_rate_of_the_telemetry_can_be_said(tmp_path: Path) -> None:
+    short = {"steps": 20, "warmup_steps": 2}
+    found = trace.load(run(scenario(run={**short, "telemetry_hz": 50}), tmp_path / "often"))
+    assert found.meta["telemetry"]["rate_hz"] == 50
+    assert "memory.used_bytes" in column(found, "telemetry", "sensor")
+    found = trace.load(run(scenario(run={**short, "telemetry_hz": 0}), tmp_path / "off"))
+    seen = {name.partition(".")[0] for name in column(found, "telemetry", "sensor")}
+    assert seen <= {"host", "worker0", "worker1"}, "what the flush thread sees"
+    known = tuple(name.partition("<")[0] for name in SENSORS)
+    assert all(name.startswith(known) for name in column(found, "telemetry", "sensor"))
+    assert any(what.startswith("cpu, processes, memory") for what in found.meta["not_observed"])
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeprof.measure import steal
+from pipeprof.measure import session_facts, steal
+from pipeprof.measure.sensors import SENSORS
 
 
 def times(user: float, idle: float, stolen: float | None = None) -> object:
@@ -32,3 +33,10 @@ def test_its_share_is_of_what_was_asked_for_since_the_last_look(monkeypatch: pyt
 def test_where_no_kernel_counts_it_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steal.psutil, "cpu_times", lambda: times(10, 5))
     assert steal.Steal().sensors() == {}
+    assert any("hypervisor" in what for what in session_facts.not_observed_here())
+
+
+def test_its_sensor_is_in_the_list_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steal.psutil, "cpu_times", lambda: times(10, 5, 1))
+    assert set(steal.Steal().sensors()) <= set(SENSORS)
+    assert not any("hypervisor" in what for what in session_facts.not_observed_here())

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import pipeprof
+from pipeprof.errors import MeasureError
 from pipeprof.measure import machine, sensors
 from pipeprof.measure.nvml import Gpus, NoGpuError
 from pipeprof.measure.sensors import SENSORS, Plain, Processes, Rates
 from pipeprof.measure.telemetry import Telemetry
+from pipeprof.trace import load
 
 Rows = list[tuple[int, str, float]]
 
@@ -75,6 +79,53 @@ def test_the_thread_samples_at_its_rate_and_ends_with_the_block() -> None:
     assert count >= 3
     time.sleep(0.06)
     assert len(sink.rows) == count
+
+
+def test_turned_off_it_reads_nothing_and_says_so() -> None:
+    sink = Sink()
+    with Telemetry(sink, rate_hz=0) as telemetry:
+        assert "pipeprof-telemetry" not in [thread.name for thread in threading.enumerate()]
+    assert sink.rows == []
+    meta: dict[str, Any] = {"not_observed": ["something"]}
+    telemetry.tell(meta)
+    assert meta["telemetry"] == {"rate_hz": 0, "cpu_ns": 0}
+    assert meta["not_observed"] == ["something", f"{', '.join(sensors.GROUPS)}: telemetry is turned off"]
+
+
+def test_a_forked_process_leaves_the_block_without_closing_what_is_the_parents() -> None:
+    flaky = Failing()
+    with Telemetry(Sink(), {"flaky": flaky}, rate_hz=1) as telemetry:
+        pid = os.fork()
+        if pid == 0:
+            telemetry.__exit__()
+            os._exit(int(flaky.closed))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert flaky.closed
+
+
+@pytest.mark.parametrize("rate", [0.0, 50.0])
+def test_the_wrapper_reads_sensors_on_request(rate: float, tmp_path: Path) -> None:
+    def slowly() -> Iterator[int]:
+        for number in range(10):
+            time.sleep(0.02)
+            yield number
+
+    with pipeprof.profile(slowly(), out=tmp_path / "run", telemetry_hz=rate) as numbers:
+        assert list(numbers) == list(range(10))
+    run = load(tmp_path / "run")
+    seen = run.table("telemetry")["sensor"].to_pylist()
+    assert ("memory.used_bytes" in seen) == (rate > 0)
+    assert run.meta.get("telemetry", {}).get("rate_hz", 0.0) == rate
+
+
+def test_the_wrapper_refuses_a_rate_that_cannot_be_before_it_writes(tmp_path: Path) -> None:
+    for rate in (-1.0, 101.0, float("nan")):
+        with (
+            pytest.raises(MeasureError, match="telemetry_hz is"),
+            pipeprof.profile([1], out=tmp_path / "run", telemetry_hz=rate),
+        ):
+            pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_this_machine_tells_of_its_cpu_memory_and_processes() -> None:

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipeprof.report import compare, html
+from pipeprof.analyse.merge import merge
+from pipeprof.report import compare, html, lesson, ranks
 from pipeprof.report.differences import compare as differences
 from pipeprof.simulate.answer import Answer
+from tests.analyse.jobs import Job, make_job
+from tests.factory import MS
+from tests.lesson.made import add_results, make_lesson
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -73,9 +77,17 @@ def pages(
         "healthy": html.write(healthy, made / "healthy.html"),
         "matrix": html.write_matrix([stalled, healthy, odd["no_workers"]], made / "matrix.html"),
         "compare": compare.write_html(differences([stalled, healthy]), made / "compare.html"),
+        "ranks": ranks.write(merge([make_job(made / "job", Job(read={2: 30 * MS}))]), made / "ranks.html"),
+        "lesson": lesson_page(made),
     }
     shown = ("hostile", "bare", "torn", "one_batch")
     return found | {name: html.write(odd[name], made / f"odd-{name}.html") for name in shown}
+
+
+def lesson_page(made: Path) -> Path:
+    directory = make_lesson(made / "lesson")
+    add_results(directory, cuda=True)
+    return lesson.write(directory, made / "lesson.html")
 
 
 def test_every_page_is_silent_and_asks_for_nothing(browser: Any, pages: dict[str, Path]) -> None:
@@ -95,8 +107,8 @@ def test_the_network_is_out_of_reach(browser: Any, stalled_page: Path) -> None:
 
 
 def test_nothing_is_cut_at_any_width(browser: Any, pages: dict[str, Path]) -> None:
-    shown = [("stalled", 1440), ("stalled", 390), ("matrix", 390), ("compare", 390), ("hostile", 390)]
-    for name, width in shown:
+    narrow = ("stalled", "matrix", "compare", "hostile", "ranks", "lesson")
+    for name, width in [("stalled", 1440), ("lesson", 1440), *((name, 390) for name in narrow)]:
         page = opened(browser, pages[name], width).page
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
         page.close()
@@ -252,6 +264,24 @@ def test_a_healthy_run_unfolds_with_its_charts(browser: Any, pages: dict[str, Pa
     assert page.locator("#timeline").bounding_box()["width"] > 300
 
 
+def test_the_lesson_draws_every_chart(browser: Any, pages: dict[str, Path]) -> None:
+    page = opened(browser, pages["lesson"]).page
+    names = [each.get_attribute("data-chart") for each in page.locator("[data-chart]").all()]
+    assert {int(name.removeprefix("claim").partition("_")[0]) for name in names} == set(range(1, 11))
+    for name in names:
+        drawn = page.locator(f"[data-chart={name}] svg")
+        drawn.wait_for(state="visible", timeout=10_000)
+        assert drawn.locator(".mark-rect path, .mark-symbol path, .mark-line path").count() > 0, name
+
+
+def test_a_job_shows_each_rank_and_whom_the_others_waited_for(browser: Any, pages: dict[str, Path]) -> None:
+    page = opened(browser, pages["ranks"]).page
+    assert "rank 2" in page.locator("#verdict h1").inner_text().replace("\xa0", " ")
+    table = page.locator("table").first
+    assert table.is_visible()
+    assert table.locator("tbody tr").count() == 4
+
+
 def test_print_hides_what_paper_cannot_do(browser: Any, pages: dict[str, Path]) -> None:
     page = opened(browser, pages["stalled"], scheme="dark").page
     page.emulate_media(media="print")
@@ -268,6 +298,8 @@ def test_axe_finds_no_serious_violation(browser: Any, pages: dict[str, Path]) ->
         ("healthy", "light"),
         ("matrix", "dark"),
         ("compare", "light"),
+        ("ranks", "dark"),
+        ("lesson", "light"),
     ]
     for name, scheme in [*shown, ("bare", "dark"), ("hostile", "light")]:
         page = opened(browser, pages[name], scheme=scheme).page

@@ -17,6 +17,10 @@ from pipeprof.errors import PipeprofError
 from pipeprof.report import html
 from pipeprof.simulate.answer import Answer
 from tests.factory import Plan, make_run
+from tests.forked import Program
+
+MEASURING = {"torch", "torchvision", "PIL", "psutil", "pynvml"}
+"""What reading a run never needs, and measuring one does."""
 
 LOADED = """
 import json, sys
@@ -56,11 +60,43 @@ def test_reading_never_imports_torch(stalled: Answer, tmp_path: Path) -> None:
     words = {"RUN": str(stalled.run.directory), "OUT": str(tmp_path / "out"), "PAGE": str(tmp_path / "page")}
     commands = [[words.get(one, one) for one in command] for command in READING]
     for command, loaded in zip(commands, loaded_by(*commands), strict=True):
-        assert not loaded & {"torch", "torchvision", "PIL", "psutil", "pynvml"}, command
+        assert not loaded & MEASURING, command
         if "--html" not in command:
             assert not loaded & {"altair", "vl_convert", "jinja2"}, (
                 f"the chart library is for pages: {command}"
             )
+
+
+class Asked:
+    """Refuses to find what measuring alone imports, and keeps who was asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.partition(".")[0] in MEASURING:
+            self.names.add(name)
+            raise ModuleNotFoundError(name)
+
+
+def afresh(arguments: list[str]) -> None:
+    """The command in a process that has imported nothing of pipeprof; what measures cannot be imported."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"pipeprof", *MEASURING}]:
+        del sys.modules[name]
+    asked = Asked()
+    sys.meta_path.insert(0, asked)  # type: ignore[arg-type]
+    from pipeprof.cli import cli as door
+
+    door(arguments, standalone_mode=False)
+    assert "pipeprof.simulate.answer" in sys.modules, "it was really imported again"
+    print("ASKED", *sorted(asked.names), file=sys.stderr)
+
+
+def test_a_report_for_machines_imports_nothing_for_measuring(stalled: Answer, tmp_path: Path) -> None:
+    done = Program(lambda: afresh(["report", str(stalled.run.directory), "--json"]), tmp_path).finished()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == stalled.as_dict()["verdict"]
+    assert done.stderr.split() == ["ASKED"]
 
 
 def test_help_starts_light() -> None:
