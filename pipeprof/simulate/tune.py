@@ -5,6 +5,7 @@ The only module of this room that measures.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -129,11 +130,19 @@ def search(
 ) -> Tuned:
     """Measure `start`, then what promises most, until that was measured or the budget is spent.
 
-    `told` is called after each trial. Raises `InconclusiveError` where a run cannot be predicted from.
+    `told` is called after each trial. Raises `InconclusiveError` where no run that the budget holds can be
+    predicted from.
     """
     began = clock()
     seconds = budget_s / TRIALS
-    trials = [_trial(measure, start, None, seconds, clock)]
+    while True:
+        try:
+            trials = [_trial(measure, start, None, seconds, clock)]
+            break
+        except InconclusiveError:
+            seconds *= 2  # fewer trials, of steps that take long
+            if clock() - began + seconds > budget_s:
+                raise
     told(trials[0])
     agreed = False
     while True:
@@ -222,9 +231,12 @@ def tune_scenario(
     """
     from pipeprof.measure.run import run
 
+    count = itertools.count(1)
+
     def measure(setting: Setting, seconds: float) -> Run:
         values = {**setting.scenario_values(), "run.seconds": seconds, "run.steps": None, "run.epochs": None}
-        part = directory / f"w{setting.workers}-p{setting.prefetch}{'-pinned' if setting.pin_memory else ''}"
+        pinned = "-pinned" if setting.pin_memory else ""
+        part = directory / f"{next(count)}-w{setting.workers}-p{setting.prefetch}{pinned}"
         return trace.load(run(with_values(scenario, values), part))
 
     loader = scenario.loader

@@ -89,6 +89,18 @@ def test_a_run_too_short_to_say_anything_ends_it(tmp_path: Path) -> None:
         search(bench.measure, Setting(2), 60.0, bench.clock)
 
 
+def test_long_steps_get_fewer_and_longer_trials(tmp_path: Path) -> None:
+    class Slow(Bench):
+        def measure(self, setting: Setting, seconds: float) -> Run:
+            self.plan = replace(self.plan, batches=round(seconds))
+            return super().measure(setting, seconds)
+
+    bench = Slow(tmp_path, Plan(workers=2, batches=0, warmup=5, stages={"decode": MS}, compute=1000 * MS))
+    tuned = search(bench.measure, Setting(2), 45.0, bench.clock)
+    assert bench.asked[:2] == [Setting(2), Setting(2)], "9 s hold 4 batches after warm-up, 18 s hold 13"
+    assert tuned.trials[0].measured == pytest.approx(32, rel=0.05)
+
+
 def test_a_tuned_scenario_loads_as_what_it_is(tmp_path: Path) -> None:
     scenario = Scenario.model_validate(
         {
