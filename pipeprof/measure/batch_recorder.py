@@ -161,7 +161,6 @@ class BatchRecorder(Sink):
                  device, helpers, faults, size_bytes, self.slowest_index, self.slowest_ns,
                  self.getitem_ns, self.collate_ns)  # fmt: skip
         self._samples += samples
-        self._samples += samples
         self._slot.put_batch(epoch, seq, words, samples, self._shard())
 
     def _shard(self) -> int:

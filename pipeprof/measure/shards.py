@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-SHARD_BYTES: Final = 88
+SHARD_BYTES: Final = 104
 """Room for a name in a record of the ring."""
 
 
