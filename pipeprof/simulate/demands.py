@@ -105,6 +105,8 @@ class Demands:
     other_cores: float | None
     """Cores that the run kept busy, and that everything else did; None where not observed."""
     link: LinkModel | None
+    fresh_byte_ns: float | None
+    """CPU time that a byte of a batch costs more in shared memory of its own, where workers put it."""
     memory_bytes: int
     set_bytes: float
     emulated: tuple[str, ...] = ()
@@ -154,6 +156,7 @@ def read_demands(run: Run) -> Demands:
         # what the other ranks of a job use is no neighbour's, and no sensor tells it apart
         other_cores=sensed.other_cores if sensed and "world_size" not in run.meta else None,
         link=setting.link_model(run),
+        fresh_byte_ns=machine.get("fresh_byte_ns"),
         memory_bytes=int(machine.get("memory_bytes") or 0),
         set_bytes=float(data.get("samples") or 0) * float(data.get("mean_bytes") or 0),
         emulated=tuple(run.meta.get("emulated") or ()),

@@ -14,18 +14,19 @@ from pipeprof.simulate.knobs import Knobs
 
 QUANTILE: Final = 1.645
 """Standard errors to each side of an interval that holds nine of ten."""
-CLOCKS_ERROR: Final = 0.01
-"""Relative error of a throughput that remains where a device alone sets the pace."""
-WORK_ERROR: Final = 0.06
-"""Relative error of the host's work that remains when nothing is changed: what a sample costs on one day and
-on another, the scheduler, the next run's luck. Calibrated on tests/benchmarks/prediction.py."""
+CLOCKS_ERROR: Final = 0.02
+"""Half an interval's width, relative, that remains where a device alone sets the pace. Calibrated on the cells
+of tests/benchmarks/prediction.py that read tensors, and judged on those of JPEGs, as the next."""
+WORK_ERROR: Final = 0.18
+"""The same of the host's work: what a sample costs in one minute and in the next. Two cores of a virtual
+machine gave the same work 4 to 16 % (standard deviation) more or less of themselves from run to run."""
 NEIGHBOURS_ERROR: Final = 0.2
 """Times the neighbours' share of the runnable: others come and go."""
 WORTH_TELLING: Final = 0.2
 """Runnable tasks of other programs, on average, from which on they are worth a word and a fix."""
 PER_DOUBLING: Final = 0.03
 """Added, in quadrature, for each doubling of workers, batch size or cores away from the recorded ones."""
-OTHER_PROCESS: Final = 0.15
+OTHER_PROCESS: Final = 0.4
 """Added where batches move from workers to the main process or back: torch computes there with as many
 threads as there are cores, and collates into memory of its own instead of shared memory."""
 OTHER_DEVICE: Final = 0.02

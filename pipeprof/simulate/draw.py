@@ -130,10 +130,20 @@ def _received(demands: Demands, knobs: Knobs) -> float:
 def owners(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
     """CPU time of making each recorded batch by owner, as the knobs make it."""
     ratio, gone = batch_ratio(demands, knobs), ("read", "decode") if knobs.keep == "decoded" else ()
+    cpu = dict(demands.batches.cpu)
+    if moved_ns := _crossing(demands, knobs):
+        cpu["collate"] = np.maximum(cpu.get("collate", np.zeros(len(demands.batches))) + moved_ns, 0.0)
     return {
         owner: values * ratio * (0.0 if owner in gone else knobs.scale.get(owner, 1.0))
-        for owner, values in demands.batches.cpu.items()
+        for owner, values in cpu.items()
     }
+
+
+def _crossing(demands: Demands, knobs: Knobs) -> float:
+    """CPU time that collating a recorded batch takes more, or less, where batches begin or cease to cross
+    between processes: workers collate into fresh shared memory."""
+    crossed, crosses = demands.measured.workers > 0, knobs.workers > 0
+    return (crosses - crossed) * demands.batch_bytes * (demands.fresh_byte_ns or 0.0)
 
 
 def _requests(demands: Demands, knobs: Knobs, ratio: float) -> tuple[Floats, Floats]:

@@ -241,6 +241,10 @@ def test_nvml_that_is_not_there_or_fails_turns_to_not_observed() -> None:
     assert telemetry.not_observed == {"gpu": "StubError: GPU is lost"}
 
 
+def test_fresh_memory_costs_more_than_memory_that_is_there() -> None:
+    assert machine.fresh_byte_ns() > 0, "a page's first touch is work for the kernel"
+
+
 def test_a_driver_that_fails_leaves_the_machines_facts_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

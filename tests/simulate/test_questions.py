@@ -13,6 +13,7 @@ from pipeprof import cli
 from pipeprof.devices import STORAGE
 from pipeprof.errors import ScenarioError
 from pipeprof.simulate.demands import Demands, read_demands
+from pipeprof.simulate.draw import owners
 from pipeprof.simulate.fixes import catalogue
 from pipeprof.simulate.knobs import Knobs, change
 from pipeprof.simulate.neighbours import with_neighbours
@@ -151,8 +152,23 @@ def test_an_extrapolation_says_so(
 def test_the_further_the_question_the_wider_the_interval(tmp_path: Path) -> None:
     plan = Plan(workers=1, stages={"decode": 40 * MS}, compute=MS, batches=60)
     demands = demands_of(tmp_path / "run", plan, machine={"cpu_count": 16, "usable_cores": 16})
-    near, far = (width(demands, replace(demands.measured, workers=w)) for w in (1, 8))
-    assert far > 1.2 * near
+    near, between, far = (width(demands, replace(demands.measured, workers=w)) for w in (1, 3, 8))
+    assert near < between < far
+
+
+def test_batches_cross_between_processes_in_fresh_memory(tmp_path: Path) -> None:
+    """Of no worker's collating it is known what fresh pages cost; with workers they pay for them."""
+    plan = Plan(workers=2, stages={"decode": 40 * MS, "collate": 8 * MS}, compute=MS, batches=60)
+    machine = {"cpu_count": 16, "usable_cores": 16, "fresh_byte_ns": 0.25}
+    demands = demands_of(tmp_path / "workers", plan, machine=machine)
+    fresh_ns = 0.25 * demands.batch_bytes
+    assert 0 < fresh_ns < 8 * MS
+    alone = owners(demands, replace(demands.measured, workers=0))["collate"]
+    assert alone.mean() == pytest.approx(8 * MS - fresh_ns, rel=0.02)
+    demands = demands_of(tmp_path / "alone", replace(plan, workers=0), machine=machine)
+    made = owners(demands, replace(demands.measured, workers=2))["collate"]
+    assert made.mean() == pytest.approx(8 * MS + fresh_ns, rel=0.02)
+    assert owners(demands, demands.measured)["collate"].mean() == pytest.approx(8 * MS, rel=0.02)
 
 
 def test_a_device_that_sets_the_pace_is_predicted_more_closely_than_work(tmp_path: Path) -> None:
