@@ -15,8 +15,8 @@ from pipeprof.simulate.knobs import Knobs
 QUANTILE: Final = 1.645
 """Standard errors to each side of an interval that holds nine of ten."""
 CLOCKS_ERROR: Final = 0.02
-"""Half an interval's width, relative, that remains where a device alone sets the pace. Calibrated on the cells
-of tests/benchmarks/prediction.py that read tensors, and judged on those of JPEGs, as the next."""
+"""Half an interval's width, relative, that remains where a device alone sets the pace. Calibrated on the
+cells of tests/benchmarks/prediction.py that read tensors, and judged on those of JPEGs, as the next."""
 WORK_ERROR: Final = 0.18
 """The same of the host's work: what a sample costs in one minute and in the next. Two cores of a virtual
 machine gave the same work 4 to 16 % (standard deviation) more or less of themselves from run to run."""
