@@ -5,8 +5,8 @@ on where it was stopped: a cell whose run is complete in `--out` is not measured
 `prediction.md` (the table, the machine) and `prediction.png` (predicted against measured) into `--results`.
 A shared machine's cores are not equally fast from second to second, and no prediction can know how fast they
 will be. So each prediction is made twice: as a user gets it, and with the CPU time of its base run scaled by
-what decoding a sample took in its cell over what it took in the base run. The first is what to expect of such
-a machine; the second judges the model. On a steady machine they are the same.
+what decoding and transforming a sample took in its cell over what it took in the base run. The first is what
+to expect of such a machine; the second judges the model. On a steady machine they are the same.
 
 Three questions are answered, the first two both ways:
 
@@ -46,6 +46,8 @@ from pipeprof.trace import load
 WORKERS, PREFETCH, STEP_MS = (0, 1, 2, 4, 8), (1, 2, 4), (2, 10, 40)
 TIERS, FORMATS = ("hdd", "ssd", "ram"), {"jpeg": "jpeg_folder", "tensor": "tensor_files"}
 BATCH_SIZE, SAMPLES = 16, 4096
+CHANGED = ("read", "collate")
+"""Work that depends on the tier, and on whether batches cross between processes."""
 STEPS = {"hdd": 48, "ssd": 96, "ram": 96}
 """Steps after warm-up; a HDD gives some 5 batches of 16 a second."""
 QUESTIONS = ("matrix", "matrix, speed known", "tier", "tier, speed known", "replay")
@@ -122,9 +124,10 @@ def measure(cell: Cell, directory: Path) -> Path:
 
 
 def slowness(own: Demands, base: Demands) -> float:
-    """CPU time of decoding a sample in one run over that in another."""
+    """CPU time of making a sample in one run over that in another, without what the knobs themselves change."""
     one, other = (
-        each.batches.cpu["decode"][each.measured_rows].mean() / each.measured.batch_size
+        sum(ns[each.measured_rows].mean() for owner, ns in each.batches.cpu.items() if owner not in CHANGED)
+        / each.measured.batch_size
         for each in (own, base)
     )
     return float(one / other)
