@@ -124,7 +124,7 @@ def measure(cell: Cell, directory: Path) -> Path:
 
 
 def slowness(own: Demands, base: Demands) -> float:
-    """CPU time of making a sample in one run over that in another, but for what the knobs themselves change."""
+    """CPU time of making a sample in one run over that in another, but for what the knobs change."""
     one, other = (
         sum(ns[each.measured_rows].mean() for owner, ns in each.batches.cpu.items() if owner not in CHANGED)
         / each.measured.batch_size
