@@ -38,7 +38,7 @@ def owned_path(
     body = path.owner == BODY
     rows[body] = CODE["accelerator"]
     loops = {CODE["main"], CODE["accelerator"]} if body.any() else {CODE["main"]}
-    bounds, owned = _between_steps(path.bounds, rows.astype(np.int32), breaks, loops)
+    bounds, owned = between_steps(path.bounds, rows.astype(np.int32), breaks, loops)
     return tile(owners, bounds, owned, mixes)
 
 
@@ -87,7 +87,7 @@ def _marked(timeline: Timeline, stages: Stages) -> Floats:
     return np.asarray(marked / body, dtype=np.float32)
 
 
-def _between_steps(bounds: Ints, rows: Rows, breaks: Breaks, loops: set[int]) -> tuple[Ints, Rows]:
+def between_steps(bounds: Ints, rows: Rows, breaks: Breaks, loops: set[int]) -> tuple[Ints, Rows]:
     """The loop's time between two epochs is its own, and `startup` while an iterator is being made."""
     found = (
         ("main", breaks.pauses),

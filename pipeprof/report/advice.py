@@ -43,7 +43,9 @@ def gain(one: Ranked) -> str:
 
 def costs(one: Ranked) -> str:
     """What a fix needs: `1.2 GB of memory, 4 cores`; empty where it needs nothing."""
-    parts = [f"{units.size(one.fix.ram_bytes)} of memory"] if one.fix.ram_bytes else []
+    size = one.fix.ram_bytes
+    memory = f"{units.size(size)} of memory" if size else "memory (how much was not observed)"
+    parts = [] if size == 0 else [memory]
     parts += [f"{units.digits(one.fix.cores, 2)} cores"] if one.fix.cores else []
     return ", ".join(parts)
 

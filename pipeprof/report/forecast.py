@@ -20,6 +20,7 @@ _LIMITS = {
     "transfer": "handing batches over",
     "pin": "the pin thread",
     "blocked": "locks and sleeps",
+    "collective": "waiting for the other ranks",
 }
 
 
@@ -70,7 +71,8 @@ def fix_lines(fixes: Sequence[Ranked]) -> Iterator[str]:
 
 def _costs(one: Ranked) -> str:
     fix = one.fix
-    costs = [f"{units.size(fix.ram_bytes)} RAM"] if fix.ram_bytes else []
+    ram = f"{units.size(fix.ram_bytes)} RAM" if fix.ram_bytes else "RAM: not observed"
+    costs = [] if fix.ram_bytes == 0 else [ram]
     costs += [f"{fix.cores:g} cores"] if fix.cores else []
     return (", ".join(costs) or "–") + ("" if one.feasible else " (too much for this machine)")
 

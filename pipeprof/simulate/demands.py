@@ -57,6 +57,8 @@ class Batches:
     compute: Floats
     loop: Floats
     """The loop's own Python between two steps."""
+    met: Floats
+    """After the step: meeting the other ranks of the job, waiting for the last of them included."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -108,7 +110,12 @@ class Demands:
     fresh_byte_ns: float | None
     """CPU time that a byte of a batch costs more in shared memory of its own, where workers put it."""
     memory_bytes: int
-    set_bytes: float
+    set_bytes: float | None
+    """Size of the data set's files; None where it is not known."""
+    tier: str | None = None
+    """Where the data lay, if the run says so."""
+    world_size: int = 1
+    """Ranks of the job that this run is one of."""
     emulated: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What was not observed, and what was assumed in its place."""
@@ -158,7 +165,9 @@ def read_demands(run: Run) -> Demands:
         link=setting.link_model(run),
         fresh_byte_ns=machine.get("fresh_byte_ns"),
         memory_bytes=int(machine.get("memory_bytes") or 0),
-        set_bytes=float(data.get("samples") or 0) * float(data.get("mean_bytes") or 0),
+        set_bytes=float(data.get("samples") or 0) * float(data.get("mean_bytes") or 0) or None,
+        tier=(run.meta.get("storage") or {}).get("tier"),
+        world_size=int(run.meta.get("world_size") or 1),
         emulated=tuple(run.meta.get("emulated") or ()),
         notes=_notes(run, recorded),
     )
@@ -185,6 +194,13 @@ def _notes(run: Run, recorded: Recorded) -> tuple[str, ...]:
         notes.append("no device clock: the loop's body counts as the accelerator's time")
     if np.isnan(recorded.columns["cpu_ns"]).all():
         notes.append("CPU time was not observed: time outside reads counts as CPU time")
+    if (ranks := int(run.meta.get("world_size") or 1)) > 1:
+        waits = (
+            "is taken to stay as it was"
+            if recorded.met.any()
+            else "counts as computing or as the loop's Python"
+        )
+        notes.append(f"one of {ranks} ranks: its waiting for the others {waits}")
     return tuple(notes)
 
 
@@ -210,7 +226,8 @@ def _batches(recorded: Recorded, knobs: Knobs, core_waiting: float) -> Batches:
         read_bytes=np.nan_to_num(read.bytes) if read else np.zeros(n),
         helper=helper,
         # between the workers and the loop only wall time is known: take out what waiting for cores added
-        **elapsed(timeline, helper, knobs, 1.0 - core_waiting),
+        **elapsed(timeline, helper, recorded.met, knobs, 1.0 - core_waiting),
+        met=recorded.met,
     )
 
 

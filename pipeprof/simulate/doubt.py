@@ -7,10 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from pipeprof.devices import nearest
 from pipeprof.errors import InconclusiveError
 from pipeprof.simulate.demands import Demands
-from pipeprof.simulate.draw import batch_ratio
-from pipeprof.simulate.knobs import Knobs
+from pipeprof.simulate.draw import batch_ratio, scalable
+from pipeprof.simulate.knobs import MEMORY, UNKNOWN, Knobs
 
 QUANTILE: Final = 1.645
 """Standard errors to each side of an interval that holds nine of ten."""
@@ -38,11 +39,12 @@ BLOCKS: Final = 8
 def stated(demands: Demands, knobs: Knobs) -> tuple[str, ...]:
     """How the question goes beyond the run; raises `InconclusiveError` where it goes beyond any answer."""
     measured = demands.measured
-    storage_asked = knobs.storage != measured.storage or knobs.access != measured.access
-    if (storage_asked or knobs.cache_share != measured.cache_share) and not demands.storage_observed:
+    _refuse_storage(demands, knobs)
+    _refuse_owners(demands, knobs)
+    if knobs.ranks * knobs.nodes > 1 and demands.world_size > 1:
         raise InconclusiveError(
-            "this run cannot say what other storage would give: no read was observed in it",
-            "record one in which the data set opens its files in Python, or mark its reads",
+            f"this run is one of {demands.world_size} ranks: its record holds its waiting for them",
+            "predict several ranks or nodes from a run of one process",
         )
     found = list(demands.notes)
     if knobs.cores > measured.cores:
@@ -68,9 +70,65 @@ def stated(demands: Demands, knobs: Knobs) -> tuple[str, ...]:
             f"{knobs.ranks * knobs.nodes} ranks were not measured: each is taken to be like this one and "
             "to meet the others of its node after each step; gradients and meetings of nodes are left out"
         )
+    found += _without_effect(demands, knobs)
     if len(demands.measured_rows) < 20:
         found.append(f"only {len(demands.measured_rows)} batches after warm-up: their spread is hardly known")
     return tuple(found)
+
+
+def _without_effect(demands: Demands, knobs: Knobs) -> list[str]:
+    """What is asked of something that the run did not show."""
+    measured, found = demands.measured, []
+    copying = knobs.link is not None or knobs.prefetch_to_device != measured.prefetch_to_device
+    if (copying or knobs.pin_memory != measured.pin_memory) and not demands.batches.copy.any():
+        found.append("no copy to the device was observed: what the question changes of it is left out")
+    if knobs.keep != measured.keep and "decode" not in scalable(demands):
+        found.append("no decoding was observed: what it costs under another name stays")
+    if knobs.storage == MEMORY and _pattern_asked(demands, knobs):
+        found.append("the data lies in memory: neither a cache nor shards change what its reads cost")
+    return found
+
+
+def _pattern_asked(demands: Demands, knobs: Knobs) -> bool:
+    measured = demands.measured
+    return knobs.cache_share != measured.cache_share or knobs.access != measured.access
+
+
+def _refuse_storage(demands: Demands, knobs: Knobs) -> None:
+    """Questions about storage that this run cannot answer."""
+    measured = demands.measured
+    pattern = _pattern_asked(demands, knobs)
+    if (pattern or knobs.storage != measured.storage) and not demands.storage_observed:
+        raise InconclusiveError(
+            "this run cannot say what other storage would give: no read was observed in it",
+            "record one in which the data set opens its files in Python, or mark its reads",
+        )
+    if pattern and knobs.storage == UNKNOWN:
+        raise InconclusiveError(
+            "this run's storage has no cost model: what a cache or shards would save is not known",
+            "say storage.tier, storage.device or storage.profile first",
+        )
+    if measured.cache_share == 1 and knobs.cache_share < 1:
+        raise InconclusiveError(
+            "every read of this run came from memory: what the device has to serve was not observed",
+            "record a run with a smaller cache",
+        )
+    if knobs.keep != measured.keep and not (demands.storage_observed or "decode" in scalable(demands)):
+        raise InconclusiveError(
+            "storage.keep=decoded cannot be asked of this run: neither reading nor decoding was observed",
+            "record one in which the data set opens and decodes its files in Python, or mark the stages",
+        )
+
+
+def _refuse_owners(demands: Demands, knobs: Knobs) -> None:
+    """Factors on what was not there: they would change nothing, and look like an answer."""
+    known = scalable(demands) if knobs.scale else set()
+    for owner in knobs.scale:
+        if owner not in known:
+            raise InconclusiveError(
+                f"scale.{owner} cannot be asked of this run: nothing of {owner!r} was recorded in it",
+                f"{nearest(owner, known)}; recorded: {', '.join(sorted(known))}",
+            )
 
 
 def device_error(demands: Demands, knobs: Knobs) -> float:

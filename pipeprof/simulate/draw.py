@@ -44,6 +44,8 @@ class Draw:
     submit: list[float]
     compute: list[float]
     loop: list[float]
+    met: list[float]
+    """Recorded meetings with the other ranks, after the step."""
     meeting_ns: float
     """CPU time of meeting the other ranks after a step, on top of what was recorded."""
     onwards: bool
@@ -71,12 +73,17 @@ def draw(demands: Demands, knobs: Knobs, steps: int, seed: int, rank: int = 0) -
         **lists,
         meeting_ns=MEETING_CPU_NS if knobs.ranks > demands.measured.ranks else 0.0,
         onwards=knobs.access == "shards",
-        compute_threads=max(1, round(demands.measured.cores)) if demands.computes_on_cpu else 0,
+        compute_threads=_threads(knobs) if demands.computes_on_cpu else 0,
         steps=steps,
         start_up=StartUp(start_up.host_ns * factor, start_up.boot_ns * factor, start_up.shutdown_ns * factor),
         batches_per_epoch=max(1, round(demands.batches_per_epoch / batch_ratio(demands, knobs))),
         rows=rows,
     )
+
+
+def _threads(knobs: Knobs) -> int:
+    """What torch computes with: a thread a core."""
+    return max(1, round(knobs.cores))
 
 
 def _rows(demands: Demands, wanted: int, steps: int, seed: tuple[int, int]) -> Ints:
@@ -117,9 +124,16 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "pin": np.full(len(batches), size_bytes * NS_PER_S / PIN_BYTES_PER_S * pins),
         "copy": _copy(demands, knobs, ratio),
         "submit": batches.submit * loop,
-        "compute": batches.compute * ratio / knobs.accelerator_speed + knobs.extra_compute_ns,
+        "compute": batches.compute * ratio / _speed(demands, knobs) + knobs.extra_compute_ns,
         "loop": batches.loop * loop,
+        "met": batches.met * scale.get("collective", 1.0),
     }
+
+
+def _speed(demands: Demands, knobs: Knobs) -> float:
+    """How much faster a step is than the recorded one: on the CPU also by the threads that share its work."""
+    shared = _threads(knobs) / _threads(demands.measured) if demands.computes_on_cpu else 1.0
+    return knobs.accelerator_speed * shared
 
 
 def _received(demands: Demands, knobs: Knobs) -> float:
@@ -139,6 +153,21 @@ def owners(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
     }
 
 
+def scalable(demands: Demands) -> set[str]:
+    """The owners of whose demands something was recorded: what `scale.<owner>` may be asked of."""
+    batches, start_up = demands.batches, demands.start_up
+    others: dict[str, tuple[Floats, ...]] = {
+        "blocked": (batches.blocked,),
+        "transfer": (batches.handover, batches.helper, batches.transfer, batches.receive),
+        "h2d": (batches.copy,),
+        "main": (batches.submit, batches.loop),
+        "collective": (batches.met,),
+        "startup": (np.asarray([start_up.host_ns, start_up.boot_ns, start_up.shutdown_ns]),),
+    }
+    found = {owner for owner, values in batches.cpu.items() if values.any()}
+    return found | {owner for owner, parts in others.items() if any(part.any() for part in parts)}
+
+
 def _crossing(demands: Demands, knobs: Knobs) -> float:
     """CPU time that collating a recorded batch takes more, or less, where batches begin or cease to cross
     between processes: workers collate into fresh shared memory."""
@@ -153,7 +182,8 @@ def _requests(demands: Demands, knobs: Knobs, ratio: float) -> tuple[Floats, Flo
     if knobs.storage.kind == "memory" or knobs.keep == "decoded":
         return np.zeros(len(batches)), np.zeros(len(batches))
     if knobs.access != measured.access:
-        count = batches.samples if knobs.access == "files" else np.ceil(size_bytes / SHARD_READ_BYTES)
+        asked = batches.samples * (1 - measured.cache_share)
+        count = asked if knobs.access == "files" else np.ceil(size_bytes / SHARD_READ_BYTES)
     elif knobs.storage.kind == "disk" and knobs.access == "files":
         count = count * demands.positioned
     missed = (1 - knobs.cache_share) / (1 - measured.cache_share) if measured.cache_share < 1 else 1.0
@@ -163,7 +193,8 @@ def _requests(demands: Demands, knobs: Knobs, ratio: float) -> tuple[Floats, Flo
 def _copy(demands: Demands, knobs: Knobs, ratio: float) -> Floats:
     """Time on the link; by the link's model where the question changes the link or the kind of memory."""
     copy, measured = demands.batches.copy * ratio, demands.measured
-    if knobs.link is None and knobs.pin_memory == measured.pin_memory:
+    unasked = knobs.link is None and knobs.pin_memory == measured.pin_memory
+    if unasked or not copy.any():  # a copy that was not seen is part of the step already
         return copy * knobs.scale.get("h2d", 1.0)
     link = knobs.link or demands.link or LINKS["pcie-gen3"]
     size_bytes = round(demands.batch_bytes * ratio)

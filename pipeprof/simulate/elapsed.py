@@ -18,19 +18,22 @@ LONG_AGO_NS: Final = 5_000_000
 """A batch that was finished so long before its request had arrived by then."""
 
 
-def elapsed(timeline: Timeline, helper: Floats, knobs: Knobs, on_core: float = 1.0) -> dict[str, Floats]:
+def elapsed(
+    timeline: Timeline, helper: Floats, met: Floats, knobs: Knobs, on_core: float = 1.0
+) -> dict[str, Floats]:
     """Durations in ns, one entry a step, of hand-over, transfer, receiving, copy, submit, compute, loop.
 
-    `helper` is the CPU time of the workers' other threads; `on_core` the share of the time in which something
-    was runnable and had a core, by which the host's own activities are shortened. What was not observed takes
-    the others' median.
+    `helper` is the CPU time of the workers' other threads; `met` how long the loop met the other ranks after
+    each step, which is none of its own Python; `on_core` the share of the time in which something was
+    runnable and had a core, by which the host's own activities are shortened. What was not observed takes the
+    others' median.
     """
     previous_finish = np.where(timeline.previous >= 0, timeline.finish_ns[timeline.previous], NOT_OBSERVED)
     handover = _after(timeline.start_ns, timeline.dispatch_ns, previous_finish)
     handover[timeline.previous < 0] = np.nan  # a worker's first batch: start-up
     taken = _after(timeline.take_ns, timeline.request_ns, timeline.finish_ns)
     receive, transfer = _hand_over(timeline, taken, helper, knobs)
-    device = _device(timeline, knobs) if _device_observed(timeline) else _loop_body(timeline)
+    device = _device(timeline, knobs, met) if _device_observed(timeline) else _loop_body(timeline, met)
     found = {"handover": _filled(handover), "receive": receive, "transfer": transfer, **device}
     return {name: values * on_core if name in HOST else values for name, values in found.items()}
 
@@ -39,12 +42,13 @@ def _device_observed(timeline: Timeline) -> bool:
     return bool((timeline.compute_end_ns != NOT_OBSERVED).any())
 
 
-def _device(timeline: Timeline, knobs: Knobs) -> dict[str, Floats]:
+def _device(timeline: Timeline, knobs: Knobs, met: Floats) -> dict[str, Floats]:
     known = timeline.compute_end_ns != NOT_OBSERVED
     copy_end = np.maximum(timeline.copy_end_ns, timeline.take_ns)
     full = _earlier(timeline.compute_end_ns, 0 if knobs.synchronises else knobs.queue_depth)
     submit = _after(timeline.launch_ns, timeline.take_ns if knobs.pin_memory else copy_end, full)
     loop = _after(timeline.request_ns, _earlier(timeline.launch_ns, 1))
+    loop[1:] = np.maximum(loop[1:] - met[:-1], 0.0)
     loop[~_follows(timeline)] = np.nan
     copy = np.where(timeline.copy_end_ns == NOT_OBSERVED, 0, timeline.copy_end_ns - timeline.copy_start_ns)
     compute = np.where(known, timeline.compute_end_ns - timeline.compute_start_ns, np.nan)
@@ -56,10 +60,11 @@ def _device(timeline: Timeline, knobs: Knobs) -> dict[str, Floats]:
     }
 
 
-def _loop_body(timeline: Timeline) -> dict[str, Floats]:
+def _loop_body(timeline: Timeline, met: Floats) -> dict[str, Floats]:
     """No device clock: all between taking a batch and asking for the next is the accelerator's."""
     nothing = np.zeros(len(timeline))
     body = np.append((timeline.request_ns[1:] - timeline.take_ns[:-1]).astype(np.float64), np.nan)
+    body = np.maximum(body - met, 0.0)
     body[:-1][~_follows(timeline)[1:]] = np.nan
     return {"copy": nothing, "submit": nothing, "compute": _filled(body), "loop": nothing}
 

@@ -291,6 +291,8 @@ class Rank:
         self.times["launch"][k] = self._clock.now
         if self._knobs.ranks > 1:
             self._clock.work(self._draw.meeting_ns / 2, self._meet, k)
+        elif (met := self._draw.met[k]) > 0:
+            self._clock.at(self._clock.now + met, self._onwards, k)
         else:
             self._onwards(k)
 

@@ -10,8 +10,8 @@ from pipeprof.devices import storage_preset
 from pipeprof.errors import InconclusiveError
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.doubt import WORTH_TELLING
-from pipeprof.simulate.draw import owners
-from pipeprof.simulate.knobs import MEMORY, Knobs
+from pipeprof.simulate.draw import owners, scalable
+from pipeprof.simulate.knobs import MEMORY, UNKNOWN, Knobs
 from pipeprof.simulate.predict import Prediction, predict
 
 NOISE: Final = 0.02
@@ -33,8 +33,8 @@ class Fix:
     how: str
     """What to type: an argument of the DataLoader, a key of a scenario, or what to write."""
     knobs: Knobs
-    ram_bytes: int = 0
-    """Host memory that it needs beyond what the run used."""
+    ram_bytes: int | None = 0
+    """Host memory that it needs beyond what the run used; None where the run does not say."""
     cores: float = 0.0
     """Cores that it keeps busy beyond what the run did, at the most."""
     assumption: str = ""
@@ -50,7 +50,7 @@ class Ranked:
     gain: float
     """Share of the present throughput that it adds; below 0 where it makes things worse."""
     feasible: bool = True
-    """The machine has the memory that it needs."""
+    """The machine has the memory that it needs, as far as that is known."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -62,7 +62,7 @@ class Ranked:
             "gain": self.gain,
             "ram_bytes": fix.ram_bytes,
             "cores": fix.cores,
-            "feasible": self.feasible,
+            "feasible": None if fix.ram_bytes is None else self.feasible,
             "assumption": fix.assumption,
             **self.prediction.as_dict(),
         }
@@ -137,37 +137,44 @@ def _memory(demands: Demands) -> Iterator[Fix]:
             "the files' bytes in RAM",
             "storage.tier=ram; or copy the files to /dev/shm",
             replace(knobs, storage=MEMORY),
-            ram_bytes=round(demands.set_bytes),
+            ram_bytes=_known(demands.set_bytes),
         )
     if demands.batches.cpu.get("decode") is not None:
-        samples = demands.batches_per_epoch * knobs.batch_size
+        samples = demands.batches_per_epoch * knobs.batch_size * demands.world_size
         yield Fix(
             "ram",
             "decoded samples in RAM",
             "storage.tier=ram storage.keep=decoded",
             replace(knobs, storage=MEMORY, keep="decoded"),
-            ram_bytes=round(demands.batch_bytes / knobs.batch_size * samples),
+            ram_bytes=_known(demands.batch_bytes / knobs.batch_size * samples),
             assumption="a decoded sample is as large as the one that the loader returns",
         )
 
 
+def _known(size_bytes: float | None) -> int | None:
+    return round(size_bytes) if size_bytes else None
+
+
 def _storage(demands: Demands) -> Iterator[Fix]:
     knobs = demands.measured
-    better: dict[str, tuple[str, ...]] = {
+    better: dict[str | None, tuple[str, ...]] = {
         "hdd": ("ssd", "nvme"),
         "ssd": ("nvme",),
         "network": ("ssd", "nvme"),
+        None: ("ssd", "nvme"),
     }
-    if not demands.storage_observed or knobs.storage.kind == "memory":
+    if not demands.storage_observed or knobs.storage == MEMORY:
         return
-    for tier in better.get(knobs.storage.tier, ()):
+    known = knobs.storage != UNKNOWN
+    for tier in better.get(knobs.storage.tier if known else demands.tier, ()):
         model = storage_preset(tier)
         yield Fix(
             "faster-storage",
             f"the data on {tier.upper() if tier != 'nvme' else 'NVMe'}",
             f"storage.tier={tier}",
             replace(knobs, storage=model),
-            assumption=f"a device like {model.name}",
+            assumption=f"a device like {model.name}"
+            + ("" if known else "; what the present storage could give is not known"),
         )
 
 
@@ -219,6 +226,8 @@ def _work(demands: Demands) -> Iterator[Fix]:
     named = {
         owner: cost for owner, cost in costs.items() if owner.startswith(("transform:", "stage:")) and cost
     }
+    if demands.computes_on_cpu:
+        named = {}  # there is no other processor to move them to
     for owner in sorted(named, key=named.__getitem__, reverse=True)[:2]:
         name = owner.partition(":")[2]
         yield Fix(
@@ -232,12 +241,13 @@ def _work(demands: Demands) -> Iterator[Fix]:
 
 def _rest(demands: Demands) -> Iterator[Fix]:
     knobs = demands.measured
-    if knobs.workers:
+    lighter = {owner: LIGHTER for owner in ("transfer", "h2d") if owner in scalable(demands)}
+    if knobs.workers and lighter:
         yield Fix(
             "lighter-transfer",
             "a quarter of the bytes between the processes",
             "return uint8 and convert on the device; or fewer, larger messages",
-            knobs.scaled(transfer=LIGHTER, h2d=LIGHTER),
+            knobs.scaled(**lighter),
             assumption="handing a batch over costs in proportion to its bytes",
         )
     if knobs.neighbours >= WORTH_TELLING:
@@ -254,13 +264,19 @@ def _rest(demands: Demands) -> Iterator[Fix]:
         replace(knobs, cores=2 * knobs.cores, workers=max(knobs.workers, round(2 * knobs.cores))),
         cores=knobs.cores,
     )
-    yield Fix(
-        "loop",
-        "nothing but training in the loop",
-        "log, save and call .item() every so many steps only",
-        replace(knobs.scaled(main=0.0), synchronises=knobs.synchronises and not demands.emulated_accelerator),
-        assumption="all of the loop's own Python goes",
-    )
+    # ranks meet when their step has ended, whatever the loop does besides
+    ends_steps = demands.world_size > 1 or not demands.emulated_accelerator
+    unheld = replace(knobs, synchronises=knobs.synchronises and ends_steps)
+    if "main" in scalable(demands):
+        unheld = unheld.scaled(main=0.0)
+    if unheld != knobs and (demands.world_size == 1 or demands.batches.met.any()):
+        yield Fix(
+            "loop",
+            "nothing but training in the loop",
+            "log, save and call .item() every so many steps only",
+            unheld,
+            assumption="all of the loop's own Python goes",
+        )
 
 
 CATALOGUE: Final[tuple[Maker, ...]] = (
@@ -297,11 +313,11 @@ def rank(demands: Demands, seed: int = 0) -> tuple[Prediction, list[Ranked]]:
         except InconclusiveError:
             continue
         gain = prediction.throughput.value / base.throughput.value - 1 if base.throughput.value else 0.0
-        feasible = not demands.memory_bytes or fix.ram_bytes <= 0.8 * demands.memory_bytes
+        feasible = not demands.memory_bytes or (fix.ram_bytes or 0) <= 0.8 * demands.memory_bytes
         key = fix.word if fix.word in ("more-workers", "fewer-workers", "deeper-prefetch") else fix.title
         groups.setdefault(key, []).append(Ranked(fix, prediction, gain, feasible))
     kept = [_advised(group) for group in groups.values()]
-    kept = [one for one in kept if one.fix.word != "fewer-workers" or one.gain > -NOISE]
+    kept = [one for one in kept if one.fix.word not in NO_WORSE or one.gain > -NOISE]
     return base, sorted(kept, key=lambda one: (not one.feasible, -one.gain))
 
 
@@ -335,13 +351,18 @@ WORDS: Final = (
 """The fixes' words, the cheapest to carry out first."""
 
 
+NO_WORSE: Final = ("fewer-workers", "faster-storage")
+"""Fixes that are none where they lose throughput."""
+
+
 def in_memory(demands: Demands) -> Knobs:
     """The same loop with every batch already in memory: what headspace is measured against."""
     knobs = demands.measured
-    everything = dict.fromkeys([*demands.batches.cpu, "blocked", "transfer", "startup"], 0.0)
+    everything = dict.fromkeys(scalable(demands) - {"main", "h2d", "collective"}, 0.0)
     # where no read was seen none is left to be made cheaper, and another storage could not be asked for
-    storage = MEMORY if demands.storage_observed else knobs.storage
-    return replace(knobs, storage=storage, keep="decoded", scale={**knobs.scale, **everything})
+    if demands.storage_observed:
+        knobs = replace(knobs, storage=MEMORY, keep="decoded")
+    return replace(knobs, scale={**knobs.scale, **everything})
 
 
 def headspace(demands: Demands, base: Prediction, seed: int = 0) -> float:

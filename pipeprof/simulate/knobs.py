@@ -16,7 +16,7 @@ from pipeprof.devices import (
     storage_preset,
     with_figures,
 )
-from pipeprof.errors import ScenarioError
+from pipeprof.errors import InconclusiveError, ScenarioError
 
 MEMORY: Final = STORAGE["ram"]
 """Data held in host memory: costs nothing but the CPU time of reading it."""
@@ -136,7 +136,8 @@ def change(knobs: Knobs, settings: Mapping[str, str], step_ns: float | None = No
     """The knobs with `--set key=value` applied, in order.
 
     `step_ns` is the recorded step time for the recorded batch, which `accelerator.step_ms` is relative to.
-    Raises `ScenarioError` for an unknown key or a value that cannot be.
+    Raises `ScenarioError` for an unknown key or a value that cannot be, `InconclusiveError` for a figure of
+    storage that has none.
     """
     for key, text in settings.items():
         knobs = _change_one(knobs, key, str(text), step_ns)
@@ -177,6 +178,11 @@ def _change_storage(knobs: Knobs, key: str, text: str) -> Knobs:
         figures = {key.rpartition(".")[2]: float(_read(key, text, float))}
     else:
         raise _unknown(key)
+    if knobs.storage.kind == "memory":
+        raise InconclusiveError(
+            f"{key} cannot be asked of {knobs.storage.name}: it has no figures to change",
+            "say storage.tier, storage.device or storage.profile first",
+        )
     return replace(knobs, storage=with_figures(knobs.storage, figures))
 
 

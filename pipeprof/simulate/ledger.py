@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from pipeprof.analyse.attribution import Ledger, ledger_of
+from pipeprof.analyse.breaks import Breaks, Spans
 from pipeprof.analyse.charge import owner_of
+from pipeprof.analyse.owned import between_steps
 from pipeprof.analyse.tiling import ALWAYS, CODE, Shares, tile
 from pipeprof.analyse.walk import MAKING, critical_path
 from pipeprof.pipeline import Shape, Timeline, Window
@@ -13,6 +17,8 @@ from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.draw import Draw, owners
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.recorded import Floats
+
+NONE: Final[Spans] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def predicted_ledger(
@@ -32,7 +38,17 @@ def predicted_ledger(
     names, mixes = _making_mixes(demands, knobs, draw, timeline, reading_ns)
     path = critical_path(timeline, {0: shape}, window)
     rows = np.where(path.owner == MAKING, len(names) + path.step, path.owner).astype(np.int32)
-    return ledger_of(timeline, tile(names, path.bounds, rows, mixes), window)
+    breaks = Breaks(NONE, NONE, _meetings(draw, timeline))
+    bounds, owned = between_steps(path.bounds, rows, breaks, {CODE["main"]})
+    return ledger_of(timeline, tile(names, bounds, owned, mixes), window)
+
+
+def _meetings(draw: Draw, timeline: Timeline) -> Spans:
+    """When the loop met the other ranks of the recorded job."""
+    met = np.rint(np.asarray(draw.met)[timeline.epoch * draw.batches_per_epoch + timeline.seq])
+    there = met > 0
+    began = timeline.launch_ns[there]
+    return began, began + met[there].astype(np.int64)
 
 
 def _making_mixes(

@@ -12,7 +12,7 @@ from pipeprof.devices import NS_PER_S
 from pipeprof.pipeline import NOT_OBSERVED, Timeline, Window, measured_window
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.doubt import device_error, stated, work_error
-from pipeprof.simulate.draw import draw
+from pipeprof.simulate.draw import Draw, draw
 from pipeprof.simulate.engine import Walked, walk
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.ledger import predicted_ledger
@@ -32,6 +32,60 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Played:
+    """A run in virtual time, with what it was drawn from: its ledger is made when it is asked for."""
+
+    demands: Demands
+    knobs: Knobs
+    draw: Draw
+    walked: Walked
+    timeline: Timeline
+    window: Window
+
+    @property
+    def rate(self) -> float:
+        """Samples a second of all ranks of all nodes."""
+        samples = (
+            self.knobs.nodes * self.knobs.ranks * int(self.timeline.samples[~self.timeline.warmup].sum())
+        )
+        return samples * NS_PER_S / max(1, self.window.wall_ns)
+
+    def ledger(self) -> Ledger:
+        """Who owned its time."""
+        reading_ns = self.walked.reading_ns.astype(np.float64)
+        return predicted_ledger(self.demands, self.knobs, self.draw, self.timeline, self.window, reading_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """How far a prediction may be off."""
+
+    low: float
+    high: float
+    """The ends of the throughput's interval over its middle."""
+    device: float
+    """The part of it that no work of the host explains, relative."""
+    middle: Played
+    others: tuple[Played, ...]
+    """A short run as asked for, and the same with more and with less of the host's work."""
+
+    def shares(self, ledger: Ledger) -> dict[str, Estimate]:
+        """Each owner's share of the ledger's window: it moves as it does between the short runs."""
+        usual = _shares(self.middle.ledger())
+        ends = [_shares(other.ledger()) for other in self.others]
+        found = {}
+        for owner, value in _shares(ledger).items():
+            moved = [0.0, *(end.get(owner, 0.0) - usual.get(owner, 0.0) for end in ends)]
+            low, high = (value + min(moved)) * (1 - self.device), (value + max(moved)) * (1 + self.device)
+            found[owner] = Estimate(value, max(0.0, low), min(1.0, high))
+        return found
+
+
+def _shares(ledger: Ledger) -> dict[str, float]:
+    return {owner: ns / max(1, ledger.window.wall_ns) for owner, ns in ledger.ledger_ns.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A run that has not happened."""
 
@@ -45,8 +99,14 @@ class Prediction:
     ledger: Ledger
     timeline: Timeline = field(repr=False)
     """Rank 0's events, in virtual ns from the start of the run."""
+    ends: Ends = field(repr=False, compare=False)
     extrapolations: tuple[str, ...] = ()
     """How far the question is from what was measured, in words."""
+
+    @property
+    def shares(self) -> dict[str, Estimate]:
+        """Of each owner of the ledger: its part of the window, 0 to 1. Worked out when asked for."""
+        return self.ends.shares(self.ledger)
 
     @property
     def limit(self) -> str:
@@ -61,6 +121,7 @@ class Prediction:
             "stall_share": self.stall.as_dict(),
             "wall_ns": self.ledger.window.wall_ns,
             "ledger_ns": self.ledger.ledger_ns,
+            "ledger_share": {owner: share.as_dict() for owner, share in self.shares.items()},
             "path_ns": self.ledger.path_ns,
             "limit": self.limit,
             "extrapolations": list(self.extrapolations),
@@ -106,42 +167,35 @@ def predict(
     usual = long_run(demands, knobs)
     steps = usual[0] if steps is None else steps
     warmup = min(steps - 1, usual[1] if warmup is None else warmup)
-    draws = [draw(demands, knobs, steps, seed, rank) for rank in range(knobs.ranks)]
-    walked = walk(knobs, draws)
-    timeline = as_timeline(walked[0], knobs, warmup)
-    window = _window(timeline)
-    rate = _rate(timeline, window, knobs)
-    ledger = predicted_ledger(
-        demands, knobs, draws[0], timeline, window, walked[0].reading_ns.astype(np.float64)
-    )
-    busy = ledger.ledger_ns.get("accelerator", 0) / max(1, window.wall_ns)
-    idle = ledger.stall_ns / max(1, window.wall_ns)
-    low, high = _ends(demands, knobs, steps - warmup, seed)
+    played = _play(demands, knobs, steps, warmup, seed)
+    rate, ledger, wall_ns = played.rate, played.ledger(), max(1, played.window.wall_ns)
+    busy = ledger.ledger_ns.get("accelerator", 0) / wall_ns
+    idle = ledger.stall_ns / wall_ns
+    ends = _ends(demands, knobs, steps - warmup, seed)
+    low, high = ends.low, ends.high
     return Prediction(
         knobs=knobs,
         throughput=Estimate(rate, rate * low, rate * high),
         utilization=Estimate(busy, busy * low, min(1.0, busy * high)),
         stall=Estimate(idle, max(0.0, 1 - (1 - idle) * high), 1 - (1 - idle) * low),
         ledger=ledger,
-        timeline=timeline,
+        timeline=played.timeline,
+        ends=ends,
         extrapolations=extrapolations,
     )
 
 
-def _window(timeline: Timeline) -> Window:
+def _play(demands: Demands, knobs: Knobs, steps: int, warmup: int, seed: int) -> Played:
+    draws = [draw(demands, knobs, steps, seed, rank) for rank in range(knobs.ranks)]
+    walked = walk(knobs, draws)[0]
+    timeline = as_timeline(walked, knobs, warmup)
     window = measured_window(timeline)
     assert window is not None, "a step after warm-up was walked"
-    return window
+    return Played(demands, knobs, draws[0], walked, timeline, window)
 
 
-def _rate(timeline: Timeline, window: Window, knobs: Knobs) -> float:
-    """Samples a second of all ranks of all nodes."""
-    samples = knobs.nodes * knobs.ranks * int(timeline.samples[~timeline.warmup].sum())
-    return samples * NS_PER_S / max(1, window.wall_ns)
-
-
-def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> tuple[float, float]:
-    """The ends of the throughput's interval over its middle.
+def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> Ends:
+    """The ends of the intervals.
 
     Short runs with more and with less of the host's work show how far the pace depends on it: not at all
     where a device sets it, and downwards only where the accelerator is just kept busy.
@@ -149,20 +203,22 @@ def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> tuple[floa
     error = work_error(demands, knobs, counted)
     warmup = max(5, knobs.outstanding)
     steps = warmup + max(TRIED_STEPS, knobs.outstanding, 4 * knobs.workers)
-    owners = (*demands.batches.cpu, "transfer", "main", "blocked")
+    owners = (*demands.batches.cpu, "transfer", "main", "blocked", "collective")
 
-    def rate(factor: float) -> float:
+    def tried(factor: float) -> Played:
         asked = knobs.scaled(**dict.fromkeys(owners, factor))
         if not demands.emulated_accelerator:
             asked = replace(asked, accelerator_speed=asked.accelerator_speed / factor)
-        draws = [draw(demands, asked, steps, seed, rank) for rank in range(knobs.ranks)]
-        tried = as_timeline(walk(asked, draws)[0], asked, warmup)
-        return _rate(tried, _window(tried), asked)
+        return _play(demands, asked, steps, warmup, seed)
 
-    as_it_is, device = rate(1.0), device_error(demands, knobs)
-    return (
-        min(1.0, rate(1 + error) / as_it_is) * (1 - device),
-        max(1.0, rate(1 / (1 + error)) / as_it_is) * (1 + device),
+    middle, slow, fast = tried(1.0), tried(1 + error), tried(1 / (1 + error))
+    device = device_error(demands, knobs)
+    return Ends(
+        low=min(1.0, slow.rate / middle.rate) * (1 - device),
+        high=max(1.0, fast.rate / middle.rate) * (1 + device),
+        device=device,
+        middle=middle,
+        others=(slow, fast),
     )
 
 

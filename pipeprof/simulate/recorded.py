@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeprof.analyse.charge import PART, READ, with_nan
 from pipeprof.analyse.stolen import with_stolen
-from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_timeline
+from pipeprof.pipeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_ints, read_timeline
 from pipeprof.trace import Run
 
 Floats = npt.NDArray[np.float64]
@@ -37,6 +37,8 @@ class Recorded:
     """By name; making a batch only, not the loop."""
     columns: dict[str, Floats]
     """Of the `batches` table, NaN where not observed."""
+    met: Floats
+    """How long the loop met the other ranks of its job after each step, in ns; 0 where it did not."""
 
     def __len__(self) -> int:
         return len(self.timeline)
@@ -59,7 +61,13 @@ def read_recorded(run: Run) -> Recorded:
     columns = {name: with_nan(ints(run.table("batches")[name])[timeline.batch_row]) for name in _COLUMNS}
     wall = (timeline.finish_ns - timeline.start_ns).astype(np.float64)
     columns["runq_ns"] = with_stolen(run, timeline.finish_ns, wall, columns["cpu_ns"], columns["runq_ns"])
-    return Recorded(timeline, _stages(run, timeline), columns)
+    return Recorded(timeline, _stages(run, timeline), columns, _met(run, timeline))
+
+
+def _met(run: Run, timeline: Timeline) -> Floats:
+    found = read_ints(run, "collectives", ("step", "start_ns", "end_ns"))
+    lengths = dict(zip(found["step"].tolist(), (found["end_ns"] - found["start_ns"]).tolist(), strict=True))
+    return np.asarray([max(0.0, lengths.get(step, 0)) for step in timeline.step.tolist()], dtype=np.float64)
 
 
 def _part(timeline: Timeline, kept: Ints) -> Timeline:

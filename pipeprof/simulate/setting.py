@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
+import numpy as np
+
+from pipeprof.analyse.breaks import events_of
 from pipeprof.analyse.facts import cores_of
 from pipeprof.devices import LinkModel, StorageModel, storage_from_dict
-from pipeprof.pipeline import shapes_of
+from pipeprof.pipeline import read_ints, shapes_of
 from pipeprof.simulate.knobs import MEMORY, UNKNOWN, Knobs
 from pipeprof.simulate.recorded import Recorded
 from pipeprof.trace import Run
@@ -18,8 +22,7 @@ def measured_knobs(run: Run, recorded: Recorded) -> Knobs:
     timeline = recorded.timeline
     loader_id = int(timeline.loader[0])
     shape = shapes_of(run, timeline)[loader_id]
-    told: list[dict[str, Any]] = [one for one in run.meta.get("loaders") or [] if one.get("id") == loader_id]
-    loader = told[0] if told else {}
+    loader = _told(run, loader_id)
     timed = bool((timeline.compute_end_ns >= 0).any())
     return Knobs(
         workers=shape.workers,
@@ -33,9 +36,15 @@ def measured_knobs(run: Run, recorded: Recorded) -> Knobs:
         prefetch_to_device=shape.copies_overlap,
         cores=usable_cores(run),
         storage=storage_model(run.meta.get("storage") or {}),
+        cache_share=cache_share(run.meta.get("storage") or {}),
         access="shards" if (run.meta.get("data") or {}).get("format") == "tar_shards" else "files",
         link=None,
     )
+
+
+def _told(run: Run, loader_id: int) -> dict[str, Any]:
+    """What run.json says of the loader."""
+    return next((one for one in run.meta.get("loaders") or [] if one.get("id") == loader_id), {})
 
 
 def usable_cores(run: Run) -> float:
@@ -51,6 +60,13 @@ def storage_model(facts: Mapping[str, Any]) -> StorageModel:
     return MEMORY if facts.get("tier") in ("ram", "pinned") else UNKNOWN
 
 
+def cache_share(facts: Mapping[str, Any]) -> float:
+    """Share of the bytes that the emulated page cache served; what it served is in no recorded request."""
+    cache = facts.get("emulated_cache") or {}
+    hits, misses = float(cache.get("bytes_from_memory") or 0), float(cache.get("bytes_from_device") or 0)
+    return hits / (hits + misses) if hits else 0.0
+
+
 def link_model(run: Run) -> LinkModel | None:
     """The link to the accelerator, where its figures are known."""
     link = (run.meta.get("accelerator") or {}).get("link")
@@ -58,9 +74,25 @@ def link_model(run: Run) -> LinkModel | None:
 
 
 def batches_per_epoch(run: Run, recorded: Recorded, knobs: Knobs) -> int:
-    """Batches that the loader gives before it ends."""
+    """Batches that the loader gives before it ends: as many as it gave where it did, else by its data set."""
     loader_id = int(recorded.timeline.loader[0])
-    for one in run.meta.get("loaders") or []:
-        if one.get("id") == loader_id and one.get("samples"):
-            return max(1, int(one["samples"]) // knobs.batch_size)
-    return max(1, int(recorded.timeline.seq.max(initial=0)) + 1)
+    taken = read_ints(run, "steps", ("loader", "epoch"))
+    counts = np.bincount(taken["epoch"][(taken["loader"] == loader_id) & (taken["epoch"] >= 0)])
+    ended = [
+        int(counts[epoch])
+        for loader, epoch in events_of(run, "epoch_end")
+        if loader == loader_id and 0 <= epoch < len(counts)
+    ]
+    seen = int(counts.max(initial=1))
+    if ended:
+        return max(1, *ended)
+    samples = _told(run, loader_id).get("samples")
+    return max(seen, _of_the_set(run, int(samples), knobs.batch_size)) if samples else seen
+
+
+def _of_the_set(run: Run, samples: int, batch_size: int) -> int:
+    """By the size of the set, of which each rank of a job takes its part; a last small batch counts too,
+    unless the scenario drops it."""
+    resolved = ((run.meta.get("scenario") or {}).get("resolved") or {}).get("loader") or {}
+    part = ceil(samples / int(run.meta.get("world_size") or 1))
+    return part // batch_size if resolved.get("drop_last") else ceil(part / batch_size)
