@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -208,6 +209,17 @@ def part_of(directory: Path, rank: int) -> Path:
     return directory / f"rank-{rank}"
 
 
+def attempt_of(directory: Path, restart: int) -> Path:
+    """Where all ranks of a job write whose launcher has begun again `restart` times."""
+    return directory / f"restart-{restart}" if restart else directory
+
+
+def attempts(directory: Path) -> list[Path]:
+    """Where the later attempts of the job in `directory` lie, in order; those that hold parts."""
+    found = {path.name[8:]: path for path in directory.glob("restart-*") if parts(path)}
+    return [found[number] for number in sorted(filter(str.isdecimal, found), key=int)]
+
+
 def parts(directory: Path) -> dict[int, Path]:
     """The runs of the ranks of a job in `directory`, by rank; empty where it is no job's directory."""
     found = {path.parent.name[5:]: path.parent for path in directory.glob(f"rank-*/{RUN_JSON}")}
@@ -331,7 +343,8 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def load(path: Path | str) -> Run:
-    """Open a run directory. A run whose process is gone while it says `running` is `partial`.
+    """Open a run directory. A run that says `running` is `partial` where its process is gone, or cannot be
+    seen from here: one of another machine, or of this one before it was started anew.
 
     Raises `TraceError` where there is no run, or one of a newer schema.
     """
@@ -344,6 +357,9 @@ def load(path: Path | str) -> Run:
         if found := parts(directory):
             problem = f"holds the runs of {len(found)} ranks, and is none itself"
             remedy = f"see them with `pipeprof report {directory}`, or give one of them"
+        elif later := attempts(directory):
+            problem = "holds no run of a job's first attempt, but of those that came after it"
+            remedy = f"see the last with `pipeprof report {later[-1]}`"
         raise TraceError(f"{directory} {problem}", remedy) from error
     except (OSError, ValueError) as error:
         raise TraceError(f"{directory / RUN_JSON} cannot be read: {error}") from error
@@ -354,13 +370,22 @@ def load(path: Path | str) -> Run:
             f"{directory} was written by a newer pipeprof (schema {meta['schema']})",
             f"upgrade pipeprof: this one reads schema {SCHEMA_VERSION}",
         )
-    if meta.get("status") == "running" and not _alive(meta.get("pid")):
+    if meta.get("status") == "running" and not _alive(meta):
         meta["status"] = "partial"
     return Run(directory, meta)
 
 
-def _alive(pid: object) -> bool:
-    if not isinstance(pid, int):
+def boot_id() -> str | None:
+    """Of this machine since it was started; None where the kernel does not tell."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None
+
+
+def _alive(meta: Mapping[str, Any]) -> bool:
+    """Whether the process that writes a run is there. Of another machine its number says nothing here."""
+    pid, here = meta.get("pid"), {"boot_id": boot_id(), "host": socket.gethostname()}
+    if not isinstance(pid, int) or any(meta.get(key) not in (None, own) for key, own in here.items()):
         return False
     try:
         os.kill(pid, 0)

@@ -52,6 +52,7 @@ def test_a_resolved_scenario_reads_back(tmp_path: Path) -> None:
         ("storage: {path: s3://bucket, cache: warm}", "storage.cache: no page cache"),
         ("storage: {path: s3://bucket, cache_bytes: 5}", "storage.cache_bytes: no page cache"),
         ("storage: {path: s3://bucket, options: {secret: x}}", "storage.options.secret: is a credential"),
+        ("storage: {path: s3://bucket, options: {secret: x}}", "give it as AWS_ACCESS_KEY_ID"),
         ("storage: {path: 's3://a:b@bucket'}", "storage.path: holds credentials"),
         ("storage: {path: 'simplecache::s3://bucket'}", "is a chain"),
         ("storage: {path: s3://bucket, device: sata-ssd}", "nothing is emulated there"),
@@ -63,6 +64,65 @@ def test_what_cannot_be_meant(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ScenarioError) as caught:
         written(tmp_path, text)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "account_key: SECRET",
+        "connection_string: AccountName=a;AccountKey=SECRET",
+        "client_secret: SECRET",
+        "sas_token: SECRET",
+        "token: {refresh_token: SECRET}",
+        "password: 12345",
+        "client_kwargs: {aws_secret_access_key: SECRET}",
+        "client_kwargs: {headers: {Authorization: Bearer SECRET}}",
+        "client_kwargs: {hosts: [{accountKey: SECRET}]}",
+        "endpoint_url: 'http://me:SECRET@localhost:9000'",
+        "config_kwargs: {proxies: {https: 'http://me:SECRET@proxy'}}",
+    ],
+)
+def test_credentials_are_refused_however_deep_they_stand(tmp_path: Path, options: str) -> None:
+    with pytest.raises(ScenarioError, match=r"storage\.options\.\S+: is a credential") as caught:
+        written(tmp_path, f"storage: {{path: 'abfs://box@me.dfs.core.windows.net', options: {{{options}}}}}")
+    assert "AZURE_STORAGE_ACCOUNT_KEY" in str(caught.value)
+    assert "~/.config/fsspec" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me.blob.core.windows.net/box?sv=2024&sr=c&sig=SECRET",
+        "https://bucket.s3.amazonaws.com/train?X-Amz-Signature=SECRET",
+        "https://host/train?access_token=SECRET",
+        "https://SECRET@host/train",
+        "simplecache::https://me:SECRET@host/train",
+        "abfs://me:SECRET@me.dfs.core.windows.net",
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    for key in ("storage", "data"):
+        with pytest.raises(ScenarioError, match="holds credentials") as caught:
+            written(tmp_path, f"{key}: {{path: '{url}'}}")
+        assert "~/.config/fsspec" in str(caught.value)
+        assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "{path: s3://bucket, options: {anon: true, endpoint_url: 'http://localhost:9000/x?region=eu'}}",
+        "{path: s3://bucket, options: {profile: mine, config_kwargs: {signature_version: s3v4}}}",
+        "{path: s3://bucket, options: {client_kwargs: {region_name: eu, keepalive_timeout: 5}}}",
+        "{path: s3://bucket, options: {key: null, requester_pays: true}}",
+        "{path: gs://bucket, options: {token: anon}}",
+        "{path: 'abfs://box@me.dfs.core.windows.net/train', options: {account_name: me}}",
+        "{path: 'https://host/train?version=3'}",
+    ],
+)
+def test_options_that_are_no_credentials_pass(tmp_path: Path, storage: str) -> None:
+    assert written(tmp_path, f"storage: {storage}").storage.tier == "network"
 
 
 def test_own_remote_images_beside_a_local_storage(tmp_path: Path) -> None:

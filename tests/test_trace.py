@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from pipeprof.errors import TraceError
 from pipeprof.pipeline import NOT_OBSERVED, measured_window, read_timeline
-from pipeprof.trace import SCHEMA_VERSION, TABLES, TraceWriter, load
+from pipeprof.trace import SCHEMA_VERSION, TABLES, TraceWriter, boot_id, load
 from tests.factory import MS, Plan, make_run
 
 
@@ -104,6 +105,23 @@ def test_a_killed_run_is_partial_and_keeps_its_rows(tmp_path: Path) -> None:
     run = load(tmp_path / "run")
     assert run.status == "partial"
     assert run.table("steps")["step"].to_pylist()[:101] == list(range(101))
+
+
+@pytest.mark.parametrize(
+    ("where", "status"),
+    [
+        ({}, "running"),
+        ({"host": socket.gethostname(), "boot_id": boot_id()}, "running"),
+        ({"host": "another-node", "boot_id": boot_id()}, "partial"),
+        ({"host": socket.gethostname(), "boot_id": "before-it-was-started-anew"}, "partial"),
+    ],
+)
+def test_another_machines_process_is_not_looked_for_among_ours(
+    tmp_path: Path, where: dict[str, str], status: str
+) -> None:
+    """Its number is that of a process here, which lives: this test's."""
+    TraceWriter(tmp_path / "run", {"pid": os.getpid(), **where})
+    assert load(tmp_path / "run").status == status
 
 
 def test_a_stream_torn_at_any_byte_reads_up_to_the_tear(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Meetings(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """One machine's clock against the first rank's: reference = own - offset - drift x (own - origin)."""
+    """One machine's clock against the reference's: reference = own - offset - drift x (own - origin)."""
 
     machine: str
     ranks: int
@@ -106,6 +106,17 @@ def meetings_of(run: Run) -> Meetings:
     return _by_step(step, take, ended, recorded=False)
 
 
+def of_one_kind(found: Mapping[int, Meetings]) -> dict[int, Meetings]:
+    """All recorded, or all inferred: where some ranks recorded meetings, the others have met nobody.
+
+    A rank that died before its first meeting has at most the bodies of its steps, which are no meetings.
+    """
+    if not any(one.recorded for one in found.values()):
+        return dict(found)
+    nothing = Meetings(np.zeros(0, np.int64), np.zeros(0, np.int64), recorded=True)
+    return {rank: one if one.recorded else nothing for rank, one in found.items()}
+
+
 def _by_step(step: Ints, came: Ints, left: Ints, recorded: bool) -> Meetings:
     kept = (step >= 0) & (step < MOST_STEPS) & (left >= came) & (came != NOT_OBSERVED)
     step = step[kept]
@@ -116,9 +127,10 @@ def _by_step(step: Ints, came: Ints, left: Ints, recorded: bool) -> Meetings:
 
 
 def align(found: Mapping[int, Meetings], machines: Mapping[int, str]) -> Grid:
-    """Bring every rank's meetings onto the first rank's clock. `machines` names each rank's clock.
+    """Bring every rank's meetings onto one clock. `machines` names each rank's clock.
 
-    Ranks of one machine share its clock; another machine's is fitted to the reference's by the common ends.
+    Ranks of one machine share its clock. The reference, first in `clocks`, is that of the first rank that
+    met any other; another machine's is fitted to it by the common ends.
     """
     ranks = sorted(found)
     steps = max((len(one.came_ns) for one in found.values()), default=0)
@@ -146,7 +158,8 @@ def _arrivals(took: Ints, left: Ints) -> Ints:
 
 
 def _clocks(left: Ints, machines: list[str]) -> dict[str, Clock]:
-    names = list(dict.fromkeys(machines))
+    met = [one for one, ends in zip(machines, left, strict=True) if (ends != NOT_OBSERVED).any()]
+    names = list(dict.fromkeys([*met, *machines]))
     ends = {name: _mean_end(left[[i for i, one in enumerate(machines) if one == name]]) for name in names}
     clocks = {}
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pipeprof import trace
 from pipeprof.analyse.attribution import attribute
 from pipeprof.analyse.blame import Blame, Matrix
 from pipeprof.analyse.facts import gather
-from pipeprof.analyse.meetings import Grid, Meetings, align, meetings_of, spans_of
+from pipeprof.analyse.meetings import Grid, Meetings, align, meetings_of, of_one_kind, spans_of
 from pipeprof.analyse.merged import OTHERS, Merged, RankRow
 from pipeprof.analyse.shards import MOST_LISTED, Reading, ShardRow, late_for_data, reading_of, rows_of
 from pipeprof.analyse.tiling import largest_remainder
@@ -47,17 +48,19 @@ def merge(paths: Sequence[Path]) -> Merged:
     """
     directories = find_parts(paths)
     runs = {rank: trace.load(path) for rank, path in directories.items()}
+    _of_one_job(runs)
     world_size = _world_size(runs)
-    meetings = {rank: meetings_of(run) for rank, run in runs.items()}
+    meetings = of_one_kind({rank: meetings_of(run) for rank, run in runs.items()})
     machines = {rank: str(run.meta.get("boot_id") or run.meta.get("host")) for rank, run in runs.items()}
     grid = align(meetings, machines)
     blame = Blame(grid.last)
+    here = Counter(machines.values())
     found = [
-        _attributed(directories[rank], row, meetings[rank], grid, blame)
+        _attributed(directories[rank], here[machines[rank]], row, meetings[rank], grid, blame)
         for row, rank in enumerate(grid.ranks)
     ]
     emulated = sorted({part for run in runs.values() for part in run.meta.get("emulated") or []})
-    doubts = _doubts(grid, [one.row for one in found], world_size)
+    doubts = [*_restarted(paths), *_doubts(grid, [one.row for one in found], world_size)]
     rows, waited_ns = _charged(found, grid, blame)
     shards = _shards(found, grid, waited_ns * late_for_data(blame.shares(), blame.owners))
     return Merged(rows, world_size, grid.clocks, grid.spread_ns, grid.recorded, emulated, doubts, shards)
@@ -92,6 +95,32 @@ def _single(path: Path) -> dict[int, Path]:
     return {rank: path}
 
 
+def _of_one_job(runs: dict[int, Run]) -> None:
+    """Raises `TraceError` where the parts say that they are not of one attempt of one job."""
+    for key, kind in (("restart", "different attempts of a job"), ("job", "different jobs")):
+        told: dict[str, Path] = {}
+        for run in runs.values():
+            if key in run.meta:
+                told.setdefault(json.dumps(run.meta[key], sort_keys=True), run.directory)
+        if len(told) > 1:
+            first, second, *_ = told.values()
+            raise TraceError(f"{first} and {second} are of {kind}", "merge one at a time")
+
+
+def _restarted(paths: Sequence[Path]) -> list[Doubt]:
+    """What came after a job's first attempt is not in its answer."""
+    later = [attempt for path in paths for attempt in trace.attempts(path)]
+    if not later:
+        return []
+    return [
+        Doubt(
+            "restarts",
+            f"the job began again, and this is its first attempt alone, of {len(later) + 1}",
+            f"see the last with `pipeprof report {later[-1]}`",
+        )
+    ]
+
+
 def _world_size(runs: dict[int, Run]) -> int:
     told = {run.meta.get("world_size") for run in runs.values()}
     if len(told) > 1:
@@ -100,9 +129,13 @@ def _world_size(runs: dict[int, Run]) -> int:
     return size if isinstance(size, int) else max(runs) + 1
 
 
-def _attributed(directory: Path, row: int, met: Meetings, grid: Grid, blame: Blame) -> Waiting:
-    """Attribute one rank, add its path to `blame`, and keep what the job's answer needs of it."""
+def _attributed(directory: Path, here: int, row: int, met: Meetings, grid: Grid, blame: Blame) -> Waiting:
+    """Attribute one rank, add its path to `blame`, and keep what the job's answer needs of it.
+
+    `here` ranks of its machine are merged: they share its cores, where no launcher has said how many do.
+    """
     run = trace.load(directory)
+    run.meta["local_world_size"] = run.meta.get("local_world_size") or here
     waits = grid.waits_ns(row)
     came, left = spans_of(met, waits)
     found = attribute(run, (came, left))
@@ -236,7 +269,7 @@ def _doubts(grid: Grid, rows: list[RankRow], world_size: int) -> list[Doubt]:
             Doubt(
                 "clocks",
                 "some machines' clocks could not be aligned",
-                "their ranks share no step with rank 0's",
+                "their ranks share no step with the others",
             )
         )
     return found

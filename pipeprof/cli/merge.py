@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the machine-readable answer and nothing else.")
 @click.option(
-    "--html", type=click.Path(path_type=Path), help="Where to write the page (default: DIR/report.html)."
+    "--html",
+    type=click.Path(path_type=Path),
+    help="Where to write the page (default: report.html in DIR, or beside it where it is one part).",
 )
 def command(directories: tuple[Path, ...], as_json: bool, html: Path | None) -> None:
     """Say which rank the others waited for, and why.
@@ -26,7 +28,15 @@ def command(directories: tuple[Path, ...], as_json: bool, html: Path | None) -> 
     Each DIR is a directory that torchrun's ranks wrote their parts to, or one of the parts: several where the
     nodes wrote to disks of their own.
     """
-    tell(directories, as_json, html or directories[0] / "report.html")
+    tell(directories, as_json, html or _page(directories[0]))
+
+
+def _page(directory: Path) -> Path:
+    """A part has a page of its own, which is not to be lost."""
+    from pipeprof.trace import RUN_JSON
+
+    place = directory.resolve().parent if (directory / RUN_JSON).exists() else directory
+    return place / "report.html"
 
 
 def tell(directories: tuple[Path, ...], as_json: bool, page: Path) -> None:

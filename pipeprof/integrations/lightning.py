@@ -66,7 +66,9 @@ class PipeprofCallback(Callback):  # type: ignore[misc, unused-ignore]
         self._end(exception)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """The fit is over."""
+        """The fit is over; or a validation or a test is, which this callback does not observe."""
+        if stage != "fit":
+            return
         self._end(None)
         if self.verdict is not None and trainer.is_global_zero:
             print(f"pipeprof: {self.verdict['verdict']['sentence']}")

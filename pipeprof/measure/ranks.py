@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -24,11 +25,15 @@ import psutil
 from pipeprof.errors import TraceError
 from pipeprof.measure.progress import say
 from pipeprof.measure.scratch import new_scratch
-from pipeprof.trace import RUN_JSON, RUNS, TraceWriter, new_directory, part_of
+from pipeprof.trace import RUN_JSON, RUNS, TraceWriter, attempt_of, boot_id, new_directory, part_of
 
 JOB_JSON: Final = "job.json"
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_SCHEDULERS: Final = ("SLURM_HET_JOB_ID", "SLURM_JOB_ID", "PMIX_NAMESPACE", "PBS_JOBID", "LSB_JOBID")
+"""Where schedulers and launchers name a job, in words that all its ranks share."""
+_PATIENCE_S: Final = 5.0
+"""For a marker that another rank is writing."""
 
 
 class Rank(NamedTuple):
@@ -38,7 +43,7 @@ class Rank(NamedTuple):
     world_size: int
     local_rank: int | None
     local_world_size: int | None
-    """Ranks of the job on this node, where that is known."""
+    """Ranks of the job on this node; None where the launcher does not tell: then merging counts them."""
     node: int | None
     restart: int
     """How often torchrun has started the job again."""
@@ -65,6 +70,8 @@ def here() -> Rank | None:
     if rank is None or world is None or world < 2:
         return None
     local, per_node = _number("LOCAL_RANK"), _number("LOCAL_WORLD_SIZE")
+    if per_node is None and os.environ.get("MASTER_ADDR") in _LOOPBACK:
+        per_node = world  # ranks that meet at a node's own address are all there
     node = next((found for name in ("GROUP_RANK", "NODE_RANK") if (found := _number(name)) is not None), None)
     if node is None and per_node:
         node = rank // per_node
@@ -76,11 +83,8 @@ def rank_facts() -> dict[str, Any]:
     found = here()
     if found is None:
         return {}
-    boot_id = None
-    with suppress(OSError):
-        boot_id = _BOOT_ID.read_text().strip()
-    host = {"host": socket.gethostname(), "boot_id": boot_id, "own_cores": _has_own_cores()}
-    return {**found._asdict(), **host}
+    host = {"host": socket.gethostname(), "boot_id": boot_id(), "own_cores": _has_own_cores()}
+    return {**found._asdict(), **host, "job": _job(found)}
 
 
 def _has_own_cores() -> bool | None:
@@ -122,7 +126,7 @@ def directory_for(name: str) -> Path:
 def job_directory(out: Path) -> Path:
     """Where all ranks write: in `out`, or in `restart-<n>` below it where torchrun has begun again."""
     found = here()
-    return out / f"restart-{found.restart}" if found is not None and found.restart else out
+    return out if found is None else attempt_of(out, found.restart)
 
 
 def own_directory(out: Path) -> Path:
@@ -151,7 +155,8 @@ def own_directory(out: Path) -> Path:
 def _job(found: Rank) -> dict[str, Any]:
     """What all ranks of a job know and no other job does."""
     run_id = os.environ.get("TORCHELASTIC_RUN_ID")
-    return {"run_id": run_id, "master": _master(), "world_size": found.world_size}
+    scheduled = next((f"{name} {os.environ[name]}" for name in _SCHEDULERS if os.environ.get(name)), None)
+    return {"run_id": run_id, "master": _master(), "world_size": found.world_size, "scheduled": scheduled}
 
 
 def _node() -> dict[str, Any]:
@@ -172,7 +177,9 @@ def _master() -> str:
 
 
 def _claim(directory: Path, name: str, mine: Mapping[str, Any]) -> None:
-    """Put the marker `name` down, or find one's own there. A marker is whole from the moment it is there."""
+    """Put the marker `name` down, or find one's own there. A marker is whole from the moment it is there,
+    but for file systems without links.
+    """
     final = directory / name
     temporary = directory / f".{name}.{socket.gethostname()}.{os.getpid()}"
     text = json.dumps(mine)
@@ -182,12 +189,24 @@ def _claim(directory: Path, name: str, mine: Mapping[str, Any]) -> None:
             _put(temporary, final, text)
         finally:
             temporary.unlink(missing_ok=True)
-    theirs = json.loads(final.read_text())
+    theirs = _marker(final)
     if theirs != dict(mine):
         told = ", ".join(f"{key} {theirs.get(key)}" for key in mine)
         raise TraceError(
             f"{directory} is the run directory of another job ({told})", "give each job an --out of its own"
         )
+
+
+def _marker(path: Path) -> dict[str, Any]:
+    """What a marker says. Where there are no links, it may have been begun and not yet be whole."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        with suppress(ValueError):
+            found: dict[str, Any] = json.loads(path.read_text())
+            return found
+        if time.monotonic() > deadline:
+            raise TraceError(f"{path} is damaged", "delete it, or choose another --out")
+        time.sleep(0.02)
 
 
 def _put(temporary: Path, final: Path, text: str) -> None:

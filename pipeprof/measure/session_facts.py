@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeprof.measure.machine import machine_facts, package_versions
-from pipeprof.measure.ranks import rank_facts
+from pipeprof.measure.ranks import here, rank_facts
 from pipeprof.measure.steal import is_counted
 
 
@@ -51,6 +51,9 @@ def not_observed_here() -> list[str]:
         missing.append("bytes from block devices: only Linux counts them")
     if not is_counted():
         missing.append("time that a hypervisor took: this machine does not count it")
+    rank = here()
+    if rank is not None and rank.local_world_size is None:
+        missing.append("ranks on this node: their launcher does not tell, and each counts on all its cores")
     return missing
 
 

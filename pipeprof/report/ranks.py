@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from pipeprof.analyse.meetings import Clock
 from pipeprof.analyse.merged import Merged, RankRow, share
 from pipeprof.analyse.shards import ShardRow
 from pipeprof.report import document, units, words
@@ -81,12 +82,21 @@ def _lead(merged: Merged) -> list[str]:
     if len(clocks) == 1:
         found.append(f"One machine, one clock; the ranks left their meetings within {apart} (median).")
     elif clocks:
-        worst = max((clock.residual_ns or 0.0 for clock in clocks[1:]), default=0.0)
-        found.append(
-            f"The clocks of {len(clocks)} machines were aligned by the ends of their meetings, to within "
-            f"{units.duration(worst)} (median residual of the worst)."
-        )
+        found.append(_aligned(clocks))
     return found
+
+
+def _aligned(clocks: Sequence[Clock]) -> str:
+    """How well the clocks of several machines were brought together; the first is the reference."""
+    residuals = [clock.residual_ns for clock in clocks[1:] if clock.residual_ns is not None]
+    apart = len(clocks) - 1 - len(residuals)
+    if not residuals:
+        return f"The clocks of {len(clocks)} machines are not aligned."
+    said = (
+        f"The clocks of {1 + len(residuals)} machines were aligned by the ends of their meetings, to within "
+        f"{units.duration(max(residuals))} (median residual of the worst)"
+    )
+    return f"{said}; those of {apart} more are not aligned." if apart else f"{said}."
 
 
 def _order(merged: Merged, most: int) -> list[RankRow]:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from pipeprof.scenario.credentials import in_options, in_url, where_instead
 from pipeprof.scenario.schema import Scenario
 
 _FILE: Final = "file://"
 _NEAR: Final = ("hdd", "ssd", "nvme")
-_SECRETS: Final = ("key", "secret", "token", "password", "passwd", "credential", "credentials", "sas_token")
-_ENVIRONMENT: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile of the client's own"
 
 
 def is_remote(place: str | None) -> bool:
@@ -61,10 +60,10 @@ def remote_problems(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
 
 
 def _url(key: str, place: str) -> Iterator[tuple[str, str, str]]:
-    if "::" in place:
+    if in_url(place.rpartition("::")[2]):
+        yield key, "holds credentials, and a run keeps its scenario", f"give them {where_instead(place)}"
+    elif "::" in place:
         yield key, f"{place} is a chain", "name the place itself: what caches it hides what is to be measured"
-    elif "@" in urlsplit(place).netloc:
-        yield key, "holds credentials, and a run keeps its scenario", f"give them as {_ENVIRONMENT}"
 
 
 def _storage(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
@@ -78,11 +77,11 @@ def _storage(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
     if storage.cache == "warm" or storage.cache_bytes is not None:
         key = "cache" if storage.cache == "warm" else "cache_bytes"
         yield f"storage.{key}", "no page cache holds the data of a remote storage.path", "leave it out"
-    for name in sorted(set(storage.options) & set(_SECRETS)):
+    for name in in_options(storage.options, "storage.options"):
         yield (
-            f"storage.options.{name}",
+            name,
             "is a credential, and a run keeps its scenario",
-            f"give it as {_ENVIRONMENT}",
+            f"give it {where_instead(str(storage.path))}",
         )
     if (
         str(storage.path).startswith("memory://")

@@ -43,6 +43,8 @@ class Job:
     shards: Mapping[int, Sequence[str | None]] = field(default_factory=dict)
     """By rank: of its batches the shards, repeated where they are fewer."""
     seed: int = 0
+    told: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """By rank: of its `run.json` what is not the usual."""
 
 
 def make_job(directory: Path, job: Job) -> Path:
@@ -136,4 +138,5 @@ def _place(job: Job, rank: int, host: str) -> dict[str, Any]:
         "host": host,
         "boot_id": f"boot-of-{host}",
         **({} if job.recorded else {"accelerator": {"kind": "none", "emulated": False}, "kind": "wrapper"}),
+        **job.told.get(rank, {}),
     }

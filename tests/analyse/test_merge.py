@@ -104,7 +104,30 @@ def test_two_machines_clocks_are_aligned_by_the_common_ends(tmp_path: Path) -> N
     assert np.abs(clock.to_reference(own) - left[3]).max() < 50_000
     assert (found.verdict.rank, found.verdict.cause) == (3, "storage-latency")
     assert [row.host for row in found.nodes()["second"]] == ["second", "second"]
-    assert any("2 machines" in line for line in report.lines(found))
+    assert "clocks of 2 machines were aligned" in " ".join(report.lines(found))
+
+
+def test_clocks_that_cannot_be_aligned_are_not_called_so(tmp_path: Path) -> None:
+    """The second machine's rank died before it met anyone; the third's met the first's."""
+    hosts = {2: "second", 3: "third"}
+    none = merged(tmp_path / "none", Job(hosts={2: "second"}, ended={2: 0}))
+    said = " ".join(report.lines(none))
+    assert "The clocks of 2 machines are not aligned." in said
+    assert "to within" not in said
+    assert "clocks" in [doubt.name for doubt in none.doubts]
+    some = merged(tmp_path / "some", Job(hosts=hosts, ended={2: 0}))
+    said = " ".join(report.lines(some))
+    assert "clocks of 2 machines were aligned" in said
+    assert "those of 1 more are not aligned" in said
+
+
+def test_machines_are_aligned_with_each_other_where_the_first_ranks_met_nobody(tmp_path: Path) -> None:
+    hosts = {1: "second", 2: "third", 3: "third"}
+    apart = Job(read={2: 30 * MS}, hosts=hosts, ended={0: 0}, offset_ns={"third": 5 * S})
+    found = merged(tmp_path, apart)
+    assert found.clocks["boot-of-third"].residual_ns is not None
+    assert (found.verdict.rank, found.verdict.cause) == (2, "storage-latency")
+    assert_sums(found)
 
 
 def test_a_killed_rank_leaves_what_it_had_written(tmp_path: Path) -> None:
@@ -120,7 +143,19 @@ def test_a_rank_that_wrote_no_step_is_listed(tmp_path: Path) -> None:
     found = merged(tmp_path, Job(read={2: 30 * MS}, ended={1: 0}))
     assert found.ranks[1].steps == 0
     assert found.verdict.rank == 2
+    assert found.recorded, "the others have recorded their meetings"
+    assert [doubt.name for doubt in found.doubts] == ["partial-ranks"]
     assert report.lines(found)
+
+
+def test_a_rank_that_died_before_its_first_meeting_leaves_the_others_recorded(tmp_path: Path) -> None:
+    job = make_job(tmp_path, Job(read={2: 30 * MS}, ended={1: 30}))
+    (job / "rank-1" / "collectives.arrows").unlink()
+    found = merge([job])
+    assert found.recorded
+    assert found.verdict.rank == 2
+    assert [row.waited_ns for row in found.ranks][1:3] == [0, 0]
+    assert_sums(found)
 
 
 def test_meetings_that_were_not_recorded_are_inferred_and_say_so(tmp_path: Path) -> None:
@@ -157,6 +192,41 @@ def test_parts_of_two_jobs_are_not_mixed(tmp_path: Path) -> None:
         find_parts([tmp_path / "one", tmp_path / "two"])
 
 
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        ({2: {"job": {"run_id": "two"}}}, "are of different jobs"),
+        ({3: {"restart": 1, "job": {"run_id": "two"}}}, "are of different attempts of a job"),
+    ],
+)
+def test_bare_parts_are_known_by_what_they_say_themselves(
+    tmp_path: Path, told: dict[int, dict[str, object]], problem: str
+) -> None:
+    usual = {rank: {"job": {"run_id": "one"}, "restart": 0} | told.get(rank, {}) for rank in range(4)}
+    job = make_job(tmp_path, Job(told=usual, steps=10))
+    with pytest.raises(TraceError, match=problem):
+        merge([job / f"rank-{rank}" for rank in range(4)])
+    assert len(merge([job / "rank-0", job / "rank-1"]).ranks) == 2
+
+
+def test_a_job_that_began_again_says_where_the_rest_is(tmp_path: Path) -> None:
+    job = make_job(tmp_path / "job", Job(steps=40))
+    for attempt in (1, 2, 10):
+        make_job(job / f"restart-{attempt}", Job(ranks=2, steps=40))
+    (job / "restart-11").mkdir()
+    (doubt,) = merge([job]).doubts
+    assert (doubt.name, doubt.remedy) == (
+        "restarts",
+        f"see the last with `pipeprof report {job}/restart-10`",
+    )
+    assert "of 4" in doubt.problem
+    assert not merge([job / "restart-1"]).doubts
+    for rank in range(4):
+        (job / f"rank-{rank}").rename(tmp_path / f"rank-{rank}")
+    with pytest.raises(TraceError, match="restart-10"):
+        load(job)
+
+
 def test_a_job_is_no_run_and_says_how_to_see_it(tmp_path: Path) -> None:
     make_job(tmp_path / "job", Job(ranks=2, steps=10))
     with pytest.raises(TraceError, match="holds the runs of 2 ranks") as error:
@@ -188,6 +258,13 @@ def test_segments_cover_the_path_between_the_meetings(tmp_path: Path) -> None:
 )
 def test_the_ranks_of_a_node_share_its_cores(meta: dict[str, object], cores: float) -> None:
     assert cores_of({"machine": {"cpu_count": 8, "usable_cores": 8}, **meta}) == cores
+
+
+def test_ranks_are_counted_by_machine_where_no_launcher_has_told(tmp_path: Path) -> None:
+    cores = {"local_world_size": None, "machine": {"cpu_count": 8, "usable_cores": 8}}
+    job = Job(hosts={3: "second"}, told=dict.fromkeys(range(4), cores), steps=40)
+    facts = [row.facts for row in merged(tmp_path, job).ranks]
+    assert [one and one.cores for one in facts] == pytest.approx([8 / 3, 8 / 3, 8 / 3, 8])
 
 
 def test_the_page_and_the_dictionary_say_the_same(tmp_path: Path) -> None:

@@ -32,6 +32,15 @@ def test_a_jobs_directory_is_shown_as_one(job: Path, verb: str) -> None:
     assert "rank 2" in (job / "report.html").read_text().replace("\xa0", " ")
 
 
+def test_merging_parts_leaves_their_own_pages_alone(tmp_path: Path) -> None:
+    job = make_job(tmp_path / "job", Job(ranks=2, steps=30))
+    (job / "rank-0" / "report.html").write_text("its own")
+    done = pipeprof("merge", job / "rank-0", job / "rank-1")
+    assert done.exit_code == 0, done.output
+    assert (job / "rank-0" / "report.html").read_text() == "its own"
+    assert (job / "report.html").exists()
+
+
 def test_for_machines(job: Path) -> None:
     said = json.loads(pipeprof("merge", job, "--json").output)
     assert (said["schema"], said["verdict"]["rank"], said["status"]) == (1, 2, "complete")

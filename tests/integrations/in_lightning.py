@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,14 @@ def trainer(tmp_path: Path, callback: Any, logger: Any, **more: Any) -> Any:
 def loader(workers: int = 0) -> Any:
     data = TensorDataset(torch.randn(48, 4), torch.arange(48))
     return DataLoader(data, batch_size=8, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+
+
+def fit_with_two_ranks(out: Path) -> None:
+    from pipeprof.integrations.lightning import PipeprofCallback
+
+    ranks = {"devices": 2, "strategy": "ddp"}
+    trainer(out.parent, PipeprofCallback(out), False, **ranks).fit(Model(), loader())
+
+
+if __name__ == "__main__":
+    fit_with_two_ranks(Path(sys.argv[1]))

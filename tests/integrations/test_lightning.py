@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pipeprof.analyse.merge import merge
 from pipeprof.measure import hook
 from pipeprof.trace import load
 from tests.integrations import counted_calls, needs
@@ -62,6 +66,39 @@ def test_a_fit_that_fails_leaves_a_run_that_says_so(tmp_path: Path, callback: An
     run = load(tmp_path / "run")
     assert run.status == "failed"
     assert "step 2 is broken" in run.meta["error"]
+
+
+def test_a_validation_after_it_does_not_tell_the_fits_verdict_again(
+    tmp_path: Path, callback: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.integrations.in_lightning import Model, loader, trainer
+
+    fitting, model = trainer(tmp_path, callback, False), Model()
+    fitting.fit(model, loader())
+    assert "pipeprof:" in capsys.readouterr().out
+    fitting.validate(model, loader())
+    assert "pipeprof:" not in capsys.readouterr().out
+
+
+def test_each_rank_of_a_fit_records_its_part_and_one_tells_the_verdict(tmp_path: Path) -> None:
+    """Under Lightning's own launcher: the script starts the second rank itself."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integrations.in_lightning", str(tmp_path / "job")],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=115,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("pipeprof:") == 1
+    found = merge([tmp_path / "job"])
+    assert found.status == "complete"
+    runs = [load(row.directory) for row in found.ranks]
+    assert [run.table("steps").num_rows for run in runs] == [STEPS, STEPS]
+    assert sum(sum(run.table("steps")["samples"].to_pylist()) for run in runs) == 2 * 48, "shared out"
+    assert [run.meta["local_world_size"] for run in runs] == [2, 2], "who share this machine's cores"
 
 
 def test_it_costs_no_more_than_the_wrapper(

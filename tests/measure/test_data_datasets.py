@@ -8,7 +8,9 @@ import shutil
 import tarfile
 import traceback
 from collections import Counter
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,11 @@ from torchvision.datasets import ImageFolder
 
 from pipeprof.errors import DataError
 from pipeprof.measure.data import dataset_files, describe_data, open_dataset
+from pipeprof.measure.ranks import Rank
 from pipeprof.measure.real_storage import MemoryStorage
-from pipeprof.scenario import Scenario
+from pipeprof.measure.training import make_loader
+from pipeprof.scenario import LoaderPart, Scenario
+from tests.measure.loader_cases import PlainSession
 
 STORAGE = MemoryStorage("ssd")  # reads files as they lie
 
@@ -108,6 +113,24 @@ def test_shards_give_each_sample_once_whoever_reads_them(workers: int) -> None:
     jpegs = open_dataset(scenario(), STORAGE)
     jpegs.transform = dataset.transform  # type: ignore[attr-defined]
     assert sorted(seen) == sorted(int(jpegs[i][0]) for i in range(60))  # the same images as jpeg_folder's
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_ranks_of_a_job_share_the_shards_out(workers: int) -> None:
+    """Shuffled: all ranks and their workers draw the same order, and each takes its own part of it."""
+    seen: list[list[int]] = []
+    for rank in (0, 1):
+        torch.manual_seed(1)
+        dataset: Any = open_dataset(scenario("tar_shards"), STORAGE)
+        dataset.transform = lambda image: torch.tensor(np.asarray(image)[:4, :4].astype(np.int64).sum())
+        peers: Any = SimpleNamespace(rank=Rank(rank, 2, rank, 2, 0, 0))
+        part = LoaderPart(workers=workers, batch_size=7, drop_last=False)
+        loader = make_loader(PlainSession(), dataset, part, 3, peers)  # type: ignore[arg-type]
+        seen.append([int(each) for sums, _ in loader for each in sums])
+    jpegs: Any = open_dataset(scenario(), STORAGE)
+    jpegs.transform = dataset.transform
+    assert min(map(len, seen)) > 0
+    assert sorted(chain(*seen)) == sorted(int(jpegs[i][0]) for i in range(60))
 
 
 def test_shards_are_shuffled_anew_each_epoch_and_by_the_seed() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
+import time
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,7 @@ def test_each_rank_writes_its_own_part(tmp_path: Path, monkeypatch: pytest.Monke
     meta = trace.load(tmp_path / "job" / "rank-3").meta
     assert (meta["rank"], meta["world_size"], meta["local_rank"], meta["node"]) == (3, 4, 3, 0)
     assert meta["host"]
+    assert meta["job"] == json.loads((tmp_path / "job" / "job.json").read_text())
     assert list(trace.parts(tmp_path / "job")) == [0, 3]
 
 
@@ -96,14 +99,86 @@ def test_a_second_job_of_the_same_address_is_known_by_its_launcher(
         Session(tmp_path / "job")
 
 
+def without_torchrun(monkeypatch: pytest.MonkeyPatch, rank: int, **environment: str) -> None:
+    """As under `srun` or `mpirun`."""
+    become(monkeypatch, rank, **environment)
+    for name in ("TORCHELASTIC_RUN_ID", "GROUP_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("scheduler", ["SLURM_JOB_ID", "PMIX_NAMESPACE", "PBS_JOBID"])
+def test_without_torchrun_two_jobs_are_told_apart_by_their_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
+) -> None:
+    without_torchrun(monkeypatch, 0, **{scheduler: "17"})
+    ranks.own_directory(tmp_path / "job")
+    without_torchrun(monkeypatch, 1, **{scheduler: "17"})
+    ranks.own_directory(tmp_path / "job")
+    without_torchrun(monkeypatch, 1, **{scheduler: "18"})
+    with pytest.raises(TraceError, match=f"another job.*{scheduler} 17"):
+        ranks.own_directory(tmp_path / "job")
+
+
+@pytest.mark.parametrize(("address", "known"), [("127.0.0.1", 4), ("node-7", None)])
+def test_ranks_that_meet_at_their_own_nodes_address_are_all_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, known: int | None
+) -> None:
+    """As with Lightning's own launcher, which does not tell."""
+    without_torchrun(monkeypatch, 2, MASTER_ADDR=address)
+    meta = trace.load(run_into(tmp_path / "job")).meta
+    assert meta["local_world_size"] == known
+    assert any("ranks on this node" in one for one in meta["not_observed"]) is (known is None)
+
+
+def test_a_marker_that_another_rank_is_writing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on file systems without links, where it is there before it is whole."""
+    become(monkeypatch, 0)
+    ranks.own_directory(tmp_path / "job")
+    whole = (tmp_path / "job" / "job.json").read_text()
+    (tmp_path / "job" / "job.json").write_text(whole[:9])
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            (tmp_path / "job" / "job.json").write_text(whole)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    become(monkeypatch, 1)
+    assert ranks.own_directory(tmp_path / "job") == tmp_path / "job" / "rank-1"
+    assert len(waited) == 2
+
+
+def test_a_marker_that_stays_torn_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "job.json").touch()
+    monkeypatch.setattr(ranks, "_PATIENCE_S", 0.05)
+    become(monkeypatch, 1)
+    with pytest.raises(TraceError, match=r"job\.json is damaged"):
+        ranks.own_directory(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_markers_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for rank in (0, 1):
+        become(monkeypatch, rank)
+        assert ranks.own_directory(tmp_path / "job") == tmp_path / "job" / f"rank-{rank}"
+    become(monkeypatch, 2, MASTER_PORT="29501")
+    with pytest.raises(TraceError, match="another job"):
+        ranks.own_directory(tmp_path / "job")
+
+
 def test_without_torchrun_ranks_of_one_job_may_have_started_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As under SLURM, or with one container a rank: other hosts and other launchers are the same job."""
     for rank, launcher in ((0, 0), (1, 4711)):
-        become(monkeypatch, rank)
-        for name in ("TORCHELASTIC_RUN_ID", "GROUP_RANK", "LOCAL_WORLD_SIZE"):
-            monkeypatch.delenv(name)
+        without_torchrun(monkeypatch, rank)
         monkeypatch.setattr(os, "getppid", lambda launcher=launcher: launcher)
         monkeypatch.setattr(socket, "gethostname", lambda rank=rank: f"host{rank}")
         assert ranks.own_directory(tmp_path / "job") == tmp_path / "job" / f"rank-{rank}"

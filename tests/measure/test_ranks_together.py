@@ -113,10 +113,14 @@ def test_ranks_read_different_samples_and_end_after_the_same_step(start: Start, 
     options = ("--set", "run.steps=null", "--set", "run.seconds=1", "--no-report")
     for program in start(2, *options):
         assert program.finished().returncode == 0
-    steps = [
-        trace.load(path).table("collectives").num_rows for path in trace.parts(tmp_path / "job").values()
-    ]
+    runs = [trace.load(path) for path in trace.parts(tmp_path / "job").values()]
+    steps = [run.table("collectives").num_rows for run in runs]
     assert steps[0] == steps[1] > 0
+    # of each batch the record names one sample; within an epoch no two ranks read the same one
+    batches = [run.table("batches").to_pylist() for run in runs]
+    named = [{row["slowest_index"] for row in rows if row["epoch"] == 0} for rows in batches]
+    assert min(len(one) for one in named) > 10
+    assert not named[0] & named[1]
 
 
 @pytest.mark.slow

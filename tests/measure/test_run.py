@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.compute as pc
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from pipeprof import trace
 from pipeprof.analyse.answer import answer
 from pipeprof.errors import DataError, MeasureError, TraceError
 from pipeprof.measure.live import Progress
+from pipeprof.measure.ranks import Rank
 from pipeprof.measure.run import run
 from pipeprof.measure.sensors import SENSORS
 from pipeprof.measure.training import make_loader
 from pipeprof.scenario import LoaderPart, Scenario
 from pipeprof.trace import new_directory
+from tests.measure.loader_cases import PlainSession
 
 
 @pytest.fixture(autouse=True)
@@ -139,13 +142,6 @@ def test_knobs_of_the_loader_reach_it(tmp_path: Path, loader: dict[str, Any]) ->
         assert 1 in column(found, "steps", "samples")  # 64 = 9 x 7 + 1
 
 
-class PlainSession:
-    """Hands out loaders that nobody watches."""
-
-    def loader(self, dataset: Any, **arguments: Any) -> DataLoader[Any]:
-        return DataLoader(dataset, **arguments)
-
-
 def test_the_order_of_the_samples_comes_from_the_seed() -> None:
     def order(seed: int, shuffle: bool = True) -> list[int]:
         part = LoaderPart(workers=0, batch_size=1, shuffle=shuffle)
@@ -154,6 +150,20 @@ def test_the_order_of_the_samples_comes_from_the_seed() -> None:
 
     assert order(1) == order(1) != order(2)
     assert order(1, shuffle=False) == list(range(50))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_ranks_of_a_job_share_the_samples_out(shuffle: bool) -> None:
+    def share(rank: int) -> list[int]:
+        part = LoaderPart(workers=0, batch_size=1, shuffle=shuffle, drop_last=False)
+        peers: Any = SimpleNamespace(rank=Rank(rank, 3, rank, 3, 0, 0))
+        loader = make_loader(PlainSession(), range(51), part, 1, peers)  # type: ignore[arg-type]
+        return [int(batch) for batch in loader]
+
+    shares = [share(rank) for rank in range(3)]
+    assert [len(one) for one in shares] == [17, 17, 17]
+    assert sorted(chain(*shares)) == list(range(51))
+    assert (shares[0] == sorted(shares[0])) is not shuffle
 
 
 def test_the_cpu_really_trains(tmp_path: Path) -> None:
