@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 from pipeprof.errors import MeasureError
+from pipeprof.measure.ranks import here
 from pipeprof.scenario import AcceleratorPart, Scenario, accelerator_model
 
 
@@ -72,8 +73,11 @@ def make_accelerator(scenario: Scenario) -> Accelerator:
         from pipeprof.measure.cpu import CpuAccelerator
 
         return CpuAccelerator(Workload(scenario, "cpu"))
+    import torch
+
     from pipeprof.measure.cuda import CudaAccelerator
 
+    take_own_device(torch.cuda)
     part = scenario.accelerator
     return CudaAccelerator(
         Workload(scenario, "cuda"),
@@ -81,6 +85,29 @@ def make_accelerator(scenario: Scenario) -> Accelerator:
         prefetch_to_device=part.prefetch_to_device,
         cudnn=part.cudnn,
     )
+
+
+def take_own_device(cuda: Any) -> None:
+    """Make this rank's device the current one: each rank of a node has its own, in turn where there are few.
+
+    Outside a job the current device stays what it is.
+    """
+    rank = here()
+    if rank is not None:
+        local = rank.rank if rank.local_rank is None else rank.local_rank
+        cuda.set_device(local % cuda.device_count())
+
+
+def cuda_facts(cuda: Any, device: int) -> dict[str, Any]:
+    """What `run.json` says of CUDA device number `device`. `uuid` tells which of NVML's GPUs it is."""
+    properties = cuda.get_device_properties(device)
+    return {
+        "kind": "cuda",
+        "name": properties.name,
+        "emulated": False,
+        "device": device,
+        "uuid": str(properties.uuid),
+    }
 
 
 def resolved_kind(part: AcceleratorPart) -> str:

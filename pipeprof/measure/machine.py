@@ -142,19 +142,23 @@ def cpu_name() -> str | None:
     return platform.processor() or None
 
 
-def gpu_names() -> list[str]:
-    """Names of the NVIDIA GPUs that the driver shows; empty where there is no driver or it fails."""
+def gpu_names() -> list[str] | None:
+    """Names of the NVIDIA GPUs that the driver shows: none where there is no driver, None where it fails."""
     try:
         import pynvml
-
+    except ImportError:
+        return None
+    try:
         pynvml.nvmlInit()
         try:
-            count = pynvml.nvmlDeviceGetCount()
-            return [_name(pynvml, index) for index in range(count)]
+            return [_name(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
         finally:
-            pynvml.nvmlShutdown()
-    except Exception:  # a sensor: whatever is wrong with it, the run goes on without
+            with suppress(Exception):  # what has failed may fail again
+                pynvml.nvmlShutdown()
+    except pynvml.NVMLError_LibraryNotFound:
         return []
+    except Exception:  # a sensor: whatever is wrong with it, the run goes on without
+        return None
 
 
 def _name(nvml: Any, index: int) -> str:

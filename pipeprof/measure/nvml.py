@@ -6,7 +6,10 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
+
+from pipeprof.measure.sensors import told
 
 PCIE_EVERY_S: Final = 1.0
 """NVML measures PCIe traffic over 20 ms and blocks for them, once a direction and GPU."""
@@ -19,8 +22,9 @@ class NoGpuError(Exception):
 class Gpus:
     """Utilisation, memory, power, clock and PCIe traffic of each GPU; see `sensors.SENSORS`.
 
-    Raises `NoGpuError` where there is no driver, and `pynvml.NVMLError` where it fails. A quantity that this
-    kind of GPU does not tell is left out and named in `describe`. `nvml` and `clock` are handed in by tests.
+    Raises `NoGpuError` where there is no driver, and `pynvml.NVMLError` where it fails for every GPU. What
+    single GPUs do not tell is left out and named by `untold`: in containers, virtual machines and partitions
+    (MIG) drivers refuse some quantities and give others. `nvml` and `clock` are handed in by tests.
     """
 
     def __init__(self, nvml: Any = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,21 +34,42 @@ class Gpus:
             nvml = pynvml
         self._nvml, self._clock = nvml, clock
         self._pcie_due_s = 0.0
-        self._untold: set[str] = set()
+        self._untold: dict[str, str] = {}
         try:
             nvml.nvmlInit()
         except nvml.NVMLError_LibraryNotFound as error:
             raise NoGpuError("no NVIDIA driver on this machine") from error
         self._open = True
         try:
-            count = nvml.nvmlDeviceGetCount()
-            self._handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-            if not self._handles:
-                raise NoGpuError("the NVIDIA driver shows no GPU")
+            self._handles = self._find()
             self._period_s = self._sample_period_s()
+            self._uuids = {f"gpu{index}": self._uuid(handle) for index, handle in self._handles.items()}
         except BaseException:
-            self.close()
+            with suppress(Exception):  # the first error is the one to tell
+                self.close()
             raise
+
+    def _find(self) -> dict[int, Any]:
+        """Handles by index."""
+        count = self._nvml.nvmlDeviceGetCount()
+        if count == 0:
+            raise NoGpuError("the NVIDIA driver shows no GPU")
+        found, last = {}, None
+        for index in range(count):
+            try:
+                found[index] = self._nvml.nvmlDeviceGetHandleByIndex(index)
+            except self._nvml.NVMLError as error:
+                self._untold[f"gpu{index}"], last = told(error), error
+        if not found and last is not None:
+            raise last
+        return found
+
+    def _uuid(self, handle: Any) -> str | None:
+        try:
+            uuid = self._nvml.nvmlDeviceGetUUID(handle)
+        except self._nvml.NVMLError:
+            return None
+        return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
 
     def read(self) -> dict[str, float]:
         """Values by name. PCIe traffic is among them once a second."""
@@ -52,20 +77,27 @@ class Gpus:
         if self._clock() >= self._pcie_due_s:
             self._pcie_due_s = self._clock() + PCIE_EVERY_S
             quantities.update(_PCIE)
-        found = {}
-        for name, quantity in quantities.items():
-            if name in self._untold:
-                continue
-            try:
-                for index, handle in enumerate(self._handles):
-                    found[f"gpu{index}.{name}"] = quantity(self._nvml, handle)
-            except self._nvml.NVMLError_NotSupported:
-                self._untold.add(name)
+        found, last = {}, None
+        for index, handle in self._handles.items():
+            for quantity, ask in quantities.items():
+                name = f"gpu{index}.{quantity}"
+                if name in self._untold:
+                    continue
+                try:
+                    found[name] = ask(self._nvml, handle)
+                except self._nvml.NVMLError as error:
+                    self._untold[name], last = told(error), error
+        if not found and last is not None:
+            raise last
         return found
 
     def describe(self) -> dict[str, Any]:
-        """The period over which the driver really averages its utilisation, and what it does not tell."""
-        return {"nvml_sample_period_s": self._period_s, "nvml_not_supported": sorted(self._untold)}
+        """The period over which the driver really averages its utilisation, and which GPU is which."""
+        return {"nvml_sample_period_s": self._period_s, "gpu_uuids": self._uuids}
+
+    def untold(self) -> dict[str, str]:
+        """What the driver does not tell of a GPU, and why not."""
+        return dict(self._untold)
 
     def close(self) -> None:
         """End the session with the driver. Safe to call twice."""
@@ -77,7 +109,8 @@ class Gpus:
         """Median distance of the samples that the driver keeps; None where it keeps none."""
         nvml = self._nvml
         try:
-            _, samples = nvml.nvmlDeviceGetSamples(self._handles[0], nvml.NVML_GPU_UTILIZATION_SAMPLES, 0)
+            handle = next(iter(self._handles.values()))
+            _, samples = nvml.nvmlDeviceGetSamples(handle, nvml.NVML_GPU_UTILIZATION_SAMPLES, 0)
         except nvml.NVMLError:
             return None
         times = sorted(sample.timeStamp for sample in samples if sample.timeStamp)

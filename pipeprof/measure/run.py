@@ -21,7 +21,7 @@ from pipeprof.measure.ranks import directory_for
 from pipeprof.measure.session import Session
 from pipeprof.measure.stop import Stopped, stoppable
 from pipeprof.measure.telemetry import Telemetry
-from pipeprof.measure.training import Loop, make_loader
+from pipeprof.measure.training import Loop, loader_part, make_loader
 from pipeprof.scenario import Scenario
 
 _SAID_ELSEWHERE: Final = ("pipeprof: ", "This DataLoader will create", ".*pin_memory.*no accelerator")
@@ -66,7 +66,8 @@ def run(
         )
         with _recorded(bench, session), show, stoppable() as stop:
             loop = Loop(session, bench.accelerator, progress, scenario.run, stop, peers=peers)
-            loop.train(make_loader(session, bench.dataset, scenario.loader, scenario.run.seed, peers))
+            knobs = loader_part(scenario, bench.accelerator)
+            loop.train(make_loader(session, bench.dataset, knobs, scenario.run.seed, peers))
     if session.unwritten is not None:
         session.discard()
         raise session.unwritten

@@ -6,9 +6,11 @@ that its first reading gives none.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -17,15 +19,15 @@ import psutil
 SENSORS: Final[dict[str, str]] = {
     "cpu.machine": "cores busy on the whole machine",
     "cpu.main": "cores that the training loop's process keeps busy",
-    "cpu.workers": "cores that its child processes keep busy, together",
-    "cpu.worker.<pid>": "cores that one child process keeps busy",
+    "cpu.workers": "cores that the processes below it keep busy, together",
+    "cpu.worker.<pid>": "cores that one process below it keeps busy",
     "memory.used_bytes": "memory in use on the machine, page cache not counted",
     "memory.available_bytes": "memory that a new program could get without swapping",
     "memory.main_bytes": "resident memory of the training loop's process",
-    "memory.workers_bytes": "resident memory of its child processes; shared pages count once in each",
+    "memory.workers_bytes": "resident memory of the processes below it; shared pages count once in each",
     "faults.major_per_s": "page faults of the run's processes that had to wait for a disk",
     "faults.minor_per_s": "page faults of the run's processes that memory could answer",
-    "disk.read_bytes_per_s": "bytes read from all disks of the machine",
+    "disk.read_bytes_per_s": "bytes read from all disks of the machine, each byte counted once",
     "disk.write_bytes_per_s": "bytes written to all disks of the machine",
     "disk.busy": "share of the time in which the busiest disk had a request, 0 to 1",
     "psi.cpu": "share of the time in which some task of the machine waited for a core (Linux PSI, some)",
@@ -46,6 +48,8 @@ workers' states, whatever the telemetry's rate."""
 # /proc is read with these, and where there is no sysconf there is no /proc
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+_NO_DISKS: Final = ("loop", "ram", "zram")
+"""Block devices that keep their bytes in a file or in memory."""
 
 
 class Sensor(Protocol):
@@ -57,6 +61,10 @@ class Sensor(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What is to be known about its values, for `run.json`; empty where nothing is."""
+        ...
+
+    def untold(self) -> dict[str, str]:
+        """Values that it cannot tell although it tells others, and why not."""
         ...
 
     def close(self) -> None:
@@ -76,6 +84,10 @@ class Plain:
 
     def describe(self) -> dict[str, Any]:
         """Nothing to add."""
+        return {}
+
+    def untold(self) -> dict[str, str]:
+        """None: it tells all or fails."""
         return {}
 
     def close(self) -> None:
@@ -110,9 +122,15 @@ def sensors_of_this_machine() -> tuple[dict[str, Sensor], dict[str, str]]:
     for name, make in _MAKERS.items():
         try:
             sensor = make()
-            sensor.read()
         except Exception as error:  # a sensor may fail in any way that its driver knows
             missing[name] = told(error)
+            continue
+        try:
+            sensor.read()
+        except Exception as error:
+            missing[name] = told(error)
+            with suppress(Exception):
+                sensor.close()
         else:
             found[name] = sensor
     return found, missing
@@ -136,18 +154,35 @@ def _memory() -> dict[str, float]:
     return {"memory.used_bytes": memory.used, "memory.available_bytes": memory.available}
 
 
+def disks(block: Path = Path("/sys/block")) -> dict[str, Any]:
+    """psutil's counters of each whole disk. What lies on other disks (LVM, RAID, loops) is counted there."""
+    every: dict[str, Any] = psutil.disk_io_counters(perdisk=True) or {}
+    if not block.is_dir():  # not Linux: psutil names whole disks
+        return every
+    return {name: told for name, told in every.items() if _is_disk(block / name.replace("/", "!"))}
+
+
+@functools.cache  # asked for each device at each look, and devices stay what they are
+def _is_disk(entry: Path) -> bool:
+    if not entry.is_dir() or entry.name.startswith(_NO_DISKS):  # a partition has no entry of its own
+        return False
+    slaves = entry / "slaves"
+    return not (slaves.is_dir() and any(slaves.iterdir()))
+
+
 def _disk_bytes() -> dict[str, float]:
-    total = psutil.disk_io_counters(perdisk=False)
-    if total is None:
+    found = disks().values()
+    if not found:
         raise OSError("no disk tells its counters")
-    return {"disk.read_bytes_per_s": total.read_bytes, "disk.write_bytes_per_s": total.write_bytes}
+    read, written = sum(disk.read_bytes for disk in found), sum(disk.write_bytes for disk in found)
+    return {"disk.read_bytes_per_s": read, "disk.write_bytes_per_s": written}
 
 
 def _disk_busy() -> dict[str, float]:
-    disks = psutil.disk_io_counters(perdisk=True)
-    if not disks:
+    found = disks()
+    if not found:
         raise OSError("no disk tells its busy time")
-    return {name: disk.busy_time / 1e3 for name, disk in disks.items()}
+    return {name: disk.busy_time / 1e3 for name, disk in found.items()}
 
 
 class BusiestDisk(Rates):
@@ -172,7 +207,7 @@ def _pressure() -> dict[str, float]:
 
 
 class Processes:
-    """The run's own processes: this one and its children, from one line of `/proc` each."""
+    """The run's own processes: this one and those below it, from one line of `/proc` each."""
 
     def __init__(self, pid: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._pid = os.getpid() if pid is None else pid
@@ -216,18 +251,35 @@ class Processes:
         """How fine the kernel counts CPU time."""
         return {"process_cpu_tick_s": 1 / _TICKS_PER_S}
 
+    def untold(self) -> dict[str, str]:
+        """None: it tells all or fails."""
+        return {}
+
     def close(self) -> None:
         """Nothing to let go of."""
 
 
 def children(pid: int) -> list[int]:
-    """Processes that `pid` has started and that have not ended, without looking at every process there is."""
+    """Processes below `pid` that have not ended, without looking at every process there is.
+
+    Those of a fork server are among them: it, and not the loop's process, has started the workers.
+    """
+    try:
+        found = _started_by(pid)
+    except FileNotFoundError:  # a kernel without that file
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    for child in found:  # grows as it goes
+        with suppress(OSError):  # one that has just ended
+            found += _started_by(child)
+    return found
+
+
+def _started_by(pid: int) -> list[int]:
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            found += map(int, (task / "children").read_text().split())
-        except FileNotFoundError:
-            return [child.pid for child in psutil.Process(pid).children()]  # a kernel without that file
+    with os.scandir(f"/proc/{pid}/task") as tasks:
+        for task in tasks:
+            with open(f"{task.path}/children") as file:  # noqa: PTH123 - ten times a second for each process
+                found += map(int, file.read().split())
     return found
 
 

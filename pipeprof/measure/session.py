@@ -170,8 +170,6 @@ class Session:
             if not cuda.is_initialized():  # is_available would ask the driver each time
                 return
             self._device_wait = DeviceWait(cuda)
-        for row, wait_ns in self._device_wait.told():
-            row.device, row.complete = StepTimes(row.step, device_wait_ns=wait_ns), True
         self._device_wait.requested()
 
     def took(
@@ -345,6 +343,8 @@ class Session:
             self._loop.end()
             for watch in self._gatherer.watches:
                 watch.tell_lost()
+            if self._device_wait is not None:
+                self._device_wait.tell()
             if self.failure is None:
                 self._flush(last=True)
             self.active = False
@@ -364,9 +364,8 @@ class Session:
         found = self.writer.meta
         if error is not None:
             found["error"] = f"{type(error).__name__}: {error}"
-        if self._device_wait is not None and found["accelerator"]["kind"] == "none":
-            name = torch.cuda.get_device_name()
-            found["accelerator"] = {"kind": "cuda", "name": name, "emulated": False}
+        if self._device_wait is not None:
+            self._device_wait.enter(found)
         if self._gatherer.dropped:
             found["warnings"] = [
                 *found["warnings"],

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from pipeprof.errors import MeasureError
@@ -16,6 +17,8 @@ from pipeprof.measure.sensors import GROUPS, Sensor, sensors_of_this_machine, to
 from pipeprof.scenario.schema import MOST_TELEMETRY_HZ
 
 RATE_HZ: Final = 10.0
+JOIN_S: Final = 5.0
+"""How long the end of a run waits for a sensor that is being read; a driver may hang for good."""
 
 Sink = Callable[[int, Mapping[str, float]], None]
 """Takes the values that were read at a `CLOCK_MONOTONIC` time; called in the telemetry's thread."""
@@ -52,6 +55,7 @@ class Telemetry:
         self._sensors: dict[str, Sensor] = {}
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._reading: tuple[str, ...] = ()
         self._pid = os.getpid()
 
     def __enter__(self) -> Telemetry:
@@ -67,9 +71,12 @@ class Telemetry:
             return
         self._stopped.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(JOIN_S)
+            if self._thread.is_alive():  # what it reads may not be closed under its hands
+                self.not_observed.update(dict.fromkeys(self._reading, "did not answer when the run ended"))
+                return
         for sensor in self._sensors.values():
-            sensor.close()
+            _close(sensor)
 
     def _run(self) -> None:
         self.open()
@@ -84,17 +91,19 @@ class Telemetry:
         if self._given is not None:
             self._sensors = dict(self._given)
             return
+        self._reading = GROUPS
         self._sensors, missing = sensors_of_this_machine()
         self.not_observed.update(missing)
 
     def sample(self) -> None:
         """Read each sensor once."""
         for name, sensor in list(self._sensors.items()):
+            self._reading = (name,)
             try:
                 values = sensor.read()
             except Exception as error:  # drivers raise what they like
                 self.not_observed[name] = told(error)
-                self._sensors.pop(name).close()
+                _close(self._sensors.pop(name))
             else:
                 if values:
                     self._sink(self._clock(), values)
@@ -102,7 +111,10 @@ class Telemetry:
     def tell(self, meta: dict[str, Any]) -> None:
         """Enter into the facts for `run.json` what was read, and what was not observed and why."""
         reasons: dict[str, list[str]] = {}
-        for name, why in self.not_observed.items():
+        unseen = dict(self.not_observed)
+        for sensor in list(self._sensors.values()):
+            unseen.update(sensor.untold())
+        for name, why in unseen.items():
             reasons.setdefault(why, []).append(name)
         missing = [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
         meta.update(telemetry=self.describe(), not_observed=[*meta["not_observed"], *missing])
@@ -110,6 +122,11 @@ class Telemetry:
     def describe(self) -> dict[str, Any]:
         """The rate, what it cost, and what single sensors say of themselves."""
         facts: dict[str, Any] = {"rate_hz": self.rate_hz, "cpu_ns": self.cpu_ns}
-        for sensor in self._sensors.values():
+        for sensor in list(self._sensors.values()):
             facts.update(sensor.describe())
         return facts
+
+
+def _close(sensor: Sensor) -> None:
+    with suppress(Exception):  # a driver that failed may fail here too
+        sensor.close()

@@ -18,7 +18,7 @@ from pipeprof.measure.live import Progress
 from pipeprof.measure.peers import Peers
 from pipeprof.measure.session import Session
 from pipeprof.measure.stop import Stop, leave_signals_to_the_loop
-from pipeprof.scenario import LoaderPart, RunPart
+from pipeprof.scenario import LoaderPart, RunPart, Scenario
 
 
 def make_loader(
@@ -51,6 +51,16 @@ def make_loader(
         generator=torch.Generator().manual_seed(seed),
         **arguments,
     )
+
+
+def loader_part(scenario: Scenario, accelerator: Accelerator) -> LoaderPart:
+    """The scenario's loader. From the tier `pinned` a CUDA device takes its batches page-locked.
+
+    The emulated link needs no memory that is really pinned, and no thread that pins it.
+    """
+    pinned = scenario.storage.tier == "pinned" and accelerator.kind == "cuda"
+    part = scenario.loader
+    return part.model_copy(update={"pin_memory": True}) if pinned else part
 
 
 def _share_of(
@@ -123,10 +133,10 @@ class Loop:
             self._accelerator.request(self._step)
 
     def _submit(self, batch: Any) -> None:
-        if self._started_s is None:  # seconds count from the first batch: starting workers may take many
-            self._started_s = self._clock()
         self._accelerator.submit(self._step, batch)
         self._session.step_launched(self._step)
+        if self._started_s is None:  # starting workers and compiling the model may take more than the rest
+            self._started_s = self._clock()
         self._step += 1
         self._progress.samples += samples(batch)
         self._progress.steps = self._step

@@ -24,6 +24,9 @@ TWO_LAYER_NET: Final = "two_layer_net"
 HIDDEN, D_OUT = 100, 10
 """Sizes of the two-layer net of CS231n lecture 8; its D_in of 1000 is the width of the samples."""
 
+IGNORED: Final = -100
+"""The label that torch's cross entropy leaves out."""
+
 Optimizers = Callable[[Any, float], torch.optim.Optimizer]
 OPTIMIZERS: Final[dict[str, Optimizers]] = {
     "sgd": lambda params, rate: torch.optim.SGD(params, lr=rate),
@@ -70,6 +73,8 @@ class Workload:
                     f"a batch has the label {outside}, and the network has {self.classes} classes",
                     f"set model.classes={outside + 1} or more",
                 )
+            if self.device.type != "cpu":  # there the loss says so by itself, see `_loss`
+                _refuse_negative(targets)
         return inputs, targets
 
     @property
@@ -149,7 +154,11 @@ class Workload:
             return output.square().sum()
         if targets.is_floating_point():
             return (output - targets.reshape(output.shape)).square().sum()
-        return nn.functional.cross_entropy(output, targets.long())
+        try:
+            return nn.functional.cross_entropy(output, targets.long())
+        except IndexError:
+            _refuse_negative(targets)
+            raise
 
     def describe(self) -> dict[str, Any]:
         """Facts for `run.json`: the model as it was trained."""
@@ -166,6 +175,15 @@ class Workload:
 
 def _options(part: AcceleratorPart) -> dict[str, bool]:
     return {key: getattr(part, key) for key in ("compile", "amp", "channels_last", "cudnn")}
+
+
+def _refuse_negative(labels: torch.Tensor) -> None:
+    wrong = labels[(labels < 0) & (labels != IGNORED)]
+    if wrong.numel():
+        raise MeasureError(
+            f"a batch has the label {int(wrong[0])}",
+            f"number the classes from 0; {IGNORED} marks what has none",
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -67,7 +67,7 @@ def machine(facts: Mapping[str, Any]) -> str:
         f"limited to {quota:g} by the container" if _number(quota) else "",
         str(facts.get("cpu_name") or ""),
         f"{units.size(facts['memory_bytes'])} of memory" if facts.get("memory_bytes") else "",
-        ", ".join(str(name) for name in names) if names else "no GPU" if names is not None else "",
+        f"GPUs {units.NOT_OBSERVED}" if names is None else ", ".join(map(str, names)) or "no GPU",
         f"Linux {facts['kernel']}" if facts.get("kernel") else "",
     )
 

@@ -135,6 +135,15 @@ def sensor(run: Run, name: str) -> tuple[Ints, Floats]:
     return np.concatenate(times), np.concatenate(values)
 
 
+def sensors(run: Run, ending: str) -> list[str]:
+    """Names of the telemetry's sensors that end so and told anything, in order."""
+    found: set[str] = set()
+    for piece in run.pieces("telemetry", ("sensor",)):
+        names, code = codes(piece["sensor"])
+        found.update(names[each] for each in np.unique(code) if each >= 0 and names[each].endswith(ending))
+    return sorted(found)
+
+
 def codes(column: Any) -> tuple[list[str], Ints]:
     """A dictionary column as its names and one index a row, `NOT_OBSERVED` for null."""
     array = column.combine_chunks()

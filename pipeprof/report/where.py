@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from pipeprof.report.section import Chart, Row, Section, Table, legend
 
 DAY: Final = "accelerator's day"
 PATH: Final = "critical path"
+_UTILIZATION: Final = ".utilization"
 
 
 def where(facts: Facts) -> Section:
@@ -187,7 +188,8 @@ _NVML = Line(
     "nvml",
     "NVML utilisation",
     "Sampled by the driver; it counts the GPU as used when one kernel, however small, ran in the sample "
-    "period. The computing share above is the union of the steps' own intervals.",
+    "period{period}. The computing share above is the union of the steps' own intervals, each from its first "
+    "event on the device to its last, so that gaps between a step's kernels count as computing.",
     "utilisation",
     "accelerator",
     units.percent,
@@ -213,6 +215,27 @@ def _ready(answer: Answer, edges: Any, seconds: Any) -> Chart | None:
 
 
 def _nvml(answer: Answer, edges: Any, seconds: Any) -> Chart | None:
-    """NVML's own figure, where there is an NVIDIA GPU."""
-    times, values = series.sensor(answer.run, "gpu0.utilization")
-    return line(_NVML, series.mean_per_bin(times, values, edges), seconds)
+    """NVML's own figure of the GPU that trained, where it can be told which one that was."""
+    gpu = _trained_on(answer)
+    if gpu is None:
+        return None
+    times, values = series.sensor(answer.run, f"{gpu}.utilization")
+    period_s = _part(answer, "telemetry").get("nvml_sample_period_s")
+    period = f" of {units.duration(period_s * 1e9)}" if period_s else ""
+    what = _NVML._replace(title=f"NVML utilisation of {gpu}", how=_NVML.how.format(period=period))
+    return line(what, series.mean_per_bin(times, values, edges), seconds)
+
+
+def _part(answer: Answer, name: str) -> Mapping[str, Any]:
+    found = answer.run.meta.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _trained_on(answer: Answer) -> str | None:
+    """Which of NVML's GPUs is the accelerator: NVML counts all, CUDA those that the program may see."""
+    seen = [name.removesuffix(_UTILIZATION) for name in series.sensors(answer.run, _UTILIZATION)]
+    uuid = _part(answer, "accelerator").get("uuid")
+    uuids = _part(answer, "telemetry").get("gpu_uuids") or {}
+    same = [gpu for gpu in seen if uuid and uuids.get(gpu) == f"GPU-{uuid}"]  # CUDA leaves the prefix out
+    candidates = same or seen
+    return candidates[0] if len(candidates) == 1 else None

@@ -149,7 +149,11 @@ UTILISATION: Final = {
         "Compute time over run time, as MLPerf Storage defines AU. The accelerator is emulated: "
         "a queue with a step time, no real device.",
     ),
-    "cuda-events": ("device busy", "Share of the wall time in which a step ran, on the device's own clock."),
+    "cuda-events": (
+        "device busy",
+        "Share of the wall time in which a step ran, on the device's own clock. "
+        "Gaps between the kernels of one step count as busy.",
+    ),
     "loop-body": (
         "loop busy",
         "No device clock was observed: the time between taking a batch and asking for the next "

@@ -1,4 +1,4 @@
-"""CUDA's events: on a made-up CUDA anywhere, and on a real one where it is."""
+"""CUDA's events, on a made-up CUDA. `test_real_device.py` has those of a real one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeprof.measure.accelerator import StepTimes
+from pipeprof.measure.accelerator import StepTimes, take_own_device
 from pipeprof.measure.cuda import ANCHOR_AGE_NS, CudaAccelerator
+from pipeprof.measure.workload import Workload as Trained
+from pipeprof.scenario import AcceleratorPart, ModelPart, Scenario
 
 MS = 1_000_000
 COPY_NS, STEP_NS = 2 * MS, 10 * MS
@@ -110,6 +112,8 @@ def made_up_cuda(pinned: bool = True, **options: Any) -> tuple[World, CudaAccele
         Stream=lambda: Stream(world),
         stream=stream,
         current_stream=lambda: world.default,
+        current_device=lambda: 1,
+        get_device_properties=lambda device: SimpleNamespace(name="made", uuid="u1", total_memory=2**30),
     )
     workload = Workload(world, pinned)
     return world, CudaAccelerator(workload, cuda=cuda, clock=world.clock, **options)  # type: ignore[arg-type]
@@ -207,67 +211,57 @@ def test_the_anchor_is_renewed_without_waiting_for_the_stream() -> None:
     assert world.host_ns == before
 
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_anchor_whose_clock_was_read_late_is_not_the_one() -> None:
+    """The host loses its core for 80 ms between an event and its clock, in all tries but one."""
+    world, accelerator = made_up_cuda()
+    start, steals = world.host_ns, iter([80 * MS, 80 * MS, 0, 80 * MS])
+    readings = 0
+
+    def clock() -> int:
+        nonlocal readings
+        readings += 1
+        world.host_ns += next(steals, 0) if readings % 2 == 0 else 0
+        return world.host_ns
+
+    accelerator._clock = clock
+    anchor = accelerator._new_anchor()
+    assert anchor.time_ns == anchor.event.at_ns
+    assert world.host_ns == start + 240 * MS
 
 
-@pytest.mark.gpu
-@needs_cuda
-@pytest.mark.parametrize("prefetch", [False, True])
-def test_real_events_lie_in_the_order_of_a_stream(prefetch: bool) -> None:
-    times = _real(steps=20, prefetch_to_device=prefetch)
-    assert [t.step for t in times] == list(range(20))
-    for before, now in pairwise(times):
-        assert now.copy_start_ns <= now.copy_end_ns <= now.compute_end_ns  # type: ignore[operator]
-        assert now.compute_start_ns >= before.compute_end_ns  # type: ignore[operator]
+def test_it_tells_which_device_it_is() -> None:
+    _, accelerator = made_up_cuda()
+    accelerator.workload.describe = lambda: {"name": "made"}  # type: ignore[method-assign]
+    facts = accelerator.describe()
+    assert (facts["kind"], facts["name"], facts["device"], facts["uuid"]) == ("cuda", "made", 1, "u1")
 
 
-@pytest.mark.gpu
-@needs_cuda
-def test_real_stall_is_the_loaders_delay_less_what_the_step_covers() -> None:
-    times = _real(steps=20, delay_s=0.05)
-    cycle = times[-1].compute_end_ns - times[5].compute_end_ns  # type: ignore[operator]
-    waited = sum(t.device_wait_ns for t in times[6:])  # type: ignore[misc]
-    busy = sum(t.compute_end_ns - t.copy_start_ns for t in times[6:])  # type: ignore[operator]
-    assert waited + busy == pytest.approx(cycle, rel=0.02)
+def test_each_rank_of_a_node_takes_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    cuda = SimpleNamespace(set_device=chosen.append, device_count=lambda: 2)
+    take_own_device(cuda)
+    assert chosen == [], "outside a job the current device is the user's choice"
+    for rank in range(6):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", 6), ("LOCAL_RANK", rank % 3)):
+            monkeypatch.setenv(name, str(value))
+        take_own_device(cuda)
+    assert chosen == [0, 1, 0, 0, 1, 0]
+    monkeypatch.delenv("LOCAL_RANK")
+    take_own_device(cuda)
+    assert chosen[-1] == 1
 
 
-@pytest.mark.gpu
-@needs_cuda
-def test_stall_by_events_agrees_with_torchs_profiler_within_two_points() -> None:
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CUDA]) as trace:
-        times = _real(steps=30, delay_s=0.03)
-    kernels = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in trace.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
-    )
-    busy_us, free_from = 0.0, kernels[0][0]
-    for start, end in kernels:
-        busy_us += max(0.0, end - max(start, free_from))
-        free_from = max(free_from, end)
-    idle = 1 - busy_us / (kernels[-1][1] - kernels[0][0])
-    span = times[-1].compute_end_ns - times[0].copy_start_ns  # type: ignore[operator]
-    stall = sum(t.device_wait_ns for t in times[1:]) / span  # type: ignore[misc]
-    assert stall == pytest.approx(idle, abs=0.02)
+def a_network(**options: bool) -> Trained:
+    part = AcceleratorPart(**options)  # type: ignore[arg-type]
+    model = ModelPart(name="resnet18", classes=10)
+    return Trained(Scenario(name="test", model=model, accelerator=part), "cpu")
 
 
-def _real(steps: int, delay_s: float = 0.0, **options: Any) -> list[StepTimes]:
-    """Steps of one large matrix multiplication each, on the real device, with a loader of `delay_s`."""
-    import time
-
-    from pipeprof.measure.workload import Workload
-    from pipeprof.scenario import ModelPart, Scenario
-
-    scenario = Scenario(name="test", model=ModelPart(name="resnet18", classes=10))
-    accelerator = CudaAccelerator(Workload(scenario, "cuda"), **options)
-    images, labels = torch.zeros(64, 3, 224, 224).pin_memory(), torch.zeros(64, dtype=torch.long).pin_memory()
-    told = []
-    for step in range(-3, steps):
-        accelerator.request(step)
-        time.sleep(delay_s)
-        accelerator.submit(step, (images, labels))
-        told += accelerator.finished()
-    accelerator.synchronize()
-    return [t for t in told + accelerator.finished() if t.step >= 0]
+def test_without_cudnn_the_step_and_only_the_step_goes_without() -> None:
+    _, accelerator = made_up_cuda(cudnn=False)
+    accelerator.workload = work = a_network(cudnn=False)
+    seen: list[bool] = []
+    work._network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    accelerator.submit(0, (torch.zeros(2, 3, 32, 32), torch.tensor([1, 2])))
+    assert set(seen) == {False}
+    assert torch.backends.cudnn.enabled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -11,14 +12,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 import pipeprof
 from pipeprof.errors import MeasureError
 from pipeprof.measure import machine, sensors
-from pipeprof.measure.nvml import Gpus, NoGpuError
 from pipeprof.measure.sensors import SENSORS, Plain, Processes, Rates
 from pipeprof.measure.telemetry import Telemetry
 from pipeprof.trace import load
+from tests.measure.loader_cases import Squares
 
 Rows = list[tuple[int, str, float]]
 
@@ -79,6 +81,41 @@ def test_the_thread_samples_at_its_rate_and_ends_with_the_block() -> None:
     assert count >= 3
     time.sleep(0.06)
     assert len(sink.rows) == count
+
+
+class FailingToClose(Failing):
+    def close(self) -> None:
+        raise OSError("the driver is gone")
+
+
+def test_a_sensor_that_cannot_be_closed_ends_neither_the_others_nor_the_run() -> None:
+    sink = Sink()
+    sensors = {"lost": FailingToClose(), "steady": Plain(lambda: {"steady": 7.0})}
+    with Telemetry(sink, sensors, rate_hz=100):
+        deadline = time.monotonic() + 5
+        while [name for _, name, _ in sink.rows].count("steady") < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert [name for _, name, _ in sink.rows].count("steady") >= 5
+    with Telemetry(Sink(), {"whole": FailingToClose()}, rate_hz=1):
+        pass
+
+
+def test_a_sensor_that_hangs_does_not_hang_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeprof.measure.telemetry.JOIN_S", 0.05)
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang() -> dict[str, float]:
+        asked.set()
+        answer.wait()
+        return {}
+
+    telemetry = Telemetry(Sink(), {"steady": Plain(lambda: {"steady": 7.0}), "gpu": Plain(hang)}, rate_hz=1)
+    with telemetry:
+        assert asked.wait(5)
+    assert telemetry.not_observed == {"gpu": "did not answer when the run ended"}
+    answer.set()
+    assert telemetry._thread is not None
+    telemetry._thread.join()
 
 
 def test_turned_off_it_reads_nothing_and_says_so() -> None:
@@ -162,96 +199,56 @@ def test_child_processes_are_found_and_their_cpu_counted() -> None:
     assert f"cpu.worker.{pid}" not in processes.read()
 
 
-class StubError(Exception):
-    pass
+def test_a_fork_servers_workers_are_among_the_runs_processes() -> None:
+    told, tell = os.pipe()
+    server = os.fork()
+    if server == 0:
+        worker = os.fork()
+        while worker == 0:
+            pass
+        os.write(tell, worker.to_bytes(4, "little"))
+        signal.pause()
+    worker = int.from_bytes(os.read(told, 4), "little")
+    try:
+        assert {server, worker} <= set(sensors.children(os.getpid()))
+        processes = Processes()
+        processes.read()
+        time.sleep(0.3)
+        assert processes.read()[f"cpu.worker.{worker}"] > 0.05
+    finally:
+        for pid in (worker, server):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(server, 0)
+        os.close(told)
+        os.close(tell)
 
 
-class NotSupportedError(StubError):
-    pass
+@pytest.mark.slow
+def test_workers_of_torchs_loader_under_a_fork_server() -> None:
+    loader = DataLoader(Squares(8), num_workers=2, multiprocessing_context="forkserver")
+    batches = iter(loader)
+    next(batches)
+    assert {worker.pid for worker in batches._workers} <= set(sensors.children(os.getpid()))
 
 
-class LibraryNotFoundError(StubError):
-    pass
-
-
-def stub_nvml(**broken: Exception) -> Any:
-    """NVML with one GPU; each name in `broken` raises instead."""
-
-    def telling(name: str, value: Any) -> Any:
-        def tell(*_: Any) -> Any:
-            if name in broken:
-                raise broken[name]
-            return value
-
-        return tell
-
-    calls = {
-        "nvmlInit": None,
-        "nvmlShutdown": None,
-        "nvmlDeviceGetCount": 1,
-        "nvmlDeviceGetHandleByIndex": "gpu",
-        "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=40),
-        "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=2**30),
-        "nvmlDeviceGetPowerUsage": 250_000,
-        "nvmlDeviceGetClockInfo": 1_500,
-        "nvmlDeviceGetPcieThroughput": 3_000,
-        "nvmlDeviceGetSamples": (0, [SimpleNamespace(timeStamp=t) for t in (200_000, 0, 400_000, 600_000)]),
-        "nvmlDeviceGetName": b"Stub GPU",
-    }
-    constants = {
-        "NVML_GPU_UTILIZATION_SAMPLES": 1,
-        "NVML_CLOCK_SM": 1,
-        "NVML_PCIE_UTIL_TX_BYTES": 0,
-        "NVML_PCIE_UTIL_RX_BYTES": 1,
-        "NVMLError": StubError,
-        "NVMLError_NotSupported": NotSupportedError,
-        "NVMLError_LibraryNotFound": LibraryNotFoundError,
-    }
-    return SimpleNamespace(**constants, **{name: telling(name, value) for name, value in calls.items()})
-
-
-def test_a_gpu_tells_its_figures_and_the_period_that_nvml_really_used() -> None:
-    gpus = Gpus(stub_nvml(), clock=iter([1.0, 1.0, 1.5, 2.5, 2.5]).__next__)
-    read = gpus.read()
-    assert read["gpu0.utilization"] == 0.4
-    assert read["gpu0.power_watts"] == 250
-    assert read["gpu0.sm_clock_hz"] == 1.5e9
-    assert read["gpu0.pcie_rx_bytes_per_s"] == 3e6
-    assert gpus.describe()["nvml_sample_period_s"] == 0.2
-    assert "gpu0.pcie_rx_bytes_per_s" not in gpus.read(), "it blocks for 40 ms: once a second is enough"
-    assert "gpu0.pcie_rx_bytes_per_s" in gpus.read()
-
-
-def test_what_a_gpu_cannot_tell_is_left_out_and_named() -> None:
-    gpus = Gpus(stub_nvml(nvmlDeviceGetPowerUsage=NotSupportedError()))
-    assert "gpu0.power_watts" not in gpus.read()
-    assert "gpu0.utilization" in gpus.read()
-    assert gpus.describe()["nvml_not_supported"] == ["power_watts"]
-
-
-def test_nvml_that_is_not_there_or_fails_turns_to_not_observed() -> None:
-    with pytest.raises(NoGpuError, match="no NVIDIA driver"):
-        Gpus(stub_nvml(nvmlInit=LibraryNotFoundError()))
-    with pytest.raises(StubError):
-        Gpus(stub_nvml(nvmlInit=StubError("driver mismatch")))
-    failing = Gpus(stub_nvml(nvmlDeviceGetUtilizationRates=StubError("GPU is lost")))
-    telemetry = Telemetry(Sink(), {"gpu": failing})
-    telemetry.open()
-    telemetry.sample()
-    assert telemetry.not_observed == {"gpu": "StubError: GPU is lost"}
+def test_each_byte_of_a_disk_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume (dm) on a RAID (md) on two disks, of which one has a partition; and a loop in a file on it."""
+    for name in ("sda", "sdb", "md0", "dm-0", "loop0", "zram0", "cciss!c0d0"):
+        (tmp_path / name / "slaves").mkdir(parents=True)
+    for upper, lower in (("md0", "sda"), ("md0", "sdb"), ("dm-0", "md0")):
+        (tmp_path / upper / "slaves" / lower).symlink_to(tmp_path / lower)
+    names = ("sda", "sda1", "sdb", "md0", "dm-0", "loop0", "zram0", "cciss/c0d0")
+    told = {name: SimpleNamespace(read_bytes=10, write_bytes=1, busy_time=0) for name in names}
+    monkeypatch.setattr(sensors.psutil, "disk_io_counters", lambda perdisk: told)
+    found = sensors.disks(tmp_path)
+    assert set(found) == {"sda", "sdb", "cciss/c0d0"}
+    assert set(sensors.disks(tmp_path / "none")) == set(names), "elsewhere psutil names whole disks"
+    monkeypatch.setattr(sensors, "disks", lambda: found)
+    assert sensors._disk_bytes() == {"disk.read_bytes_per_s": 30, "disk.write_bytes_per_s": 3}
 
 
 def test_fresh_memory_costs_more_than_memory_that_is_there() -> None:
     assert machine.fresh_byte_ns() > 0, "a page's first touch is work for the kernel"
-
-
-def test_a_driver_that_fails_leaves_the_machines_facts_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "pynvml", stub_nvml())
-    assert machine.gpu_names() == ["Stub GPU"]
-    monkeypatch.setitem(sys.modules, "pynvml", stub_nvml(nvmlDeviceGetName=StubError()))
-    assert machine.gpu_names() == []
 
 
 def group(root: Path, **files: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,16 @@ IMAGES = torch.randn(2, 3, 64, 64)
 
 
 def workload(
-    name: str = "two_layer_net", *, amp: bool = False, channels_last: bool = False, **model: object
+    name: str = "two_layer_net",
+    *,
+    amp: bool = False,
+    channels_last: bool = False,
+    compile: bool = False,
+    **model: object,
 ) -> Workload:
     part = ModelPart(name=name, **model)  # type: ignore[arg-type]
-    return Workload(
-        Scenario(name="test", model=part, accelerator=AcceleratorPart(amp=amp, channels_last=channels_last)),
-        "cpu",
-    )
+    options = AcceleratorPart(amp=amp, channels_last=channels_last, compile=compile)
+    return Workload(Scenario(name="test", model=part, accelerator=options), "cpu")
 
 
 def loss_after(
@@ -131,6 +135,44 @@ def test_a_batch_that_the_network_cannot_take_says_its_shape() -> None:
 def test_a_label_beyond_the_classes_says_what_to_set() -> None:
     with pytest.raises(MeasureError, match=r"set model[.]classes=13 or more"):
         workload("resnet18", classes=10).prepare((IMAGES, torch.tensor([1, 12])))
+
+
+def test_a_negative_label_says_so_before_a_device_could_crash_on_it() -> None:
+    work, labels = workload("resnet18", classes=10), torch.tensor([-100, -1])
+    work.device = torch.device("meta")
+    with pytest.raises(MeasureError, match="a batch has the label -1") as error:
+        work.prepare((IMAGES, labels))
+    assert "number the classes from 0" in str(error.value)
+    work.prepare((IMAGES, torch.tensor([-100, 1])))
+
+
+def test_a_negative_label_on_the_cpu_says_so_in_any_step() -> None:
+    work = workload()
+    work.step(*work.prepare((VECTORS, torch.arange(64) % 10)))
+    with pytest.raises(MeasureError, match="a batch has the label -3"):
+        work.step(*work.prepare((VECTORS, torch.arange(64) % 10 - 3)))
+
+
+def test_a_compiled_model_is_compiled_once_and_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+    calls: list[int] = []
+
+    def compile_(network: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        compiled.append(network)
+
+        def forward(inputs: torch.Tensor) -> torch.Tensor:
+            calls.append(len(inputs))
+            found: torch.Tensor = network(inputs)
+            return found
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    work = workload(compile=True)
+    first, last = loss_after(work, VECTORS, torch.arange(64) % 10, 5)
+    assert compiled == [work._network]
+    assert calls == [64] * 5
+    assert last < first
 
 
 def test_a_batch_without_inputs_says_so() -> None:
