@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,11 @@ def loader(workers: int = 0) -> Any:
     return DataLoader(data, batch_size=8, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
 
-def fit_with_two_ranks(out: Path) -> None:
+def fit_as_rank(rank: int, port: int) -> None:
+    """One of two ranks, as Lightning's launcher starts them."""
     from pipeprof.integrations.lightning import PipeprofCallback
 
-    ranks = {"devices": 2, "strategy": "ddp"}
-    trainer(out.parent, PipeprofCallback(out), False, **ranks).fit(Model(), loader())
-
-
-if __name__ == "__main__":
-    fit_with_two_ranks(Path(sys.argv[1]))
+    place = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    here = Path()
+    trainer(here, PipeprofCallback(here / "job"), False, devices=2, strategy="ddp").fit(Model(), loader())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,9 @@ import torch
 from pipeprof.analyse.merge import merge
 from pipeprof.measure import hook
 from pipeprof.trace import load
+from tests.forked import Program
 from tests.integrations import counted_calls, needs
+from tests.measure.test_ranks_together import free_port
 
 pytestmark = [pytest.mark.heavy, needs("lightning")]
 STEPS = 6
@@ -81,18 +81,14 @@ def test_a_validation_after_it_does_not_tell_the_fits_verdict_again(
 
 
 def test_each_rank_of_a_fit_records_its_part_and_one_tells_the_verdict(tmp_path: Path) -> None:
-    """Under Lightning's own launcher: the script starts the second rank itself."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.integrations.in_lightning", str(tmp_path / "job")],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=115,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("pipeprof:") == 1
+    """With what Lightning's own launcher tells each of them."""
+    from tests.integrations.in_lightning import fit_as_rank
+
+    port = free_port()
+    job = [Program(partial(fit_as_rank, rank, port), tmp_path) for rank in (0, 1)]
+    done = [program.finished() for program in job]
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert ["pipeprof:" in one.stdout for one in done] == [True, False]
     found = merge([tmp_path / "job"])
     assert found.status == "complete"
     runs = [load(row.directory) for row in found.ranks]
