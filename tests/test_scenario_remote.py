@@ -90,6 +90,12 @@ def test_credentials_are_refused_however_deep_they_stand(tmp_path: Path, options
     assert "SECRET" not in str(caught.value)
 
 
+def test_credentials_that_an_override_replaces_are_still_in_the_file_that_a_run_keeps(tmp_path: Path) -> None:
+    text = "storage: {path: s3://bucket, options: {client_kwargs: {aws_secret_access_key: SECRET}}}"
+    with pytest.raises(ScenarioError, match=r"aws_secret_access_key is a credential, .* keeps this file"):
+        written(tmp_path, text, "storage.options={anon: true}")
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -38,11 +38,11 @@ def in_url(url: str) -> bool:
     return any(_is_secret(unquote(each.partition("=")[0])) for each in parameters)
 
 
-def in_options(options: Any, name: str) -> Iterator[str]:
+def in_options(options: Any, name: str = "") -> Iterator[str]:
     """The full names of what holds a credential in `options`, however deep; `name` is their own."""
     inside = options.items() if isinstance(options, dict) else enumerate(options)
     for key, value in inside:
-        full = f"{name}.{key}"
+        full = f"{name}.{key}" if name else f"{key}"
         if _is_secret(str(key)) and not (value is None or isinstance(value, bool) or value in _NO_SECRET):
             yield full
         elif isinstance(value, dict | list):

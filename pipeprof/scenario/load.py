@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from pipeprof.errors import ScenarioError
 from pipeprof.scenario.checks import problems
+from pipeprof.scenario.credentials import in_options
 from pipeprof.scenario.faults import Fault, key_of, shape_faults
 from pipeprof.scenario.matrix import Cell, expand
 from pipeprof.scenario.remote import settle_places
@@ -21,6 +22,8 @@ from pipeprof.scenario.source import Source, override, read
 SHOWN: Final = 10
 """How many of a file's problems one message shows."""
 
+_REMOTE: Final = ("data", "storage", "matrix")
+"""Sections that may name remote places."""
 _PATHS: Final = (("data", "path"), ("storage", "path"), ("storage", "profile"), ("model", "weights"))
 
 
@@ -32,8 +35,12 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> list[Scenario]:
     """
     source = read(Path(path))
     source.values.setdefault("name", re.sub(r"[^\w.-]", "_", Path(path).stem).lstrip(".-") or "scenario")
+    kept = next(in_options({name: source.values.get(name) for name in _REMOTE}), None)
     override(source, overrides)
-    return _scenarios(source)
+    found = _scenarios(source)
+    if kept is not None:  # overridden, else it would have been refused; but a run keeps the file's text too
+        raise ScenarioError(f"{path}: {kept} is a credential, and a run keeps this file", "take it out of it")
+    return found
 
 
 def with_values(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
