@@ -109,6 +109,32 @@ def test_every_tier_has_a_preset_of_its_own_and_every_figure_a_source() -> None:
     )
 
 
+def test_a_figure_without_a_source_is_called_assumed() -> None:
+    for thing in (STORAGE["hdd-7200"], STORAGE["sata-ssd"], STORAGE["nfs-1g"], *LINKS.values()):
+        assert "assumed" in thing.source, thing.name
+
+
+@pytest.mark.parametrize(
+    ("device", "figure", "used"),
+    [
+        ("sata-ssd", "seek_ns", False),
+        ("hdd-7200", "channels", False),
+        ("rate-limit", "half_rotation_ns", False),
+        ("ram", "bandwidth_bytes_per_s", False),
+        ("rate-limit", "latency_ns", True),
+        ("nfs-1g", "channels", True),
+    ],
+)
+def test_a_figure_that_the_kind_ignores_is_refused(device: str, figure: str, used: bool) -> None:
+    model = storage_preset(device)
+    if used:
+        assert getattr(with_figures(model, {figure: 7}), figure) == 7
+        return
+    with pytest.raises(ScenarioError, match=f"{figure} has no effect on a {model.kind} device"):
+        with_figures(model, {figure: 7})
+    assert with_figures(model, {figure: getattr(model, figure)}).kind == model.kind, "it changes nothing"
+
+
 def test_faster_tiers_are_faster() -> None:
     ladder = ["hdd-5400", "hdd-7200", "nfs-1g", "sata-ssd", "nvme-gen3", "nvme-gen4"]
     rates = [STORAGE[name].throughput_bytes_per_s(110_000, 4) for name in ladder]

@@ -105,3 +105,49 @@ def test_a_missing_profile_and_a_place_that_cannot_be_written_are_refused(tmp_pa
         read_profile(tmp_path)
     with pytest.raises(ScenarioError, match="cannot write"):
         write_profile(tmp_path / "none" / "p.json", {"tiers": []})
+
+
+def test_the_place_of_the_scenarios_tier_is_taken() -> None:
+    places = [("/fast", "ssd"), ("/unknown", None), ("/slow", "hdd"), ("/slower", "hdd")]
+    seen = measured(storage_preset("ssd"))
+    profile = {"tiers": [{**seen, "path": path, "tier": tier} for path, tier in places]}
+    assert storage_from_profile(profile, tier="hdd").name == "profile:/slow"
+    assert storage_from_profile(profile, tier="nvme").name == "profile:/unknown"
+    assert storage_from_profile(profile, "/slower", "hdd").name == "profile:/slower"
+    known = {"tiers": [profile["tiers"][0], profile["tiers"][2]]}
+    with pytest.raises(ScenarioError, match=r"nothing of the tier nvme, but /fast \(ssd\), /slow \(hdd\)"):
+        storage_from_profile(known, tier="nvme")
+
+
+@pytest.mark.parametrize(
+    "tiers",
+    [
+        ["x"],
+        [None],
+        5,
+        [{"random": [{}], "sequential": {"bytes_per_s": "fast"}, "path": "/"}],
+        [{"random": "text", "sequential": "text", "path": "/"}],
+        [{"random": {}, "sequential": {}}, 7],
+    ],
+    ids=str,
+)
+def test_a_damaged_profile_gets_one_error(tiers: object) -> None:
+    with pytest.raises(ScenarioError, match="the device profile is damaged"):
+        storage_from_profile({"tiers": tiers})
+
+
+@pytest.mark.parametrize("text", ["fast", None, float("inf")])
+def test_a_damaged_figure_gets_one_error(text: object) -> None:
+    damaged = measured(storage_preset("ssd"))
+    for point in damaged["random"]:
+        point["latency_p50_ns"] = text
+    with pytest.raises(ScenarioError, match="damaged"):
+        storage_from_profile({"tiers": [damaged]})
+
+
+def test_channels_that_python_could_not_fill_are_labelled() -> None:
+    entry = measured(storage_preset("nvme"))
+    assert "Python" not in storage_from_profile({"tiers": [entry]}).source
+    for point in entry["random"]:
+        point["limited_by_python"] = point["size_bytes"] == 4096 and point["queue_depth"] > 1
+    assert "may have more channels: Python set the pace" in storage_from_profile({"tiers": [entry]}).source

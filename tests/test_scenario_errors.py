@@ -64,6 +64,11 @@ MEANING = {
     "a misspelt figure": ("storage:\n  figures:\n    bandwith_bytes_per_s: 1\n", "disk.yaml:3: storage.figures.bandwith_bytes_per_s", "did you mean bandwidth_bytes_per_s?"),
     "no bandwidth": ("storage: {figures: {bandwidth_bytes_per_s: 0}}\n", "storage.figures: device sata-ssd: bandwidth_bytes_per_s is 0", "above 0"),
     "a negative seek": ("storage: {tier: hdd, figures: {seek_ns: -5}}\n", "storage.figures: device hdd-7200: seek_ns is -5", "0 or more"),
+    "a seek of an SSD": ("storage: {tier: ssd, figures: {seek_ns: 5}}\n", "storage.figures: device sata-ssd: seek_ns has no effect on a parallel device", "latency_ns"),
+    "a latency of a disk": ("storage: {tier: hdd, figures: {latency_ns: 5}}\n", "storage.figures: device hdd-7200: latency_ns has no effect on a disk device", "seek_ns"),
+    "a limit of what is all in memory": ("storage:\n  cache: warm\n  cache_bytes: 5\n", "disk.yaml:3: storage.cache_bytes: limits what stays in memory", "keep one"),
+    "a limit of one's own files": ("data: {format: imported, import: 'a:b'}\nstorage: {path: ., cache_bytes: 5}\n", "storage.cache_bytes: an imported data set opens its files by itself", "leave it out"),
+    "two devices": ("storage: {profile: disk.yaml, device: sata-ssd}\n", "storage.device: storage.profile says what is emulated", "keep one"),
     "decoded files": ("storage: {tier: hdd, keep: decoded}\n", "storage.keep: hdd holds files", "ram or pinned"),
     "a misspelt preset": ("accelerator: {preset: h100/resnet5}\n", "accelerator.preset: none is called 'h100/resnet5'", "did you mean h100/resnet50?"),
     "a misspelt link": ("accelerator: {link: pcie3}\n", "accelerator.link: none is called 'pcie3'", "did you mean pcie-gen3?"),
@@ -215,3 +220,16 @@ def test_the_largest_share_of_shards_is_what_dealing_them_out_gives(samples: int
 def test_what_runs_is_not_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "disk.yaml").write_text(text)
     assert len(load(tmp_path / "disk.yaml")) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("storage.path", "set"), ("storage.profile", "disk.yaml"), ("data.path", "set")]
+)
+def test_what_may_not_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: str
+) -> None:
+    (tmp_path / "set").mkdir()
+    monkeypatch.setattr("pipeprof.scenario.checks.os.access", lambda path, rights: False)  # root may always
+    section, _, word = key.partition(".")
+    text = f"{section}: {{{word}: {name}{', format: image_folder' if section == 'data' else ''}}}\n"
+    assert f"{key}: {name} cannot be read: permission denied" in message(tmp_path, text)

@@ -62,9 +62,9 @@ def test_resolved_is_json_that_reads_back(write: Write) -> None:
 class TestOverrides:
     def test_an_override_wins_and_its_value_is_yaml(self, write: Write) -> None:
         path = write("loader: {workers: 2}\n")
-        scenario = one(path, "loader.workers=8", "loader.pin_memory=true", "storage.figures.seek_ns=1e6")
+        scenario = one(path, "loader.workers=8", "loader.pin_memory=true", "storage.figures.latency_ns=1e6")
         assert (scenario.loader.workers, scenario.loader.pin_memory) == (8, True)
-        assert scenario.storage.figures == {"seek_ns": 1e6}
+        assert scenario.storage.figures == {"latency_ns": 1e6}
 
     def test_the_last_of_two_holds(self, write: Write) -> None:
         assert one(write("about: x\n"), "loader.workers=8", "loader.workers=1").loader.workers == 1

@@ -12,8 +12,9 @@ from pipeprof.analyse.verdict import BANDS, MIN_STEPS, Doubt, band_of
 from pipeprof.pipeline import NOT_OBSERVED, Ints
 from pipeprof.trace import Run
 
-FROM_DEVICE: Final = 0.5
-"""A cold run gets at least this share of its bytes from the device."""
+FROM_DEVICE: Final = 0.95
+"""A cold run gets at least this share of its bytes from the device. An honest one gets more than all of them:
+whole pages, what is read ahead, and the file system's own blocks count too."""
 BACKWARDS: Final = 0.01
 """More than this share of steps with time running backwards is clock trouble."""
 CLOSE: Final = 0.8
@@ -26,8 +27,9 @@ def doubts_about(run: Run, found: Attribution, facts: Facts) -> tuple[Doubt, ...
     doubts = [
         *_too_short(found),
         *_clock(found),
-        *_from_cache(facts),
+        *_from_cache(run, facts),
         *_storage_unseen(found, facts),
+        *_emulator(run, facts),
         *_mapped(found, facts),
         *_unknown(run, found),
         *_wide(found),
@@ -67,16 +69,39 @@ def _backwards(before: Ints, after: Ints) -> float:
     return float((before[seen] > after[seen]).mean()) if seen.any() else 0.0
 
 
-def _from_cache(facts: Facts) -> list[Doubt]:
+def _from_cache(run: Run, facts: Facts) -> list[Doubt]:
     real = facts.tier not in ("ram", "pinned", None) and not facts.emulated_storage
-    if not real or facts.cache != "cold" or facts.device_bytes is None or not facts.read_bytes:
+    if not real or facts.cache != "cold":
         return []
-    share = facts.device_bytes / facts.read_bytes
-    if share >= FROM_DEVICE:
+    problem = _warm_before(run) or _warm_meanwhile(facts)
+    if problem is None:
         return []
-    problem = f"the run was to be cold, and only {100 * share:.0f} % of its bytes came from the device"
     remedy = "let nothing else read the data and no epoch come round again, or say cache: warm"
-    return [Doubt("page-cache", problem, remedy, decisive=True)]
+    return [Doubt("page-cache", f"the run was to be cold, and {problem}", remedy, decisive=True)]
+
+
+def _warm_before(run: Run) -> str | None:
+    """All that a network file system lets see: nothing counts the bytes that come from there."""
+    share = (run.meta.get("storage") or {}).get("resident_share_before")
+    if share is None or share <= 1 - FROM_DEVICE:
+        return None
+    return f"{100 * share:.0f} % of its files were in memory when it began"
+
+
+def _warm_meanwhile(facts: Facts) -> str | None:
+    if facts.device_bytes is None or not facts.read_bytes:
+        return None
+    share = facts.device_bytes / facts.read_bytes
+    if share >= FROM_DEVICE * (1 - _may_stay(facts)):
+        return None
+    return f"only {100 * share:.0f} % of its bytes came from the device"
+
+
+def _may_stay(facts: Facts) -> float:
+    """The share of its bytes that a run may find in memory because `storage.cache_bytes` lets them stay."""
+    if not facts.cache_bytes:
+        return 0.0
+    return min(1.0, facts.cache_bytes / facts.data_bytes) if facts.data_bytes else 1.0
 
 
 def _storage_unseen(found: Attribution, facts: Facts) -> list[Doubt]:
@@ -89,6 +114,21 @@ def _storage_unseen(found: Attribution, facts: Facts) -> list[Doubt]:
     problem = "workers were blocked, and this platform does not tell whether on storage (mmap, network)"
     remedy = "mark the reads with pipeprof.stage(), or run on Linux with /proc"
     return [Doubt("storage-not-observed", problem, remedy, decisive=True)]
+
+
+def _emulator(run: Run, facts: Facts) -> list[Doubt]:
+    """The emulated device was slower than its model, so that its part of the stall is too large."""
+    storage = run.meta.get("storage") or {}
+    told = storage.get("emulator") or {}
+    if not facts.emulated_storage or not told.get("limited_by_emulator"):
+        return []
+    lost = told["lost_ns"] / max(1, told["lost_ns"] + told["served_ns"])
+    problem = (
+        f"the emulated {storage.get('name')} was slower than its model: {100 * lost:.0f} % of the time of "
+        "its reads went into the emulation itself, or into the files below it"
+    )
+    remedy = "read larger pieces, with fewer workers, from files in memory"
+    return [Doubt("emulator-limited", problem, remedy)]
 
 
 def _mapped(found: Attribution, facts: Facts) -> list[Doubt]:

@@ -27,11 +27,12 @@ def command(paths: tuple[Path, ...], measure: bool, seconds: float, out: Path | 
     and saves a profile that `storage.profile` of a scenario takes.
     """
     from pipeprof.measure import probe
-    from pipeprof.measure.profile import write_profile
+    from pipeprof.measure.profile import check_target, write_profile
 
     if measure:
-        found = probe.measure(paths or (Path.cwd(),), seconds, _progress)
         target = out or Path(f"devices-{datetime.now():%Y%m%d-%H%M%S}.json")
+        check_target(target)
+        found = probe.measure(paths or (Path.cwd(),), seconds, _progress)
         write_profile(target, found)
     else:
         found = probe.find(paths)

@@ -189,6 +189,14 @@ FIGURES: Final = (
 )
 """The figures of a `StorageModel` that a scenario may change."""
 
+_IGNORED: Final[dict[Kind, tuple[str, ...]]] = {
+    "disk": ("latency_ns", "channels", "requests_per_s", "burst_s"),
+    "parallel": ("seek_ns", "half_rotation_ns", "requests_per_s", "burst_s"),
+    "rate-limit": ("seek_ns", "half_rotation_ns", "channels"),
+    "memory": FIGURES,
+}
+"""Figures that a device of this kind does not have."""
+
 
 @dataclass(frozen=True, slots=True)
 class LinkModel:
@@ -213,7 +221,10 @@ class LinkModel:
 
 
 PCIE_GEN3: Final = LinkModel(
-    "pcie-gen3", 6e9, 12e9, source="PCIe 3.0 x16: 15.75 GB/s on the wire, about 12 in practice"
+    "pcie-gen3",
+    6e9,
+    12e9,
+    source="PCIe 3.0 x16: 15.75 GB/s on the wire; 12 GB/s pinned, half of it pageable, 10 us a copy assumed",
 )
 
 
@@ -256,13 +267,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def with_figures(model: StorageModel, figures: Mapping[str, float]) -> StorageModel:
-    """The model with some figures changed; `ScenarioError` where a figure is unknown or cannot be."""
+    """The model with some figures changed.
+
+    `ScenarioError` where one is unknown, cannot be, or has no effect on a device of this kind.
+    """
     if not figures:
         return model
     changes: dict[str, Any] = {}
     for key, value in figures.items():
         if key not in FIGURES:
             raise ScenarioError(f"device {model.name} has no figure {key!r}", nearest(key, FIGURES))
+        if key in _IGNORED[model.kind] and value != getattr(model, key):
+            used = [name for name in FIGURES if name not in _IGNORED[model.kind]]
+            remedy = f"leave it out, or change: {', '.join(used)}" if used else "leave it out"
+            raise ScenarioError(f"device {model.name}: {key} has no effect on a {model.kind} device", remedy)
         whole = isinstance(getattr(model, key), int)
         changes[key] = round(value) if whole and isfinite(value) else value
     return replace(model, **changes, source=f"{model.source}; changed: {', '.join(sorted(figures))}")

@@ -29,12 +29,27 @@ _DISKS: Final = (
         140e6,
         _ms(12),
         _ms(5.56),
-        source="Hitachi 5K320 specification (seek 12 ms), Seagate ST2000LM015 data sheet (140 MB/s)",
+        source="Hitachi 5K320 specification (seek 12 ms), Seagate ST2000LM015 data sheet (140 MB/s); "
+        "half a turn at 5400 rpm",
     ),
     StorageModel(
-        "hdd-7200", "hdd", "disk", 180e6, _ms(8.5), _ms(4.17), source="data sheets of 7200 rpm disks"
+        "hdd-7200",
+        "hdd",
+        "disk",
+        180e6,
+        _ms(8.5),
+        _ms(4.17),
+        source="half a turn at 7200 rpm; seek 8.5 ms and 180 MB/s assumed, as of common data sheets",
     ),
-    StorageModel("sata-ssd", "ssd", "parallel", 530e6, latency_ns=80_000, channels=32, source=_DS_ANALYZER),
+    StorageModel(
+        "sata-ssd",
+        "ssd",
+        "parallel",
+        530e6,
+        latency_ns=80_000,
+        channels=32,
+        source=f"530 MB/s: {_DS_ANALYZER}; 80 us a request and 32 at once assumed",
+    ),
     StorageModel(
         "nvme-gen3",
         "nvme",
@@ -121,9 +136,17 @@ LINKS: Final[dict[str, LinkModel]] = {
     for link in (
         PCIE_GEN3,
         LinkModel(
-            "pcie-gen4", 12e9, 24e9, source="PCIe 4.0 x16: 31.5 GB/s on the wire; scaled from pcie-gen3"
+            "pcie-gen4",
+            12e9,
+            24e9,
+            source="PCIe 4.0 x16: 31.5 GB/s on the wire; all rates assumed, twice those of pcie-gen3",
         ),
-        LinkModel("pcie-gen5", 24e9, 48e9, source="PCIe 5.0 x16: 63 GB/s on the wire; scaled from pcie-gen3"),
+        LinkModel(
+            "pcie-gen5",
+            24e9,
+            48e9,
+            source="PCIe 5.0 x16: 63 GB/s on the wire; all rates assumed, four times those of pcie-gen3",
+        ),
     )
 }
 """Host-to-device links by name."""

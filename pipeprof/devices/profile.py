@@ -22,19 +22,38 @@ def storage_from_profile(
 ) -> StorageModel:
     """The storage that `profile` measured at `path`, or the first that it measured.
 
-    `tier` stands in where the profile could not tell. Raises `ScenarioError` where nothing was measured.
+    With `tier` the first of that tier, where the profile could not tell the first whose tier it left open.
+    Raises `ScenarioError` where nothing of the kind was measured.
     """
-    measured = [
-        entry for entry in profile.get("tiers", ()) if entry.get("random") and entry.get("sequential")
-    ]
-    for entry in measured:
-        if path is None or entry.get("path") == path:
-            try:
-                return _fitted(entry, tier)
-            except (KeyError, TypeError, ZeroDivisionError) as error:
-                raise ScenarioError(f"the device profile is damaged: {error!r}", _REMEDY) from error
+    try:
+        measured = [
+            entry for entry in profile.get("tiers", ()) if entry.get("random") and entry.get("sequential")
+        ]
+        here = [entry for entry in measured if path is None or entry["path"] == path]
+        entry = _of_tier(here, tier)
+        if entry is not None:
+            return _fitted(entry, tier)
+        found = [f"{entry['path']} ({entry['tier']})" for entry in here]
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise ScenarioError(f"the device profile is damaged: {error!r}", _REMEDY) from error
+    if found:
+        raise ScenarioError(
+            f"the device profile measured nothing of the tier {tier}, but {', '.join(found)}",
+            "name the tier of one of them, or measure another place",
+        )
     what = "no storage" if path is None else f"nothing at {path}"
     raise ScenarioError(f"the device profile measured {what}", _REMEDY)
+
+
+def _of_tier(measured: Sequence[Mapping[str, Any]], tier: Tier | None) -> Mapping[str, Any] | None:
+    """The first of the tier, else the first whose tier is not observed; without a tier the first."""
+    if tier is None:
+        return next(iter(measured), None)
+    for wanted in (tier, None):
+        for entry in measured:
+            if entry.get("tier") == wanted:
+                return entry
+    return None
 
 
 def _fitted(entry: Mapping[str, Any], tier: Tier | None) -> StorageModel:
@@ -50,14 +69,17 @@ def _fitted(entry: Mapping[str, Any], tier: Tier | None) -> StorageModel:
         return StorageModel(name, kind, "disk", sequential, max(0, round(positioning)), source=source)
     bandwidth = max(sequential, *(point["reads_per_s"] * point["size_bytes"] for point in points))
     latency = max(0.0, alone["latency_p50_ns"] - alone["size_bytes"] * NS_PER_S / bandwidth)
-    most = max(point["reads_per_s"] for point in points if point["size_bytes"] == alone["size_bytes"])
+    small = [point for point in points if point["size_bytes"] == alone["size_bytes"]]
+    most = max(small, key=lambda point: point["reads_per_s"])
+    if most.get("limited_by_python"):
+        source += "; it may have more channels: Python set the pace of the small reads"
     return StorageModel(
         name,
         kind,
         "parallel",
         bandwidth,
         latency_ns=round(latency),
-        channels=max(1, round(most * latency / NS_PER_S)),
+        channels=max(1, round(most["reads_per_s"] * latency / NS_PER_S)),
         source=source,
     )
 

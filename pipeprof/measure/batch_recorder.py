@@ -37,8 +37,6 @@ class BatchRecorder(Sink):
         """Of a plain batch; in others they are stages like any."""
         self.tiny_samples = False
         """Whether the samples of the last batch took next to no time."""
-        self.storage_unseen = False
-        """Whether something was read from where the kernel counts no block device, such as NFS."""
         self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
         self._before: Sink | None = None
         self._dispatch_ns = UNSEEN

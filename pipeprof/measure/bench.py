@@ -15,7 +15,6 @@ from pipeprof.measure.emulate import Emulation
 from pipeprof.measure.emulated_files import EmulatedStorage
 from pipeprof.measure.machine import machine_facts, package_versions
 from pipeprof.measure.real_storage import RealStorage
-from pipeprof.measure.residency import warm
 from pipeprof.measure.storage import Storage, make_storage
 from pipeprof.scenario import Scenario
 
@@ -76,8 +75,9 @@ class Bench:
             self.storage.before(files)
             self.warnings += self.storage.warnings
         elif isinstance(self.storage, EmulatedStorage):
-            with suppress(OSError):
-                warm(files)
+            with suppress(OSError):  # who reads a file that cannot be read will tell
+                self.storage.before(files)
+            self.warnings += self.storage.warnings
 
     def storage_facts(self) -> dict[str, Any]:
         """The `storage` part of `run.json`; asked again at the end, with what was served."""

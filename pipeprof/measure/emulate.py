@@ -76,8 +76,9 @@ class Emulation:
         return {**self.storage.describe(), "path": str(self.path), "not_seen": list(self.not_seen)}
 
     def covers(self, file: Any) -> bool:
-        """Whether `file` names something under the directory. Asks nothing of the file system."""
-        return os.path.abspath(os.fsdecode(file)).startswith(self._roots)  # noqa: PTH100 - no symbolic links
+        """Whether `file` names something under the directory, be it through a symbolic link elsewhere."""
+        name = os.path.abspath(os.fsdecode(file))  # noqa: PTH100 - asks nothing of the file system
+        return name.startswith(self._roots) or os.path.realpath(name).startswith(self._roots)
 
 
 def emulate(
@@ -89,7 +90,7 @@ def emulate(
     as `bandwidth_bytes_per_s=100e6`. The files are really read from where they lie, so they should be in
     memory or on something faster. Reads that do not come through Python's file objects are not slowed: see
     `NOT_SEEN`. Raises `ScenarioError` for an unknown device or a figure that cannot be, `MeasureError` where
-    `path` is no directory.
+    `path` is no directory that can be read.
 
         with pipeprof.emulate("hdd-7200", path="data/train") as disk:
             train(loader)
@@ -97,10 +98,22 @@ def emulate(
     """
     model = device if isinstance(device, StorageModel) else storage_preset(device)
     directory = Path(path).expanduser()
-    if not directory.is_dir():
-        problem = "is no directory" if directory.exists() else "does not exist"
+    problem = _unusable(directory)
+    if problem:
         raise MeasureError(f"emulate: {directory} {problem}", "give the directory that holds the files")
     return Emulation(EmulatedStorage(with_figures(model, figures)), directory)
+
+
+def _unusable(directory: Path) -> str:
+    try:
+        with os.scandir(directory):
+            return ""
+    except FileNotFoundError:
+        return "does not exist"
+    except NotADirectoryError:
+        return "is no directory"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def is_emulated(file: Any) -> bool:

@@ -7,7 +7,7 @@ until its turn has ended.
 A sleep always ends late. So that this does not slow the device down, the next request of the same thread
 arrives as much earlier as its last one completed too late. The credit is bounded: a thread that was late
 because it found no core has really come late, and above about 10,000 requests a second Python itself is the
-limit. What the bound cuts off is counted, and `describe` tells it.
+limit. What the bound cuts off for another reason than the want of a core is counted, and `describe` tells it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from pipeprof.devices import Request, StorageModel
+from pipeprof.measure.counters import RunQueue
 from pipeprof.measure.shared import SharedBlock
 
 CREDIT_NS: Final = 1_000_000
@@ -28,17 +29,6 @@ LIMITED_SHARE: Final = 0.02
 """Where more than this share of the time was lost, the emulator and not its model set the pace."""
 _REQUESTS, _SERVED_NS, _LOST_NS, _COUNTERS = 0, 1, 2, 3
 _PR_SET_TIMERSLACK: Final = 29
-
-_among_threads = threading.Lock()
-
-
-def _new_lock() -> None:
-    global _among_threads  # noqa: PLW0603 - a lock that another thread held at the fork stays locked for ever
-    _among_threads = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock)
 
 
 class Clock:
@@ -67,6 +57,14 @@ def _lower_timer_slack() -> None:
     _thread.slack_pid = os.getpid()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)
+
+
+def _queued_ns() -> int:
+    """How long this thread has been runnable without a core; 0 where that is not observed."""
+    if not hasattr(_thread, "run_queue"):
+        _thread.run_queue = RunQueue()
+    queue: RunQueue = _thread.run_queue
+    return max(0, queue.read())
 
 
 class Turn(NamedTuple):
@@ -126,7 +124,7 @@ class EmulatedDevice:
     def begin(self, request: Request, arrival_ns: int) -> Turn:
         """Reserve the device for `request`, which arrived at `arrival_ns`. Does not wait for the device."""
         arrival = arrival_ns - getattr(self._late, "ns", 0)
-        with _among_threads, self._block.locked():
+        with self._block.locked():
             service = self.model.serve(self._timeline, arrival, request)
             self._counters[_REQUESTS] += 1
             self._counters[_SERVED_NS] += service.end_ns - arrival
@@ -146,7 +144,13 @@ class EmulatedDevice:
         short = turn.end_ns - turn.begin_ns < CREDIT_NS
         if late > CREDIT_NS and short and not self._late.slept:
             # Without the lock: a count lost to a race once in a while changes no verdict.
-            self._counters[_LOST_NS] += late - CREDIT_NS
+            self._counters[_LOST_NS] += max(0, late - CREDIT_NS - self._without_core_ns())
+
+    def _without_core_ns(self) -> int:
+        """How long this thread found no core since it was last asked: a real reader comes as much later."""
+        before, now = getattr(self._late, "queued_ns", 0), _queued_ns()
+        self._late.queued_ns = now
+        return max(0, now - before)
 
     def facts(self) -> dict[str, Any]:
         """What the device has done so far, by all processes; after `close`, what it had done by then."""

@@ -1,7 +1,8 @@
 """Keeps no more than some bytes of a data set in the page cache while it is read: the oldest file goes first.
 
 That reproduces a set larger than memory on a machine that could hold it. The list of what was read is shared
-by all workers, and lives in shared memory; a file is dropped by whoever closes one too many.
+by all workers, and lives in shared memory; a file is dropped by whoever closes one too many. While it is open
+all of it may be in memory: our data sets read a file from front to back once, and find nothing of it again.
 """
 
 from __future__ import annotations

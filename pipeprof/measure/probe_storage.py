@@ -67,7 +67,7 @@ def probe_place(path: Path, seconds: float, say: Say) -> dict[str, Any]:
         entry["own_file_bytes"] = file.size_bytes if file.own else 0
     entry["io_limits"] = read_limits()
     model = storage_from_profile({"tiers": [entry]})
-    entry["model"] = model.figures()
+    entry["model"] = {**model.figures(), "tier": place.tier}  # the fit had to take one where none is observed
     entry["fit_error"] = fit_error(model, entry["random"]) if model.kind != "memory" else None
     return entry
 
@@ -77,6 +77,8 @@ def _test_file(path: Path, say: Say) -> Iterator[TestFile]:
     if not path.is_dir():
         problem = "is no directory" if path.exists() else "does not exist"
         raise MeasureError(f"{path} {problem}", "give a directory on the device to measure")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise MeasureError(f"{path} cannot be read: permission denied", "give a directory that can be read")
     free = os.statvfs(path)
     size = min(FILE_BYTES, int(FREE_SHARE * free.f_bavail * free.f_frsize)) // _BLOCK_BYTES * _BLOCK_BYTES
     if not os.access(path, os.W_OK) or size < _LEAST_BYTES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,17 @@ def read_profile(path: Path) -> dict[str, Any]:
             f"upgrade pipeprof: this one reads schema {PROFILE_SCHEMA}",
         )
     return profile
+
+
+def check_target(path: Path) -> None:
+    """Raises `ScenarioError` where a profile cannot be written to `path`: better said before measuring."""
+    problem = "it is a directory" if path.is_dir() else None
+    if not os.access(path.parent, os.W_OK):
+        problem = (
+            f"{path.parent} cannot be written" if path.parent.exists() else f"no directory {path.parent}"
+        )
+    if problem:
+        raise ScenarioError(f"cannot write {path}: {problem}", "choose another --out")
 
 
 def write_profile(path: Path, found: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pipeprof.errors import MeasureError
 from pipeprof.measure.block_devices import Place, place_of
 from pipeprof.measure.eviction import Limiter
 from pipeprof.measure.io_limits import read_limits
+from pipeprof.measure.mounts import counts_device_reads
 from pipeprof.measure.recorder import active, opened, reading, storage_read
 from pipeprof.measure.residency import evict, residency, resident_bytes, warm
 
@@ -38,7 +39,8 @@ class RecordedFile(io.FileIO):
 
     def __init__(self, file: Any) -> None:
         super().__init__(os.fspath(file), "rb")  # its name is then text, as that of an opened file
-        opened()
+        self.status = os.fstat(self.fileno())
+        opened(counted=counts_device_reads(self.status.st_dev))
 
     def readinto(self, buffer: Any, /) -> int:
         """One read call of the kernel."""
@@ -70,7 +72,7 @@ class LimitedFile(RecordedFile):
     def __init__(self, file: Any, limiter: Limiter) -> None:
         super().__init__(file)
         self._limiter = limiter
-        self._size = os.fstat(self.fileno()).st_size
+        self._size = self.status.st_size
         self._from_device = limiter.limit_bytes == 0 or resident_bytes(self.fileno(), self._size) == 0
 
     def close(self) -> None:

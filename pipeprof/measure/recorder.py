@@ -56,6 +56,8 @@ class Sink:
         """The file that was read from last."""
         self.files = 0
         """How many were opened."""
+        self.storage_unseen = False
+        """Whether something was read from where the kernel counts no block device, such as NFS."""
 
     def total(self, name: str) -> Totals:
         """The totals of stage `name`."""
@@ -218,10 +220,12 @@ def storage_read() -> Span | NoSpan:
     return span(READ)
 
 
-def opened() -> None:
-    """A file was opened, to be read from by this thread."""
+def opened(counted: bool = True) -> None:
+    """A file was opened, to be read from by this thread. `counted`: the kernel counts its device's bytes."""
     if (sink := _local.sink) is not None:
         sink.files += 1
+        if not counted:
+            sink.storage_unseen = True
 
 
 def reading(file: str | bytes) -> None:

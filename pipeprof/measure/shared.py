@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,19 @@ try:
     import fcntl
 except ImportError:  # Windows: rings work, what needs a lock between processes does not
     fcntl = None  # type: ignore[assignment]
+
+
+_among_threads = threading.Lock()
+"""An flock does not keep the threads of its process from each other."""
+
+
+def _new_lock() -> None:
+    global _among_threads  # noqa: PLW0603 - a lock that another thread held at the fork stays locked for ever
+    _among_threads = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 @contextmanager
@@ -77,20 +91,20 @@ class SharedBlock:
 
     @contextmanager
     def locked(self) -> Iterator[mmap.mmap]:
-        """The block, with every other process kept out.
+        """The block, with every other process and thread kept out. Lock one block at a time.
 
         An flock on a description of this process's own: the kernel drops it when the process dies, where a
-        multiprocessing.Lock would stay locked for ever (PROBE_NOTES §5). It does not exclude threads of one
-        process from each other.
+        multiprocessing.Lock would stay locked for ever (PROBE_NOTES §5).
         """
         if fcntl is None:
             raise _no_flock()
-        fd = self._own_description()
-        fcntl.flock(fd, fcntl.LOCK_EX)  # written out: each request of an emulated device comes here
-        try:
-            yield self.buffer
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)
+        with _among_threads:
+            fd = self._own_description()
+            fcntl.flock(fd, fcntl.LOCK_EX)  # written out: each request of an emulated device comes here
+            try:
+                yield self.buffer
+            finally:
+                fcntl.flock(fd, fcntl.LOCK_UN)
 
     def _own_description(self) -> int:
         # A description inherited through fork would share its lock with the parent.

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from pipeprof.measure.batch_recorder import BatchRecorder
 from pipeprof.measure.emulate import is_emulated
-from pipeprof.measure.mounts import counts_device_reads
 from pipeprof.measure.real_storage import RecordedFile
 from pipeprof.measure.recorder import DECODE, READ, TRANSFORM, active, span
 from pipeprof.measure.remote_requests import timed_sync, traced_session
@@ -74,12 +73,9 @@ def _timed_open(original: Callable[..., Any]) -> Callable[..., Any]:
         if batch is None or not plain or batch.current == READ or is_emulated(file):
             return original(file, mode, buffering, *rest, **options)
         raw = RecordedFile(file)
-        status = os.fstat(raw.fileno())
-        if not batch.storage_unseen and not counts_device_reads(status.st_dev):
-            batch.storage_unseen = True
         if buffering == 0:
             return raw
-        size = buffering if buffering > 1 else getattr(status, "st_blksize", 0)
+        size = buffering if buffering > 1 else getattr(raw.status, "st_blksize", 0)
         return io.BufferedReader(raw, size if size > 1 else io.DEFAULT_BUFFER_SIZE)
 
     return open

@@ -93,7 +93,8 @@ def _remote(part: StoragePart) -> RemoteStorage | None:
 def _model(part: StoragePart) -> StorageModel:
     """The cost model of the device: a profile's, a preset's or the tier's own, with its figures changed."""
     if part.profile is not None:
-        return with_figures(storage_from_profile(read_profile(Path(part.profile))), part.figures)
+        profile = read_profile(Path(part.profile))
+        return with_figures(storage_from_profile(profile, tier=part.tier), part.figures)
     model = storage_model(part)
     assert model is not None, "storage.path is real"
     return model

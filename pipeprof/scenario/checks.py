@@ -16,7 +16,7 @@ from pipeprof import devices
 from pipeprof.errors import ScenarioError
 from pipeprof.scenario.emulated import storage_model
 from pipeprof.scenario.refusals import refusals
-from pipeprof.scenario.remote import remote_problems
+from pipeprof.scenario.remote import is_remote, remote_problems
 from pipeprof.scenario.schema import Expected, Scenario
 from pipeprof.scenario.words import nearest
 
@@ -110,12 +110,31 @@ def _storage(scenario: Scenario) -> Iterator[Problem]:
         yield from _directory("storage.path", storage.path)
     real = "storage.path is real" if storage.path is not None else ""
     real = f"the tier {storage.tier} is real memory" if storage.tier in IN_MEMORY else real
+    yield from _cache(scenario)
     if real:
         for key in ("device", "figures", "profile"):
             if getattr(storage, key):
                 yield Problem(f"storage.{key}", f"{real}, nothing is emulated there", f"leave {key} out")
         return
     yield from _device(scenario)
+
+
+def _cache(scenario: Scenario) -> Iterator[Problem]:
+    storage = scenario.storage
+    if storage.cache_bytes is None or (storage.path is not None and is_remote(storage.path)):
+        return  # of a remote place another check tells
+    if storage.cache == "warm":
+        yield Problem(
+            "storage.cache_bytes",
+            "limits what stays in memory, and storage.cache: warm holds all of it there",
+            "keep one of the two",
+        )
+    if storage.path is not None and scenario.data.format == "imported":
+        yield Problem(
+            "storage.cache_bytes",
+            "an imported data set opens its files by itself: nothing takes them out of memory",
+            "leave it out, or leave storage.path out to emulate the device and its cache",
+        )
 
 
 def _device(scenario: Scenario) -> Iterator[Problem]:
@@ -127,6 +146,9 @@ def _device(scenario: Scenario) -> Iterator[Problem]:
             f"no storage device is called {storage.device!r}",
             nearest(storage.device, devices.STORAGE),
         )
+        return
+    if preset is not None and storage.profile is not None:
+        yield Problem("storage.device", "storage.profile says what is emulated", "keep one of the two")
         return
     if preset is not None and preset.tier != storage.tier and preset.kind != "rate-limit":
         same = [name for name, model in devices.STORAGE.items() if model.tier == storage.tier]

@@ -20,7 +20,8 @@ def storage_model(part: StoragePart) -> devices.StorageModel | None:
     """
     if part.path is not None:
         return None
-    return devices.with_figures(devices.storage_preset(part.device or part.tier), part.figures)
+    model = devices.with_figures(devices.storage_preset(part.device or part.tier), part.figures)
+    return replace(model, tier=part.tier)  # a rate limit may stand before a place of any tier
 
 
 def accelerator_model(part: AcceleratorPart) -> devices.AcceleratorModel:

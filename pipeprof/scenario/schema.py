@@ -97,7 +97,7 @@ class StoragePart(_Part):
     figures: dict[str, float] = Field(default_factory=dict)
     """Figures of the emulated device to change, such as `bandwidth_bytes_per_s` or `seek_ns`."""
     profile: str | None = None
-    """A device profile that `pipeprof devices --measure` saved: the emulated device takes its figures."""
+    """A device profile that `pipeprof devices --measure` saved: the place of this tier is emulated."""
     cache: Literal["cold", "warm"] = "cold"
     """Whether the page cache of a real directory holds the data at the start: nothing of it, or all."""
     cache_bytes: NonNegativeInt | None = None

@@ -64,3 +64,50 @@ def test_it_is_not_doubted_where(tmp_path: Path, stages: dict[str, int], changes
 def test_without_a_stall_there_is_nothing_to_blame(tmp_path: Path) -> None:
     found = load(make_run(tmp_path / "run", Plan(batches=60, stages={"getitem": MS}, compute=80 * MS)))
     assert "mapped-reads" not in named(found, **SEEN)
+
+
+COLD = {"tier": "ssd", "emulated_storage": False, "cache": "cold", "read_bytes": 1000}
+
+
+def reading(tmp_path: Path, **storage: Any) -> Answer:
+    """A run that waits for reads, and what is said of its storage."""
+    plan = Plan(stages={"read": 60 * MS}, compute=5 * MS)
+    return load(make_run(tmp_path / "run", plan, storage={"tier": "ssd", **storage}))
+
+
+@pytest.mark.parametrize(
+    ("told", "changes", "doubted"),
+    [
+        ({}, {"device_bytes": 1200}, False),
+        ({}, {"device_bytes": 960}, False),
+        ({}, {"device_bytes": 900}, True),
+        ({"resident_share_before": 0.0}, {"device_bytes": 1200}, False),
+        ({"resident_share_before": 0.02}, {"device_bytes": 1200}, False),
+        ({"resident_share_before": 0.2}, {"device_bytes": 1200}, True),
+        ({"resident_share_before": 0.2}, {"device_bytes": None}, True),
+        ({"resident_share_before": 0.0}, {"device_bytes": None}, False),
+        ({"resident_share_before": None}, {"device_bytes": 1200}, False),
+        ({"resident_share_before": 1.0}, {"device_bytes": 0, "cache": "warm"}, False),
+        ({}, {"device_bytes": 550, "cache_bytes": 4000, "data_bytes": 10_000}, True),
+        ({}, {"device_bytes": 650, "cache_bytes": 4000, "data_bytes": 10_000}, False),
+        ({}, {"device_bytes": 0, "cache_bytes": 4000, "data_bytes": 4000}, False),
+        ({}, {"device_bytes": 0, "emulated_storage": True}, False),
+    ],
+)
+def test_a_cold_run_that_was_not(
+    tmp_path: Path, told: dict[str, Any], changes: dict[str, Any], doubted: bool
+) -> None:
+    found = reading(tmp_path, **told)
+    assert ("page-cache" in named(found, **{"cache_bytes": 0, **COLD, **changes})) is doubted
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_an_emulated_device_that_could_not_keep_its_pace_is_named(tmp_path: Path, limited: bool) -> None:
+    emulator = {"served_ns": 900, "lost_ns": 100, "limited_by_emulator": limited}
+    found = reading(tmp_path, emulated=True, emulator=emulator, name="nvme-gen3")
+    assert found.attribution is not None and found.facts is not None
+    said = {one.name: one for one in doubts_about(found.run, found.attribution, found.facts)}
+    assert ("emulator-limited" in said) is limited
+    if limited:
+        assert "nvme-gen3 was slower than its model: 10 % of the time" in said["emulator-limited"].problem
+        assert not said["emulator-limited"].decisive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import pickle
 import tarfile
@@ -72,6 +73,16 @@ def test_links_and_relative_paths_lead_there_too(root: Path, monkeypatch: pytest
             Path(name).read_bytes()
         open(b"set/a.bin", "rb").close()  # noqa: PTH123
     assert disk.describe()["emulator"]["requests"] == 3
+
+
+def test_links_elsewhere_lead_there_too(root: Path) -> None:
+    (root.parent / "alias").symlink_to(root)
+    (root.parent / "one.bin").symlink_to(root / "a.bin")
+    (root.parent / "other.bin").symlink_to(root.parent / "outside.bin")
+    with pipeprof.emulate(FAST, path=root) as disk:
+        for name in ("alias/a.bin", "one.bin", "other.bin"):
+            (root.parent / name).read_bytes()
+    assert disk.describe()["emulator"]["requests"] == 2
 
 
 def test_the_usual_libraries_come_through_it(root: Path) -> None:
@@ -178,6 +189,15 @@ def test_a_bad_call_gets_one_error_and_changes_nothing(
     with pytest.raises(error, match=says):
         pipeprof.emulate(**{"path": root, **arguments})  # type: ignore[arg-type]
     assert builtins.open is before
+
+
+def test_an_unreadable_directory_gets_one_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("pipeprof.measure.emulate.os.scandir", refuse)  # root may always
+    with pytest.raises(MeasureError, match="set cannot be read: Permission denied"):
+        pipeprof.emulate(FAST, path=root)
 
 
 def test_nothing_is_warned_of_without_cause(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pickle
 import random
@@ -130,9 +131,13 @@ def test_being_late_for_long_is_no_fault_of_the_device(device: Callable[..., Emu
     assert one.begin(Request(2, 0, 0), clock.now).arrival_ns == clock.now - CREDIT_NS
 
 
-def test_a_device_faster_than_python_is_called_limited(device: Callable[..., EmulatedDevice]) -> None:
-    def run(think_ns: int) -> bool:
+def test_a_device_faster_than_python_is_called_limited(
+    device: Callable[..., EmulatedDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(think_ns: int, of_it_without_core_ns: int = 0) -> bool:
         clock = VirtualClock()
+        queued = itertools.count(of_it_without_core_ns, of_it_without_core_ns)
+        monkeypatch.setattr("pipeprof.measure.emulated._queued_ns", lambda: next(queued))
         one = device(storage_preset("nvme"), clock)
         for number in range(200):
             turn = one.begin(Request(1, number * 4096, 4096), arrival := clock.now)
@@ -144,6 +149,7 @@ def test_a_device_faster_than_python_is_called_limited(device: Callable[..., Emu
 
     assert run(think_ns=200_000)
     assert not run(think_ns=20_000)
+    assert not run(think_ns=3_000_000, of_it_without_core_ns=3_000_000), "no fault of the emulator"
 
 
 def test_queueing_is_told_apart_from_service(device: Callable[..., EmulatedDevice]) -> None:
@@ -284,7 +290,9 @@ class Files(Dataset[int]):
         return len(self.storage.read_bytes(self.path))
 
 
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(one, marks=pytest.mark.slow) for one in ("spawn", "forkserver"))]
+)
 def test_the_workers_of_two_loaders_share_one_arm(
     storage: Callable[..., EmulatedStorage], picture: Path, method: str
 ) -> None:
@@ -348,6 +356,14 @@ def test_figures_and_a_rate_limit_are_set_in_the_scenario() -> None:
     made.close()
 
 
+@pytest.mark.parametrize("tier", ["hdd", "ssd", "nvme", "network"])
+def test_a_throttled_device_is_of_the_tier_that_the_scenario_says(tier: str) -> None:
+    made = make_storage(scenario(tier=tier, device="rate-limit"))
+    facts = made.describe()
+    assert (facts["tier"], facts["model"]["tier"], facts["model"]["kind"]) == (tier, tier, "rate-limit")
+    made.close()
+
+
 @pytest.mark.parametrize("tier", ["ram", "pinned"])
 def test_memory_is_no_device(tier: str, picture: Path) -> None:
     made = make_storage(scenario(tier=tier))
@@ -369,12 +385,15 @@ def test_a_bad_device_gets_one_error(storage_part: dict[str, object], says: str)
         make_storage(scenario(**storage_part))
 
 
-def test_a_scenario_takes_a_measured_profile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tier", ["hdd", None], ids=["a disk", "a virtual disk"])
+def test_a_scenario_takes_a_measured_profile(tmp_path: Path, tier: str | None) -> None:
     from pipeprof.measure.profile import write_profile
     from tests.test_devices_profile import measured
 
-    write_profile(tmp_path / "p.json", {"tiers": [measured(storage_preset("hdd"), tier="hdd")]})
+    seen = measured(storage_preset("hdd"), tier=tier)
+    write_profile(tmp_path / "p.json", {"tiers": [measured(storage_preset("ssd"), "/fast", "ssd"), seen]})
     made = make_storage(scenario(tier="hdd", profile=str(tmp_path / "p.json")))
-    assert made.describe()["model"]["kind"] == "disk"
+    facts = made.describe()
+    assert (facts["tier"], facts["name"], facts["model"]["kind"]) == ("hdd", "profile:/data", "disk")
     assert made.describe()["model"]["source"].startswith("measured by")
     made.close()

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 from pipeprof.cli.devices import command
 from pipeprof.devices import storage_from_profile
-from pipeprof.errors import MeasureError
+from pipeprof.errors import MeasureError, ScenarioError
 from pipeprof.measure import probe, probe_machine, probe_storage
+from pipeprof.measure.block_devices import Place
 from pipeprof.measure.profile import read_profile
 
 MIB = 2**20
@@ -47,7 +48,7 @@ def test_a_place_is_measured_and_left_as_it_was(quick: None, tmp_path: Path) -> 
     for point in entry["random"]:
         assert point["reads"] >= point["queue_depth"]
         assert 0 < point["latency_p50_ns"] <= point["latency_p99_ns"]
-    assert entry["model"]["source"] == "measured by pipeprof devices"
+    assert entry["model"]["source"].startswith("measured by pipeprof devices")
     assert any("writing a test file of 32 MiB" in text for text in said)
     assert sum("random" in text for text in said) == 6
 
@@ -144,3 +145,29 @@ def test_the_verb_refuses_a_path_that_is_not_there(tmp_path: Path) -> None:
         result = CliRunner().invoke(command, arguments)
         assert isinstance(result.exception, MeasureError)
         assert "does not exist" in str(result.exception)
+
+
+def test_a_directory_that_cannot_be_read_says_so(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_storage.os, "access", lambda path, rights: False)  # root may always
+    with pytest.raises(MeasureError, match="cannot be read: permission denied"):
+        measured(tmp_path)
+
+
+def test_a_tier_that_is_not_observed_is_not_called_an_ssd(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_storage, "place_of", lambda path: Place(str(path)))
+    entry = measured(tmp_path)
+    assert (entry["tier"], entry["model"]["tier"]) == (None, None)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("target", ["none/profile.json", "."])
+def test_where_no_profile_can_be_written_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr(probe, "measure", lambda *_: pytest.fail("it measured first"))
+    result = CliRunner().invoke(command, ["--measure", "--out", str(tmp_path / target), str(tmp_path)])
+    assert isinstance(result.exception, ScenarioError)
+    assert "cannot write" in str(result.exception)

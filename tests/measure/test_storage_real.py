@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from pipeprof.errors import MeasureError
+from pipeprof.measure import real_storage
 from pipeprof.measure import residency as residency_room
 from pipeprof.measure.block_devices import place_of
 from pipeprof.measure.eviction import Limiter
 from pipeprof.measure.io_limits import read_limits
 from pipeprof.measure.mounts import Mount, counts_device_reads, mount_of, mounts
 from pipeprof.measure.real_storage import RealStorage
+from pipeprof.measure.recorder import Sink, activate
 from pipeprof.measure.residency import evict, residency, resident_bytes, warm
 
 SIZE = 64 * 1024
@@ -302,6 +304,37 @@ def test_tier_and_device_may_disagree_and_the_run_goes_on() -> None:
     storage = RealStorage(Path("/dev/shm"), "ssd")
     assert any("storage.tier is ssd" in warning and "ram" in warning for warning in storage.warnings)
     storage.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/home", "storage.tier is ssd, but /home lies on hdd (sda)"),
+        ("/safe", "storage.tier is ssd, but /safe lies on hdd (sdb, sdc)"),
+        ("/net/set", "storage.tier is ssd, but /net/set lies on network (nfs4 from server:/export)"),
+        ("/cloud", "/cloud lies on a virtual disk (vda): what is below it is not observed"),
+        ("/strange", None),
+    ],
+)
+def test_a_warning_says_where_a_path_really_lies(sys: Path, path: str, says: str | None) -> None:
+    found = real_storage._doubts(place_of(Path(path), sys, MOUNTS), "ssd")
+    assert found == ([] if says is None else [says])
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_reads_that_the_kernel_does_not_count_are_not_observed(
+    tmp_path: Path, closing: list[RealStorage], counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real_storage, "counts_device_reads", lambda device: counts)
+    storage = RealStorage(tmp_path, "network")
+    closing.append(storage)
+    (tmp_path / "file").write_bytes(b"far away")
+    before = activate(sink := Sink())
+    try:
+        assert storage.read_bytes(tmp_path / "file") == b"far away"
+    finally:
+        activate(before)
+    assert sink.storage_unseen is not counts
 
 
 def test_what_is_no_readable_directory_gets_one_error(tmp_path: Path) -> None:
