@@ -18,7 +18,7 @@ from pipeprof.measure import stages
 from pipeprof.measure.batch import size_bytes
 from pipeprof.measure.batch_recorder import BatchRecorder
 from pipeprof.measure.counters import UNSEEN
-from pipeprof.measure.recorder import COLLATE, GETITEM, Mark, span
+from pipeprof.measure.recorder import COLLATE, GETITEM, NOWHERE, Mark, span
 from pipeprof.measure.ring import Slot
 from pipeprof.measure.samples import Fetch, count, many_samples, one_sample
 from pipeprof.measure.shared import SharedBlock
@@ -28,7 +28,7 @@ PIGGYBACK: Final = "pipeprof:batch"
 """Marks a batch that carries its key: (PIGGYBACK, epoch, seq, the batch)."""
 
 
-_COLLATING: Final = Mark(COLLATE)
+_COLLATING: Final = Mark(COLLATE, NOWHERE)
 
 BeginEpoch = Callable[[int], int]
 """Told when the sampler was asked for an iterator; gives the epoch's number."""

@@ -44,16 +44,14 @@ class Totals:
 class Mark:
     """A piece of work that is going on in a sink: a span, or what stands for one where its cost counts."""
 
-    outer: Mark
-    """What was going on when it began; `NOWHERE` where that is not known."""
-
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, outer: Mark | None = None) -> None:
         self.name = name
+        self.outer = outer or self
+        """What was going on when it began; `NOWHERE` where that is not known."""
 
 
 NOWHERE: Final = Mark("")
 """In no span."""
-Mark.outer = NOWHERE
 
 
 class Sink:
@@ -142,16 +140,17 @@ class Span(Mark):
         if sink.current is not self and not sink.has_open(self):
             return
         totals = sink.totals.get(self.name) or sink.total(self.name)
-        inner_ns = self._inner_ns
-        totals.wall_ns += whole_ns - sink.inner_ns + inner_ns
+        inner_ns = self._inner_ns + whole_ns
+        totals.wall_ns += inner_ns - sink.inner_ns
         totals.count += 1
-        sink.current, sink.inner_ns = self.outer, inner_ns + whole_ns
+        sink.current, sink.inner_ns = self.outer, inner_ns
         if self.bytes is not None:
             self._add_read(totals)
 
     def _end(self, sink: Sink, whole_ns: int) -> tuple[Totals, int]:
-        own_ns = whole_ns - sink.inner_ns + self._inner_ns
-        sink.current, sink.inner_ns = self.outer, self._inner_ns + whole_ns
+        inner_ns = self._inner_ns + whole_ns
+        own_ns = inner_ns - sink.inner_ns
+        sink.current, sink.inner_ns = self.outer, inner_ns
         totals = sink.totals.get(self.name) or sink.total(self.name)
         totals.wall_ns += own_ns
         totals.count += 1

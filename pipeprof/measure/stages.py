@@ -24,7 +24,7 @@ from pipeprof.measure.batch_recorder import BatchRecorder
 from pipeprof.measure.emulate import is_emulated
 from pipeprof.measure.mounts import counts_device_reads
 from pipeprof.measure.real_storage import RecordedFile
-from pipeprof.measure.recorder import DECODE, READ, TRANSFORM, Mark, active, span
+from pipeprof.measure.recorder import DECODE, NOWHERE, READ, TRANSFORM, Mark, active, span
 from pipeprof.measure.remote_requests import timed_sync, traced_session
 
 _PATCHED: Final = "_pipeprof_patched"
@@ -139,9 +139,9 @@ def _one_by_one(batch: BatchRecorder, transforms: Any, inputs: tuple[Any, ...], 
             before_ns = batch.inner_ns
             outputs = transform(*inputs)
             now_ns = monotonic_ns()
-            took_ns = now_ns - then_ns
-            batch.add(mark.name, took_ns - batch.inner_ns + before_ns)
-            batch.inner_ns, then_ns = before_ns + took_ns, now_ns
+            inner_ns = before_ns + now_ns - then_ns
+            batch.add(mark.name, inner_ns - batch.inner_ns)
+            batch.inner_ns, then_ns = inner_ns, now_ns
             inputs = outputs if unpack else (outputs,)
     finally:
         batch.current = outer
@@ -156,10 +156,10 @@ def _mark_of(transform: Any) -> Mark:
     if isinstance(transform, functools.partial):
         return _mark_of(transform.func)
     if isinstance(transform, _FUNCTIONS):
-        return Mark(TRANSFORM + transform.__name__)
+        return Mark(TRANSFORM + transform.__name__, NOWHERE)
     kind = type(transform)
     if kind not in _marks:
-        _marks[kind] = Mark(TRANSFORM + kind.__name__)
+        _marks[kind] = Mark(TRANSFORM + kind.__name__, NOWHERE)
     return _marks[kind]
 
 
