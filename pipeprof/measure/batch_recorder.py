@@ -6,7 +6,7 @@ from time import monotonic_ns
 from typing import Final
 
 from pipeprof.measure.counters import BLOCK_BYTES, UNSEEN, Counters, difference, read_counters
-from pipeprof.measure.recorder import GETITEM, Sink, Span, activate
+from pipeprof.measure.recorder import GETITEM, NOWHERE, Sink, Span, activate
 from pipeprof.measure.ring import Kind, Slot
 
 COUNTERS_EVERY: Final = 32
@@ -48,7 +48,7 @@ class BatchRecorder(Sink):
             self.fail()
         self.open = True
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
-        self.current, self.inner_ns = "", 0
+        self.inner_ns = 0
         self.sample = self.slowest_index = self.slowest_ns = self.getitem_ns = self.collate_ns = UNSEEN
         self.plain = self._made % COUNTERS_EVERY != DETAILED_FIRST and not self._every_sample
         if not self.plain:
@@ -112,6 +112,16 @@ class BatchRecorder(Sink):
         self._close()
         self._slot.busy(False)
 
+    def exhausted(self) -> None:
+        """An iterable set has no further sample. A batch that has none yet is none; one that has some may be
+        collated still, or is dropped for being too small."""
+        totals = self.total(GETITEM)
+        totals.count -= 1  # of the call that gave no sample
+        if totals.count == 0:
+            self.abandon()
+        else:
+            self._slot.busy(False)
+
     def abandon(self) -> None:
         """There was no batch to make: forget it."""
         if self.open:
@@ -121,6 +131,7 @@ class BatchRecorder(Sink):
 
     def _close(self) -> None:
         self.open = False
+        self.current = NOWHERE
         activate(self._before)
         self._before = None
         self._made += 1
@@ -148,13 +159,15 @@ class BatchRecorder(Sink):
         cpu_then, runq_then, blocks_then, process_then, faults_then = before
         cpu_now, runq_now, blocks_now, process_now, faults_now = after
         cpu = cpu_now - cpu_then
-        device = helpers = faults = UNSEEN
+        device = helpers = faults = runq = UNSEEN
         if blocks_now != UNSEEN:
+            helpers = max(0, process_now - process_then - cpu)
+        # A kernel without schedstat need not be Linux: gVisor's always tells of no block and no fault.
+        if UNSEEN not in (runq_now, runq_then):
+            runq = runq_now - runq_then
+            faults = faults_now - faults_then
             if not self.storage_unseen:
                 device = (blocks_now - blocks_then) * BLOCK_BYTES
-            helpers = max(0, process_now - process_then - cpu)
-            faults = faults_now - faults_then
-        runq = UNSEEN if UNSEEN in (runq_now, runq_then) else runq_now - runq_then
         words = (self._dispatch_ns, self.start_ns, finish_ns, cpu, runq,
                  device, helpers, faults, size_bytes, self.slowest_index, self.slowest_ns,
                  self.getitem_ns, self.collate_ns)  # fmt: skip

@@ -18,14 +18,17 @@ from pipeprof.measure import stages
 from pipeprof.measure.batch import size_bytes
 from pipeprof.measure.batch_recorder import BatchRecorder
 from pipeprof.measure.counters import UNSEEN
-from pipeprof.measure.recorder import COLLATE, GETITEM, span
+from pipeprof.measure.recorder import COLLATE, GETITEM, NOWHERE, Mark, span
 from pipeprof.measure.ring import Slot
+from pipeprof.measure.samples import Fetch, count, many_samples, one_sample
 from pipeprof.measure.shared import SharedBlock
 from pipeprof.trace import MAIN_PROCESS
 
 PIGGYBACK: Final = "pipeprof:batch"
 """Marks a batch that carries its key: (PIGGYBACK, epoch, seq, the batch)."""
 
+
+_COLLATING: Final = Mark(COLLATE, NOWHERE)
 
 BeginEpoch = Callable[[int], int]
 """Told when the sampler was asked for an iterator; gives the epoch's number."""
@@ -118,12 +121,12 @@ class MapDataset(_Proxy):
     """A map-style data set. It always offers `__getitems__`: one hop a batch."""
 
     def __getitem__(self, asked: Any) -> Any:
-        return self._pipeprof_fetch(asked, _one_sample)
+        return self._pipeprof_fetch(asked, one_sample)
 
     def __getitems__(self, asked: Any) -> Any:
-        return self._pipeprof_fetch(asked, _samples)
+        return self._pipeprof_fetch(asked, many_samples)
 
-    def _pipeprof_fetch(self, asked: Any, fetch: Callable[[Any, BatchRecorder, Any], Any]) -> Any:
+    def _pipeprof_fetch(self, asked: Any, fetch: Fetch) -> Any:
         epoch, seq, dispatch_ns, payload = asked
         recorder = self._pipeprof_probe.recorder or _recorder(self._pipeprof_probe)
         recorder.begin(epoch, seq, dispatch_ns)
@@ -132,7 +135,9 @@ class MapDataset(_Proxy):
         except BaseException:
             recorder.fail()
             raise
-        recorder.fetched(len(payload) if isinstance(payload, (list, tuple)) else 1)
+        recorder.fetched(
+            len(payload) if isinstance(payload, (list, tuple)) else count(payload, samples, fetch)
+        )
         return samples
 
 
@@ -145,48 +150,6 @@ def _recorder(probe: Probe) -> BatchRecorder:
         probe.start(probe.worker)
     assert probe.recorder is not None
     return probe.recorder
-
-
-def _one_sample(real: Any, recorder: BatchRecorder, index: Any) -> Any:
-    return real[index]
-
-
-def _samples(real: Any, recorder: BatchRecorder, indices: Any) -> Any:
-    many = getattr(real, "__getitems__", None)
-    if many:
-        return many(indices)
-    if recorder.keeping:
-        return [_kept(real, recorder, index) for index in indices]
-    if recorder.tiny_samples:
-        return [real[index] for index in indices]
-    samples = []
-    slowest = slowest_index = UNSEEN
-    before = monotonic_ns()
-    for index in indices:
-        samples.append(real[index])
-        now = monotonic_ns()
-        if now - before > slowest:
-            slowest, slowest_index = now - before, index
-        before = now
-    _note_slowest(recorder, slowest_index, slowest)
-    return samples
-
-
-def _kept(real: Any, recorder: BatchRecorder, index: Any) -> Any:
-    recorder.sample = index if isinstance(index, int) else UNSEEN
-    before = monotonic_ns()
-    with span(GETITEM):
-        sample = real[index]
-    took = monotonic_ns() - before
-    if took > recorder.slowest_ns:
-        _note_slowest(recorder, index, took)
-    recorder.sample = UNSEEN
-    return sample
-
-
-def _note_slowest(recorder: BatchRecorder, index: Any, took_ns: int) -> None:
-    recorder.slowest_ns = took_ns
-    recorder.slowest_index = index if isinstance(index, int) else UNSEEN
 
 
 # -- iterable data sets ----------------------------------------------------------------------------------
@@ -221,14 +184,21 @@ class SampleIterator(_Proxy):
 
     def __next__(self) -> Any:
         recorder = self._pipeprof_begun()
+        before_ns = recorder.inner_ns
         try:
             with span(GETITEM):
-                return next(self._pipeprof_real)
+                sample = next(self._pipeprof_real)
         except StopIteration:
+            recorder.exhausted()
+            if self._pipeprof_probe.mode.unbatched:
+                self._pipeprof_probe.made -= 1
             raise
         except BaseException:
             recorder.fail()
             raise
+        took_ns = recorder.inner_ns - before_ns
+        recorder.slowest_ns = max(recorder.slowest_ns, took_ns)  # it has no index
+        return sample
 
     def _pipeprof_begun(self) -> BatchRecorder:
         """The recorder, with a batch begun that knows its key."""
@@ -255,6 +225,8 @@ class IterableProxy(SampleIterator):
     def __iter__(self) -> Iterator[Any]:
         probe, real = self._pipeprof_probe, self._pipeprof_real
         probe.epoch, probe.made = probe.epoch + 1, 0
+        if probe.recorder is not None:
+            probe.recorder.abandon()  # the last epoch ended with a batch that was dropped
         iterator = iter(real)
         if iterator is real:
             return self
@@ -279,21 +251,28 @@ class Collate(_Proxy):
             return self._pipeprof_real(samples)
         if probe.mode.iterable:
             recorder.samples = 1 if probe.mode.unbatched else len(samples)
+        before_ns = recorder.inner_ns
         began_ns = monotonic_ns()
         try:
             if recorder.plain:  # a span without its object
-                recorder.current, recorder.inner_ns = COLLATE, 0
+                recorder.current = _COLLATING
                 batch = self._pipeprof_real(samples)
             else:
                 with span(COLLATE):
                     batch = self._pipeprof_real(samples)
         except BaseException:
+            if recorder.plain:
+                recorder.collate_ns = monotonic_ns() - began_ns - recorder.inner_ns + before_ns
             recorder.fail()
             raise
         finish_ns = monotonic_ns()
         if recorder.plain:
-            recorder.collate_ns = finish_ns - began_ns - recorder.inner_ns
-        recorder.finish(size_bytes(batch), finish_ns)
+            recorder.collate_ns = finish_ns - began_ns - recorder.inner_ns + before_ns
+        try:
+            size = size_bytes(batch)
+        except Exception:  # a sparse tensor has no size, a list may hold itself: no business of the user's
+            size = UNSEEN
+        recorder.finish(size, finish_ns)
         return (PIGGYBACK, *recorder.key, batch) if probe.mode.piggyback else batch
 
 
@@ -344,6 +323,7 @@ class Payloads(_Proxy):
     def __next__(self) -> Any:
         if self._pipeprof_epoch < 0:
             self._pipeprof_epoch = self._pipeprof_begin_epoch(self._pipeprof_asked_ns)
+            self._pipeprof_probe.epoch = self._pipeprof_epoch  # of keys that are made in this process
         payload = next(self._pipeprof_real)
         self._pipeprof_seq += 1
         mode = self._pipeprof_mode

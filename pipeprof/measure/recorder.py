@@ -20,6 +20,9 @@ GETITEM: Final = "getitem"
 COLLATE: Final = "collate"
 TRANSFORM: Final = "transform:"
 
+_MOST_NESTED: Final = 100
+"""Spans that are looked through: one that is entered again inside itself closes the chain to a ring."""
+
 
 class Totals:
     """What one stage took in one batch or step. `UNSEEN` is not observed."""
@@ -38,15 +41,29 @@ class Totals:
             self.runq_ns = max(self.runq_ns, 0) + runq_ns
 
 
+class Mark:
+    """A piece of work that is going on in a sink: a span, or what stands for one where its cost counts."""
+
+    def __init__(self, name: str, outer: Mark | None = None) -> None:
+        self.name = name
+        self.outer = outer or self
+        """What was going on when it began; `NOWHERE` where that is not known."""
+
+
+NOWHERE: Final = Mark("")
+"""In no span."""
+
+
 class Sink:
     """What spans add themselves to. Used by one thread at a time."""
 
     def __init__(self) -> None:
         self.totals: dict[str, Totals] = {}
-        self.current = ""
-        """Name of the innermost open span."""
+        self.current = NOWHERE
+        """The innermost open span."""
         self.inner_ns = self.inner_cpu_ns = self.inner_runq_ns = 0
-        """What spans inside the innermost open one have taken so far."""
+        """What the spans that have ended took, those inside others counted once. It only grows while a batch
+        is made: what it grew by since a span began is what the span's inner ones took."""
         self.plain = True
         """Whether spans need only the clock."""
         self.counting = False
@@ -83,8 +100,18 @@ class Sink:
     def keep(self, span: Span, wall_ns: int, cpu_ns: int) -> None:
         """Take a single span, where they are kept."""
 
+    def has_open(self, span: Span) -> bool:
+        """Whether `span` is open still, under spans that never ended. One that was held open across a `yield`
+        is not, once what it began in has ended: its time would hold what others did in between."""
+        mark = self.current
+        for _ in range(_MOST_NESTED):
+            if mark is span or mark is NOWHERE:
+                break
+            mark = mark.outer
+        return mark is span
 
-class Span:
+
+class Span(Mark):
     """One piece of work in a stage. Inner spans are taken out of its time.
 
     No `__slots__`: what few spans set is then a default of the class and costs the others nothing.
@@ -101,8 +128,8 @@ class Span:
 
     def __enter__(self) -> Span:
         sink = self._sink
-        self._outer, self._outer_ns = sink.current, sink.inner_ns
-        sink.current, sink.inner_ns = self.name, 0
+        self.outer, self._inner_ns = sink.current, sink.inner_ns
+        sink.current = self
         self.start_ns = monotonic_ns()
         return self
 
@@ -112,16 +139,20 @@ class Span:
         # `_end`, written out: it is the path of nearly every span
         whole_ns = monotonic_ns() - self.start_ns
         sink = self._sink
+        if sink.current is not self and not sink.has_open(self):
+            return
         totals = sink.totals.get(self.name) or sink.total(self.name)
-        totals.wall_ns += whole_ns - sink.inner_ns
+        inner_ns = self._inner_ns + whole_ns
+        totals.wall_ns += inner_ns - sink.inner_ns
         totals.count += 1
-        sink.current, sink.inner_ns = self._outer, self._outer_ns + whole_ns
+        sink.current, sink.inner_ns = self.outer, inner_ns
         if self.bytes is not None:
             self._add_read(totals)
 
     def _end(self, sink: Sink, whole_ns: int) -> tuple[Totals, int]:
-        own_ns = whole_ns - sink.inner_ns
-        sink.current, sink.inner_ns = self._outer, self._outer_ns + whole_ns
+        inner_ns = self._inner_ns + whole_ns
+        own_ns = inner_ns - sink.inner_ns
+        sink.current, sink.inner_ns = self.outer, inner_ns
         totals = sink.totals.get(self.name) or sink.total(self.name)
         totals.wall_ns += own_ns
         totals.count += 1
@@ -144,8 +175,7 @@ class DetailedSpan(Span):
     def __enter__(self) -> Span:
         sink = self._sink
         if sink.counting:
-            self._outer_counters = (sink.inner_cpu_ns, sink.inner_runq_ns)
-            sink.inner_cpu_ns = sink.inner_runq_ns = 0
+            self._inner_counters = (sink.inner_cpu_ns, sink.inner_runq_ns)
             self._runq_ns, self._cpu_ns = sink.run_queue.read(), thread_time_ns()
         return super().__enter__()
 
@@ -154,6 +184,8 @@ class DetailedSpan(Span):
     ) -> None:
         sink = self._sink
         whole_ns = monotonic_ns() - self.start_ns
+        if sink.current is not self and not sink.has_open(self):
+            return
         totals, own_ns = self._end(sink, whole_ns)
         cpu_ns = UNSEEN
         if sink.counting:
@@ -163,12 +195,14 @@ class DetailedSpan(Span):
     def _count(self, sink: Sink, totals: Totals, whole_ns: int) -> int:
         whole_cpu_ns = min(thread_time_ns() - self._cpu_ns, whole_ns)
         whole_runq_ns = difference(sink.run_queue.read(), self._runq_ns)
-        cpu_ns = max(0, whole_cpu_ns - sink.inner_cpu_ns)
-        runq_ns = UNSEEN if whole_runq_ns == UNSEEN else max(0, whole_runq_ns - sink.inner_runq_ns)
+        before_cpu_ns, before_runq_ns = self._inner_counters
+        cpu_ns = max(0, whole_cpu_ns - sink.inner_cpu_ns + before_cpu_ns)
+        runq_ns = (
+            UNSEEN if whole_runq_ns == UNSEEN else max(0, whole_runq_ns - sink.inner_runq_ns + before_runq_ns)
+        )
         totals.add_counters(cpu_ns, runq_ns)
-        outer_cpu_ns, outer_runq_ns = self._outer_counters
-        sink.inner_cpu_ns = outer_cpu_ns + whole_cpu_ns
-        sink.inner_runq_ns = outer_runq_ns + max(0, whole_runq_ns)
+        sink.inner_cpu_ns = before_cpu_ns + whole_cpu_ns
+        sink.inner_runq_ns = before_runq_ns + max(0, whole_runq_ns)
         return cpu_ns
 
 
@@ -208,7 +242,8 @@ def stage(name: str) -> Span | NoSpan:
     """Charge what happens inside to the user's own stage `name`; it is recorded as `stage:<name>`.
 
     A context manager for code inside `__getitem__`, a collate function or the training loop. Where nothing
-    is being profiled it costs next to nothing.
+    is being profiled it costs next to nothing. One that a generator holds open across a `yield` is not
+    recorded: what happens inside stays with the stage around it.
     """
     if _local.sink is None:
         return _NO_SPAN

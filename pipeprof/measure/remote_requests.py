@@ -163,7 +163,7 @@ def timed_sync(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def sync(loop: Any, function: Any, *arguments: Any, **options: Any) -> Any:
         sink = active()
-        if not isinstance(sink, BatchRecorder) or sink.current == READ:
+        if not isinstance(sink, BatchRecorder) or sink.current.name == READ:
             return original(loop, function, *arguments, **options)
         with remote_read() as record:
             result = original(loop, function, *arguments, **options)

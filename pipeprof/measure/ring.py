@@ -46,6 +46,10 @@ _COUNT, _TAKEN, _DROPPED, _NAMES, _THREAD, _READY_NS, _EPOCH, _FINISHED, _BUSY =
 MOST_SHARDS: Final = 0xFFFF
 """That a slot's batches can name; those of later ones have none."""
 
+_KEPT_FREE: Final = 8
+"""One record in so many is kept free for batches: without one of theirs, all later steps of the epoch would
+be taken for those of the batch before."""
+
 OTHER: Final = "stage:(other)"
 """Where the times of stages go that come after a slot's table of names is full."""
 
@@ -88,7 +92,9 @@ class Slot:
         self._words = self._view[:_NAMES_AT].cast("Q")
         self._records = records
         self._count = self._words[_COUNT]
-        self._full_at = self._words[_TAKEN] + records
+        self._kept_free = records // _KEPT_FREE
+        self._last_at = self._words[_TAKEN] + records
+        self._full_at = self._last_at - self._kept_free
         self._ids: dict[str, int] = {}
         self._shards: dict[str | bytes, int] = {}
         self._words[_THREAD] = thread
@@ -99,7 +105,7 @@ class Slot:
     ) -> None:  # fmt: skip
         """Append one record, or count it as dropped where the reader is a whole ring behind."""
         n = self._count
-        if n >= self._full_at and self._full():
+        if n >= self._full_at and self._full(self._kept_free):
             return
         number = n & 0xFFFFFFFF
         at = HEADER_BYTES + n % self._records * RECORD_BYTES
@@ -109,16 +115,17 @@ class Slot:
     def put_batch(self, epoch: int, seq: int, words: Words, samples: int, shard: int = 0) -> None:
         """Append the record of a batch, or count it as dropped."""
         n = self._count
-        if n >= self._full_at and self._full():
+        if n >= self._last_at and self._full(0):
             return
         number = n & 0xFFFFFFFF
         at = HEADER_BYTES + n % self._records * RECORD_BYTES
         _LONG.pack_into(self._view, at, number, Kind.BATCH, 0, shard, epoch, seq, *words, samples, number)
         self._words[_COUNT] = self._count = n + 1
 
-    def _full(self) -> bool:
-        self._full_at = self._words[_TAKEN] + self._records
-        full = self._count >= self._full_at
+    def _full(self, kept_free: int) -> bool:
+        self._last_at = self._words[_TAKEN] + self._records
+        self._full_at = self._last_at - self._kept_free
+        full = self._count >= self._last_at - kept_free
         self._words[_DROPPED] += full
         return full
 
@@ -148,7 +155,7 @@ class Slot:
     def _new_shard(self, file: str | bytes) -> int:
         """Tell of a shard in a record of its own: there are too many of them for the table of names."""
         n, shard = self._count, len(self._shards) + 1
-        if shard > MOST_SHARDS or (n >= self._full_at and self._full()):
+        if shard > MOST_SHARDS or (n >= self._full_at and self._full(self._kept_free)):
             return 0
         number = n & 0xFFFFFFFF
         at = HEADER_BYTES + n % self._records * RECORD_BYTES

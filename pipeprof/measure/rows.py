@@ -207,7 +207,7 @@ class Drained:
             else:
                 columns["worker"] = worker[at]
             if kind == Kind.BATCH:
-                columns["samples"] = some["aux"]
+                columns["samples"] = nullable(some["aux"], some["c"] != UNSEEN)  # one that raised has none
                 if self._shards:
                     columns["shard"] = named(np.array(self._shard_numbers, np.int32), list(self._shards))
                 continue

@@ -13,17 +13,22 @@ import functools
 import io
 import os
 import sys
+import types
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Final
 
 from pipeprof.measure.batch_recorder import BatchRecorder
 from pipeprof.measure.emulate import is_emulated
+from pipeprof.measure.mounts import counts_device_reads
 from pipeprof.measure.real_storage import RecordedFile
-from pipeprof.measure.recorder import DECODE, READ, TRANSFORM, active, span
+from pipeprof.measure.recorder import DECODE, NOWHERE, READ, TRANSFORM, Mark, active, span
 from pipeprof.measure.remote_requests import timed_sync, traced_session
 
 _PATCHED: Final = "_pipeprof_patched"
+_FUNCTIONS: Final = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 _undo: Final[list[tuple[Any, str, Any]]] = []
 
 
@@ -70,8 +75,13 @@ def _timed_open(original: Callable[..., Any]) -> Callable[..., Any]:
             and not any(options.values())
             and isinstance(file, (str, bytes, os.PathLike))
         )
-        if batch is None or not plain or batch.current == READ or is_emulated(file):
+        if batch is None or batch.current.name == READ or is_emulated(file):
             return original(file, mode, buffering, *rest, **options)
+        if not plain:
+            opened = original(file, mode, buffering, *rest, **options)
+            if "r" in mode or "+" in mode:
+                _note_device(batch, lambda: os.fstat(opened.fileno()))
+            return opened
         raw = RecordedFile(file)
         if buffering == 0:
             return raw
@@ -79,6 +89,14 @@ def _timed_open(original: Callable[..., Any]) -> Callable[..., Any]:
         return io.BufferedReader(raw, size if size > 1 else io.DEFAULT_BUFFER_SIZE)
 
     return open
+
+
+def _note_device(batch: BatchRecorder, status: Callable[[], os.stat_result]) -> None:
+    """Note where a file lies whose reads the kernel does not count as any block device's."""
+    if batch.storage_unseen:
+        return
+    with suppress(Exception):  # what stands for a file need not have a descriptor
+        batch.storage_unseen = not counts_device_reads(status().st_dev)
 
 
 def _compose_v1(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,29 +125,40 @@ def _one_by_one(batch: BatchRecorder, transforms: Any, inputs: tuple[Any, ...], 
     outputs: Any = inputs[0]
     if not batch.plain:
         for transform in transforms:
-            with span(_name_of(type(transform).__name__)):
+            with span(_mark_of(transform).name):
                 outputs = transform(*inputs)
             inputs = outputs if unpack else (outputs,)
         return outputs
-    outer, outer_ns = batch.current, batch.inner_ns
-    began_ns = then_ns = monotonic_ns()
+    outer = batch.current
+    then_ns = monotonic_ns()
     try:
         for transform in transforms:
-            name = _name_of(type(transform).__name__)
-            batch.current, batch.inner_ns = name, 0
+            batch.current = mark = _marks.get(type(transform)) or _mark_of(transform)
+            before_ns = batch.inner_ns
             outputs = transform(*inputs)
             now_ns = monotonic_ns()
-            batch.add(name, now_ns - then_ns - batch.inner_ns)
-            then_ns = now_ns
+            inner_ns = before_ns + now_ns - then_ns
+            batch.add(mark.name, inner_ns - batch.inner_ns)
+            batch.inner_ns, then_ns = inner_ns, now_ns
             inputs = outputs if unpack else (outputs,)
     finally:
-        batch.current, batch.inner_ns = outer, outer_ns + then_ns - began_ns
+        batch.current = outer
     return outputs
 
 
-@functools.cache
-def _name_of(transform: str) -> str:
-    return TRANSFORM + transform
+_marks: Final[dict[type, Mark]] = {}
+"""Of the transforms that are called as their class is: not functions."""
+
+
+def _mark_of(transform: Any) -> Mark:
+    if isinstance(transform, functools.partial):
+        return _mark_of(transform.func)
+    if isinstance(transform, _FUNCTIONS):
+        return Mark(TRANSFORM + transform.__name__, NOWHERE)
+    kind = type(transform)
+    if kind not in _marks:
+        _marks[kind] = Mark(TRANSFORM + kind.__name__, NOWHERE)
+    return _marks[kind]
 
 
 def _decode_load(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,7 +166,7 @@ def _decode_load(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def load(self: Any) -> Any:
         batch = _batch()
-        if batch is None or not getattr(self, "tile", None) or batch.current == DECODE:
+        if batch is None or not getattr(self, "tile", None) or batch.current.name == DECODE:
             return original(self)
         with span(DECODE):
             return original(self)
@@ -150,7 +179,7 @@ def _decode_convert(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def convert(self: Any, *arguments: Any, **options: Any) -> Any:
         batch = _batch()
-        if batch is None or batch.current == DECODE or batch.current.startswith(TRANSFORM):
+        if batch is None or batch.current.name == DECODE or batch.current.name.startswith(TRANSFORM):
             return original(self, *arguments, **options)
         with span(DECODE):
             return original(self, *arguments, **options)
@@ -164,12 +193,14 @@ def _whole(owner: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:
             batch = _batch()
-            if batch is None or batch.current == owner:
+            if batch is None or batch.current.name == owner:
                 return original(*arguments, **options)
             with span(owner) as timing:
                 result = original(*arguments, **options)
                 if owner == READ:
                     timing.bytes = result.nbytes
+                    if arguments and isinstance(arguments[0], (str, bytes, os.PathLike)):
+                        _note_device(batch, lambda: Path(os.fsdecode(arguments[0])).stat())
                 return result
 
         return timed

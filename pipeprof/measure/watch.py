@@ -192,8 +192,10 @@ def _ended_itself(process: Any, shut_down: bool) -> bool:
 def _mode(loader: DataLoader[Any]) -> Mode:
     iterable = isinstance(loader.dataset, IterableDataset)
     workers = loader.num_workers
-    # In order, the batches of a map-style set are taken by number; else each must carry its own back.
-    piggyback = workers > 0 and (iterable or not getattr(loader, "in_order", True))
+    # In order, the batches of a map-style set are taken by number; else each must carry its own back. So must
+    # they where a StatefulDataLoader resumes: it takes some that the loop never sees.
+    resumes = getattr(loader, "next_iter_state", None) is not None
+    piggyback = workers > 0 and (iterable or resumes or not getattr(loader, "in_order", True))
     return Mode(iterable, loader.batch_sampler is None, workers, piggyback)
 
 

@@ -208,7 +208,9 @@ def _workers(out: _Out, run: Run, timeline: Timeline) -> None:
         if start == NOT_OBSERVED:
             continue
         end = max(start, finish)  # a batch whose making raised has no end
-        notes = [("epoch", epoch), ("batch", seq), ("samples", int(samples[row]))]
+        notes = [("epoch", epoch), ("batch", seq)]
+        if samples[row] != NOT_OBSERVED:
+            notes.append(("samples", int(samples[row])))
         if row in taken:
             notes.append(("step", taken[row]))
         if slowest[row] != NOT_OBSERVED:

@@ -71,6 +71,7 @@ def assert_all_recorded(out: Path, batches: list[Any], in_order: bool = True) ->
         assert batch["samples"] == step["samples"]
         if batch["dispatch_ns"] is not None:
             assert batch["dispatch_ns"] <= batch["start_ns"]
+    assert [step["epoch"] for step in steps] == sorted(step["epoch"] for step in steps)
     if in_order:
         keys = [(step["epoch"], step["seq"]) for step in steps]
         assert keys == sorted(keys)

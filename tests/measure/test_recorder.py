@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import pipeprof
 from pipeprof.measure import batch_recorder, recorder
 from pipeprof.measure.batch_recorder import BatchRecorder
-from pipeprof.measure.recorder import Sink, activate, span, stage, storage_read
+from pipeprof.measure.recorder import NOWHERE, Sink, activate, span, stage, storage_read
 from pipeprof.measure.ring import MOST_NAMES, OTHER, Kind, Ring, Slot
 
 
@@ -50,7 +52,7 @@ def test_inner_spans_are_taken_out(clock: Clock, sink: Sink) -> None:
     walls = {name: (t.wall_ns, t.count) for name, t in sink.totals.items()}
     assert walls == {"outer": (6, 1), "inner": (20, 2), "stage:deepest": (200, 2)}
     assert sink.inner_ns == 226
-    assert sink.current == ""
+    assert sink.current is NOWHERE
 
 
 def test_a_span_ends_with_an_exception(clock: Clock, sink: Sink) -> None:
@@ -182,3 +184,125 @@ def test_stages_beyond_the_table_of_names_share_one() -> None:
     assert {names[number] for number in ids[MOST_NAMES - 1 :]} == {OTHER}
     assert np.unique(ids).size == MOST_NAMES
     ring.close()
+
+
+def stages_of(ring: Ring) -> dict[str, list[tuple[int, int]]]:
+    """Own time and count of each stage, in the order of their records."""
+    records = ring.drain(0)
+    found: dict[str, list[tuple[int, int]]] = {}
+    for row in of_kind(records, Kind.STAGE):
+        found.setdefault(ring.names(0)[row["name"]], []).append((int(row["a"]), int(row["aux"])))
+    return found
+
+
+@pytest.mark.parametrize("every_sample", [False, True], ids=["batch", "sample"])
+def test_a_stage_that_is_held_across_a_yield_stays_with_the_one_around_it(
+    every_sample: bool, clock: Clock
+) -> None:
+    def samples() -> Iterator[int]:
+        for number in range(4):
+            with stage("held"):
+                clock.now_ns += 20
+                with stage("quick"):
+                    clock.now_ns += 5
+                yield number
+
+    ring, batch = make(every_sample=every_sample)
+    stream = samples()
+    for seq in range(3):  # the second one reads the counters: the stage began where they were not read
+        batch.begin(0, seq, 0)
+        with span("getitem"):
+            next(stream)
+        batch.samples = 1
+        batch.finish(0)
+        clock.now_ns += 1_000_000  # the loop's time, not the stage's
+    stream.close()
+    assert not batch.totals
+    assert stages_of(ring) == {"stage:quick": [(5, 1)] * 3, "getitem": [(20, 1)] * 3}
+    ring.close()
+
+
+def test_spans_that_end_in_the_wrong_order(clock: Clock, sink: Sink) -> None:
+    first, second = span("first"), span("second")
+    with span("outer"):
+        first.__enter__()
+        clock.now_ns += 1
+        second.__enter__()
+        clock.now_ns += 10
+        first.__exit__(None, None, None)
+        clock.now_ns += 100
+        second.__exit__(None, None, None)
+    assert {name: t.wall_ns for name, t in sink.totals.items()} == {"first": 11, "outer": 100}
+    assert sink.current is NOWHERE
+
+
+def test_a_span_inside_itself_ends(sink: Sink) -> None:
+    again, stale = span("again"), span("stale")
+    with stale, again, again:
+        pass
+    stale.__exit__(None, None, None)
+    assert sink.totals["again"].count == 2
+
+
+def test_an_iterable_set_that_has_no_more_samples() -> None:
+    ring, batch = make()
+    for seq, samples in enumerate((0, 2)):
+        batch.begin(0, seq, 0)
+        for _ in range(samples + 1):  # the last call finds the end
+            with span("getitem"):
+                pass
+        batch.exhausted()
+        assert not ring.busy(0)
+    assert batch.open, "it may be collated still"
+    batch.samples = 2
+    batch.finish(0)
+    records = ring.drain(0)
+    assert [(row["seq"], row["aux"]) for row in of_kind(records, Kind.BATCH)] == [(1, 2)]
+    assert [(row["seq"], row["aux"]) for row in of_kind(records, Kind.STAGE)] == [(1, 2)]
+    ring.close()
+
+
+def test_batches_find_room_where_spans_do_not() -> None:
+    """A batch without its record would make the steps after it take the record of the one before."""
+    ring = Ring(1, 16)
+    slot = Slot(ring.block, 0, 16, 0)
+    for number in range(20):
+        slot.put(Kind.SPAN, 0, 0, 0, number, 0, 0, 0, 0, 0, 0)
+    for number in range(3):
+        slot.put_batch(0, number, (0,) * 13, 1)
+    records = ring.drain(0)
+    assert of_kind(records, Kind.SPAN)["seq"].tolist() == list(range(14))
+    assert of_kind(records, Kind.BATCH)["seq"].tolist() == [0, 1]
+    assert ring.dropped() == 6 + 1
+    ring.close()
+
+
+def test_cpu_time_of_a_workers_other_threads() -> None:
+    ring, batch = make()
+    batch.begin(0, 0, 0)
+    thread = threading.Thread(target=spin, args=(0.05,))
+    thread.start()
+    thread.join()
+    batch.finish(0)
+    (row,) = of_kind(ring.drain(0), Kind.BATCH)
+    assert row["g"] >= 0.04e9, "the thread's"
+    assert row["d"] < row["g"]
+    ring.close()
+
+
+def test_a_kernel_that_stands_in_for_linux_is_not_believed_its_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gVisor has no schedstat, and its getrusage leaves `ru_inblock` and `ru_majflt` at zero."""
+    ring, batch = make()
+    monkeypatch.setattr(batch.run_queue, "read", lambda: -1)
+    batch.begin(0, 0, 0)
+    batch.finish(0)
+    (row,) = of_kind(ring.drain(0), Kind.BATCH)
+    assert [int(row[word]) for word in "efh"] == [-1, -1, -1]
+    assert row["g"] >= 0
+    ring.close()
+
+
+def spin(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass

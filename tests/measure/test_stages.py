@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import io
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,7 @@ from torchvision import io as tv_io
 from torchvision.transforms import v2
 
 import pipeprof
+from pipeprof.measure import stages
 from pipeprof.trace import load
 
 V1 = [transforms.Resize(16), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
@@ -124,3 +131,114 @@ def test_writing_and_text_are_left_alone(tmp_path: Path) -> None:
     with pipeprof.profile(loader, out=tmp_path / "run"):
         assert [int(batch) for batch in loader] == [2, 2]
     assert "read" not in totals(tmp_path / "run")
+
+
+def double(value: float) -> float:
+    return 2 * value
+
+
+def add(number: float, value: float) -> float:
+    return number + value
+
+
+class Halves:
+    def __call__(self, value: float) -> float:
+        return value / 2
+
+    def again(self, value: float) -> float:
+        return value / 2
+
+
+@pytest.mark.parametrize("detail", ["batch", "sample"])
+def test_functions_among_the_transforms_have_their_own_names(detail: str, tmp_path: Path) -> None:
+    steps = [double, functools.partial(add, 1), Halves(), Halves().again, lambda value: value + 1, math.sqrt]
+
+    class Numbers(Dataset[Any]):
+        transform = transforms.Compose(steps)
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> float:
+            return float(self.transform(6.0 + 0 * index))
+
+    with pipeprof.profile(DataLoader(Numbers()), out=tmp_path / "run", detail=detail) as loader:
+        assert [float(batch) for batch in loader] == [math.sqrt(13 / 4 + 1)] * 2
+    found = {name: each["count"] for name, each in totals(tmp_path / "run").items() if "transform" in name}
+    names = ("double", "add", "Halves", "again", "<lambda>", "sqrt")
+    assert found == {f"transform:{name}": 2 for name in names}
+
+
+def test_a_transform_that_fails_counts_once(tmp_path: Path) -> None:
+    """Its dataset goes on, with what the spans inside it took taken out of `__getitem__`, and no more."""
+
+    def refuses(value: float) -> float:
+        with pipeprof.stage("looking"):
+            time.sleep(0.02)
+        raise ValueError
+
+    class Tries(Dataset[Any]):
+        transform = transforms.Compose([double, refuses])
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> int:
+            with suppress(ValueError):
+                self.transform(1.0)
+            return 0
+
+    with pipeprof.profile(DataLoader(Tries()), out=tmp_path / "run") as loader:
+        assert len(list(loader)) == 1
+    found = totals(tmp_path / "run")
+    assert found["stage:looking"]["wall_ns"] >= 0.02e9 > found["getitem"]["wall_ns"]
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "binary": lambda path: path.read_bytes(),
+    "text": lambda path: path.read_text(errors="ignore"),
+    "with a descriptor": lambda path: os.fdopen(os.open(path, os.O_RDONLY), "rb").close(),
+    "both ways": lambda path: path.open("r+b").close(),
+    "torchvision": lambda path: tv_io.read_image(str(path)),
+    "numpy": lambda path: np.fromfile(path, np.uint8),
+}
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("counted", [False, True])
+def test_bytes_of_a_device_that_the_kernel_does_not_count_are_not_observed(
+    counted: bool, read: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "counts_device_reads", lambda device: counted)
+
+    class Files(Dataset[Any]):
+        paths = sorted(images.rglob("*.jpg"))[:2]
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> int:
+            READERS[read](self.paths[index])
+            return 0
+
+    with pipeprof.profile(DataLoader(Files()), out=tmp_path / "run") as loader:
+        assert len(list(loader)) == 2
+    device = [row["device_bytes"] is not None for row in load(tmp_path / "run").table("batches").to_pylist()]
+    assert device == [counted] * 2
+
+
+def test_a_file_that_is_only_written_says_nothing_of_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "counts_device_reads", lambda device: False)
+
+    class Writes(Dataset[Any]):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> int:
+            return (tmp_path / "log.txt").write_text("seen")
+
+    with pipeprof.profile(DataLoader(Writes()), out=tmp_path / "run") as loader:
+        assert len(list(loader)) == 1
+    assert load(tmp_path / "run").table("batches")["device_bytes"].null_count == 0
