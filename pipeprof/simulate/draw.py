@@ -126,7 +126,8 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "submit": batches.submit * loop,
         "compute": batches.compute * ratio / _speed(demands, knobs) + knobs.extra_compute_ns,
         "loop": batches.loop * loop,
-        "met": batches.met * scale.get("collective", 1.0),
+        # several ranks are walked together, and meet there
+        "met": batches.met * scale.get("collective", 1.0) * (knobs.ranks == 1),
     }
 
 

@@ -38,6 +38,7 @@ from pipeprof.measure.run import run
 from pipeprof.pipeline import measured_window, read_timeline
 from pipeprof.scenario import Scenario
 from pipeprof.simulate.demands import Demands
+from pipeprof.simulate.draw import scalable
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.neighbours import open_run
 from pipeprof.simulate.predict import Prediction, predict, replay
@@ -135,7 +136,8 @@ def slowness(own: Demands, base: Demands) -> float:
 
 def slowed(knobs: Knobs, demands: Demands, factor: float) -> Knobs:
     """All CPU time of the base run, times `factor`."""
-    return knobs.scaled(**dict.fromkeys((*demands.batches.cpu, "transfer", "main"), factor))
+    work = scalable(demands) & {*demands.batches.cpu, "transfer", "main"}
+    return knobs.scaled(**dict.fromkeys(sorted(work), factor))
 
 
 def throughput(directory: Path) -> float:
