@@ -127,6 +127,7 @@ def test_a_wait_inside_a_wait_ends_it() -> None:
     cuda.reached_ms = 9.0
     wait.tell()
     assert told([inner, outer]) == [2_000_000, None]
+    assert wait._why_not is None
 
 
 @pytest.mark.parametrize(("late_ms", "expected"), [(4.0, None), (1.0, 1_000_000)])
@@ -141,6 +142,7 @@ def test_a_loop_that_changed_its_stream_meanwhile(late_ms: float, expected: int 
     wait.took(row)
     cuda.reached_ms = 2.0
     wait.tell()
+    assert row.complete == (late_ms < 2), "the device has to pass both"
     cuda.reached_ms = 9.0
     wait.tell()
     assert told([row]) == [expected], "what ends before it begins is no wait"
@@ -207,10 +209,14 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     return made
 
 
-def test_the_last_steps_wait_is_told_at_the_end(cuda: FakeCuda, tmp_path: Path) -> None:
+def test_what_the_device_passes_after_the_last_batch_is_told_at_the_end(
+    cuda: FakeCuda, tmp_path: Path
+) -> None:
+    cuda.reached_ms = 1.0
     with Session(tmp_path / "run") as session:
         for _ in session.loader(cases.Squares(8), batch_size=2):
             cuda.now_ms += 1
+        cuda.reached_ms = cuda.now_ms
     run = load(tmp_path / "run")
     assert run.table("steps")["device_wait_ns"].to_pylist() == [0, 0, 0, 0]
     assert run.meta["accelerator"]["name"] == "made 0"
