@@ -141,7 +141,7 @@ class TraceWriter:
     """
 
     def __init__(self, directory: Path, meta: Mapping[str, Any]) -> None:
-        self.directory = directory
+        self.directory = directory.absolute()  # the program may change its working directory
         self.meta: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "status": "running",

@@ -46,14 +46,16 @@ def command(
     rank = here()
     if rank is not None:  # the ranks are reported together, when all of them have ended
         if rank.rank == 0 and traced.written:
-            click.echo(f"pipeprof: see all ranks with `pipeprof report {traced.directory.parent}`", err=True)
+            job = _short(traced.directory.parent)
+            click.echo(f"pipeprof: see all ranks with `pipeprof report {job}`", err=True)
         ctx.exit(traced.exit_code)
     if traced.in_parent:
         sys.stdout.flush()
         if traced.steps == 0:
-            click.echo(f"pipeprof: no batch was taken from a DataLoader; see {traced.directory}", err=True)
+            seen = _short(traced.directory)
+            click.echo(f"pipeprof: no batch was taken from a DataLoader; see {seen}", err=True)
         else:
-            _report(traced.directory, page=not no_report)
+            _report(_short(traced.directory), page=not no_report)
     ctx.exit(traced.exit_code)
 
 
@@ -68,3 +70,9 @@ def _report(directory: Path, page: bool) -> None:
         terminal.show(answer, str(path) if path is not None else None)
     except (PipeprofError, OSError) as error:
         click.echo(f"pipeprof: {directory} was written and cannot be reported: {error}", err=True)
+
+
+def _short(path: Path) -> Path:
+    """As seen from the working directory, where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

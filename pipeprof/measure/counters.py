@@ -63,6 +63,8 @@ class RunQueue:
     def _reopen(self) -> None:
         self.close()
         self._forks, self._thread = _forks, get_ident()
+        if not _ON_LINUX:
+            return
         try:
             self._fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

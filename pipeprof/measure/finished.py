@@ -25,7 +25,10 @@ class Finished:
 
     def take(self, seq: int) -> Made | None:
         """The batch `seq`, which the loop has taken."""
-        return self._made.pop(seq, None)
+        made = self._made.pop(seq, None)
+        while self._order and self._order[0] not in self._made:  # else it grows with the epoch's length
+            heapq.heappop(self._order)
+        return made
 
     def take_first(self) -> Made | None:
         """The batch that in-order delivery has given to the loop: the first that was not given before.

@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 PRIVATE: Final = ("_get_iterator",)
 """Every private name of torch's loader, and of torchdata's subclass of it, that pipeprof touches; seen in
 torch 2.15. Without it a loader works as ever and is not observed."""
+PRIVATE_OF_LOADERS: Final = ("_iterator",)
+"""And of a loader with persistent workers. Without it no one says that they had been started before."""
 PRIVATE_OF_ITERATORS: Final = ("_workers",)
 """And of an iterator with workers. Without it a worker that is lost is not told of."""
 _OURS: Final = ("torch.", "torchdata.")
@@ -41,6 +43,7 @@ class Watcher(Protocol):
 
 _observers: Final[WeakKeyDictionary[Any, Observer]] = WeakKeyDictionary()
 _choosers: Final[list[Callable[[DataLoader[Any]], Observer | None]]] = []
+_chosen_by: Final[WeakKeyDictionary[Any, Callable[[DataLoader[Any]], Observer | None]]] = WeakKeyDictionary()
 _watched: Final[dict[type, type]] = {}
 _worker_starts: Final[list[Callable[[], None]]] = []
 
@@ -72,9 +75,12 @@ def observe_all(choose: Callable[[DataLoader[Any]], Observer | None]) -> None:
 
 
 def observe_no_more(choose: Callable[[DataLoader[Any]], Observer | None]) -> None:
-    """Ask `choose` no more."""
+    """Ask `choose` no more; the loaders for which it chose are watched by no one."""
     if choose in _choosers:
         _choosers.remove(choose)
+    for loader in [loader for loader, by in _chosen_by.items() if by == choose]:
+        del _chosen_by[loader]
+        _observers.pop(loader, None)
     if not _choosers and "__init_subclass__" in DataLoader.__dict__:
         del DataLoader.__init_subclass__
 
@@ -83,7 +89,7 @@ def _chosen(loader: DataLoader[Any]) -> Observer | None:
     for choose in reversed(_choosers):
         observer: Observer | None = choose(loader)
         if observer is not None:
-            _observers[loader] = observer
+            _observers[loader], _chosen_by[loader] = observer, choose
             return observer
     return None
 
@@ -91,6 +97,12 @@ def _chosen(loader: DataLoader[Any]) -> Observer | None:
 def observer_of(loader: DataLoader[Any]) -> Observer | None:
     """Who watches `loader`."""
     return _observers.get(_iterated(loader))
+
+
+def keeps_iterator(loader: DataLoader[Any]) -> bool:
+    """Whether `loader` will iterate again with the iterator that it has, and make no other."""
+    inner = _iterated(loader)
+    return bool(inner.persistent_workers) and getattr(inner, "_iterator", None) is not None
 
 
 def restore(loader: DataLoader[Any], observer: Observer | None) -> None:

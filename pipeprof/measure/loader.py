@@ -17,6 +17,7 @@ from pipeprof.measure.ranks import own_directory
 from pipeprof.measure.session import Session
 from pipeprof.measure.session_facts import status_of
 from pipeprof.measure.telemetry import Telemetry, check_rate
+from pipeprof.measure.watch import LoaderWatch
 from pipeprof.trace import TABLES, TraceWriter, load
 
 
@@ -25,7 +26,8 @@ class ProfiledDataLoader(DataLoader[Any]):
 
     `out` is the run directory; by default a temporary one that goes with the loader, or with the process.
     `detail="sample"` keeps every span. `session` is an observed run to join; loaders that are rebuilt from
-    this one's attributes, as Lightning does, join its run. The run ends when the last of its loaders is gone.
+    this one's attributes, as Lightning does, join its run. The run ends when the last of its loaders, and of
+    their iterators, is gone.
 
     Raises what DataLoader raises, and `TraceError` where `out` cannot be written.
     """
@@ -42,10 +44,11 @@ class ProfiledDataLoader(DataLoader[Any]):
         super().__init__(dataset, *arguments, **keywords)
         self.out, self.detail = out, detail
         self.session = session or Session(out, detail=detail, held_by_loaders=True)
-        if self.session.held_by_loaders:
-            self.session.hold()
-            weakref.finalize(self, self.session.release).atexit = False
+        self.session.hold()
         self.session.observe(self)
+        watch = hook.observer_of(self)
+        assert isinstance(watch, LoaderWatch)
+        weakref.finalize(self, _gone, self.session, watch).atexit = False
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled and copied as the plain DataLoader that it is beside its run."""
@@ -63,6 +66,16 @@ class ProfiledDataLoader(DataLoader[Any]):
     def save(self, directory: Path | str) -> Path:
         """Write the run so far into `directory`, which must not hold one. Returns it."""
         return save_run(self.session, directory)
+
+
+def _gone(session: Session, watch: LoaderWatch) -> None:
+    """A loader is gone. One that was never iterated may have been taken apart for a new one, as Accelerate's
+    `prepare` does: the run then goes on for as long as its data set is there."""
+    dataset = None if watch.iterated else watch.dataset()
+    if dataset is None:
+        session.release()
+    else:
+        weakref.finalize(dataset, session.release).atexit = False
 
 
 def _plain(state: dict[str, Any]) -> DataLoader[Any]:

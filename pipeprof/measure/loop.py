@@ -19,6 +19,8 @@ class LoopSink(Sink):
         self.done: list[tuple[StepRow, dict[str, Totals]]] = []
         self._row: StepRow | None = None
         self._ended = False
+        self._outer: LoopSink | None = None
+        """The sink of the loop in which this one runs."""
 
     def took(self, row: StepRow, wait_ns: int) -> None:
         """A batch was taken: what was marked until now belongs to the step before it."""
@@ -29,11 +31,20 @@ class LoopSink(Sink):
         now = active()
         if now is self:
             self.inner_ns += wait_ns  # a stage around the wait does not own it
-        elif now is None or (isinstance(now, LoopSink) and now._ended):
+        elif now is None or isinstance(now, LoopSink):  # another run's, as of a validation in the loop
+            if now is not None and now._outer is not self:
+                self._outer = now
             activate(self)
+
+    def left(self) -> None:
+        """The loop is over; the one around it goes on."""
+        outer, self._outer = self._outer, None
+        if outer is not None and not outer._ended and active() is self:
+            activate(outer)
 
     def end(self) -> None:
         """The run is over."""
+        self.left()
         if self._row is not None and self.totals:
             self.done.append((self._row, self.totals))
         self.totals, self._row, self._ended = {}, None, True

@@ -80,6 +80,8 @@ def mount_of(path: Path, among: Sequence[Mount] | None = None) -> Mount | None:
 @functools.cache
 def counts_device_reads(device: int) -> bool:
     """Whether `ru_inblock` tells of reads from files of `device`, an `st_dev`. True where that is unknown."""
+    if not hasattr(os, "major"):  # Windows, which has no `ru_inblock` either
+        return True
     number = f"{os.major(device)}:{os.minor(device)}"
     kinds = [mount.filesystem for mount in mounts() if mount.device == number]
     return not any(kind.startswith(_ELSEWHERE) for kind in kinds)

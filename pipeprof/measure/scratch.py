@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 PREFIX: Final = "pipeprof-run-"
 
 
@@ -37,15 +39,5 @@ def _remove_leftovers(parent: Path) -> None:
     for directory in parent.glob(f"{PREFIX}*-*"):
         pid = directory.name.removeprefix(PREFIX).split("-")[0]
         with suppress(ValueError, OSError):
-            if not _alive(int(pid)):
+            if not psutil.pid_exists(int(pid)):  # on Windows a signal 0 would be a Ctrl-C
                 remove_scratch(directory)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

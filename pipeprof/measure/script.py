@@ -70,7 +70,7 @@ def trace_script(
 
 
 def _script(target: str, arguments: Sequence[str]) -> Callable[[], None]:
-    path = Path(target)
+    path = Path(target).absolute()  # as Python has it in __file__
     try:
         code = compile(path.read_bytes(), str(path), "exec")
     except OSError as error:

@@ -11,11 +11,12 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch.utils.data import DataLoader
@@ -25,9 +26,10 @@ from pipeprof.measure import forks, hook, ranks, stages
 from pipeprof.measure.accelerator import StepTimes
 from pipeprof.measure.calibrate import own_cost
 from pipeprof.measure.loop import DeviceWait, LoopSink
+from pipeprof.measure.notes import Notes
 from pipeprof.measure.rows import Gatherer, StepRow, loop_stages
 from pipeprof.measure.scratch import remove_scratch
-from pipeprof.measure.session_facts import not_observed_here, session_facts, status_of
+from pipeprof.measure.session_facts import at_the_end, session_facts, status_of, with_dropped
 from pipeprof.measure.steal import Steal
 from pipeprof.measure.watch import IteratorWatch, LoaderWatch
 from pipeprof.measure.worker_state import WorkerStates
@@ -40,20 +42,6 @@ RING_RECORDS: Final = 16_384
 """2 MiB a worker. The flush thread looks 20 times a second: room for 240,000 records a second."""
 
 
-class Live(NamedTuple):
-    """What a live display shows; cheap to ask for."""
-
-    steps: int
-    samples: int
-    """Of the steps that have been flushed."""
-    ready_batches: int | None
-    """Finished by workers and not yet taken, when the last batch was asked for."""
-    waits_ns: tuple[int, ...]
-    """The last waits, oldest first: take - request of up to 32 steps."""
-    elapsed_ns: int
-    """Since the first request; 0 before it."""
-
-
 class Session:
     """An observed run. Use it as a context manager, or call `close`.
 
@@ -61,7 +49,7 @@ class Session:
     `run.json`. The first `warmup_steps` steps are marked as such. `detail` is "batch", or "sample" to keep
     every span. `device` says that `step_launched` and `device_times` will be told of each step: a step is
     then written when its times are known, or at the end; without it, when its batch was taken. A session that
-    is `held_by_loaders` ends with the last of them.
+    is `held_by_loaders` ends with the last of them and of their iterators.
 
     Raises `TraceError` where the directory cannot be written, `MeasureError` for an unknown `detail`. A run
     that cannot be written any more, on a full disk for one, stops being recorded; `failure` says why.
@@ -93,28 +81,32 @@ class Session:
         self.ready_batches: int | None = None
         self.failure: TraceError | None = None
         facts = {**session_facts(kind, name), "overhead": own_cost(), "warmup_steps": warmup_steps}
-        self.writer, self._scratch, self.unwritten = ranks.open_writer(out, {**facts, **(meta or {})})
+        told = meta or {}
+        facts |= {**told, "not_observed": [*told.get("not_observed", ()), *facts["not_observed"]]}
+        self.writer, self._scratch, self.unwritten = ranks.open_writer(out, facts)
         self.directory = self.writer.directory
         self._start()
 
     def _start(self) -> None:
         self._loaders: list[dict[str, Any]] = []
+        self._watches: list[LoaderWatch] = []
         self._gatherer = Gatherer()
         self._states = WorkerStates()
         self._steal = Steal()
         self._loop = LoopSink()
         self._device_wait: DeviceWait | None = None
         self._steps: dict[int, StepRow] = {}
-        self._telemetry: list[tuple[int, str, float]] = []
-        self._collectives: list[tuple[int, int, int]] = []
-        self._events: list[tuple[int, str, int | None, int | None, int | None, str | None]] = []
+        self._notes = Notes()
+        self.telemetry, self.event = self._notes.telemetry, self._notes.event
+        self.collective = self._notes.collective
         self._recent: deque[StepRow] = deque(maxlen=32)
-        self._first_request_ns = 0
+        self._first_request_ns = self._dropped = self._flush_ns = 0
         self.lock = threading.Lock()
         self._stop = threading.Event()
         self._holders = 0
         self._thread = threading.Thread(target=self._run, name="pipeprof-flush", daemon=True)
         forks.guard(self)
+        hook.observe_all(self._rebuilt)
         self._thread.start()
         atexit.register(self._at_exit)
 
@@ -132,24 +124,51 @@ class Session:
 
     def observe(self, loader: DataLoader[Any], name: str = "") -> DataLoader[Any]:
         """Watch a loader that exists, from its next iterator on; returns it."""
-        if not hook.observe(loader, self.watch_of(loader, name)):
-            self._warn(f"this torch has no DataLoader._get_iterator: {name or 'the loader'} is not observed")
+        watch = self.watch_of(loader, name)
+        if not hook.observe(loader, watch):
+            self._warn(f"this torch has no DataLoader._get_iterator: {watch.name} is not observed")
+        elif hook.keeps_iterator(loader):
+            self._warn(f"{watch.name} is not observed: its persistent workers had been started before")
         return loader
 
     def watch_of(self, loader: DataLoader[Any], name: str = "") -> LoaderWatch:
         """An observer for `loader`, entered in `run.json`."""
         watch = LoaderWatch(self, loader, len(self._loaders), name or f"loader{len(self._loaders)}")
+        self._watches.append(watch)
         self.enter(watch.facts)
         return watch
+
+    def _rebuilt(self, loader: DataLoader[Any]) -> LoaderWatch | None:
+        """An observer for a loader that was made from one of ours, as Accelerate's `prepare` does."""
+        ours = next((watch for watch in self._watches if watch.was_rebuilt_as(loader)), None)
+        if ours is None or not self.active:
+            return None
+        ours.iterated = True
+        self.hold()
+        weakref.finalize(loader, self.release).atexit = False
+        return self.watch_of(loader, ours.name)
 
     def enter(self, facts: dict[str, Any]) -> int:
         """Tell in `run.json` of something that is iterated. Returns its number there."""
         facts["id"] = len(self._loaders)
         self._loaders.append(facts)
+        self.tell(loaders=self._loaders)
+        return len(self._loaders) - 1
+
+    def tell(self, **meta: Any) -> None:
+        """Change `run.json`."""
         with self.lock:
             if self.active:
-                self.writer.update(loaders=self._loaders)
-        return len(self._loaders) - 1
+                try:
+                    self.writer.update(**meta)
+                except OSError as error:  # a loader is making its iterator: the user's loop goes on
+                    self._fail(error)
+
+    def unseen(self, what: str) -> None:
+        """Tell in `run.json` of something that is not observed."""
+        known = self.writer.meta["not_observed"]
+        if what not in known:
+            self.tell(not_observed=[*known, what])
 
     def add_watch(self, watch: IteratorWatch) -> None:
         """An iterator's ring has records to drain from now on."""
@@ -194,6 +213,10 @@ class Session:
         self.steps_taken = step + 1
         self._loop.took(row, take_ns - request_ns)
 
+    def left_loop(self) -> None:
+        """A loader has come to the end of its epoch."""
+        self._loop.left()
+
     def step_launched(self, step: int, launch_ns: int | None = None) -> None:
         """The host has submitted `step` and goes on, now or at `launch_ns`."""
         row = self._steps.get(step)
@@ -208,36 +231,6 @@ class Session:
                 row.device, row.complete = told, True
 
     # -- beside the loop -----------------------------------------------------------------------------------
-
-    def telemetry(self, time_ns: int, values: Mapping[str, float]) -> None:
-        """Readings of sensors at one instant (`CLOCK_MONOTONIC`). Any thread may call."""
-        self._telemetry.extend((time_ns, sensor, value) for sensor, value in values.items())
-
-    def event(
-        self,
-        kind: str,
-        *,
-        loader: int | None = None,
-        epoch: int | None = None,
-        worker: int | None = None,
-        detail: str | None = None,
-        time_ns: int | None = None,
-    ) -> None:
-        """Something that happened once, a word of `trace.EVENTS`: now, or at `time_ns`."""
-        when = monotonic_ns() if time_ns is None else time_ns
-        self._events.append((when, kind, loader, epoch, worker, detail))
-
-    def collective(self, step: int, start_ns: int, end_ns: int) -> None:
-        """After `step` this rank met the others: it came at `start_ns` and went on at `end_ns`."""
-        self._collectives.append((step, start_ns, end_ns))
-
-    def live(self) -> Live:
-        """A snapshot for a live display."""
-        first = self._first_request_ns
-        elapsed_ns = monotonic_ns() - first if first else 0
-        rows = list(self._recent)
-        waits = tuple(row.take_ns - row.request_ns for row in rows)
-        return Live(self.steps_taken, self._gatherer.samples, self.ready_batches, waits, elapsed_ns)
 
     def summary(self) -> dict[str, float]:
         """A flat dictionary of the run so far, for any logger.
@@ -273,31 +266,38 @@ class Session:
             self.discard()
 
     def hold(self) -> None:
-        """One more loader records into this session."""
+        """One more loader, or iterator of one, records into this session."""
         self._holders += 1
 
     def release(self) -> None:
-        """A loader is gone. It may go in the middle of anything: the flush thread ends the run."""
+        """One is gone. It may go in the middle of anything: the flush thread ends the run."""
         self._holders -= 1
-        if self._holders == 0:
+        if self._holders == 0 and self.held_by_loaders and self.active:
             self._stop.set()
 
     def flush(self) -> None:
         """Hand to the kernel what is known by now."""
         with self.lock:
-            if self.active and self.failure is None:
+            if self.active:
                 self._flush(last=False)
 
     def _flush(self, last: bool) -> None:
+        began_ns = time.thread_time_ns()
         try:
             self._write(last)
         except OSError as error:
+            self._fail(error)
+        self._flush_ns += time.thread_time_ns() - began_ns
+
+    def _fail(self, error: OSError) -> None:
+        if self.failure is None:
             why = error.strerror or str(error)
             self.failure = TraceError(
                 f"{self.directory} cannot be written any more: {why}",
                 "free some space, or choose another out",
             )
-            self.failure.__cause__ = error
+            # without its frames: they hold the loader, through whose observer all of this would stay
+            self.failure.__cause__ = error.with_traceback(None)
             self._warn(str(self.failure))
 
     def _write(self, last: bool) -> None:
@@ -305,21 +305,21 @@ class Session:
         done, self._loop.done = self._loop.done, []
         tables = self._gatherer.gather(self._steps, taken, last)
         self.telemetry(monotonic_ns(), self._states.report() | self._steal.sensors())
-        telemetry, self._telemetry = self._telemetry, []
-        events, self._events = self._events, []
-        collectives, self._collectives = self._collectives, []
-        for name, columns in tables.items():
-            if columns:
-                self.writer.append(name, columns)
-        for name, columns in (
-            ("stages", loop_stages(done)),
-            ("telemetry", _columns(telemetry, ("time_ns", "sensor", "value"))),
-            ("collectives", _columns(collectives, ("step", "start_ns", "end_ns"))),
-            ("events", _columns(events, ("time_ns", "kind", "loader", "epoch", "worker", "detail"))),
-        ):
+        tables |= self._notes.taken()
+        if self.failure is not None:  # the rings were emptied all the same: they would stay for ever
+            return
+        for name, columns in (*tables.items(), ("stages", loop_stages(done))):
             if columns:
                 self.writer.append(name, columns)
         self.writer.flush()
+        self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        rings = [watch.ring for watch in list(self._gatherer.watches)]
+        dropped = self._gatherer.dropped + sum(ring.dropped() for ring in rings)
+        if dropped > self._dropped:
+            self._dropped = dropped
+            self.writer.update(warnings=with_dropped(self.writer.meta["warnings"], dropped))
 
     def _warn(self, text: str) -> None:
         self.writer.meta["warnings"] = [*self.writer.meta.get("warnings", []), text]
@@ -345,8 +345,7 @@ class Session:
                 watch.tell_lost()
             if self._device_wait is not None:
                 self._device_wait.tell()
-            if self.failure is None:
-                self._flush(last=True)
+            self._flush(last=True)
             self.active = False
             self._states.close()
             self._finish_meta(error, meta)
@@ -355,6 +354,7 @@ class Session:
             except OSError as problem:
                 why = problem.strerror or str(problem)
                 self.failure = self.failure or TraceError(f"{self.directory} cannot be written: {why}")
+        hook.observe_no_more(self._rebuilt)
         if forks.unguard(self) == 0:
             stages.uninstall()
         if self._scratch is None:
@@ -362,16 +362,11 @@ class Session:
 
     def _finish_meta(self, error: BaseException | None, meta: Mapping[str, Any]) -> None:
         found = self.writer.meta
-        if error is not None:
-            found["error"] = f"{type(error).__name__}: {error}"
+        found |= at_the_end(found, error, [watch.name for watch in self._watches if not watch.iterated])
         if self._device_wait is not None:
             self._device_wait.enter(found)
-        if self._gatherer.dropped:
-            found["warnings"] = [
-                *found["warnings"],
-                f"{self._gatherer.dropped} records found their buffer full and were dropped",
-            ]
-        found["not_observed"] = [*found["not_observed"], *not_observed_here()]
+        if self.steps_taken:
+            found["overhead"] = {**found["overhead"], "flush_ns": self._flush_ns / self.steps_taken}
         found.update(meta)
 
     def _at_exit(self) -> None:
@@ -393,7 +388,3 @@ class Session:
         self.lock = threading.Lock()
         for watch in self._gatherer.watches:
             watch.let_go()
-
-
-def _columns(rows: list[Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}

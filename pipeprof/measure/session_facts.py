@@ -1,17 +1,20 @@
-"""What `run.json` says of a session before its first batch."""
+"""What `run.json` says of a session beside its loaders."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipeprof.measure.machine import machine_facts, package_versions
 from pipeprof.measure.ranks import here, rank_facts
 from pipeprof.measure.steal import is_counted
+
+_DROPPED: Final = "records found their buffer full and were dropped"
 
 
 def session_facts(kind: str, name: str) -> dict[str, Any]:
@@ -29,7 +32,7 @@ def session_facts(kind: str, name: str) -> dict[str, Any]:
         "machine": machine_facts(),
         "packages": package_versions(),
         "emulated": [],
-        "not_observed": [],
+        "not_observed": not_observed_here(),
         "warnings": [],
         **rank_facts(),
     }
@@ -64,3 +67,19 @@ def status_of(error: BaseException | None) -> str:
     if isinstance(error, SystemExit):
         return "complete" if error.code in (None, 0) else "failed"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
+def with_dropped(warnings: Sequence[str], records: int) -> list[str]:
+    """`warnings` with the number of records that were dropped by now."""
+    return [*(text for text in warnings if not text.endswith(_DROPPED)), f"{records} {_DROPPED}"]
+
+
+def at_the_end(
+    meta: Mapping[str, Any], error: BaseException | None, never_iterated: Sequence[str]
+) -> dict[str, Any]:
+    """What the end of a run adds to its facts."""
+    unseen = [f"{name}: no iterator was made of it while it was observed" for name in never_iterated]
+    told: dict[str, Any] = {"not_observed": [*meta["not_observed"], *unseen]}
+    if error is not None:
+        told["error"] = f"{type(error).__name__}: {error}"
+    return told

@@ -141,4 +141,5 @@ def _anonymous_file(size_bytes: int, name: str) -> tuple[int, str]:
 def _release(fd: int, path: str, owner_pid: int) -> None:
     os.close(fd)
     if os.getpid() == owner_pid and not path.startswith("/proc/"):
-        Path(path).unlink(missing_ok=True)
+        with suppress(OSError):  # Windows keeps a file that is still mapped
+            Path(path).unlink()

@@ -36,19 +36,29 @@ class LoaderWatch:
     """The observer of one loader."""
 
     def __init__(self, session: Session, loader: DataLoader[Any], number: int, name: str) -> None:
-        self.session, self.number = session, number
+        self.session, self.number, self.name = session, number, name
         self.epoch = -1
+        self.iterated = False
+        """Or another loader in its stead."""
         self.facts = _facts(loader, number, name)
+        self.dataset: Callable[[], Any] = _weakly(loader.dataset)
+
+    def was_rebuilt_as(self, loader: DataLoader[Any]) -> bool:
+        """Whether `loader` is iterated in the stead of ours, which never was: their data set is one."""
+        return not self.iterated and loader.dataset is self.dataset()
 
     def iterate(self, loader: DataLoader[Any], make: Callable[[], Any]) -> Any:
         """Make the loader's iterator with our proxies in it."""
         if not self.session.active:
             return make()
+        self.iterated = True
         watch = IteratorWatch(self, loader)
         with hook.disguised(loader, watch.parts(loader)):
             iterator = make()
         if hook.watch(iterator, watch):
             watch.made(iterator)
+        else:
+            self.session.unseen(f"{self.name}: the class of its iterators cannot be changed")
         return iterator
 
 
@@ -65,6 +75,7 @@ class IteratorWatch:
         """By epoch, the batches that were finished and are not yet known to be taken."""
         self.epoch = -1
         self.gone = False
+        self._counts_ready = self.workers > 0
         self._processes: list[Any] = []
         self._lost: set[int] = set()
         self._taken = 0
@@ -76,7 +87,11 @@ class IteratorWatch:
     def parts(self, loader: DataLoader[Any]) -> dict[str, Any]:
         """The proxies to put in the loader's place, by attribute."""
         if isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
-            return {}  # torch asks for their very class: only the loop's side is observed
+            # torch asks for their very class: only the loop's side is observed
+            self._counts_ready = False
+            self._begin_epoch(self._created_ns)
+            self.session.unseen(f"{self.owner.name}: the inside of a DataPipe")
+            return {}
         probe = self._probe
         sampler = "sampler" if loader.batch_sampler is None else "batch_sampler"
         parts = {
@@ -93,6 +108,7 @@ class IteratorWatch:
     def made(self, iterator: Any) -> None:
         """The iterator exists: its workers have been started."""
         self.session.add_watch(self)
+        self.session.hold()
         self._processes = hook.workers_of(iterator)
         weakref.finalize(iterator, self._mark_gone).atexit = False
         self.session.event("workers_ready", loader=self.loader_number, epoch=max(0, self.epoch))
@@ -101,6 +117,7 @@ class IteratorWatch:
         self.gone = True
         if self.session.active:
             self.tell_lost()
+        self.session.release()
 
     def tell_lost(self) -> None:
         """Tell once of each worker that ended by itself: torch's error may come up anywhere in the loop."""
@@ -130,8 +147,8 @@ class IteratorWatch:
         """One `next(iterator)` of the loop."""
         session = self.session
         if not session.active:
-            return self._unwrap(original(iterator))[0]
-        ready = self.ring.finished(self.epoch) - self._taken if self.workers else None
+            return self._next_unobserved(original, iterator)
+        ready = self.ring.finished(self.epoch) - self._taken if self._counts_ready else None
         request_ns = monotonic_ns()
         session.requested(request_ns)
         try:
@@ -152,9 +169,18 @@ class IteratorWatch:
         self._taken += 1
         return data
 
+    def _next_unobserved(self, original: Callable[[Any], Any], iterator: Any) -> Any:
+        """After the run: the proxies still are in the iterator, and give no record to anyone."""
+        try:
+            return self._unwrap(original(iterator))[0]
+        except BaseException:
+            if self._probe.recorder is not None:
+                self._probe.recorder.abandon()  # it would stay this thread's sink
+            raise
+
     def _unwrap(self, data: Any) -> tuple[Any, tuple[int, int] | None]:
         # torch's pin thread turns a tuple into a list
-        if type(data) in (tuple, list) and len(data) == 4 and data[0] is not None and data[0] == PIGGYBACK:
+        if type(data) in (tuple, list) and len(data) == 4 and type(data[0]) is str and data[0] == PIGGYBACK:
             return data[3], (data[1], data[2])
         return data, None
 
@@ -162,6 +188,7 @@ class IteratorWatch:
         if self._probe.recorder is not None:
             self._probe.recorder.abandon()
         self.session.event("epoch_end", loader=self.loader_number, epoch=self.epoch)
+        self.session.left_loop()
 
     def _failed(self) -> None:
         if self._probe.recorder is not None:
@@ -173,9 +200,20 @@ class IteratorWatch:
         threads = self.ring.threads()
         return [(slot, threads[slot]) for slot in range(self.ring.slots) if self.ring.busy(slot)]
 
+    def threads(self) -> list[int]:
+        """The thread of each worker."""
+        return self.ring.threads()
+
     def let_go(self) -> None:
         """In a forked child: record nothing more through what the parent has."""
         self._probe.recorder = None
+
+
+def _weakly(dataset: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(dataset)
+    except TypeError:  # a list, for one
+        return lambda: None
 
 
 def _ended_itself(process: Any, shut_down: bool) -> bool:

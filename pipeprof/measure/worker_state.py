@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,6 +42,14 @@ class Watched(Protocol):
         """Worker number and thread of each worker that makes a batch now."""
         ...
 
+    def threads(self) -> list[int]:
+        """The thread of each worker."""
+        ...
+
+
+_ON_LINUX: Final = sys.platform == "linux"
+_READ: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+
 
 class WorkerStates:
     """Counts looks. Keeps the files of each thread open: opening them costs more than reading."""
@@ -51,12 +60,18 @@ class WorkerStates:
         self._files: dict[int, tuple[int, int]] = {}
 
     def look(self, watched: Iterable[Watched]) -> None:
-        """Look once at each worker that makes a batch."""
+        """Look once at each worker that makes a batch. The files of those that no one watches are closed."""
+        if not _ON_LINUX:
+            return
+        gone = set(self._files)
         for watch in watched:
+            gone.difference_update(watch.threads())
             for worker, thread in watch.busy_threads():
                 state = self._state(thread)
                 if state is not None:
                     self._looks.setdefault(worker, Counter())[state] += 1
+        for thread in gone:
+            self._close(thread)
 
     def report(self) -> dict[str, float]:
         """Shares since the last report, by sensor."""
@@ -81,9 +96,9 @@ class WorkerStates:
             return None
 
     def _open(self, thread: int) -> tuple[int, int]:
-        stat = os.open(self._proc / str(thread) / "stat", os.O_RDONLY | os.O_CLOEXEC)
+        stat = os.open(self._proc / str(thread) / "stat", _READ)
         try:
-            wchan = os.open(self._proc / str(thread) / "wchan", os.O_RDONLY | os.O_CLOEXEC)
+            wchan = os.open(self._proc / str(thread) / "wchan", _READ)
         except OSError:
             os.close(stat)
             raise

@@ -114,11 +114,12 @@ def data(facts: Mapping[str, Any]) -> str:
 
 
 def overhead(facts: Mapping[str, Any], telemetry: Mapping[str, Any]) -> str:
-    """What the profiler itself cost, as measured at the start of the run."""
+    """What the profiler itself cost: measured at the start of the run, the writing during all of it."""
     if not facts:
         return units.NOT_OBSERVED
     return _joined(
         f"{units.duration(facts.get('span_ns'))} of CPU a span",
-        f"{units.duration(facts.get('batch_ns'))} a batch",
+        f"{units.duration(facts.get('batch_ns'))} a batch in the process that makes it",
+        f"{units.duration(facts['flush_ns'])} a step to write the records" if facts.get("flush_ns") else "",
         f"{units.duration(telemetry['cpu_ns'])} for telemetry" if telemetry.get("cpu_ns") else "",
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,9 +82,63 @@ def test_a_script_that_ends_badly(end: str, code: int, status: str, tmp_path: Pa
     assert traced.returncode == code
     assert load(tmp_path / "run").status == status
     assert len(load(tmp_path / "run").table("steps")) == 12
+    assert "Where each step's time went" in traced.stdout
     if end == "error":
         assert "ValueError: this script ends badly" in traced.stderr
         assert "pipeprof/measure" not in traced.stderr.split("Traceback")[1]
+
+
+ENDLESS = """
+import time
+from pathlib import Path
+from torch.utils.data import DataLoader
+
+class Slow:
+    def __len__(self):
+        return 10**6
+    def __getitem__(self, index):
+        time.sleep(0.002)
+        return index
+
+for step, _ in enumerate(DataLoader(Slow(), batch_size=2, num_workers=2)):
+    if step == 30:
+        Path("ready").touch()
+"""
+
+
+def test_ctrl_c_ends_a_script_with_workers(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    program = Program(verb("trace", "--out", "run", "--no-report", "endless.py"), tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ready").exists() and program.alive and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(program.pid, signal.SIGINT)  # a terminal sends it to the workers too
+    traced = program.finished()
+    assert traced.returncode == 130, traced.stderr
+    assert "Where each step's time went" in traced.stdout
+    assert "KeyboardInterrupt" in traced.stderr
+    run = load(tmp_path / "run")
+    assert run.status == "interrupted"
+    assert len(run.table("steps")) > 30
+    assert not [row for row in run.table("events").to_pylist() if row["kind"] == "worker_lost"]
+
+
+def test_a_script_that_changes_its_directory(tmp_path: Path) -> None:
+    """As Hydra does. It has its path in `__file__`, as Python would tell it."""
+    (tmp_path / "moves.py").write_text(
+        "import os\n"
+        "os.mkdir('elsewhere'), os.chdir('elsewhere')\n"
+        "from torch.utils.data import DataLoader\n"
+        "for _ in range(2): assert len(list(DataLoader(range(8), batch_size=2))) == 4\n"
+        "print(os.path.isfile(__file__))\n"
+    )
+    traced = trace("moves.py", cwd=tmp_path)
+    assert traced.returncode == 0, traced.stderr
+    assert traced.stdout.startswith("True")
+    run = load(tmp_path / "run")
+    assert (run.status, len(run.table("steps"))) == ("complete", 8)
+    assert (tmp_path / "run" / "report.html").exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.slow

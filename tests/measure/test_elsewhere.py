@@ -4,19 +4,51 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pytest
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from pipeprof.measure import scratch
 from pipeprof.trace import load
 from tests.forked import Program
 
-LACKING = ("register_at_fork", "memfd_create", "MFD_CLOEXEC", "sysconf", "waitid", "P_PID", "fdatasync")
+LACKING = (
+    "register_at_fork", "memfd_create", "MFD_CLOEXEC", "sysconf", "waitid", "P_PID", "fdatasync",
+    "O_CLOEXEC", "pread", "pwrite", "preadv", "major", "minor", "statvfs", "getloadavg", "posix_fadvise",
+    "sched_getaffinity", "sched_setaffinity", "uname", "getuid", "geteuid", "getpgid",
+)  # fmt: skip
 
 
-def on_windows() -> None:
-    """As far as it can be had here: without fcntl, resource and half of `os`."""
+class Read:
+    """Samples that come from a file, slowly enough to be looked at."""
+
+    def __len__(self) -> int:
+        return 80
+
+    def __getitem__(self, index: int) -> int:
+        time.sleep(0.002)
+        with Path("data").open("rb") as file:
+            return len(file.read())
+
+
+def unlink_as_windows(original: Any, path: Path, missing_ok: bool = False) -> None:
+    if str(path) in Path("/proc/self/maps").read_text():
+        raise PermissionError(13, "The process cannot access the file", str(path))
+    original(path, missing_ok)
+
+
+def on_windows(workers: int) -> None:
+    """As far as it can be had here: without fcntl, resource and half of `os`, and mapped files stay."""
+    tempfile.tempdir = str(Path.cwd())
+    Path("data").write_bytes(bytes(1000))
+    original = Path.unlink
+    Path.unlink = lambda *rest, **named: unlink_as_windows(original, *rest, **named)  # type: ignore
     for name in [name for name in sys.modules if name.partition(".")[0] == "pipeprof"]:
         del sys.modules[name]
     sys.modules.update(dict.fromkeys(("fcntl", "resource")))  # None: importing them fails
@@ -27,17 +59,37 @@ def on_windows() -> None:
         cls._get_iterator = getattr(cls._get_iterator, "_pipeprof_original", cls._get_iterator)
     import pipeprof
 
-    with pipeprof.profile(pipeprof.ProfiledDataLoader(list(range(64)), batch_size=2), out="run") as loader:
-        assert [len(batch) for batch in loader] == [2] * 32
-        print(loader.verdict()["steps"])
+    loader = DataLoader(Read(), batch_size=2, num_workers=workers)  # type: ignore[arg-type]
+    with pipeprof.profile(loader, out="run"):
+        assert [batch.tolist() for batch in loader] == [[1000, 1000]] * 40
+        print(loader.verdict()["steps"])  # type: ignore[attr-defined]
+    del loader
 
 
-def test_what_only_linux_has_is_not_observed_elsewhere(tmp_path: Path) -> None:
-    done = Program(on_windows, tmp_path).finished()
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_only_linux_has_is_not_observed_elsewhere(workers: int, tmp_path: Path) -> None:
+    done = Program(partial(on_windows, workers), tmp_path).finished()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "32"
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() == "40"
     run = load(tmp_path / "run")
     assert run.table("batches")["cpu_ns"].null_count == 0
     for name in ("runq_ns", "device_bytes", "major_faults"):
-        assert run.table("batches")[name].null_count == 32, name
+        assert run.table("batches")[name].null_count == 40, name
     assert any("only Linux" in what for what in run.meta["not_observed"])
+    assert any(row == "read" for row in run.table("stages")["stage"].to_pylist())
+    if workers:
+        assert not list(tmp_path.glob("pipeprof*")), "its shared memory is gone"
+
+
+def test_the_dead_are_told_from_the_living_without_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows signal 0 is a Ctrl-C."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(scratch.psutil, "pid_exists", lambda pid: pid == 11)
+    for pid in (11, 12):
+        (tmp_path / f"{scratch.PREFIX}{pid}-x").mkdir()
+    made = scratch.new_scratch()
+    assert {path.name for path in tmp_path.iterdir()} == {f"{scratch.PREFIX}11-x", made.name}
+    scratch.remove_scratch(made)

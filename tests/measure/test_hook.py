@@ -23,6 +23,16 @@ def test_torch_has_the_private_names_that_are_used(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", hook.PRIVATE_OF_LOADERS)
+def test_torchs_loaders_have_the_private_names_that_are_used(name: str) -> None:
+    loader = DataLoader(cases.Squares(8), num_workers=1, persistent_workers=True)
+    assert getattr(loader, name) is None
+    assert not hook.keeps_iterator(loader)
+    iterator = iter(loader)
+    assert getattr(loader, name) is iterator
+    assert hook.keeps_iterator(loader)
+
+
 @pytest.mark.parametrize("name", hook.PRIVATE_OF_ITERATORS)
 def test_torchs_iterators_have_the_private_names_that_are_used(name: str) -> None:
     iterator = iter(DataLoader(cases.Squares(8), num_workers=1))
@@ -35,6 +45,7 @@ def test_a_torch_without_the_seam_is_not_observed_and_works(
 ) -> None:
     monkeypatch.setattr(hook, "_hook", lambda cls: False)
     monkeypatch.setattr(hook, "_observers", {})
+    monkeypatch.setattr(hook, "_chosen", lambda loader: None)
     loader = DataLoader(cases.Squares(8), batch_size=2)
     with (
         pytest.warns(RuntimeWarning, match="not observed"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import loader_cases as cases
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 import pipeprof
 from pipeprof import ProfiledDataLoader
 from pipeprof.errors import TraceError
+from pipeprof.measure.recorder import active
 from pipeprof.measure.session import Session
 from pipeprof.trace import load
 
@@ -163,6 +165,93 @@ def test_a_forked_child_leaves_the_run_alone(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "run", "steps")) == 8
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_that_look_like_ours_are_left_alone(workers: int, tmp_path: Path) -> None:
+    """Four parts, as a batch has that carries its key; some cannot be compared with a text."""
+
+    loader = DataLoader(
+        cases.Stream(8),
+        batch_size=2,
+        num_workers=workers,
+        collate_fn=four_parts,
+        persistent_workers=workers > 0,
+    )
+    with pipeprof.profile(loader, out=tmp_path / "run"):
+        assert [len(batch) for batch in loader] == [4] * 4
+        held = iter(loader)
+        next(held)
+    assert [len(batch) for batch in held] == [4] * 3, "the run is over"
+    assert active() is None
+
+
+def four_parts(samples: list[Any]) -> Any:
+    return np.arange(3), len(samples), None, samples
+
+
+def wait_for_end(out: Path) -> Any:
+    deadline = time.monotonic() + 10
+    while (run := load(out)).status == "running" and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.02)
+    return run
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_that_goes_before_its_iterator(workers: int, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    taken = 0
+    for _ in ProfiledDataLoader(cases.Squares(8), batch_size=2, num_workers=workers, out=out):
+        time.sleep(0.1)  # the flush thread looks around meanwhile
+        taken += 1
+    run = wait_for_end(out)
+    assert (taken, run.status, len(run.table("steps"))) == (4, "complete", 4)
+
+
+def rebuilt(loader: Any) -> Any:
+    """As Accelerate's `prepare` does: a plain loader from another's public attributes."""
+    names = ("batch_sampler", "collate_fn", "num_workers", "persistent_workers")
+    return DataLoader(loader.dataset, **{name: getattr(loader, name) for name in names})
+
+
+def test_a_loader_that_is_taken_apart_for_another(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    loader = ProfiledDataLoader(cases.Squares(8), batch_size=2, num_workers=1, out=out)
+    loader = rebuilt(loader)  # type: ignore[assignment]
+    time.sleep(0.1)
+    assert len(list(loader)) == 4
+    assert len(list(loader)) == 4
+    del loader
+    run = wait_for_end(out)
+    assert (run.status, len(run.table("steps"))) == ("complete", 8)
+    assert not any("no iterator" in what for what in run.meta["not_observed"])
+
+
+def test_a_loader_that_is_taken_apart_inside_the_block(tmp_path: Path) -> None:
+    original = DataLoader(cases.Squares(8), batch_size=2)
+    other = DataLoader(original.dataset, batch_size=4)
+    new = rebuilt(original)
+    for out in (tmp_path / "a", tmp_path / "b"):
+        with pipeprof.profile(original, out=out):
+            assert len(list(new)) == 4
+            assert len(list(other)) == 2  # of the same data, and not in its stead
+        assert len(load(out).table("steps")) == 4
+    assert len(list(new)) == 4
+
+
+def test_workers_that_were_there_before_are_told_of(tmp_path: Path) -> None:
+    loader = DataLoader(cases.Squares(8), batch_size=2, num_workers=1, persistent_workers=True)
+    assert len(list(loader)) == 4
+    with (
+        pytest.warns(RuntimeWarning, match="started before"),
+        pipeprof.profile(loader, out=tmp_path / "run"),
+    ):
+        assert len(list(loader)) == 4
+    run = load(tmp_path / "run")
+    assert len(run.table("steps")) == 0
+    assert "loader0: no iterator was made of it while it was observed" in run.meta["not_observed"]
+    assert any("started before" in text for text in run.meta["warnings"])
+
+
 def test_the_temporary_run_goes_with_the_loader() -> None:
     loader = ProfiledDataLoader(cases.Squares(8), batch_size=2)
     list(loader)
@@ -234,6 +323,17 @@ def test_lightning(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_accelerate_takes_a_profiled_loader_apart(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+
+    out = tmp_path / "run"
+    loader = Accelerator(cpu=True).prepare(ProfiledDataLoader(cases.Squares(8), batch_size=2, out=out))
+    assert len(list(loader)) == 4
+    del loader
+    assert len(wait_for_end(out).table("steps")) == 4
+
+
+@pytest.mark.slow
 def test_accelerate_loses_the_subclass_and_is_observed_after_prepare(tmp_path: Path) -> None:
     from accelerate import Accelerator
 
@@ -254,6 +354,21 @@ def test_stages_of_the_loop_belong_to_the_batch_before(tmp_path: Path) -> None:
         (seq, "stage:work", 1) for seq in range(3)
     ]
     assert all(row["wall_ns"] >= 2_000_000 for row in work)
+
+
+def test_the_loop_of_a_validation_inside_a_loop_has_its_own_stages(tmp_path: Path) -> None:
+    train = DataLoader(cases.Squares(4), batch_size=2)
+    check = DataLoader(cases.Squares(6), batch_size=2)
+    with pipeprof.profile(train, out=tmp_path / "train"), pipeprof.profile(check, out=tmp_path / "check"):
+        for _ in train:
+            for _ in check:
+                with pipeprof.stage("measure"):
+                    pass
+            with pipeprof.stage("step"):
+                pass
+    for out, stage in (("train", "stage:step"), ("check", "stage:measure")):
+        counts = [(row["stage"], row["count"]) for row in rows(tmp_path / out, "stages") if row["scope"] == 1]
+        assert counts == [(stage, 1)] * len(rows(tmp_path / out, "steps"))
 
 
 def test_a_session_says_what_it_wants(tmp_path: Path) -> None:
