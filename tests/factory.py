@@ -146,7 +146,7 @@ def _append_epoch(writer: TraceWriter, plan: Plan, made: Made, epoch: int, first
     key = {"loader": [0] * n, "epoch": [epoch] * n, "seq": list(range(n))}
     ready = made.request[0]
     writer.append("events", _events([(origin, "epoch_start", epoch), (ready, "workers_ready", epoch)]))
-    cpu = [sum(t[k] for name, t in made.stage_ns.items() if name != "read") for k in range(n)]
+    cpu = [sum(t[k] for name, t in made.stage_ns.items() if not _reads(name)) for k in range(n)]
     payload = plan.batch_size * 3 * 224 * 224 * 4
     writer.append(
         "batches",
@@ -186,10 +186,15 @@ def _append_epoch(writer: TraceWriter, plan: Plan, made: Made, epoch: int, first
     writer.append("events", _events([(made.launch[-1], "epoch_end", epoch)]))
 
 
+def _reads(name: str) -> bool:
+    """`read`, or a part of it such as `read:throttled`: nothing of it needs a core."""
+    return name.partition(":")[0] == "read"
+
+
 def _append_stages(writer: TraceWriter, plan: Plan, made: Made, key: dict[str, list[int]]) -> None:
     n = plan.batches
     for name, times in made.stage_ns.items():
-        reads = name == "read"
+        reads = _reads(name)
         writer.append(
             "stages",
             {
@@ -199,7 +204,7 @@ def _append_stages(writer: TraceWriter, plan: Plan, made: Made, key: dict[str, l
                 "wall_ns": times,
                 "cpu_ns": [0] * n if reads else times,
                 "runq_ns": [0] * n,
-                "bytes": [110_000 * plan.batch_size if reads else None] * n,
+                "bytes": [110_000 * plan.batch_size if name == "read" else None] * n,
                 "count": [1 if name == "collate" else plan.batch_size] * n,
             },
         )

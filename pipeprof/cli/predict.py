@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from pipeprof.cli.reading import Share, run_argument
 from pipeprof.errors import ScenarioError
 
 if TYPE_CHECKING:
+    from pipeprof.devices import StorageModel
     from pipeprof.simulate.demands import Demands
     from pipeprof.simulate.knobs import Knobs
 
@@ -49,7 +50,8 @@ def command(
     answered, such as `--set storage.tier=nvme --set loader.workers=8`.
     """
     from pipeprof import trace
-    from pipeprof.simulate.neighbours import open_run
+    from pipeprof.analyse.answer import answer as analyse
+    from pipeprof.simulate.answer import in_vain, open_analysed
 
     opened = trace.load(run)
     if ranks is not None and "world_size" in opened.meta:
@@ -57,12 +59,13 @@ def command(
             f"{run} is one of {opened.meta['world_size']} ranks: its record holds its waiting for them",
             "predict --ranks from a run of one process",
         )
-    demands = open_run(opened)
+    analysed = analyse(opened)
+    demands = open_analysed(analysed)
     asked = question(demands, settings, ranks, nodes)
     if asked != demands.measured or steps is not None:
         data, lines = one(demands, asked, steps, seed)
     else:
-        data, lines = everything(demands, target_stall, seed)
+        data, lines = everything(demands, target_stall, seed, in_vain(analysed))
     if as_json:
         click.echo(json.dumps({"schema": 1, "run": str(run), **data}, indent=2))
     else:
@@ -82,10 +85,7 @@ def question(demands: Demands, settings: tuple[str, ...], ranks: int | None, nod
     profile = pairs.pop("storage.profile", None)
     knobs = demands.measured
     if profile is not None:
-        from pipeprof.devices import storage_from_profile
-        from pipeprof.measure.profile import read_profile
-
-        knobs = replace(knobs, storage=storage_from_profile(read_profile(Path(profile))))
+        knobs = replace(knobs, storage=profiled(Path(profile), pairs.pop("storage.device", None)))
     knobs = change(knobs, pairs, demands.step_ns)
     if nodes is not None:
         knobs = replace(knobs, nodes=nodes)
@@ -94,6 +94,27 @@ def question(demands: Demands, settings: tuple[str, ...], ranks: int | None, nod
             raise ScenarioError(f"{ranks} ranks on {knobs.nodes} nodes", "give as many ranks to each node")
         knobs = replace(knobs, ranks=ranks // knobs.nodes)
     return knobs
+
+
+def profiled(path: Path, place: str | None) -> StorageModel:
+    """The device of a profile that was measured at `place`, which may be left out where it is the only one.
+
+    Raises `ScenarioError` where the profile does not tell which is meant.
+    """
+    from pipeprof.devices import nearest, storage_from_profile
+    from pipeprof.measure.profile import read_profile
+
+    profile = read_profile(path)
+    measured = [entry for entry in profile["tiers"] if entry.get("random") and entry.get("sequential")]
+    places = [str(entry.get("path")) for entry in measured]
+    if place is None and len(places) > 1:
+        raise ScenarioError(
+            f"{path} measured {len(places)} places: {', '.join(places)}",
+            "say which is meant: --set storage.device=PLACE",
+        )
+    if place is not None and place not in places:
+        raise ScenarioError(f"{path} measured nothing at {place}", nearest(place, places))
+    return storage_from_profile(profile, place)
 
 
 def one(demands: Demands, knobs: Knobs, steps: int | None, seed: int) -> tuple[dict[str, Any], Iterator[str]]:
@@ -110,7 +131,7 @@ def one(demands: Demands, knobs: Knobs, steps: int | None, seed: int) -> tuple[d
         yield from forecast.demand_lines(demands)
         limit = forecast.limit(base.limit)
         yield f"As it is: {forecast.estimate(base.throughput)} samples/s, limited by {limit}."
-        yield from forecast.answer_lines(prediction, base)
+        yield from forecast.answer_lines(prediction, base, demands.notes)
         if shared is not None:
             yield from forecast.shared_lines(shared, knobs.ranks)
 
@@ -118,39 +139,45 @@ def one(demands: Demands, knobs: Knobs, steps: int | None, seed: int) -> tuple[d
     return {**data, "shared_storage": None if shared is None else asdict(shared)}, lines()
 
 
-def everything(demands: Demands, target: float, seed: int) -> tuple[dict[str, Any], Iterator[str]]:
-    """Fixes, headspace, heat map and what it would take, as data and as lines."""
-    from pipeprof.report import forecast, units
+def everything(
+    demands: Demands, target: float, seed: int, vain: Collection[str]
+) -> tuple[dict[str, Any], Iterator[str]]:
+    """Fixes but for those in `vain`, headspace, heat map and what it would take, as data and as lines."""
+    from pipeprof.report import forecast
+    from pipeprof.simulate.answer import without
     from pipeprof.simulate.fixes import advised, headspace, rank
     from pipeprof.simulate.search import heat_map, what_would_it_take
 
     knobs = demands.measured
-    base, fixes = rank(demands, seed)
+    base, ranked = rank(demands, seed)
+    fixes = without(ranked, vain, knobs)
     space = headspace(demands, base, seed)
     cells = heat_map(demands, knobs, seed=seed)
-    needs = what_would_it_take(demands, knobs, target, seed)
+    needs = what_would_it_take(demands, knobs, target, seed, vain)
     best = advised(fixes)
 
     def lines() -> Iterator[str]:
+        told = base.extrapolations
         yield from forecast.demand_lines(demands)
-        yield from forecast.answer_lines(base)
-        yield f"Headspace: the best of all loaders would add {units.sample_rate(space)}."
+        yield from forecast.answer_lines(base, told=demands.notes)
+        yield f"Headspace: the best of all loaders would add {forecast.estimate(space)} samples/s."
         yield (
             f"Advice: {best.fix.title} ({best.fix.how})." if best else "Advice: nothing here gains anything."
         )
         yield ""
-        yield from forecast.fix_lines(fixes)
+        yield from forecast.fix_lines(fixes, told)
         yield ""
         yield f"Samples/s (stall) on {knobs.storage.name}, this run in brackets:"
-        yield from forecast.heat_map_lines(cells, (knobs.workers, knobs.prefetch))
+        yield from forecast.heat_map_lines(cells, (knobs.workers, knobs.prefetch), told)
         yield ""
-        yield from forecast.need_lines(needs, target)
+        yield from forecast.need_lines(needs, target, told)
 
     data = {
         "as_it_is": base.as_dict(),
-        "headspace_samples_per_s": space,
+        "headspace_samples_per_s": space.value,
+        "headspace_interval": [space.low, space.high],
         "advice": best.fix.word if best else None,
-        "fixes": [ranked.as_dict() for ranked in fixes],
+        "fixes": [one.as_dict() for one in fixes],
         "heat_map": cells.as_dict(),
         "target_stall": target,
         "what_it_takes": [need.as_dict() for need in needs],

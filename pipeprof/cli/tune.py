@@ -15,7 +15,11 @@ from pipeprof.errors import ScenarioError
 @click.argument("file", type=click.Path(path_type=Path))
 @set_option
 @click.option(
-    "--budget", type=click.FloatRange(min=5), default=60, show_default=True, help="Seconds to spend."
+    "--budget",
+    type=click.FloatRange(min=5),
+    default=60,
+    show_default=True,
+    help="Seconds to spend, once the data set is there.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Where the runs go; by default a new one in runs/."
@@ -33,7 +37,8 @@ def command(
     """
     from pipeprof.scenario import load
     from pipeprof.scenario.dump import to_yaml
-    from pipeprof.simulate import tune
+    from pipeprof.simulate import trials
+    from pipeprof.simulate.tune import tune_scenario
     from pipeprof.trace import new_directory, write_atomically
 
     scenarios = load(file, overrides)
@@ -42,14 +47,14 @@ def command(
             f"{file} is a matrix: tuning takes one scenario", "leave `matrix` out, or --set its keys"
         )
     directory = out or new_directory(f"{scenarios[0].name}-tune")
-    told = (lambda trial: None) if as_json else (lambda trial: click.echo(tune.line(trial)))
-    tuned, scenario = tune.tune_scenario(scenarios[0], budget, directory, told)
+    told = (lambda trial: None) if as_json else (lambda trial: click.echo(trials.line(trial)))
+    tuned, scenario = tune_scenario(scenarios[0], budget, directory, told)
     target = write or directory / "tuned.yaml"
     write_atomically(
-        target, to_yaml(scenario, f"Tuned by pipeprof from {file.name}.\n{tune.conclusion(tuned)}")
+        target, to_yaml(scenario, f"Tuned by pipeprof from {file.name}.\n{trials.conclusion(tuned)}")
     )
     if as_json:
-        click.echo(json.dumps(tune.as_dict(tuned, target), indent=2))
+        click.echo(json.dumps(trials.as_dict(tuned, target), indent=2))
     else:
-        click.echo(tune.conclusion(tuned))
+        click.echo(trials.conclusion(tuned))
         click.echo(f"Written: {target}")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pipeprof.report import charts, forecast, units, words
 from pipeprof.report.facts import Answer, Facts
+from pipeprof.report.footnotes import merged
 from pipeprof.report.section import Chart, Row, Section, Table
 from pipeprof.simulate.fixes import NOISE, Ranked, advised
 from pipeprof.simulate.predict import Prediction
@@ -25,9 +26,13 @@ TRUSTED: Final = 0.10
 
 
 def best(answer: Answer) -> list[Ranked]:
-    """At most three fixes worth doing: the advised one, then the largest gains of other kinds."""
-    fixes = getattr(answer, "fixes", ())
-    first = advised(list(fixes))
+    """At most three fixes worth doing: the advised one, then the largest gains of other kinds.
+
+    More cores cost money, and are among them only where the verdict names them.
+    """
+    named = answer.verdict.fix == "more-cores"
+    fixes = [one for one in getattr(answer, "fixes", ()) if named or one.fix.word != "more-cores"]
+    first = advised(fixes)
     chosen = [first] if first is not None else []
     for one in fixes:
         worth = one.feasible and one.gain > NOISE and one.fix.word not in {c.fix.word for c in chosen}
@@ -62,6 +67,7 @@ def cards(answer: Answer, facts: Facts) -> list[dict[str, str]]:
             f"then limited by {forecast.limit(one.prediction.limit)}.",
             f"Needs {costs(one)}." if costs(one) else "",
             f"Assumes: {one.fix.assumption}." if one.fix.assumption else "",
+            *(f"Extrapolated: {text}." for text in _further(answer, one.prediction)),
         ]
         title = one.fix.title[:1].upper() + one.fix.title[1:]
         found.append(
@@ -85,6 +91,13 @@ def cards(answer: Answer, facts: Facts) -> list[dict[str, str]]:
             }
         )
     return found
+
+
+def _further(answer: Answer, prediction: Prediction) -> list[str]:
+    """How the prediction goes beyond the run, but for what all predictions from this run share."""
+    base: Prediction | None = getattr(answer, "base", None)
+    shared = base.extrapolations if base is not None else ()
+    return [text for text in prediction.extrapolations if text not in shared]
 
 
 def trust_gap(answer: Answer, facts: Facts) -> float | None:
@@ -128,6 +141,8 @@ def what_if(answer: Answer, facts: Facts) -> Section:
         Chart("whatif", charts.heat_map(_cells(found, current, wanted), _says(found), "workers", "prefetch"))
     ]
     section.charts[0].table = _map_table(found)
+    rest_on = [text for row in found.cells for cell in row for text in cell.extrapolations]
+    section.facts = [("Extrapolated", text) for text in merged(rest_on)]
     bars = _bars(answer)
     if bars:
         described = ", ".join(f"{bar['fix']} {bar['text']}" for bar in bars)
@@ -227,7 +242,7 @@ def _fixes(answer: Answer) -> Table:
                 (costs(one) or "–") + ("" if one.feasible else ", too much here"),
                 forecast.limit(one.prediction.limit),
             ],
-            how=one.fix.how + (f"; assumes: {one.fix.assumption}" if one.fix.assumption else ""),
+            how="; ".join((one.fix.how, *_rests_on(answer, one))),
         )
         for one in fixes
     ]
@@ -239,6 +254,11 @@ def _fixes(answer: Answer) -> Table:
         f"All {len(rows)} fixes that were considered",
         folded=True,
     )
+
+
+def _rests_on(answer: Answer, one: Ranked) -> list[str]:
+    assumed = [f"assumes: {one.fix.assumption}"] if one.fix.assumption else []
+    return assumed + [f"extrapolated: {text}" for text in _further(answer, one.prediction)]
 
 
 def trust(answer: Answer, facts: Facts) -> Section:
@@ -272,7 +292,8 @@ def trust(answer: Answer, facts: Facts) -> Section:
         section.facts = [
             (
                 "Headspace",
-                f"{units.sample_rate(headspace)} more at the most, with every batch already in memory",
+                f"{forecast.estimate(headspace)} samples/s more at the most, "
+                "with every batch already in memory",
             )
         ]
     section.facts += [("Extrapolated", text) for text in replay.extrapolations]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
+from itertools import zip_longest
 
 from pipeprof.report import units
+from pipeprof.report.footnotes import WIDTH, Footnotes
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.fixes import Ranked
 from pipeprof.simulate.predict import Estimate, Prediction
@@ -34,8 +37,11 @@ def estimate(value: Estimate) -> str:
     return f"{units.digits(value.value)} ({units.digits(value.low)}–{units.digits(value.high)})"
 
 
-def answer_lines(prediction: Prediction, base: Prediction | None = None) -> Iterator[str]:
-    """One prediction: its three numbers with their intervals, its limit and what it rests on."""
+def answer_lines(
+    prediction: Prediction, base: Prediction | None = None, told: Collection[str] = ()
+) -> Iterator[str]:
+    """One prediction: its three numbers with their intervals, its limit and what it rests on but for what was
+    `told` before."""
     gain = ""
     if base is not None and base.throughput.value:
         gain = f", {_signed(prediction.throughput.value / base.throughput.value - 1)}"
@@ -45,49 +51,71 @@ def answer_lines(prediction: Prediction, base: Prediction | None = None) -> Iter
         f"accelerator computing {units.percent(prediction.utilization.value)} of the time"
     )
     yield f"Limited by {limit(prediction.limit)}."
-    yield from (f"Extrapolated: {text}." for text in prediction.extrapolations)
+    yield from (f"Extrapolated: {text}." for text in prediction.extrapolations if text not in told)
 
 
 def _signed(gain: float) -> str:
+    if abs(gain) < 0.0005:
+        return "0 %"
     return f"{'+' if gain >= 0 else '−'}{units.percent(abs(gain))}"
 
 
-def fix_lines(fixes: Sequence[Ranked]) -> Iterator[str]:
-    """The fixes as a table, the largest gain first."""
+def fix_lines(fixes: Sequence[Ranked], told: Collection[str] = ()) -> Iterator[str]:
+    """The fixes as a table, the largest gain first, and what each rests on beyond what was `told` before."""
+    notes = Footnotes(told)
     rows = [("fix", "samples/s (interval)", "gain", "stall", "costs", "then limited by")]
     rows += [
         (
-            one.fix.title,
+            notes.mark(one.fix.title, basis(one)),
             estimate(one.prediction.throughput),
             _signed(one.gain),
             units.percent(one.prediction.stall.value),
-            _costs(one),
+            notes.mark(_costs(one), () if one.feasible else ("more memory than this machine has",)),
             limit(one.prediction.limit),
         )
         for one in fixes
     ]
-    yield from table(rows)
+    yield from table(rows, wrapped=(0, 4, 5))
+    yield from notes.lines()
+
+
+def basis(one: Ranked) -> tuple[str, ...]:
+    """What is assumed of a fix, and how far its prediction is from what was measured."""
+    assumed = (f"assumed: {one.fix.assumption}",) if one.fix.assumption else ()
+    return (*assumed, *one.prediction.extrapolations)
 
 
 def _costs(one: Ranked) -> str:
     fix = one.fix
     ram = f"{units.size(fix.ram_bytes)} RAM" if fix.ram_bytes else "RAM: not observed"
     costs = [] if fix.ram_bytes == 0 else [ram]
-    costs += [f"{fix.cores:g} cores"] if fix.cores else []
-    return (", ".join(costs) or "–") + ("" if one.feasible else " (too much for this machine)")
+    costs += [f"{fix.cores:g} core{'s' * (fix.cores != 1)}"] if fix.cores else []
+    return ", ".join(costs) or "–"
 
 
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as their widest cell; the first row is the head."""
+def table(rows: Sequence[Sequence[str]], wrapped: Collection[int] = ()) -> Iterator[str]:
+    """Columns as wide as their widest cell; the first row is the head.
+
+    Where that is wider than a terminal the cells of the columns `wrapped` take more than one line.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    while wrapped and sum(widths) + 2 * (len(widths) - 1) > WIDTH:
+        widths[max(wrapped, key=widths.__getitem__)] -= 1
     for number, row in enumerate(rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        cells = [_wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            yield "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
         if number == 0:
             yield "  ".join("-" * width for width in widths)
 
 
-def heat_map_lines(found: HeatMap, current: tuple[int, int]) -> Iterator[str]:
+def _wrap(cell: str, width: int) -> list[str]:
+    return textwrap.wrap(cell, width, break_on_hyphens=False) or [""]
+
+
+def heat_map_lines(found: HeatMap, current: tuple[int, int], told: Collection[str] = ()) -> Iterator[str]:
     """Samples/s (stall) by workers and prefetch; the run's own cell in brackets."""
+    notes = Footnotes(told)
     rows = [("workers", *(f"prefetch {p}" for p in found.prefetch))]
     for count, row in zip(found.workers, found.cells, strict=True):
         cells = []
@@ -95,27 +123,54 @@ def heat_map_lines(found: HeatMap, current: tuple[int, int]) -> Iterator[str]:
             text = f"{units.digits(cell.throughput.value)} ({units.percent(cell.stall.value)})"
             here = count == current[0] and (prefetch == current[1] or count == 0)
             cells.append(f"[{text}]" if here else text)
-        rows.append((str(count), *cells))
+        rest_on = dict.fromkeys(text for cell in row for text in cell.extrapolations)
+        rows.append((notes.mark(str(count), rest_on), *cells))
     yield from table(rows)
+    yield from _widest(found)
+    yield from notes.lines()
 
 
-def need_lines(needs: Sequence[Need], target: float) -> Iterator[str]:
+def _widest(found: HeatMap) -> Iterator[str]:
+    """How sure the cells are: the interval of the least sure one."""
+    rates = [cell.throughput for row in found.cells for cell in row if cell.throughput.value]
+    if rates:
+        widest = max(rates, key=lambda rate: (rate.high - rate.low) / rate.value)
+        low, high = (_signed(end / widest.value - 1) for end in (widest.low, widest.high))
+        yield f"Intervals reach from {low} to {high} at the widest."
+
+
+def need_lines(needs: Sequence[Need], target: float, told: Collection[str] = ()) -> Iterator[str]:
     """What would bring the stall under the target, one resource at a time."""
+    notes = Footnotes(told)
     yield f"For a stall under {units.percent(target)}, each alone and everything else as it is:"
     for need in needs:
         unit = f" {need.unit}" if need.unit else ""
-        told = "not enough alone" if need.amount is None else f"{need.amount:,.0f}{unit}"
-        yield f"  {need.resource}: {told} (now {units.digits(need.present)}{unit})"
+        present = units.digits(need.present) if unit else f"{need.present:g}"
+        now = f"now {present}{unit}"
+        if need.amount is None or need.prediction is None:
+            yield f"  {need.resource}: not enough alone ({now})"
+            continue
+        stall = need.prediction.stall
+        text = (
+            f"  {need.resource}: {need.amount:,.0f}{unit} ({now}): stall {units.percent(stall.value)} "
+            f"({units.interval((stall.low, stall.high))})"
+        )
+        yield notes.mark(text, need.prediction.extrapolations)
+    yield from notes.lines()
 
 
 def shared_lines(shared: Shared, ranks: int) -> Iterator[str]:
     """What the storage must deliver to machines of `ranks` ranks, and when it sets their pace."""
-    yield (
-        f"To keep every accelerator busy the storage must deliver {units.byte_rate(shared.bytes_per_s)} in "
-        f"{units.digits(shared.requests_per_s)} reads a second."
-    )
+    reads = f"{units.digits(shared.requests_per_s)} reads a second"
+    if shared.bytes_per_s is None:
+        must = f"serve {reads}; their bytes were not observed."
+    else:
+        must = f"deliver {units.byte_rate(shared.bytes_per_s)} in {reads}."
+    yield f"To keep every accelerator busy the storage must {must}"
     each = f"nodes of {units.plural(ranks, 'rank')} each"
-    if shared.limits_from_nodes is None:
+    if not shared.limit_known:
+        yield "What it can deliver is not known: it has no cost model (--set storage.tier, storage.profile)."
+    elif shared.limits_from_nodes is None:
         yield f"It would not be the bottleneck of {MOST_NODES} {each} either."
     else:
         yield f"It is the bottleneck from {shared.limits_from_nodes} {each} on (tried: powers of two)."

@@ -6,10 +6,10 @@ answer is that of the analysis alone and `unpredicted` says why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipeprof import trace
 from pipeprof.analyse.answer import Answer as Analysed
@@ -18,10 +18,15 @@ from pipeprof.analyse.fixes import IN_VAIN
 from pipeprof.errors import PipeprofError
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.fixes import Ranked, headspace, rank
+from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.neighbours import open_run
-from pipeprof.simulate.predict import Prediction, replay
-from pipeprof.simulate.search import HeatMap, heat_map
+from pipeprof.simulate.predict import Estimate, Prediction, replay
 from pipeprof.trace import Run
+
+VAIN: Final = (
+    "the remote place gave all that it could: what it gives to more or to fewer readers is not known, and is "
+    "predicted as if it had no limit"
+)
 
 
 @dataclass(frozen=True)
@@ -35,39 +40,21 @@ class Answer(Analysed):
     """The long run as it is, which the fixes are compared with."""
     fixes: tuple[Ranked, ...] = ()
     """The largest gain first; those that do not fit in memory last."""
-    headspace_samples_per_s: float | None = None
+    headspace_samples_per_s: Estimate | None = None
     unpredicted: str = ""
     """Why there are no predictions."""
-
-    @cached_property
-    def heat_map(self) -> HeatMap | None:
-        """Workers by prefetch on this run's storage."""
-        return None if self.demands is None else heat_map(self.demands, self.demands.measured)
-
-    def prediction_as_dict(self) -> dict[str, Any] | None:
-        """Fixes, headspace and heat map for JSON; None where the run cannot be predicted from."""
-        if self.replay is None or self.base is None or self.heat_map is None:
-            return None
-        return {
-            "replay": self.replay.as_dict(),
-            "as_it_is": self.base.as_dict(),
-            "headspace_samples_per_s": self.headspace_samples_per_s,
-            "fixes": [one.as_dict() for one in self.fixes],
-            "heat_map": self.heat_map.as_dict(),
-        }
 
 
 def answer(run: Run) -> Answer:
     """Analyse an open run and predict from it."""
     analysed = analyse(run)
     try:
-        demands = open_run(run)
+        demands = open_analysed(analysed)
         base, ranked = rank(demands)
         played, space = replay(demands), headspace(demands, base)
     except PipeprofError as error:
         return _with(analysed, unpredicted=str(error))
-    vain = IN_VAIN.get(analysed.verdict.detail, ()) if analysed.verdict.cause == "storage-network" else ()
-    fixes = [one for one in ranked if one.fix.word not in vain]
+    fixes = without(ranked, in_vain(analysed), demands.measured)
     weighed = analysed.with_gains(_gains(fixes))
     return _with(
         weighed,
@@ -77,6 +64,29 @@ def answer(run: Run) -> Answer:
         fixes=tuple(fixes),
         headspace_samples_per_s=space,
     )
+
+
+def open_analysed(analysed: Analysed) -> Demands:
+    """The demands of an analysed run; where more readers would get no more of its storage they note it.
+
+    Raises as `open_run` does.
+    """
+    demands = open_run(analysed.run)
+    return replace(demands, notes=(*demands.notes, VAIN)) if in_vain(analysed) else demands
+
+
+def in_vain(analysed: Analysed) -> tuple[str, ...]:
+    """Words of the fixes that get no more out of the place where the data is, whatever is predicted."""
+    verdict = analysed.verdict
+    return IN_VAIN.get(verdict.detail, ()) if verdict.cause == "storage-network" else ()
+
+
+def without(ranked: Sequence[Ranked], vain: Collection[str], measured: Knobs) -> list[Ranked]:
+    """The fixes but for those in `vain`, and for others that bring more workers where those are in vain."""
+    most = measured.workers if "more-workers" in vain else None
+    return [
+        one for one in ranked if one.fix.word not in vain and (most is None or one.fix.knobs.workers <= most)
+    ]
 
 
 def _gains(fixes: list[Ranked]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.doubt import WORTH_TELLING
 from pipeprof.simulate.draw import owners, scalable
 from pipeprof.simulate.knobs import MEMORY, UNKNOWN, Knobs
-from pipeprof.simulate.predict import Prediction, predict
+from pipeprof.simulate.predict import Estimate, Prediction, predict
 
 NOISE: Final = 0.02
 """Predicted throughputs this close are equal; the cheaper fix is the better one then."""
@@ -365,6 +365,7 @@ def in_memory(demands: Demands) -> Knobs:
     return replace(knobs, scale={**knobs.scale, **everything})
 
 
-def headspace(demands: Demands, base: Prediction, seed: int = 0) -> float:
+def headspace(demands: Demands, base: Prediction, seed: int = 0) -> Estimate:
     """Samples a second that the best of all loaders could add."""
-    return max(0.0, predict(demands, in_memory(demands), seed=seed).throughput.value - base.throughput.value)
+    best, now = predict(demands, in_memory(demands), seed=seed).throughput, base.throughput.value
+    return Estimate(*(max(0.0, rate - now) for rate in (best.value, best.low, best.high)))

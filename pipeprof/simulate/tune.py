@@ -8,21 +8,20 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from math import log2
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pipeprof import trace
+from pipeprof.devices import NS_PER_S
 from pipeprof.errors import InconclusiveError, PipeprofError
 from pipeprof.pipeline import measured_window, read_timeline
 from pipeprof.scenario import Scenario, with_values
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.fixes import NOISE, worker_counts
-from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.neighbours import open_run
 from pipeprof.simulate.predict import Estimate, predict, replay
+from pipeprof.simulate.trials import Failed, Setting, Trial, Tuned, conclusion, line
 from pipeprof.trace import Run
 
 PREFETCHES: Final = (1, 2, 4, 8)
@@ -32,89 +31,8 @@ NEAR: Final = 3
 """Counts of workers for which other depths of prefetching are asked about."""
 TRIALS: Final = 5
 """Short runs that a budget is cut for; fewer are made where predicted and measured agree."""
-
-
-class Setting(NamedTuple):
-    """What tuning turns: arguments of a DataLoader that change no batch."""
-
-    workers: int
-    prefetch: int = 2
-    pin_memory: bool = False
-    persistent_workers: bool = False
-
-    def arguments(self) -> dict[str, Any]:
-        """As keyword arguments of torch's DataLoader."""
-        return {
-            "num_workers": self.workers,
-            "prefetch_factor": self.prefetch if self.workers else None,
-            "pin_memory": self.pin_memory,
-            "persistent_workers": self.persistent_workers and self.workers > 0,
-        }
-
-    def scenario_values(self) -> dict[str, Any]:
-        """As keys of a scenario."""
-        return {
-            "loader.workers": self.workers,
-            "loader.prefetch": self.prefetch if self.workers else None,
-            "loader.pin_memory": self.pin_memory,
-            "loader.persistent_workers": self.persistent_workers and self.workers > 0,
-        }
-
-    def applied(self, knobs: Knobs) -> Knobs:
-        """The knobs with this setting."""
-        return replace(
-            knobs,
-            workers=self.workers,
-            prefetch=self.prefetch,
-            pin_memory=self.pin_memory,
-            persistent_workers=self.persistent_workers,
-        )
-
-    def cost(self) -> tuple[int, int, bool, bool]:
-        """Order of what it takes: workers before memory before changes of the program."""
-        return self.workers, self.workers * self.prefetch, self.pin_memory, self.persistent_workers
-
-    def distance(self, other: Setting) -> float:
-        """How much more or less of the machine the other one uses, in doublings."""
-        between = abs(log2((self.workers + 1) / (other.workers + 1)))
-        return (
-            between + 0.25 * abs(log2(self.prefetch / other.prefetch)) + (self.pin_memory != other.pin_memory)
-        )
-
-
-def setting_of(knobs: Knobs) -> Setting:
-    """What a run was recorded with."""
-    return Setting(knobs.workers, knobs.prefetch, knobs.pin_memory, knobs.persistent_workers)
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One setting, measured."""
-
-    setting: Setting
-    predicted: Estimate | None
-    """Before it was measured; None of the first."""
-    measured: float
-    """Samples a second."""
-    demands: Demands
-    bias: float
-    """Measured over replayed: what the engine does not know of this run."""
-    seconds: float
-    """What the trial took of the budget."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """What tuning came to."""
-
-    best: Setting
-    throughput: float
-    """Samples a second of the best setting in a long run: predicted from its own trial, then corrected."""
-    trials: tuple[Trial, ...]
-    agreed: bool
-    """Predicted and measured agree and no other setting promises more; else the budget ended the search."""
-    seconds: float
-    start: Setting = field(default=Setting(0))
+SHORTEST: Final = 0.5
+"""Of a trial's seconds, below which the rest of a budget is not worth another."""
 
 
 Measure = Callable[[Setting, float], Run]
@@ -126,36 +44,49 @@ def search(
     start: Setting,
     budget_s: float,
     clock: Callable[[], float] = time.monotonic,
-    told: Callable[[Trial], None] = lambda trial: None,
+    told: Callable[[Trial | Failed], None] = lambda trial: None,
 ) -> Tuned:
     """Measure `start`, then what promises most, until that was measured or the budget is spent.
 
-    `told` is called after each trial. Raises `InconclusiveError` where no run that the budget holds can be
+    `told` is called after each trial. A later setting that cannot be measured is left out. Raises what
+    `measure` raises for `start`, and `InconclusiveError` where no run of it that the budget holds can be
     predicted from.
     """
     began = clock()
-    seconds = budget_s / TRIALS
+    first, seconds = _first(measure, start, budget_s, clock)
+    told(first)
+    trials, failed = [first], list[Failed]()
     while True:
-        try:
-            trials = [_trial(measure, start, None, seconds, clock)]
-            break
-        except InconclusiveError:
-            seconds *= 2  # fewer trials, of steps that take long
-            if clock() - began + seconds > budget_s:
-                raise
-    told(trials[0])
-    agreed = False
-    while True:
-        wanted, promise = _most_promising(trials)
+        wanted, promise = _most_promising(trials, failed)
         agreed = wanted in {trial.setting for trial in trials}
-        left = budget_s - (clock() - began)
-        if agreed or left < max(trial.seconds for trial in trials):
+        left = budget_s - (clock() - began) - _beside([*trials, *failed], first.demands, wanted)
+        if agreed or left < seconds * SHORTEST:
             break
-        trials.append(_trial(measure, wanted, promise, seconds, clock))
-        told(trials[-1])
+        tried = _tried(measure, wanted, promise, min(seconds, left), clock)
+        if isinstance(tried, Failed):
+            failed.append(tried)
+        else:
+            trials.append(tried)
+        told(tried)
     scores = {trial.setting: _promise(trial, trial.setting).value for trial in trials}
     best = _cheapest_of_the_best(scores)
-    return Tuned(best, scores[best], tuple(trials), agreed, clock() - began, start)
+    return Tuned(best, scores[best], tuple(trials), agreed, clock() - began, start, tuple(failed))
+
+
+def _first(
+    measure: Measure, start: Setting, budget_s: float, clock: Callable[[], float]
+) -> tuple[Trial, float]:
+    """The trial of `start`, and the seconds that a trial here has to be given."""
+    began, seconds = clock(), budget_s / TRIALS
+    while True:
+        tried = clock()
+        try:
+            return _trial(measure, start, None, seconds, clock), seconds
+        except InconclusiveError:
+            beside = max(0.0, clock() - tried - seconds)
+            seconds *= 2  # fewer trials, of steps that take long
+            if clock() - began + seconds + beside > budget_s:
+                raise
 
 
 def _trial(
@@ -166,7 +97,31 @@ def _trial(
     demands = open_run(run)
     measured = _throughput(run)
     bias = measured / replay(demands).throughput.value
-    return Trial(setting, promise, measured, demands, bias, clock() - began)
+    took = clock() - began
+    return Trial(setting, promise, measured, demands, bias, took, max(0.0, took - seconds))
+
+
+def _tried(
+    measure: Measure, setting: Setting, promise: Estimate, seconds: float, clock: Callable[[], float]
+) -> Trial | Failed:
+    """As `_trial`; what goes wrong here was the setting's fault, as an earlier one was measured."""
+    began = clock()
+    try:
+        return _trial(measure, setting, promise, seconds, clock)
+    except PipeprofError as error:
+        took = clock() - began
+        return Failed(setting, error.problem.partition("\n")[0], took, max(0.0, took - seconds))
+
+
+def _beside(tried: Sequence[Trial | Failed], demands: Demands, wanted: Setting) -> float:
+    """Seconds that a trial of `wanted` will take beside those that it is given.
+
+    As the nearest one did, and more where it has more workers to start: each starts in its turn, and they
+    share the cores while they load their libraries.
+    """
+    nearest = min(tried, key=lambda one: wanted.distance(one.setting))
+    start_up, more = demands.start_up, max(0, wanted.workers - nearest.setting.workers)
+    return nearest.beside + more * (start_up.host_ns + start_up.boot_ns / demands.measured.cores) / NS_PER_S
 
 
 def _throughput(run: Run) -> float:
@@ -177,18 +132,18 @@ def _throughput(run: Run) -> float:
     return float(timeline.samples[~timeline.warmup].sum()) * 1e9 / window.wall_ns
 
 
-def _most_promising(trials: list[Trial]) -> tuple[Setting, Estimate]:
+def _most_promising(trials: list[Trial], failed: Sequence[Failed] = ()) -> tuple[Setting, Estimate]:
     """The cheapest setting within noise of the best, each predicted from the trial nearest to it.
 
     Turned one after the other: workers, then prefetch for the best counts of them, then what changes the
-    program. Every setting that was measured is in the running.
+    program. Every setting that was measured is in the running; what failed, and what takes more, is not.
     """
     demands, start = trials[0].demands, trials[0].setting
     promises: dict[Setting, Estimate] = {}
 
     def ask(settings: Iterable[Setting]) -> Setting:
         for setting in settings:
-            if setting not in promises:
+            if setting not in promises and not _hopeless(setting, trials, failed):
                 promises[setting] = _promise(
                     min(trials, key=lambda one: setting.distance(one.setting)), setting
                 )
@@ -204,6 +159,20 @@ def _most_promising(trials: list[Trial]) -> tuple[Setting, Estimate]:
     if demands.steps > demands.batches_per_epoch and chosen.workers:
         chosen = ask([chosen._replace(persistent_workers=True)])
     return chosen, promises[chosen]
+
+
+def _hopeless(setting: Setting, trials: Sequence[Trial], failed: Sequence[Failed]) -> bool:
+    """It failed, or takes as much or more of everything than one that failed with more workers than ever ran:
+    what memory or time did not hold then, it will not hold now."""
+    most = max(trial.setting.workers for trial in trials)
+    return any(
+        setting == one.setting
+        or (
+            one.setting.workers > most
+            and all(mine >= its for mine, its in zip(setting, one.setting, strict=True))
+        )
+        for one in failed
+    )
 
 
 def _promise(trial: Trial, setting: Setting) -> Estimate:
@@ -223,13 +192,18 @@ def tune_scenario(
     scenario: Scenario,
     budget_s: float,
     directory: Path,
-    told: Callable[[Trial], None] = lambda trial: None,
+    told: Callable[[Trial | Failed], None] = lambda trial: None,
 ) -> tuple[Tuned, Scenario]:
     """Tune a scenario's loader on this machine; the runs go into `directory`. Returns the tuned scenario too.
 
-    Raises what `measure.run.run` raises, and `InconclusiveError` where a run cannot be predicted from.
+    A data set that is still to be made is made before the budget's clock starts. Raises what
+    `measure.run.run` raises, and `InconclusiveError` where a run cannot be predicted from.
     """
+    from pipeprof.measure.bench import Bench
     from pipeprof.measure.run import run
+
+    with Bench(scenario):
+        pass
 
     count = itertools.count(1)
 
@@ -264,6 +238,8 @@ def tune(
     Prints what it tried. At most about `budget_s` seconds; raises `InconclusiveError` where too few batches
     came in a fifth of them.
     """
+    from pipeprof.measure.failure import translated
+
     given = {"pin_memory": False, "persistent_workers": False, **arguments}
     start = Setting(
         workers,
@@ -278,7 +254,13 @@ def tune(
             nonlocal count
             count += 1
             out = Path(room) / str(count)
-            _train(dataset, step, {"batch_size": batch_size, **given, **setting.arguments()}, seconds, out)
+            whole = {"batch_size": batch_size, **given, **setting.arguments()}
+            try:
+                _train(dataset, step, whole, seconds, out)
+            except Exception as error:
+                if setting == start:
+                    raise  # the caller's own error, as it is
+                raise translated(error) from error
             return trace.load(out)
 
         tuned = search(measure, start, budget_s, told=lambda trial: print(line(trial)))
@@ -304,49 +286,3 @@ def _train(
                     break
             if not batches:
                 raise PipeprofError("the data set gave no batch", "make batch_size smaller than the data set")
-
-
-def line(trial: Trial) -> str:
-    """One trial as text: predicted beside measured."""
-    setting = trial.setting
-    told = f"{setting.workers} workers, prefetch {setting.prefetch}"
-    told += ", pinned" * setting.pin_memory + ", persistent" * setting.persistent_workers
-    if trial.predicted is None:
-        return f"{told}: measured {trial.measured:.4g} samples/s"
-    low, high = trial.predicted.low, trial.predicted.high
-    return (
-        f"{told}: predicted {trial.predicted.value:.4g} ({low:.4g}–{high:.4g}), "
-        f"measured {trial.measured:.4g} samples/s"
-    )
-
-
-def conclusion(tuned: Tuned) -> str:
-    """What it came to, as text."""
-    best = tuned.best
-    why = "nothing else promises more" if tuned.agreed else "the budget is spent"
-    return (
-        f"Best: {best.workers} workers, prefetch {best.prefetch}"
-        f"{', pinned' * best.pin_memory}{', persistent' * best.persistent_workers}: "
-        f"{tuned.throughput:.4g} samples/s, after {len(tuned.trials)} runs in {tuned.seconds:.0f} s ({why})."
-    )
-
-
-def as_dict(tuned: Tuned, written: Path) -> dict[str, Any]:
-    """For JSON."""
-    return {
-        "schema": 1,
-        "best": tuned.best.arguments(),
-        "throughput_samples_per_s": tuned.throughput,
-        "agreed": tuned.agreed,
-        "seconds": tuned.seconds,
-        "written": str(written),
-        "trials": [
-            {
-                **trial.setting.arguments(),
-                "predicted": trial.predicted.as_dict() if trial.predicted else None,
-                "measured": trial.measured,
-                "seconds": trial.seconds,
-            }
-            for trial in tuned.trials
-        ],
-    }

@@ -22,7 +22,8 @@ from pipeprof import trace
 from pipeprof.measure.run import run
 from pipeprof.pipeline import measured_window, read_timeline
 from pipeprof.scenario import Scenario, with_values
-from pipeprof.simulate.tune import Setting, line, tune_scenario
+from pipeprof.simulate.trials import Setting, line
+from pipeprof.simulate.tune import tune_scenario
 
 BOUND, SHARE = 0.02, 0.1
 TURNS = 3

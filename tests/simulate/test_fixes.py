@@ -7,8 +7,10 @@ import pytest
 
 import pipeprof
 from pipeprof.devices import STORAGE
+from pipeprof.report.forecast import need_lines
 from pipeprof.simulate.demands import Demands
 from pipeprof.simulate.fixes import Ranked, advised, catalogue, headspace, rank
+from pipeprof.simulate.predict import predict
 from pipeprof.simulate.search import heat_map, what_would_it_take
 from tests.factory import MS, Plan
 from tests.simulate.common import CPU_ONLY, HDD, READ_NS, demands_of, hdd_plan, recorded
@@ -96,7 +98,7 @@ def test_what_does_not_fit_in_memory_is_no_advice(hdd: Demands) -> None:
 
 def test_headspace_is_what_the_accelerator_could_still_take(hdd: Demands) -> None:
     base, _ = rank(hdd)
-    assert base.throughput.value + headspace(hdd, base) == pytest.approx(32 / 0.1, rel=0.02)
+    assert base.throughput.value + headspace(hdd, base).value == pytest.approx(32 / 0.1, rel=0.02)
 
 
 def test_the_heat_map_holds_a_prediction_for_each_pair(hdd: Demands) -> None:
@@ -116,6 +118,43 @@ def test_what_it_takes_is_enough_and_less_is_not(tmp_path: Path) -> None:
     assert needs["workers"].amount == 5
     assert needs["cores"].amount == 5
     assert "storage bandwidth" not in needs, "no storage was observed"
+
+
+def test_what_it_takes_is_told_with_its_interval_and_what_it_rests_on(tmp_path: Path) -> None:
+    plan = Plan(workers=1, stages={"decode": 100 * MS}, compute=21 * MS, batches=100)
+    demands = demands_of(tmp_path / "run", plan, machine={"cpu_count": 2, "usable_cores": 2})
+    found = what_would_it_take(demands, demands.measured, 0.05)
+    needs = {need.resource: need for need in found}
+    assert needs["workers"].amount is None, "two cores make 20 batches a second, whoever is on them"
+    assert needs["workers"].as_dict()["stall_share"] is None
+    told = needs["cores"].as_dict()
+    assert told["amount"] == 5
+    assert told["stall_share"]["low"] <= told["stall_share"]["value"] < 0.05 < told["stall_share"]["high"]
+    assert "5 cores: this machine has 2; more are extrapolated" in told["extrapolations"]
+    text = "\n".join(need_lines(found, 0.05))
+    assert "cores: 5 (now 2): stall" in text and "¹\u00a0²" in text
+    assert "\n¹ 5 cores: this machine has 2; more are extrapolated\n² 5 workers from a run with 1" in text
+
+
+def test_too_many_workers_do_not_hide_that_fewer_are_enough(tmp_path: Path) -> None:
+    """In each epoch's beginning all are at their first batch: sixty-four share sixteen cores for it."""
+    stages = {"decode": 100 * MS, "collate": MS}
+    plan = Plan(workers=1, stages=stages, compute=20 * MS, batches=60, epochs=3, startup_ns=20 * MS)
+    demands = demands_of(tmp_path / "run", plan, machine={"cpu_count": 16, "usable_cores": 16})
+    assert predict(demands, replace(demands.measured, workers=64)).stall.value > 0.1
+    needs = {need.resource: need for need in what_would_it_take(demands, demands.measured, 0.1)}
+    assert needs["workers"].amount == 5
+
+
+def test_each_cell_of_the_map_has_its_interval_and_what_it_rests_on(hdd: Demands) -> None:
+    found = heat_map(hdd, hdd.measured, workers=(1, 8), prefetch=(2,))
+    told = found.as_dict()
+    for row, cells in enumerate(found.cells):
+        low, high = told["throughput_interval"][row][0]
+        assert low < told["throughput_samples_per_s"][row][0] < high
+        assert told["stall_interval"][row][0] == [cells[0].stall.low, cells[0].stall.high]
+    assert not any("far from what was measured" in text for text in told["extrapolations"][0][0])
+    assert any("far from what was measured" in text for text in told["extrapolations"][1][0])
 
 
 def test_what_a_disk_bound_run_takes_of_its_storage(tmp_path: Path) -> None:
@@ -138,4 +177,4 @@ def test_headspace_without_a_read_is_what_the_code_costs(tmp_path: Path) -> None
     assert not demands.storage_observed
     base, _ = rank(demands)
     assert base.throughput.value == pytest.approx(32 / 0.0412, rel=0.02)
-    assert base.throughput.value + headspace(demands, base) == pytest.approx(32 / 0.02, rel=0.02)
+    assert base.throughput.value + headspace(demands, base).value == pytest.approx(32 / 0.02, rel=0.02)

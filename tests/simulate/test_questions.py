@@ -6,18 +6,24 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import pipeprof
 from pipeprof import cli
 from pipeprof.devices import STORAGE
 from pipeprof.errors import ScenarioError
+from pipeprof.report import forecast
+from pipeprof.simulate.answer import VAIN
 from pipeprof.simulate.demands import Demands, read_demands
 from pipeprof.simulate.draw import owners
 from pipeprof.simulate.fixes import catalogue
 from pipeprof.simulate.knobs import Knobs, change
 from pipeprof.simulate.neighbours import with_neighbours
 from pipeprof.simulate.predict import predict, replay
+from pipeprof.simulate.search import shared_storage
 from pipeprof.trace import load
 from tests.factory import MS, Plan, make_run
 from tests.simulate.common import CPU_ONLY, HDD, demands_of, hdd_plan, recorded
@@ -60,6 +66,61 @@ def test_a_cluster_is_told_what_its_storage_must_deliver(
     assert "It is the bottleneck from" in told
     assert ask(monkeypatch, hdd, "--set", "loader.workers=4", "--json") == 0
     assert json.loads(capsys.readouterr().out)["shared_storage"] is None
+
+
+S3 = {"tier": None, "name": "s3://bucket/set", "emulated": False, "remote": True}
+"""As `run.json` names a remote place, of which no figures are known."""
+
+
+def test_a_cluster_is_told_what_it_asks_of_storage_without_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(make_run(tmp_path / "run", hdd_plan(), storage=S3))
+    assert ask(monkeypatch, run, "--ranks", "8", "--nodes", "8", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["shared_storage"]
+    assert told["requests_per_s"] == pytest.approx(8 * 320, rel=0.01)
+    assert told["bytes_per_s"] == pytest.approx(8 * 320 * 110_000, rel=0.01)
+    assert not told["limit_known"] and told["limits_from_nodes"] is None
+    assert ask(monkeypatch, run, "--nodes", "8") == 0
+    text = capsys.readouterr().out
+    assert "must deliver 282 MB/s in 2,560 reads a second" in text
+    assert "What it can deliver is not known" in text
+    assert "bottleneck" not in text
+    assert ask(monkeypatch, run, "--nodes", "8", "--set", "storage.tier=ram", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["shared_storage"] is None, "memory is no shared storage"
+
+
+def test_bytes_that_nobody_counted_are_not_told_as_none(tmp_path: Path) -> None:
+    demands = read_demands(load(make_run(tmp_path / "run", hdd_plan(), storage=S3)))
+    nothing = np.zeros(len(demands.batches))
+    unseen = replace(demands, batches=replace(demands.batches, read_bytes=nothing))
+    shared = shared_storage(unseen, replace(unseen.measured, nodes=8))
+    assert shared is not None and shared.bytes_per_s is None
+    text = "".join(forecast.shared_lines(shared, 1))
+    assert "must serve 2,560 reads a second; their bytes were not observed" in text
+
+
+def test_more_readers_are_in_vain_where_the_place_gives_all_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused requests: the terminal says of it what the report says."""
+    stages = {"read": 20 * MS, "read:throttled": 300 * MS, "decode": 20 * MS}
+    plan = Plan(workers=1, stages=stages, compute=20 * MS, batches=60, spans_every=0)
+    machine = {"cpu_count": 2, "usable_cores": 2, "memory_bytes": 16 << 30}
+    run = make_run(tmp_path / "run", plan, storage=S3, machine=machine)
+    answer = pipeprof.load(run)
+    assert (answer.verdict.cause, answer.verdict.detail) == ("storage-network", "throttled")
+    assert ask(monkeypatch, str(run), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    words = [fix["fix"] for fix in told["fixes"]]
+    assert words == [one.fix.word for one in answer.fixes]
+    assert words and not {"more-workers", "deeper-prefetch", "more-cores"} & set(words)
+    assert told["advice"] == "ram"
+    assert [need["amount"] for need in told["what_it_takes"]] == [None, None]
+    assert VAIN in told["heat_map"]["extrapolations"][0][0]
+    assert ask(monkeypatch, str(run), "--set", "loader.workers=8") == 0
+    text = capsys.readouterr().out
+    assert text.count("the remote place gave all that it could") == 1
 
 
 @pytest.mark.slow
@@ -237,9 +298,43 @@ def test_storage_without_figures_keeps_its_reads_until_another_is_asked_for(tmp_
     assert any("bytes in RAM" in fix.title for fix in catalogue(demands))
 
 
-def test_a_device_profile_can_be_asked_about(
+def test_what_is_no_device_profile_is_refused(
     hdd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "p.json").write_text("{}")
     assert ask(monkeypatch, hdd, "--set", f"storage.profile={tmp_path / 'p.json'}") == 2
     assert "is no device profile" in capsys.readouterr().err
+
+
+def device(path: str, reads_per_s: float) -> dict[str, Any]:
+    """One place of a profile, whose small reads come one after the other."""
+    point = {"size_bytes": 4096, "queue_depth": 1, "reads_per_s": reads_per_s}
+    latency = {"latency_p50_ns": 1e9 / reads_per_s, "latency_p99_ns": 1e9 / reads_per_s}
+    return {"path": path, "tier": "ssd", "random": [point | latency], "sequential": {"bytes_per_s": 5e8}}
+
+
+def test_a_device_of_a_profile_is_asked_about_by_its_path(
+    hdd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiers = [device("/slow", 50), device("/fast", 50_000), {"path": "/unread", "tier": "ssd"}]
+    profile = tmp_path / "p.json"
+    profile.write_text(json.dumps({"schema": 1, "tiers": tiers}))
+    rates = {}
+    for place in ("/slow", "/fast"):
+        chosen = ("--set", f"storage.device={place}", "--set", f"storage.profile={profile}")
+        assert ask(monkeypatch, hdd, *chosen, "--json") == 0
+        found = json.loads(capsys.readouterr().out)["prediction"]
+        rates[place] = found["throughput_samples_per_s"]["value"]
+    assert rates["/slow"] < 50
+    assert rates["/fast"] == pytest.approx(32 / 0.224, rel=0.1), "as fast as one worker decodes"
+    assert ask(monkeypatch, hdd, "--set", f"storage.profile={profile}") == 2
+    assert "measured 2 places: /slow, /fast" in capsys.readouterr().err
+    wrong = ("--set", f"storage.profile={profile}", "--set", "storage.device=/fats")
+    assert ask(monkeypatch, hdd, *wrong) == 2
+    assert "did you mean /fast?" in capsys.readouterr().err
+    profile.write_text(json.dumps({"schema": 1, "tiers": tiers[1:]}))
+    assert ask(monkeypatch, hdd, "--set", f"storage.profile={profile}", "--json") == 0, (
+        "the only one is meant"
+    )
+    alone = json.loads(capsys.readouterr().out)["prediction"]["throughput_samples_per_s"]["value"]
+    assert alone == rates["/fast"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import torch
 from torch.utils.data import Dataset
 
 import pipeprof
-from pipeprof.errors import InconclusiveError
+from pipeprof.errors import InconclusiveError, MeasureError
+from pipeprof.measure.generate import SET_JSON
 from pipeprof.scenario import Scenario, load
 from pipeprof.scenario.dump import to_yaml
-from pipeprof.simulate.tune import Setting, search
+from pipeprof.simulate.trials import Failed, Setting, Trial, as_dict, conclusion, line
+from pipeprof.simulate.tune import search, tune_scenario
 from pipeprof.trace import Run
 from tests.factory import MS, Plan
 from tests.simulate.common import recorded
@@ -101,6 +104,71 @@ def test_long_steps_get_fewer_and_longer_trials(tmp_path: Path) -> None:
     assert tuned.trials[0].measured == pytest.approx(32, rel=0.05)
 
 
+@pytest.mark.parametrize("ending", ["an error", "too few batches"])
+def test_a_setting_that_cannot_be_measured_is_left_out(tmp_path: Path, ending: str) -> None:
+    """More than four workers do not start here, or too late to measure anything."""
+    plan = Plan(workers=1, batches=200, stages={"decode": 100 * MS}, compute=10 * MS)
+
+    class Narrow(Bench):
+        def measure(self, setting: Setting, seconds: float) -> Run:
+            if setting.workers > 4 and ending == "an error":
+                self.asked.append(setting)
+                raise MeasureError("no room in /dev/shm\nOriginal Traceback", "use fewer workers")
+            self.plan = replace(plan, batches=7 if setting.workers > 4 else 200)
+            return super().measure(setting, seconds)
+
+    told: list[Trial | Failed] = []
+    bench = Narrow(tmp_path, plan)
+    tuned = search(bench.measure, Setting(1), 10_000.0, bench.clock, told.append)
+    assert tuned.best.workers == 4, "what was measured is kept, and the next best was tried"
+    assert tuned.throughput == pytest.approx(4 * 32 / 0.1, rel=0.1)
+    asked = [setting.workers for setting in bench.asked[1:]]
+    assert asked[0] > asked[1] > 4, "of what failed no more is asked for"
+    assert len(set(bench.asked)) == len(bench.asked)
+    assert [one for one in told if isinstance(one, Failed)] == list(tuned.failed)
+    why = "no room in /dev/shm" if ending == "an error" else "2 batches after warm-up"
+    assert why in line(tuned.failed[0]) and "\n" not in line(tuned.failed[0])
+    assert f"could not be measured: {asked[0]} workers" in conclusion(tuned)
+    assert json.loads(json.dumps(as_dict(tuned, tmp_path)))["failed"][0]["num_workers"] == asked[0]
+
+
+@pytest.mark.parametrize("budget_s", [12.0, 25.0])
+def test_starting_workers_is_part_of_the_budget(tmp_path: Path, budget_s: float) -> None:
+    """Each worker takes a second to start, beside what a trial was given; the epoch is long."""
+    plan = Plan(workers=1, batches=60, stages={"decode": 100 * MS}, compute=10 * MS)
+    loader = {"id": 0, "batch_size": 32, "in_order": True, "pin_memory": False, "samples": 10**6}
+
+    class Late(Bench):
+        def measure(self, setting: Setting, seconds: float) -> Run:
+            self.asked.append(setting)
+            self.now += seconds + setting.workers
+            startup_ns = setting.workers * 1000 * MS
+            mine = replace(plan, workers=setting.workers, prefetch=setting.prefetch, startup_ns=startup_ns)
+            told = {**loader, "workers": setting.workers, "prefetch": setting.prefetch}
+            return recorded(self.room / str(len(self.asked)), mine, loaders=[told])
+
+    bench = Late(tmp_path, plan)
+    tuned = search(bench.measure, Setting(1), budget_s, bench.clock)
+    assert tuned.seconds == bench.now <= budget_s
+    assert len(tuned.trials) > 1 or budget_s < 20, "and what is left of it is used"
+
+
+def test_a_data_set_is_made_before_the_budget_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPEPROF_CACHE", str(tmp_path / "cache"))
+    made: list[int] = []
+
+    def run(scenario: Scenario, out: Path) -> Path:
+        made.append(len(list((tmp_path / "cache").rglob(SET_JSON))))
+        raise MeasureError("the clock runs", "")
+
+    monkeypatch.setattr("pipeprof.measure.run.run", run)
+    parts = {"data": {"format": "tensor_files", "samples": 64, "sample_bytes": 4000}}
+    scenario = Scenario.model_validate({"name": "mine", **parts, "run": {"steps": 9}})
+    with pytest.raises(MeasureError, match="the clock runs"):
+        tune_scenario(scenario, 60.0, tmp_path / "runs")
+    assert made == [1]
+
+
 def test_a_tuned_scenario_loads_as_what_it_is(tmp_path: Path) -> None:
     scenario = Scenario.model_validate(
         {
@@ -144,3 +212,20 @@ def test_a_users_own_dataset_is_tuned(capsys: pytest.CaptureFixture[str]) -> Non
     assert "measured" in told
     assert "Best:" in told
     torch.utils.data.DataLoader(Slow(), **found)
+
+
+class Crowded(Slow):
+    """More than four workers are more than there is memory for."""
+
+    def __getitem__(self, index: int) -> Any:
+        info = torch.utils.data.get_worker_info()
+        if info is not None and info.num_workers > 4:
+            raise RuntimeError("no memory left")
+        return super().__getitem__(index)
+
+
+@pytest.mark.slow
+def test_a_users_own_dataset_that_breaks_with_more_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    found = pipeprof.tune(Crowded(), lambda batch: None, batch_size=8, budget_s=8, workers=1)
+    assert found["num_workers"] <= 4
+    assert "not measured: the run ended with RuntimeError" in capsys.readouterr().out
