@@ -30,14 +30,13 @@ def fix_of(demands: Demands, word: str) -> Fix:
 
 def test_a_link_copies_at_its_own_rate(tmp_path: Path) -> None:
     """A loop that does nothing but copy: the link sets the pace."""
-    plan = Plan(batches=100, stages={"decode": MS}, copy=20 * MS, compute=MS, main=0, transfer=0)
+    plan = Plan(batches=200, stages={"decode": MS}, copy=20 * MS, compute=MS, main=0, transfer=0)
     demands = demands_of(tmp_path / "run", plan)
     assert rate(demands, demands.measured) == pytest.approx(32 / 0.020, rel=0.03)
-    for name in ("pcie-gen3", "pcie-gen5"):
-        asked = change(demands.measured, {"accelerator.link": name})
-        copy_ns = LINKS[name].copy_ns(round(demands.batch_bytes), pinned=False)
-        assert changed(demands, asked)["copy"] == pytest.approx(copy_ns)
-        assert rate(demands, asked) == pytest.approx(32e9 / max(copy_ns, MS), rel=0.03)
+    asked = change(demands.measured, {"accelerator.link": "pcie-gen3"})
+    copy_ns = LINKS["pcie-gen3"].copy_ns(round(demands.batch_bytes), pinned=False)
+    assert changed(demands, asked)["copy"] == pytest.approx(copy_ns)
+    assert rate(demands, asked) == pytest.approx(32e9 / copy_ns, rel=0.03)
 
 
 @pytest.mark.parametrize(
