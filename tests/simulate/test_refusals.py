@@ -79,7 +79,7 @@ def test_decoded_samples_are_refused_where_neither_reading_nor_decoding_was_seen
     with pytest.raises(InconclusiveError, match="neither reading nor decoding"):
         predict(demands, asked(demands, storage__keep="decoded"))
     base = predict(demands, demands.measured)
-    assert headspace(demands, base) > 10 * base.throughput.value, "what the code costs is known"
+    assert headspace(demands, base).value > 10 * base.throughput.value, "what the code costs is known"
     reads = remote(tmp_path / "reads")
     no_decode = replace(reads, batches=replace(reads.batches, cpu={"getitem": reads.batches.cpu["decode"]}))
     told = predict(no_decode, replace(no_decode.measured, keep="decoded"))
