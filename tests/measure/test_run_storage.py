@@ -89,7 +89,9 @@ def kept_warm(files: list[Path]) -> Iterator[None]:
         other.close()
 
 
-@pytest.mark.parametrize("part", [1, 8], ids=["all", "an eighth"])
+@pytest.mark.parametrize(
+    "part", [pytest.param(1, marks=pytest.mark.slow, id="all"), pytest.param(8, id="an eighth")]
+)
 def test_a_cold_run_whose_files_another_process_keeps_warm_is_inconclusive(
     disk: Path, tmp_path: Path, part: int
 ) -> None:
