@@ -14,7 +14,7 @@ import torch
 from pipeprof.measure.accelerator import StepTimes, take_own_device
 from pipeprof.measure.cuda import ANCHOR_AGE_NS, CudaAccelerator
 from pipeprof.measure.workload import Workload as Trained
-from pipeprof.scenario import AcceleratorPart, ModelPart, Scenario
+from pipeprof.scenario import ModelPart, Scenario
 
 MS = 1_000_000
 COPY_NS, STEP_NS = 2 * MS, 10 * MS
@@ -251,17 +251,12 @@ def test_each_rank_of_a_node_takes_a_device_of_its_own(monkeypatch: pytest.Monke
     assert chosen[-1] == 1
 
 
-def a_network(**options: bool) -> Trained:
-    part = AcceleratorPart(**options)  # type: ignore[arg-type]
-    model = ModelPart(name="resnet18", classes=10)
-    return Trained(Scenario(name="test", model=model, accelerator=part), "cpu")
-
-
 def test_without_cudnn_the_step_and_only_the_step_goes_without() -> None:
     _, accelerator = made_up_cuda(cudnn=False)
-    accelerator.workload = work = a_network(cudnn=False)
+    model = ModelPart(name="two_layer_net")
+    accelerator.workload = work = Trained(Scenario(name="test", model=model), "cpu")
     seen: list[bool] = []
     work._network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
-    accelerator.submit(0, (torch.zeros(2, 3, 32, 32), torch.tensor([1, 2])))
+    accelerator.submit(0, (torch.zeros(2, 1000), torch.tensor([1, 2])))
     assert set(seen) == {False}
     assert torch.backends.cudnn.enabled

@@ -134,7 +134,13 @@ def test_a_driver_that_fails_leaves_the_machines_gpus_not_observed(monkeypatch: 
     assert about.machine({"usable_cores": 2, "gpu_names": []}) == "2 usable CPU cores, no GPU"
 
 
-@pytest.mark.parametrize("broken", [{"nvmlInit": LOST}, {**EVERY_READ, "nvmlShutdown": LOST}], ids=str)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param({"nvmlInit": LOST}, id="at once", marks=pytest.mark.slow),
+        pytest.param({**EVERY_READ, "nvmlShutdown": LOST}, id="when read"),
+    ],
+)
 def test_a_whole_run_beside_a_failing_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: dict[str, Exception]
 ) -> None:
@@ -147,7 +153,7 @@ def test_a_whole_run_beside_a_failing_driver(
             "storage": {"tier": "nvme"},
             "loader": {"batch_size": 4, "workers": 1},
             "accelerator": {"kind": "emulated", "step_ms": 5.0},
-            "run": {"steps": 30, "warmup_steps": 2},
+            "run": {"steps": 20, "warmup_steps": 2},
         }
     )
     found = load(run(scenario, tmp_path / "run"))
