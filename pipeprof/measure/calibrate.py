@@ -17,6 +17,7 @@ def own_cost() -> dict[str, float]:
     """`span_ns`: a span as most batches have it; `batch_ns`: a batch's record in the process that makes it.
 
     The best of a few rounds, because what comes on top of it is other programs'.
+    The main process's part is measured during the run: `flush_ns`, CPU time a step to write the records.
     """
     ring = Ring(1, _BATCHES * 4 * _ROUNDS)
     recorder = BatchRecorder(Slot(ring.block, 0, ring.records, 0))
