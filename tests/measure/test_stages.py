@@ -23,7 +23,7 @@ from torchvision import io as tv_io
 from torchvision.transforms import v2
 
 import pipeprof
-from pipeprof.measure import stages
+from pipeprof.measure import real_storage, stages
 from pipeprof.trace import load
 
 V1 = [transforms.Resize(16), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
@@ -209,7 +209,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
 def test_bytes_of_a_device_that_the_kernel_does_not_count_are_not_observed(
     counted: bool, read: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "counts_device_reads", lambda device: counted)
+    for where in (stages, real_storage):
+        monkeypatch.setattr(where, "counts_device_reads", lambda device: counted)
 
     class Files(Dataset[Any]):
         paths = sorted(images.rglob("*.jpg"))[:2]
@@ -230,7 +231,8 @@ def test_bytes_of_a_device_that_the_kernel_does_not_count_are_not_observed(
 def test_a_file_that_is_only_written_says_nothing_of_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "counts_device_reads", lambda device: False)
+    for where in (stages, real_storage):
+        monkeypatch.setattr(where, "counts_device_reads", lambda device: False)
 
     class Writes(Dataset[Any]):
         def __len__(self) -> int:
