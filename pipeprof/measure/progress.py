@@ -1,26 +1,31 @@
-"""Progress of what takes its time: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of what takes its time: a bar on a terminal, a plain line every few seconds elsewhere.
+
+rich is imported where a bar is drawn: its import draws from Python's random numbers, whose state is the
+program's that is observed.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _LINE_EVERY_S: Final = 5.0
 
 
 def say(line: str) -> None:
     """One line on standard error."""
-    Console(stderr=True).print(line, soft_wrap=True, highlight=False, markup=False)
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yields `done(count)`, to be called with how many of `total` are done. Writes to standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(title, total)

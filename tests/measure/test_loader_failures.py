@@ -19,7 +19,7 @@ from pipeprof.measure.session import Session
 from pipeprof.trace import load
 
 WORKERS = pytest.mark.parametrize("workers", [0, 2])
-SLEEP_S = 0.01
+SLEEP_S = 0.04
 
 
 def rows(out: Path, table: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import pipeprof
 from pipeprof.trace import load
+from tests.forked import Program
 
 
 def seed() -> torch.Generator:
@@ -200,3 +202,30 @@ def test_stateful_dataloader(dataset: Any, workers: int, tmp_path: Path) -> None
     assert observed_rest == rest
     assert set(observed_state) == set(state)
     assert_all_recorded(tmp_path / "b", rest)
+
+
+def first_use() -> None:
+    """pipeprof and all that it alone imports come in after the program has seeded its random numbers."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("pipeprof", "rich")]:
+        del sys.modules[name]
+    DataLoader._get_iterator = getattr(  # the other pipeprof may have been here
+        DataLoader._get_iterator, "_pipeprof_original", DataLoader._get_iterator
+    )
+    seed()
+    before = states()
+    import pipeprof
+
+    with pipeprof.profile(DataLoader(list(range(8)), generator=torch.Generator())) as loader:
+        assert states() == before
+        batches = list(loader)
+        with pipeprof.stage("mine"):
+            loader.summary()
+            loader.verdict()
+            loader.save("saved")
+    assert len(batches) == 8
+    assert states() == before
+
+
+def test_the_first_use_in_a_process_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    done = Program(first_use, tmp_path).finished()
+    assert done.returncode == 0, done.stderr

@@ -174,7 +174,7 @@ def test_a_transform_that_fails_counts_once(tmp_path: Path) -> None:
 
     def refuses(value: float) -> float:
         with pipeprof.stage("looking"):
-            time.sleep(0.02)
+            time.sleep(0.05)
         raise ValueError
 
     class Tries(Dataset[Any]):
@@ -191,7 +191,7 @@ def test_a_transform_that_fails_counts_once(tmp_path: Path) -> None:
     with pipeprof.profile(DataLoader(Tries()), out=tmp_path / "run") as loader:
         assert len(list(loader)) == 1
     found = totals(tmp_path / "run")
-    assert found["stage:looking"]["wall_ns"] >= 0.02e9 > found["getitem"]["wall_ns"]
+    assert found["stage:looking"]["wall_ns"] >= 0.05e9 > found["getitem"]["wall_ns"]
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -231,7 +231,8 @@ def test_bytes_of_a_device_that_the_kernel_does_not_count_are_not_observed(
 def test_a_file_that_is_only_written_says_nothing_of_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "counts_device_reads", lambda device: False)
+    for where in (stages, real_storage):
+        monkeypatch.setattr(where, "counts_device_reads", lambda device: False)
 
     class Writes(Dataset[Any]):
         def __len__(self) -> int:
