@@ -105,8 +105,9 @@ def profiled(path: Path, place: str | None) -> StorageModel:
     from pipeprof.measure.profile import read_profile
 
     profile = read_profile(path)
-    measured = [entry for entry in profile["tiers"] if entry.get("random") and entry.get("sequential")]
-    places = [str(entry.get("path")) for entry in measured]
+    tiers = profile["tiers"] if isinstance(profile["tiers"], list) else []
+    entries = [entry for entry in tiers if isinstance(entry, dict)]
+    places = [str(entry.get("path")) for entry in entries if entry.get("random") and entry.get("sequential")]
     if place is None and len(places) > 1:
         raise ScenarioError(
             f"{path} measured {len(places)} places: {', '.join(places)}",

@@ -204,7 +204,7 @@ def test_a_users_own_dataset_is_tuned(capsys: pytest.CaptureFixture[str]) -> Non
     def step(batch: torch.Tensor) -> None:
         seen.append(len(batch))
 
-    found = pipeprof.tune(Slow(), step, batch_size=8, budget_s=8, workers=1)
+    found = pipeprof.tune(Slow(), step, batch_size=8, budget_s=15, workers=1)
     assert found["batch_size"] == 8
     assert found["num_workers"] >= 3, "waiting needs no core: more workers wait at the same time"
     assert set(seen) == {8}
@@ -226,6 +226,6 @@ class Crowded(Slow):
 
 @pytest.mark.slow
 def test_a_users_own_dataset_that_breaks_with_more_workers(capsys: pytest.CaptureFixture[str]) -> None:
-    found = pipeprof.tune(Crowded(), lambda batch: None, batch_size=8, budget_s=8, workers=1)
+    found = pipeprof.tune(Crowded(), lambda batch: None, batch_size=8, budget_s=15, workers=1)
     assert found["num_workers"] <= 4
     assert "not measured: the run ended with RuntimeError" in capsys.readouterr().out
