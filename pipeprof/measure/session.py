@@ -31,6 +31,7 @@ from pipeprof.measure.rows import Gatherer, StepRow, loop_stages
 from pipeprof.measure.scratch import remove_scratch
 from pipeprof.measure.session_facts import at_the_end, session_facts, status_of, with_dropped
 from pipeprof.measure.steal import Steal
+from pipeprof.measure.stop import joined
 from pipeprof.measure.watch import IteratorWatch, LoaderWatch
 from pipeprof.measure.worker_state import WorkerStates
 
@@ -69,15 +70,13 @@ class Session:
     ) -> None:
         if detail not in ("batch", "sample"):
             raise MeasureError(f"detail is {detail!r}", 'choose "batch" or "sample"')
-        self.kind = kind
+        self.kind, self.device = kind, device
         self.warmup_steps = warmup_steps
         self.every_sample = detail == "sample"
-        self.device = device
         self.ring_records = RING_RECORDS * 4 if self.every_sample else RING_RECORDS
         self.held_by_loaders = held_by_loaders
         self.active = True
-        self.steps_taken = 0
-        self.wait_ns = 0
+        self.steps_taken = self.wait_ns = 0
         self.ready_batches: int | None = None
         self.failure: TraceError | None = None
         facts = {**session_facts(kind, name), "overhead": own_cost(), "warmup_steps": warmup_steps}
@@ -103,6 +102,7 @@ class Session:
         self._first_request_ns = self._dropped = self._flush_ns = 0
         self.lock = threading.Lock()
         self._stop = threading.Event()
+        self._ending: tuple[str, BaseException | None, Mapping[str, Any]] | None = None
         self._holders = 0
         self._thread = threading.Thread(target=self._run, name="pipeprof-flush", daemon=True)
         forks.guard(self)
@@ -261,7 +261,9 @@ class Session:
             if time.monotonic() - flushed >= FLUSH_EVERY_S or self._gatherer.fullest() > FULL_ENOUGH:
                 self.flush()
                 flushed = time.monotonic()
-        if self.held_by_loaders and self._holders == 0:
+        if self._ending is not None:
+            self._end(*self._ending)
+        elif self.held_by_loaders and self._holders == 0:
             self.close()
             self.discard()
 
@@ -315,8 +317,7 @@ class Session:
         self._tell_dropped()
 
     def _tell_dropped(self) -> None:
-        rings = [watch.ring for watch in list(self._gatherer.watches)]
-        dropped = self._gatherer.dropped + sum(ring.dropped() for ring in rings)
+        dropped = self._gatherer.dropped + sum(one.ring.dropped() for one in list(self._gatherer.watches))
         if dropped > self._dropped:
             self._dropped = dropped
             self.writer.update(warnings=with_dropped(self.writer.meta["warnings"], dropped))
@@ -330,13 +331,22 @@ class Session:
     def close(self, status: str = "complete", error: BaseException | None = None, **meta: Any) -> None:
         """End the run with a word of `trace.STATUSES`; `meta` goes into `run.json`. Later calls do nothing.
 
-        Raises nothing for a full disk: see `failure`.
+        Raises nothing for a full disk: see `failure`. What a handler of a signal raises here, as torch's
+        does for a lost worker, is raised when the flush thread has ended the run.
         """
         if not self.active:
             return
-        self._stop.set()
+        raised = None
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._loop.end()
+            self._ending = (status, error, meta)
+            self._stop.set()
+            raised = joined(self._thread)
+        self._end(status, error, meta)
+        if raised is not None and not (error and isinstance(raised, RuntimeError)):
+            raise raised
+
+    def _end(self, status: str, error: BaseException | None, meta: Mapping[str, Any]) -> None:
         with self.lock:
             if not self.active:
                 return
@@ -378,7 +388,7 @@ class Session:
         """Remove the temporary run directory, where there is one."""
         if self._scratch is not None:
             remove_scratch(self._scratch)
-            self._scratch = None
+        self._scratch = None
         atexit.unregister(self._at_exit)
 
     def forked(self) -> None:

@@ -72,3 +72,14 @@ def stoppable() -> Iterator[Stop]:
 def leave_signals_to_the_loop(_: int) -> None:
     """For a worker's start: Ctrl-C goes to the whole terminal, and the loop ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def joined(thread: threading.Thread) -> BaseException | None:
+    """Wait for `thread` to end, whatever handlers of signals raise meanwhile; returns the last of that."""
+    raised = None
+    while thread.is_alive():
+        try:
+            thread.join()
+        except BaseException as error:  # Ctrl-C, or torch's word of a lost worker
+            raised = error
+    return raised

@@ -124,6 +124,35 @@ def test_a_killed_worker(tmp_path: Path, loop_s: float) -> None:
     assert {(row["epoch"], row["seq"]) for row in rows(tmp_path / "run", "steps")} <= made
 
 
+def test_what_a_handler_of_a_signal_raises_does_not_break_the_end_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's handler raises in the main thread, whatever it does at the time."""
+
+    def raise_now(*_: Any) -> None:
+        raise RuntimeError("DataLoader worker is killed")
+
+    before = signal.signal(signal.SIGUSR1, raise_now)
+    write = Session._write
+
+    def interrupted(self: Session, last: bool) -> None:
+        if last:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.05)  # the main thread's handler runs meanwhile
+        write(self, last)
+
+    monkeypatch.setattr(Session, "_write", interrupted)
+    try:
+        session = Session(tmp_path / "run")
+        assert len(list(session.observe(DataLoader(cases.Squares(8), batch_size=2)))) == 4
+        with pytest.raises(RuntimeError, match="worker is killed"):
+            session.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert load(tmp_path / "run").status == "complete"
+    assert len(rows(tmp_path / "run", "steps")) == 4
+
+
 def test_workers_that_have_done_their_work_are_not_lost(tmp_path: Path) -> None:
     loader = DataLoader(cases.Squares(8), batch_size=2, num_workers=2)
     with pipeprof.profile(loader, out=tmp_path / "run"):
