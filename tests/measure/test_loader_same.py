@@ -109,7 +109,7 @@ def test_same_batches(case: str, workers: str, tmp_path: Path) -> None:
     [
         ("fork", "map"),
         pytest.param("spawn", "map", marks=pytest.mark.slow),
-        pytest.param("spawn", "iterable", marks=pytest.mark.slow),
+        pytest.param("spawn", "iterable", marks=pytest.mark.heavy),
         pytest.param("forkserver", "map", marks=pytest.mark.slow),
     ],
 )

@@ -69,8 +69,12 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return _measured
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CELLS)
+def marked(name: str) -> Any:
+    """The cells of a matrix take minutes together."""
+    return pytest.param(name, marks=pytest.mark.heavy if "," in name else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in CELLS])
 def test_it_comes_to_what_it_teaches(measured: Any, name: str) -> None:
     expect = CELLS[name].expect
     assert expect is not None
