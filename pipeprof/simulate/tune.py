@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -109,6 +110,8 @@ def _tried(
     try:
         return _trial(measure, setting, promise, seconds, clock)
     except PipeprofError as error:
+        for one in (error, error.__cause__):  # their frames hold the loader's iterator, and it its workers
+            traceback.clear_frames(one.__traceback__ if one else None)
         took = clock() - began
         return Failed(setting, error.problem.partition("\n")[0], took, max(0.0, took - seconds))
 

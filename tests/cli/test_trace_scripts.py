@@ -141,7 +141,7 @@ def test_a_script_that_changes_its_directory(tmp_path: Path) -> None:
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_module_with_spawned_workers(tmp_path: Path) -> None:
     (tmp_path / "training.py").write_text((SCRIPTS / "plain.py").read_text())
     traced = python(

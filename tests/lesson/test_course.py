@@ -153,7 +153,8 @@ def test_an_interruption_keeps_what_is_there_and_builds_the_page(
     assert "goes on from here" in told.output
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
 def test_the_rungs_hold_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The quick course of claims 1, 2, 4 and 5, with few steps, really run."""
     monkeypatch.setenv("PIPEPROF_CACHE", str(tmp_path / "cache"))

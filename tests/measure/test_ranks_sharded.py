@@ -20,7 +20,7 @@ from tests.measure.test_ranks_together import as_rank, free_port
 from tests.scripts import under_fsdp
 
 SCRIPT = str(Path(under_fsdp.__file__))
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("version", ["1", "2"])]
+pytestmark = [pytest.mark.heavy, pytest.mark.parametrize("version", ["1", "2"])]
 
 
 def job_of_two(main: Callable[[], Any], cwd: Path) -> list[int]:

@@ -89,7 +89,7 @@ def test_memory_of_the_main_process(tmp_path: Path) -> None:
     assert grown < 24, f"{grown:.1f} bytes a batch more"
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_memory_of_a_worker(tmp_path: Path) -> None:
     with Session(tmp_path / "run") as session:

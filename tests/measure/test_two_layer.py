@@ -48,7 +48,7 @@ def test_the_clock_is_handed_in() -> None:
     assert (outcome.first_iteration_ns, outcome.iteration_ns) == (7, 7.0)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_static_graph_agrees_with_the_dynamic_one(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config
 

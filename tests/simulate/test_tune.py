@@ -197,7 +197,7 @@ class Slow(Dataset[Any]):
         return torch.full((8,), float(index))
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_users_own_dataset_is_tuned(capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[int] = []
 
