@@ -91,6 +91,7 @@ def test_bandwidth_the_line_is_full(server: Place, tmp_path: Path) -> None:
     assert "more-workers" not in {one.fix.word for one in answer.fixes}
 
 
+@pytest.mark.heavy
 def test_throttled_refused_and_asked_again(server: Place, tmp_path: Path) -> None:
     answer = measured(
         server, tmp_path / "run", scenario(server, run={"steps": 30, "warmup_steps": 4}), refused=0.25

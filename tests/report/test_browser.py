@@ -290,6 +290,7 @@ def test_print_hides_what_paper_cannot_do(browser: Any, pages: dict[str, Path]) 
     assert len(page.pdf()) > 20_000
 
 
+@pytest.mark.heavy
 def test_axe_finds_no_serious_violation(browser: Any, pages: dict[str, Path]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     shown = [
