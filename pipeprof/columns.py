@@ -38,6 +38,11 @@ def arrow_array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows
     return _fixed(np.array(filled), kind, ~np.array(missing, np.bool_))
 
 
+def by_name(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """Rows as columns under `names`; nothing where there are none."""
+    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
+
+
 def nullable(
     values: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_], kind: pa.DataType = _INT64
 ) -> pa.Array:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from time import monotonic_ns
 from typing import Any
 
+from pipeprof.columns import by_name
+
 
 class Notes:
     """Any thread may tell; only the one that flushes takes."""
@@ -43,11 +45,7 @@ class Notes:
         events, self._events = self._events, []
         collectives, self._collectives = self._collectives, []
         return {
-            "telemetry": _columns(telemetry, ("time_ns", "sensor", "value")),
-            "collectives": _columns(collectives, ("step", "start_ns", "end_ns")),
-            "events": _columns(events, ("time_ns", "kind", "loader", "epoch", "worker", "detail")),
+            "telemetry": by_name(telemetry, ("time_ns", "sensor", "value")),
+            "collectives": by_name(collectives, ("step", "start_ns", "end_ns")),
+            "events": by_name(events, ("time_ns", "kind", "loader", "epoch", "worker", "detail")),
         }
-
-
-def _columns(rows: list[Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeprof.columns import named, nullable
+from pipeprof.columns import by_name, named, nullable
 from pipeprof.measure.accelerator import StepTimes
 from pipeprof.measure.counters import UNSEEN
 from pipeprof.measure.finished import Finished, Made
@@ -278,4 +278,4 @@ def loop_stages(done: list[tuple[StepRow, dict[str, Totals]]]) -> Columns:
         for name, t in totals.items()
     ]
     names = ("loader", "epoch", "seq", "scope", "stage", "wall_ns", "count")
-    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
+    return by_name(rows, names)
