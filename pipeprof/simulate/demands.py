@@ -167,7 +167,7 @@ def read_demands(run: Run) -> Demands:
         memory_bytes=int(machine.get("memory_bytes") or 0),
         set_bytes=float(data.get("samples") or 0) * float(data.get("mean_bytes") or 0) or None,
         tier=(run.meta.get("storage") or {}).get("tier"),
-        world_size=int(run.meta.get("world_size") or 1),
+        world_size=setting.world_size(run),
         emulated=tuple(run.meta.get("emulated") or ()),
         notes=_notes(run, recorded),
     )
@@ -194,7 +194,7 @@ def _notes(run: Run, recorded: Recorded) -> tuple[str, ...]:
         notes.append("no device clock: the loop's body counts as the accelerator's time")
     if np.isnan(recorded.columns["cpu_ns"]).all():
         notes.append("CPU time was not observed: time outside reads counts as CPU time")
-    if (ranks := int(run.meta.get("world_size") or 1)) > 1:
+    if (ranks := setting.world_size(run)) > 1:
         waits = (
             "is taken to stay as it was"
             if recorded.met.any()

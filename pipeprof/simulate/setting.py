@@ -47,6 +47,11 @@ def _told(run: Run, loader_id: int) -> dict[str, Any]:
     return next((one for one in run.meta.get("loaders") or [] if one.get("id") == loader_id), {})
 
 
+def world_size(run: Run) -> int:
+    """Ranks of the job that the run is one of."""
+    return int(run.meta.get("world_size") or 1)
+
+
 def usable_cores(run: Run) -> float:
     """Cores by affinity and quota; the ranks of a node share them."""
     return cores_of(run.meta) or 1.0
@@ -94,5 +99,5 @@ def _of_the_set(run: Run, samples: int, batch_size: int) -> int:
     """By the size of the set, of which each rank of a job takes its part; a last small batch counts too,
     unless the scenario drops it."""
     resolved = ((run.meta.get("scenario") or {}).get("resolved") or {}).get("loader") or {}
-    part = ceil(samples / int(run.meta.get("world_size") or 1))
+    part = ceil(samples / world_size(run))
     return part // batch_size if resolved.get("drop_last") else ceil(part / batch_size)
