@@ -1,7 +1,30 @@
-"""pipeprof: is the accelerator waiting for data, why, and what would fix it.
+"""Say whether the accelerator waits for data, why, and what would fix it.
 
-The public names, and nothing else; a name's module is imported when the name is asked for, so that a
-program that only reads runs never imports torch.
+Observe a loader that you build, or one that exists; batches, their order and the random state stay the same:
+
+    loader = pipeprof.ProfiledDataLoader(dataset, batch_size=64, num_workers=2)
+    for batch in loader:
+        train(batch)
+    print(loader.verdict())
+
+    with pipeprof.profile(loader, out="runs/mine") as loader:
+        for batch in loader:
+            train(batch)
+
+`with pipeprof.stage("augment"):` names a piece of your own code. Afterwards, or of a run that `pipeprof trace
+train.py` wrote:
+
+    run = pipeprof.load("runs/mine")
+    print(run.verdict)                     # the sentence; run.verdict.as_dict() has every figure
+    run.table("stages")                    # pyarrow; .to_pandas() where pandas is installed
+    run.slowest(20)                        # samples, the slowest first
+    pipeprof.Forecast(run).fixes           # what would help, by how much
+
+`pipeprof.tune(dataset, step)` searches for the loader's arguments by measuring; `pipeprof.emulate("hdd",
+path="data")` is a context in which a directory is as slow as a disk; `pipeprof.cached(dataset, "ram")` keeps
+each sample once it was made. Whatever fails on purpose raises a `PipeprofError` with its remedy.
+
+A name's module is imported when the name is asked for: a program that only reads runs never imports torch.
 """
 
 from __future__ import annotations
@@ -12,12 +35,15 @@ from typing import Any, Final
 __version__ = "0.1.0"
 
 _HOMES: Final[dict[str, str]] = {
-    "ProfiledDataLoader": "pipeprof.measure.loader",
-    "profile": "pipeprof.measure.loader",
-    "stage": "pipeprof.measure.recorder",
-    "emulate": "pipeprof.measure.emulate",
-    "tune": "pipeprof.simulate.tune",
-    "load": "pipeprof.simulate.answer",
+    "ProfiledDataLoader": "pipeprof.wrapper",
+    "profile": "pipeprof.wrapper",
+    "stage": "pipeprof.measure.probe.spans",
+    "cached": "pipeprof.measure.data.cached",
+    "emulate": "pipeprof.measure.storage.slow_directory",
+    "probe_storage": "pipeprof.measure.host.storage_probe",
+    "tune": "pipeprof.simulate.tuning.tune",
+    "load": "pipeprof.analyse.analysis",
+    "Forecast": "pipeprof.simulate.forecast",
     "PipeprofError": "pipeprof.errors",
 }
 
@@ -30,6 +56,11 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value  # `pipeprof.stage` stands in inner loops: the next look-up finds it at once
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Give a notebook the cell magic `%%pipeprof`: called by `%load_ext pipeprof`."""
+    importlib.import_module("pipeprof.integrations.notebook").register(shell)
 
 
 def __dir__() -> list[str]:

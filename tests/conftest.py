@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.others import BUSY_CORES, Others
+from tests.timing import Timing
 
 _HELPERS = ("resource_tracker", "forkserver")
 """multiprocessing's own processes, one each, which live as long as the interpreter."""
@@ -41,6 +43,20 @@ def children() -> list[str]:
         except psutil.Error:
             continue
     return found
+
+
+def kill(processes: list[str]) -> None:
+    """End what `children` has listed, each with its group: pytest would wait for some of them at its end."""
+    pids = [int(process.partition(":")[0]) for process in processes]
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        with suppress(RuntimeError):  # torch's word of a lost worker, which belongs to the test that left it
+            if not any(process in processes for process in children()):
+                return
+            time.sleep(0.01)
 
 
 def threads() -> list[str]:
@@ -85,32 +101,47 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()
+    kill(children())  # multiprocessing waits for its own at the interpreter's end
+
+
+@pytest.fixture
+def timing() -> Timing:
+    """For tests that compare durations: see `tests/timing.py`."""
+    return Timing()
+
+
+@pytest.fixture
+def of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests whose made runs are shorter than a verdict asks for, and that are about something else."""
+    for module in ("doubts", "job.merge"):
+        monkeypatch.setattr(f"pipeprof.analyse.{module}.MIN_WALL_NS", 0)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A test marked `needs_cores` proves nothing by failing while others had them."""
-    if item.get_closest_marker("needs_cores") is None:
-        return (yield)
-    others = Others()
-    try:
-        return (yield)
-    except AssertionError:
-        if (taken := others.cores()) > BUSY_CORES:
-            pytest.skip(f"other programs kept {taken:.1f} cores busy meanwhile")
-        raise
+    """Skip a test that passed in all but durations that other programs have spoilt."""
+    result = yield
+    timing = getattr(item, "funcargs", {}).get("timing")
+    if isinstance(timing, Timing) and timing.excuse is not None:
+        pytest.skip(timing.excuse)
+    return result
 
 
 @pytest.fixture(autouse=True)
 def nothing_outlives_the_test() -> Iterator[None]:
     before = {what: set(find()) for what, find in CHECKS.items()}
     yield
-    deadline = time.monotonic() + _PATIENCE_S
-    while any((left := {what: sorted(set(find()) - before[what]) for what, find in CHECKS.items()}).values()):
-        if time.monotonic() > deadline:
-            break
-        gc.collect()
-        time.sleep(0.05)
-    else:
-        return
-    pytest.fail("outlived the test: " + "; ".join(f"{k}: {v}" for k, v in left.items() if v))
+
+    def left() -> dict[str, list[str]]:
+        new = {what: sorted(set(find()) - before[what]) for what, find in CHECKS.items()}
+        return {what: found for what, found in new.items() if found}
+
+    try:
+        deadline = time.monotonic() + _PATIENCE_S
+        while left() and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0.05)
+        if rest := left():
+            pytest.fail("outlived the test: " + "; ".join(f"{k}: {v}" for k, v in rest.items()))
+    finally:
+        kill(sorted(set(children()) - before["process"]))  # also where the test's own time is over

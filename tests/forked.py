@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
-for _what in ("torchvision", "altair", "vl_convert", "pipeprof.measure.run", "pipeprof.report.html"):
+for _what in (
+    "torchvision",
+    "altair",
+    "vl_convert",
+    "pipeprof.measure.bench.run",
+    "pipeprof.report.page.html",
+):
     importlib.import_module(_what)  # once, and not in each copy
 
 
@@ -50,21 +58,37 @@ class Program:
     def alive(self) -> bool:
         return self.process.is_alive()
 
-    def finished(self, timeout_s: float = 110.0) -> subprocess.CompletedProcess[str]:
-        """What it came to; a signal's number is negative, as with `subprocess`."""
+    def finished(self, timeout_s: float = 100.0) -> subprocess.CompletedProcess[str]:
+        """What it came to; a signal's number is negative, as with `subprocess`.
+
+        A program that goes on is killed with all that it started, and the test fails: pytest would otherwise
+        wait for it at its own end.
+        """
         self.process.join(timeout_s)
+        hung = self.process.exitcode is None
+        if hung:
+            self.kill()
         code = self.process.exitcode
-        assert code is not None, f"still running after {timeout_s:g} s"
         texts = []
         for file in (self._out, self._err):
             file.seek(0)
             texts.append(file.read())
             file.close()
+        assert not hung, f"still running after {timeout_s:g} s; it had said: {texts}"
+        assert code is not None
         return subprocess.CompletedProcess([], code, *texts)
+
+    def kill(self) -> None:
+        """End the program and all processes of its session."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.join()
 
 
 def _become(main: Callable[[], Any], cwd: Path, descriptors: tuple[int, int]) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts with `&`
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(cwd)
     for target, descriptor in enumerate(descriptors, start=1):
         os.dup2(descriptor, target)

@@ -1,1 +1,1 @@
-"""From a recorded run to who owned its time and what that means. Pure: no clock, no torch, no drawing."""
+"""Analysis of a recorded run: who owned its time, what that means. Pure: no clock, no torch, no drawing."""

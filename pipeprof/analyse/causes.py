@@ -1,17 +1,21 @@
-"""Which word of DESIGN §5 the ledger points at, and what tells it from its neighbours."""
+"""The step from a ledger to the cause that it points at, with the figures that decided."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from pipeprof.analyse.attribution import NOT_STALL, Ledger
-from pipeprof.analyse.facts import Facts
-from pipeprof.analyse.tiling import NS_PER_S
+from pipeprof.analyse.figures import Facts
+from pipeprof.analyse.ledger.attribution import Ledger
+from pipeprof.analyse.why.shown import Shown
+from pipeprof.units import NS_PER_S
+from pipeprof.vocabulary import bands, causes, owners
 
-HEALTHY: Final = 0.05
-"""Below this share of the window neither the loader nor the loop is worth a word: the lowest band."""
+HEALTHY: Final = bands.NOT.below
+"""Share of the window below which neither the loader nor the loop is worth a word: the lowest band."""
 MOSTLY: Final = 0.5
+AS_LARGE: Final = 0.9
+"""Share of the unnamed code's time from which a named stage is as large: that code is the rest of several."""
 
 Evidence = tuple[tuple[str, Any], ...]
 
@@ -22,36 +26,57 @@ class Finding(NamedTuple):
     cause: str
     detail: str | None = None
     evidence: Evidence = ()
+    owner: str | None = None
+    """The owner that is blamed; None where none is."""
+    charged: str | None = None
+    """The owner under which the ledger has that time, where that is another."""
+    shown: Shown | None = None
+    """Reason why that owner is expensive, where a counter shows it."""
+    share: float | None = None
+    """Share of the window that the blamed owner has; None where none is."""
 
 
 def find_cause(ledger: Ledger, facts: Facts) -> Finding:
-    """The owner that kept the accelerator idle the longest, as a cause."""
+    """Return the owner that kept the accelerator idle the longest, as a cause."""
     wall = max(1, ledger.window.wall_ns)
     stalled = ledger.stall_ns / wall >= HEALTHY
     blamed = {
         owner: ns
         for owner, ns in ledger.ledger_ns.items()
-        if owner != "accelerator" and (stalled if owner not in NOT_STALL else ns / wall >= HEALTHY)
+        if owner != owners.ACCELERATOR.name and (stalled if owners.is_stall(owner) else ns / wall >= HEALTHY)
     }
     if not blamed:
-        busy = ledger.ledger_ns.get("accelerator", 0) / wall
-        return Finding("accelerator", None, (("accelerator_share", busy),))
+        busy = ledger.ledger_ns.get(owners.ACCELERATOR.name, 0) / wall
+        return Finding(causes.ACCELERATOR.word, None, (("accelerator_share", busy),))
+    owner = _largest(blamed)
+    finding = cause_of_owner(owner, facts, ledger.storage_split_ns)
+    if owner == owners.MAIN.name and facts.loader_code_ns >= MOSTLY * blamed[owner]:
+        finding = finding._replace(detail=causes.IN_NEXT.word)
+    return finding._replace(owner=owner, share=blamed[owner] / wall)
+
+
+def _largest(blamed: Mapping[str, int]) -> str:
+    """Return the owner of the most time; of the data set's unnamed code and a stage as large, the stage."""
     owner = max(blamed, key=blamed.__getitem__)
-    told = told_apart(owner, facts, ledger.storage_split_ns)
-    return told._replace(evidence=(("share", blamed[owner] / wall), *told.evidence))
+    if owner not in owners.CODE:
+        return owner
+    stages = (owners.DECODE.name, owners.TRANSFORM.name, owners.STAGE.name, owners.COLLATE.name)
+    named = [other for other in blamed if other not in owners.CODE and owners.family_of(other) in stages]
+    largest = max(named, key=blamed.__getitem__, default=owner)
+    return largest if blamed[largest] >= AS_LARGE * blamed[owner] else owner
 
 
-def told_apart(owner: str, facts: Facts, storage_split_ns: Mapping[str, int] | None = None) -> Finding:
-    """The word for an owner that is to blame, by the figures beside it."""
-    if owner == "storage":
+def cause_of_owner(owner: str, facts: Facts, storage_split_ns: Mapping[str, int] | None = None) -> Finding:
+    """Return the cause that an owner's time stands for, by the figures of the run."""
+    if owner == owners.STORAGE.name:
         return _remote(facts, storage_split_ns) if facts.remote or facts.requests else _storage(facts)
-    if owner == "cpu-contention":
+    if owner == owners.CPU_CONTENTION.name:
         return Finding(owner, _contention(facts), _cpu_evidence(facts))
-    if owner == "blocked":
+    if owner == owners.BLOCKED.name:
         return _blocked(facts)
-    if owner == "unknown":
-        return Finding("inconclusive", "unknown-owner")
-    if owner in NOT_STALL:
+    if owner == owners.UNKNOWN.name:
+        return Finding(causes.INCONCLUSIVE.word, "unknown-owner")
+    if not owners.is_stall(owner):
         return Finding(owner)
     return Finding(owner, None, _cpu_evidence(facts))
 
@@ -60,42 +85,33 @@ def _storage(facts: Facts) -> Finding:
     evidence = _read_evidence(facts)
     if _thrashes(facts):
         sizes = (("cache_bytes", facts.cache_bytes), ("data_bytes", facts.data_bytes))
-        return Finding("page-cache", None, (*evidence, *sizes))
+        return Finding(causes.PAGE_CACHE.word, None, (*evidence, *sizes))
     if facts.tier == "network":
-        return Finding("storage-network", None, evidence)
-    return Finding("storage-bandwidth" if _bandwidth_bound(facts) else "storage-latency", None, evidence)
-
-
-_REMOTE: Final = {
-    "throttled": "throttled",
-    "retry": "retries",
-    "first-byte": "latency",
-    "client": "client",
-    "network": "bandwidth",
-}
-"""Parts of the time that reads of a remote place took, as details of the cause `storage-network`."""
+        return Finding(causes.STORAGE_NETWORK.word, None, evidence)
+    cause = causes.STORAGE_BANDWIDTH if _bandwidth_bound(facts) else causes.STORAGE_LATENCY
+    return Finding(cause.word, None, evidence)
 
 
 def _remote(facts: Facts, split_ns: Mapping[str, int] | None) -> Finding:
-    """By what the reads waited for the longest, on the critical path where that is at hand.
+    """Name the cause by what the reads waited for the longest, on the critical path where that is at hand.
 
     No detail where no request was seen.
     """
     evidence = (*_read_evidence(facts), *_request_evidence(facts))
     if not facts.requests:
-        return Finding("storage-network", None, evidence)
+        return Finding(causes.STORAGE_NETWORK.word, None, evidence)
     if split_ns is None:
         waited = {part: ns for part, (ns, _) in facts.requests.items()}
-        split_ns = {**waited, "network": (facts.read_wall_ns or 0) - sum(waited.values())}
-    parts = {detail: split_ns.get(part, 0) for part, detail in _REMOTE.items()}
-    return Finding("storage-network", max(parts, key=parts.__getitem__), evidence)
+        split_ns = {**waited, owners.NETWORK: (facts.read_wall_ns or 0) - sum(waited.values())}
+    parts = {detail.word: split_ns.get(detail.part, 0) for detail in causes.STORAGE_NETWORK.details}
+    return Finding(causes.STORAGE_NETWORK.word, max(parts, key=parts.__getitem__), evidence)
 
 
 def _request_evidence(facts: Facts) -> Evidence:
-    """Figures of the requests below the reads; `reads_in_flight` is Little's law: time spent over time."""
-    wall, answers = facts.requests.get("first-byte", (0, 0))
-    refused_ns, refused = facts.requests.get("throttled", (0, 0))
-    failed_ns, failed = facts.requests.get("retry", (0, 0))
+    """Return figures of the requests below the reads; `reads_in_flight` is Little's law: time over time."""
+    wall, answers = facts.requests.get(owners.FIRST_BYTE, (0, 0))
+    refused_ns, refused = facts.requests.get(owners.THROTTLED, (0, 0))
+    failed_ns, failed = facts.requests.get(owners.RETRY, (0, 0))
     asked = answers + refused + failed
     evidence: list[tuple[str, Any]] = []
     if facts.read_wall_ns and facts.wall_ns:
@@ -122,39 +138,41 @@ def _read_evidence(facts: Facts) -> Evidence:
 
 
 def _thrashes(facts: Facts) -> bool:
-    """Some of the set may stay in memory, and not all of it: it is read again and again."""
+    """Return True where some of the set may stay in memory, and not all of it: it is read again and again."""
     limits = [limit for limit in (facts.cache_bytes, facts.memory_bytes) if limit]
     return bool(facts.data_bytes and limits and min(limits) < facts.data_bytes and facts.epochs > 1)
 
 
 def _bandwidth_bound(facts: Facts) -> bool:
-    """Bytes, not requests, are what the device has too few of a second.
+    """Return True where bytes, not requests, are what the device has too few of a second.
 
     By the device's own figures where it is emulated or has a profile; else reads of 1 MiB and more are taken
     to be limited by bandwidth, and smaller ones by latency.
     """
     model, size = facts.storage_model, facts.mean_read_bytes
-    bandwidth = float(model.get("bandwidth_bytes_per_s") or 0)
+    if facts.device is not None and facts.device.full_of_bytes:
+        return True
     if size is None:
         return False
-    if bandwidth <= 0:
+    if model is None or model.bandwidth_bytes_per_s <= 0:
         return size >= 1 << 20
+    bandwidth = model.bandwidth_bytes_per_s
     achieved = (facts.read_bytes or 0) * NS_PER_S / max(1, facts.wall_ns)
-    positioning = float(model.get("seek_ns") or 0) + float(model.get("half_rotation_ns") or 0)
-    waiting = positioning if model.get("kind") == "disk" else float(model.get("latency_ns") or 0)
+    waiting = model.seek_ns + model.half_rotation_ns if model.kind == "disk" else model.latency_ns
     return achieved >= 0.6 * bandwidth or size * NS_PER_S / bandwidth > waiting
 
 
 def _contention(facts: Facts) -> str | None:
-    """Who took the cores: too small a quota, this run itself, or somebody else."""
+    """Tell who took the cores: too small a quota, this run itself, or somebody else."""
     own, cores = facts.own_cores, facts.cores
     if cores is None or own is None:
         return None
     if facts.quota_cores is not None and own >= 0.7 * facts.quota_cores:
-        return "quota"
-    threads = facts.workers + 1
+        return causes.QUOTA.word
     others = max(0.0, cores - own) if facts.other_cores is None else facts.other_cores
-    return "oversubscribed" if threads > cores and own >= others else "neighbour"
+    if facts.workers + 1 > cores and own >= others:
+        return causes.OVERSUBSCRIBED.word
+    return None if facts.other_cores is None else causes.NEIGHBOUR.word
 
 
 def _cpu_evidence(facts: Facts) -> Evidence:
@@ -169,11 +187,11 @@ def _cpu_evidence(facts: Facts) -> Evidence:
 
 
 def _blocked(facts: Facts) -> Finding:
-    """By what the workers were seen to wait for; a disk that nobody saw reading is storage all the same."""
+    """Name the cause by what workers were seen to wait for; a disk that nobody saw reading is storage too."""
     if not facts.states:
-        return Finding("blocked")
+        return Finding(causes.BLOCKED.word)
     state = max(facts.states, key=facts.states.__getitem__)
     evidence = tuple((f"waiting_for_{name}", share) for name, share in facts.states.items())
     if state == "disk":
         return _storage(facts)._replace(evidence=evidence)
-    return Finding("blocked", state if facts.states[state] >= MOSTLY else None, evidence)
+    return Finding(causes.BLOCKED.word, state if facts.states[state] >= MOSTLY else None, evidence)

@@ -6,21 +6,25 @@ All of the measured window. A count that was not observed is None, or missing fr
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeprof.analyse.attribution import Attribution
-from pipeprof.analyse.breaks import events_of
-from pipeprof.analyse.interval import batch_means
-from pipeprof.analyse.rates import step_bounds
-from pipeprof.pipeline import NOT_OBSERVED, Ints, read_ints
-from pipeprof.trace import Run
+from pipeprof.analyse.ledger.attribution import Attribution
+from pipeprof.analyse.over_time import codes
+from pipeprof.analyse.rates import batch_means
+from pipeprof.analyse.why.transfer import Way, way_of
+from pipeprof.passes import NOT_OBSERVED, Ints, Window
+from pipeprof.record.reader import Run
+from pipeprof.timeline import ints, read_ints
+from pipeprof.vocabulary import owners
 
+NO_CODE: Final = -2
+"""Code of a stage that no row has; null is -1."""
 DRIFT_PARTS: Final = 4
-"""Drift compares the first of so many equal parts of the run with the last."""
+"""Number of equal parts of a run; drift compares the first with the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +40,25 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class SingleReads:
+    """Percentiles of the reads that were recorded one by one: p50, p95, p99 and the largest."""
+
+    wall_ns: tuple[float, float, float, float] | None
+    size_bytes: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerShare:
-    """What one worker did in the measured window."""
+    """Work of a single worker in the measured window."""
 
     loader: int
     worker: int
-    """-1: the main process."""
+    """Number of the worker; -1 is the main process."""
     batches: int
     busy_share: float
     """Share of the window in which it made a batch. Far below the others': it waits for its turn."""
+    mean_ns: float | None
+    """Mean time to make one of its batches; None where none was finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,116 +70,158 @@ class Depth:
     """Share of the window with none ready. Near 1: the loop takes each batch as it comes."""
     next_ready_share: float
     """Share with the next batch in line ready. With in-order delivery others may be ready and useless."""
-    times_ns: Ints
-    """Where the depth changes, from the start of the window."""
-    values: Ints
-    """The depth from each of `times_ns` on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How much longer a step takes at the end of the run than at its start."""
+    """Change in the length of a step from the start of the run to its end."""
 
     share: float
-    """0.1: a step takes 10 % longer in the last quarter than in the first."""
+    """Share by which a step takes longer in the last quarter than in the first; 0.1: 10% longer."""
     significant: bool
-    """The 95 % intervals of the two quarters do not overlap."""
+    """True where the 95% intervals of the two quarters do not overlap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """See each part."""
+    """All counts of a run; see each part."""
 
+    steps: int
     wait: Spread | None
-    """Main thread in `next(iterator)`, per step."""
+    """Time of the main thread in `next(iterator)`, per step."""
+    masked_wait_ns: int | None
+    """Part of all waits that the accelerator spent on earlier steps: no stall. None without its times."""
+    ready: int | None
+    """Steps whose batch had been received before it was asked for; None where that is not known of any."""
+    ready_known: int
+    """Steps of which that is known."""
+    inline: int
+    """Steps whose batch the loop made itself when it asked for it."""
     stages: dict[str, Spread]
-    """Per batch: `read` (fetch), `decode`, `transform` (all of them), each stage by name, `collate`, ..."""
+    """Times per batch: `read` (fetch), `decode`, `transform` (all), each stage by name, `collate`, ..."""
     transfer: Spread | None
-    """From collated to in the main process, of the batches that were waited for."""
+    """Time from collated to in the main process, of the batches that were waited for."""
+    way: dict[str, Spread]
+    """Times of its parts, per batch: `pickling`, `pipe`, `receiving`; see `why.transfer`."""
     making: Spread | None
-    """A batch on its worker, from start to collated."""
+    """Time of a batch on its worker, from start to collated."""
     depth: Depth | None
     workers: tuple[WorkerShare, ...]
     head_of_line_ns: int | None
     """Time waited for a batch while a later one was finished already."""
     first_batch_ns: dict[tuple[int, int], int]
-    """(loader, epoch): from asking for the epoch to its first batch."""
+    """Time from asking for an epoch to its first batch, by (loader, epoch)."""
+    startup_ns: dict[tuple[int, int], int]
+    """Part of it until the epoch's workers had started and one had begun the batch, by (loader, epoch)."""
     drift: Drift | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; the depth without its curve."""
-        told = asdict(self)
-        if self.depth is not None:
-            del told["depth"]["times_ns"], told["depth"]["values"]
-        told["first_batch_ns"] = [
-            {"loader": loader, "epoch": epoch, "ns": ns}
-            for (loader, epoch), ns in self.first_batch_ns.items()
-        ]
-        return told
+    @property
+    def masked_share(self) -> float | None:
+        """Return the share of all the waiting that was no stall; None where it is not known, or none was."""
+        if self.masked_wait_ns is None or self.wait is None or not self.wait.mean_ns:
+            return None
+        return self.masked_wait_ns / (self.wait.mean_ns * self.wait.count)
 
 
-def count(run: Run, found: Attribution) -> Counts:
-    """All counts of a run."""
-    t = found.timeline
-    measured = ~t.warmup
+def count(run: Run, attribution: Attribution) -> Counts:
+    """Compute all counts of a run."""
+    t = attribution.timeline
+    measured = t.measured
+    known = measured & (t.ready != NOT_OBSERVED)
     made = measured & (t.start_ns != NOT_OBSERVED) & (t.finish_ns != NOT_OBSERVED)
     sent = made & (t.arrival_ns != NOT_OBSERVED) & (t.worker >= 0)
     return Counts(
-        wait=spread((t.take_ns - t.request_ns)[measured]),
-        stages=_stages(found, made),
+        steps=int(measured.sum()),
+        wait=spread(t.wait_ns[measured]),
+        masked_wait_ns=int(t.masked_wait_ns[measured].sum()) if t.device_timed else None,
+        ready=int(t.ready[known].sum()) if known.any() else None,
+        ready_known=int(known.sum()),
+        inline=int((known & (t.worker < 0)).sum()),
+        stages=_stages(attribution, made),
         transfer=spread(np.maximum((t.arrival_ns - t.finish_ns)[sent], 0)),
+        way=_way(way_of(run, t)),
         making=spread((t.finish_ns - t.start_ns)[made]),
-        depth=_depth(found),
-        workers=tuple(_workers(run, found)),
-        head_of_line_ns=_head_of_line(found) if made.any() else None,
-        first_batch_ns=_first_batches(run, found),
-        drift=_drift(found),
+        depth=_depth(attribution),
+        workers=tuple(_workers(run, attribution)),
+        head_of_line_ns=_head_of_line(attribution) if made.any() else None,
+        first_batch_ns={
+            (loop_pass.loader, loop_pass.epoch): int(t.take_ns[loop_pass.first]) - loop_pass.asked_ns
+            for loop_pass in t.passes
+        },
+        startup_ns={
+            (loop_pass.loader, loop_pass.epoch): t.startup_ns(loop_pass)
+            for loop_pass in t.passes
+            if t.worker[loop_pass.first] >= 0
+        },
+        drift=_drift(attribution),
     )
 
 
 def spread(values: npt.NDArray[Any]) -> Spread | None:
-    """Percentiles of `values` in ns; None of nothing."""
+    """Return percentiles of `values` in ns; None of nothing."""
     if len(values) == 0:
         return None
     p50, p95, p99, most = (int(value) for value in np.percentile(values, [50, 95, 99, 100]))
     return Spread(len(values), float(values.mean()), p50, p95, p99, most)
 
 
-def _stages(found: Attribution, made: npt.NDArray[np.bool_]) -> dict[str, Spread]:
-    walls = {name: stage.wall_ns[made] for name, stage in found.stages.making.items()}
-    transforms = [values for name, values in walls.items() if name.startswith("transform:")]
+def single_reads(run: Run) -> SingleReads:
+    """Read the percentiles of the reads among the spans of a run."""
+    reads: dict[str, list[Ints]] = {"wall_ns": [], "bytes": []}
+    for piece in run.pieces("spans", ("stage", "wall_ns", "bytes")):
+        names, code = codes(piece["stage"])
+        mine = code == (names.index(owners.READ) if owners.READ in names else NO_CODE)
+        for name, parts in reads.items():
+            parts.append(ints(piece[name])[mine])
+    return SingleReads(_percentiles(reads["wall_ns"]), _percentiles(reads["bytes"]))
+
+
+def _percentiles(parts: list[Ints]) -> tuple[float, float, float, float] | None:
+    values = np.concatenate(parts) if parts else np.array([], dtype=np.int64)
+    seen = values[values != NOT_OBSERVED]
+    if len(seen) == 0:
+        return None
+    p50, p95, p99, largest = (float(value) for value in np.percentile(seen, [50, 95, 99, 100]))
+    return p50, p95, p99, largest
+
+
+def _stages(attribution: Attribution, made: npt.NDArray[np.bool_]) -> dict[str, Spread]:
+    walls = {name: stage.wall_ns[made] for name, stage in attribution.stages.making.items()}
+    transforms = [values for name, values in walls.items() if owners.record_of(name) is owners.TRANSFORM]
     if transforms:
-        walls["transform"] = np.sum(transforms, axis=0)
+        walls[owners.TRANSFORM.name] = np.sum(transforms, axis=0)
     spreads = {name: spread(values) for name, values in walls.items()}
-    return {name: one for name, one in spreads.items() if one is not None}
+    return {name: spread for name, spread in spreads.items() if spread is not None}
 
 
-def _depth(found: Attribution) -> Depth | None:
-    """From the moments at which batches of workers were finished and taken."""
-    t, window = found.timeline, found.window
+def _way(way: Way) -> dict[str, Spread]:
+    parts = {"pickling": way.pickling, "pipe": way.pipe, "receiving": way.receiving}
+    spreads = {name: spread(values) for name, values in parts.items()}
+    return {name: spread for name, spread in spreads.items() if spread is not None}
+
+
+def _depth(attribution: Attribution) -> Depth | None:
+    """Measure the queue depth from the moments at which batches of workers were finished and taken."""
+    t, window = attribution.timeline, attribution.window
     queued = (t.worker >= 0) & (t.finish_ns != NOT_OBSERVED)
     if not queued.any() or window.wall_ns == 0:
         return None
     ends, takes = t.finish_ns[queued], np.maximum(t.take_ns[queued], t.finish_ns[queued])
+    ends, takes = window.loop_time(ends), window.loop_time(takes)
     when, depth = _level([(ends, 1), (takes, -1)])
     # The next in line is ready from its finish, once the one before it has been taken.
     turn = np.maximum(ends, np.append(0, np.maximum.accumulate(takes)[:-1]))
     next_when, ready = _level([(np.minimum(turn, takes), 1), (takes, -1)])
-    lengths = _lengths(when, window.start_ns, window.end_ns)
-    next_lengths = _lengths(next_when, window.start_ns, window.end_ns)
-    before = int(np.searchsorted(when, window.start_ns, "right")) - 1
-    inside = slice(max(before, 0), int(np.searchsorted(when, window.end_ns, "left")))
+    lengths, next_lengths = _lengths(when, window), _lengths(next_when, window)
     return Depth(
         mean=float((lengths * depth).sum() / window.wall_ns),
         empty_share=1 - float(lengths[depth > 0].sum() / window.wall_ns),
         next_ready_share=float(next_lengths[ready > 0].sum() / window.wall_ns),
-        times_ns=np.maximum(when[inside] - window.start_ns, 0),
-        values=depth[inside],
     )
 
 
 def _level(changes: Iterable[tuple[Ints, int]]) -> tuple[Ints, Ints]:
-    """When a level changes and what it is from then on."""
+    """Return the times at which a level changes and what it is from then on."""
     parts = list(changes)
     when = np.concatenate([times for times, _ in parts])
     by = np.concatenate([np.full(len(times), step) for times, step in parts])
@@ -175,48 +231,39 @@ def _level(changes: Iterable[tuple[Ints, int]]) -> tuple[Ints, Ints]:
     return when[last], level[last]
 
 
-def _lengths(when: Ints, start: int, end: int) -> Ints:
-    """How long each level lasted within [start, end]."""
-    return np.asarray(np.diff(np.clip(np.append(when, end), start, end)), dtype=np.int64)
+def _lengths(when: Ints, window: Window) -> Ints:
+    """Return the time that each level lasted within the window."""
+    return np.asarray(np.diff(np.append(when, window.wall_ns)), dtype=np.int64)
 
 
-def _workers(run: Run, found: Attribution) -> list[WorkerShare]:
-    """Counts every batch that was made, taken or not."""
+def _workers(run: Run, attribution: Attribution) -> list[WorkerShare]:
+    """Compute each worker's share; every batch that was made counts, taken or not."""
     rows = read_ints(run, "batches", ("loader", "worker", "start_ns", "finish_ns"))
-    window = found.window
-    start = np.clip(rows["start_ns"], window.start_ns, window.end_ns)
-    finish = np.clip(rows["finish_ns"], window.start_ns, window.end_ns)
-    busy = np.where(rows["finish_ns"] == NOT_OBSERVED, 0, np.maximum(finish - start, 0))
+    window = attribution.window
+    finished = rows["finish_ns"] != NOT_OBSERVED
+    busy = window.loop_time(rows["finish_ns"]) - window.loop_time(rows["start_ns"])
+    busy = np.where(finished, np.maximum(busy, 0), 0)
+    took = rows["finish_ns"] - rows["start_ns"]
     shares = []
     for loader, worker in sorted(set(zip(rows["loader"].tolist(), rows["worker"].tolist(), strict=True))):
         mine = (rows["loader"] == loader) & (rows["worker"] == worker)
-        made = int((busy[mine] > 0).sum())
-        shares.append(WorkerShare(loader, worker, made, float(busy[mine].sum() / max(1, window.wall_ns))))
+        made = mine & (busy > 0)
+        share = float(busy[made].sum() / max(1, window.wall_ns))
+        mean = float(took[made].mean()) if made.any() else None
+        shares.append(WorkerShare(loader, worker, int(made.sum()), share, mean))
     return shares
 
 
-def _head_of_line(found: Attribution) -> int:
-    """The part of each wait in which a later batch lay finished."""
-    t = found.timeline
-    wait = np.maximum(t.take_ns - np.maximum(t.request_ns, found.window.start_ns), 0)
-    stuck = np.minimum(found.lateness.head_of_line_ns, wait)
-    return int(stuck[~t.warmup].sum())
+def _head_of_line(attribution: Attribution) -> int:
+    """Return the part of each wait in which a later batch lay finished."""
+    t, window = attribution.timeline, attribution.window
+    wait = window.loop_time(t.take_ns) - window.loop_time(t.request_ns)
+    stuck = np.minimum(attribution.lateness.head_of_line_ns, wait)
+    return int(stuck[t.measured].sum())
 
 
-def _first_batches(run: Run, found: Attribution) -> dict[tuple[int, int], int]:
-    t = found.timeline
-    asked = events_of(run, "epoch_start")
-    keys = t.loader * (int(t.epoch.max(initial=0)) + 1) + t.epoch
-    _, firsts = np.unique(keys, return_index=True)
-    result = {}
-    for i in sorted(firsts.tolist()):
-        key = (int(t.loader[i]), int(t.epoch[i]))
-        result[key] = int(t.take_ns[i]) - min(asked.get(key, int(t.request_ns[i])), int(t.request_ns[i]))
-    return result
-
-
-def _drift(found: Attribution) -> Drift | None:
-    lengths = np.diff(step_bounds(found)).astype(np.float64)
+def _drift(attribution: Attribution) -> Drift | None:
+    lengths = attribution.step_lengths
     part = len(lengths) // DRIFT_PARTS
     if part < 8:
         return None

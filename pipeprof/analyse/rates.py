@@ -1,69 +1,120 @@
-"""Throughput, utilisation and the stall share, each with an interval."""
+"""Throughput, utilisation and the stall share, each with an interval that respects autocorrelation.
+
+Batch means: a run's steps are cut into consecutive groups of equal length; the groups' means are nearly
+independent, and Student's t for them gives the interval (Law, Simulation Modeling and Analysis, ch. 9;
+Schmeiser 1982 for 10 to 30 groups).
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeprof.analyse.attribution import NOT_STALL, Attribution
-from pipeprof.analyse.interval import batch_means
-from pipeprof.analyse.tiling import NS_PER_S
-from pipeprof.pipeline import NOT_OBSERVED, Ints
+from pipeprof.analyse.ledger.attribution import Attribution
+from pipeprof.passes import Bools, Ints
+from pipeprof.record.meta import AcceleratorMeta
+from pipeprof.units import NS_PER_S
+from pipeprof.vocabulary import owners
 
 Floats = npt.NDArray[np.float64]
 
-
-def step_bounds(found: Attribution) -> Ints:
-    """The start of the window and the end of each measured step, never going back."""
-    timeline = found.timeline
-    following = np.append(timeline.request_ns[1:], timeline.take_ns[-1:])
-    ends = np.where(timeline.compute_end_ns == NOT_OBSERVED, following, timeline.compute_end_ns)
-    ends = np.clip(ends[~timeline.warmup], found.window.start_ns, found.window.end_ns)
-    return np.maximum.accumulate(np.append(found.window.start_ns, ends))
+GROUPS: Final = 10
+MIN_RESTARTS: Final = 5
+_T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Student's t at 0.975 for 1 to 9 degrees of freedom, from the usual tables."""
 
 
-def _epoch_starts(found: Attribution) -> Ints:
-    """Among the measured steps, the first of each epoch of each loader."""
-    measured = ~found.timeline.warmup
-    epoch, loader = found.timeline.epoch[measured], found.timeline.loader[measured]
-    return np.append(0, np.flatnonzero((np.diff(epoch) != 0) | (np.diff(loader) != 0)) + 1)
+def batch_means(
+    values: Floats, weights: Floats, starts: npt.NDArray[np.int64] | None = None
+) -> tuple[float, float] | None:
+    """Return a 95% interval of sum(values) / sum(weights) over consecutive steps; None for fewer than 4
+    steps.
+
+    `starts` are steps at which the run begins again, such as its epochs: with at least five of them the
+    groups begin there, so that what happens once in each is no noise.
+    """
+    groups = min(GROUPS, len(values) // 2)
+    if groups < 2 or weights.sum() <= 0:
+        return None
+    edges = np.linspace(0, len(values), groups + 1).astype(np.int64)[:-1]
+    if starts is not None and len(starts) >= MIN_RESTARTS:
+        groups = min(GROUPS, len(starts))
+        edges = starts[np.linspace(0, len(starts), groups + 1).astype(np.int64)[:-1]]
+    over = np.add.reduceat(weights, edges)
+    ratios = np.add.reduceat(values, edges) / np.where(over > 0, over, 1)
+    mean = float(values.sum() / weights.sum())
+    half = _T_975[groups - 2] * float(np.std(ratios, ddof=1)) / math.sqrt(groups)
+    return mean - half, mean + half
 
 
-def stall_interval(found: Attribution) -> tuple[float, float] | None:
-    """A 95 % interval of the stall share, between 0 and 1."""
-    bounds = step_bounds(found)
-    stalls = stall_between(found, bounds)
-    interval = batch_means(stalls, np.diff(bounds).astype(np.float64), _epoch_starts(found))
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of 2 to 10 independent values, with its 95% interval by Student's t."""
+    mean = float(np.mean(values))
+    half = _T_975[len(values) - 2] * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def interval_of(attribution: Attribution, values: Floats, weights: Floats) -> tuple[float, float] | None:
+    """Return a 95% interval of sum(values) / sum(weights) over the measured steps.
+
+    Each loader's steps are looked at apart: that a training and an evaluation differ is no noise. Where one
+    of them has too few, all are looked at together.
+    """
+    t = attribution.timeline
+    kinds, first = t.kinds[t.measured], t.epoch_first[t.measured]
+    total, squares = float(weights.sum()), 0.0
+    for kind in np.unique(kinds):
+        mine = kinds == kind
+        part = batch_means(values[mine], weights[mine], _starts(first[mine]))
+        if part is None:
+            return batch_means(values, weights, _starts(first))
+        squares += ((part[1] - part[0]) / 2 * float(weights[mine].sum()) / total) ** 2
+    mean, half = float(values.sum()) / total, math.sqrt(squares)
+    return mean - half, mean + half
+
+
+def _starts(first: Bools) -> Ints:
+    """Return which of some steps begin a pass; the first of all does."""
+    return np.append(0, np.flatnonzero(first[1:]) + 1)
+
+
+def stall_interval(attribution: Attribution) -> tuple[float, float] | None:
+    """Return a 95% interval of the stall share, between 0 and 1."""
+    return share_interval(attribution, owners.is_stall)
+
+
+def share_interval(attribution: Attribution, wanted: Callable[[str], bool]) -> tuple[float, float] | None:
+    """Return a 95% interval of the ledger's share of the owners that are `wanted`, between 0 and 1."""
+    owned = attribution.day.between(wanted, attribution.step_bounds)
+    interval = interval_of(attribution, owned, attribution.step_lengths)
     return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
 
 
-def stall_between(found: Attribution, bounds: Ints) -> Floats:
-    """Stall ns between each two of `bounds`, which do not go back."""
-    day = found.day
-    stalling = np.array([owner not in NOT_STALL for owner in day.owners], dtype=np.float64)
-    rate = np.append(stalling, day.mixes @ stalling.astype(np.float32))[day.rows]
-    spent = np.append(0.0, np.cumsum(np.diff(day.bounds) * rate))
-    return np.diff(np.interp(bounds, day.bounds, spent))
-
-
-def throughput(found: Attribution) -> tuple[float | None, tuple[float, float] | None]:
-    """Samples a second over the measured window, with a 95 % interval."""
-    measured = ~found.timeline.warmup
-    samples = np.maximum(found.timeline.samples[measured], 0).astype(np.float64)
-    if found.window.wall_ns == 0 or not samples.any():
+def throughput(attribution: Attribution) -> tuple[float | None, tuple[float, float] | None]:
+    """Return samples a second over the measured window, with a 95% interval."""
+    measured = attribution.timeline.measured
+    samples = np.maximum(attribution.timeline.samples[measured], 0).astype(np.float64)
+    if attribution.window.wall_ns == 0 or not samples.any():
         return None, None
-    seconds = np.diff(step_bounds(found)) / NS_PER_S
-    interval = batch_means(samples, seconds, _epoch_starts(found))
-    return float(samples.sum() * NS_PER_S / found.window.wall_ns), interval
+    seconds = attribution.step_lengths / NS_PER_S
+    interval = interval_of(attribution, samples, seconds)
+    return float(samples.sum() * NS_PER_S / attribution.window.wall_ns), interval
 
 
-def utilization(found: Attribution, kind: str | None, emulated: bool) -> tuple[float | None, str]:
-    """Busy share of the window and what kind of number that is (DESIGN §5)."""
-    wall = found.window.wall_ns
-    busy = found.whole.ledger_ns.get("accelerator", 0)
+def utilization(attribution: Attribution, device: AcceleratorMeta) -> tuple[float | None, str]:
+    """Return the busy share of the window and what kind of number that is.
+
+    A CPU has no clock beside the loop's own. A run that names no device may still have its waits.
+    """
+    wall = attribution.window.wall_ns
+    busy = attribution.whole.ledger_ns.get(owners.ACCELERATOR.name, 0)
     share = busy / wall if wall else None
-    if emulated:
+    if device.emulated:
         return share, "emulated"
-    on_device = bool((found.timeline.device_wait_ns != NOT_OBSERVED).any())
-    seen = bool((found.timeline.compute_end_ns != NOT_OBSERVED).any())
-    return share, "cuda-events" if on_device or (kind == "cuda" and seen) else "loop-body"
+    timeline = attribution.timeline
+    timed = timeline.device_waits or (device.device_of_torch and timeline.device_observed)
+    return share, "device-events" if timed and device.kind != "cpu" else "loop-body"

@@ -1,38 +1,53 @@
 """The door: parse, call, print, exit. One verb a file, imported when it is asked for.
 
-A verb's module has a click command named `command`. Errors that pipeprof raises on purpose end here, as one
+Verbs lie in `measure/` (they make runs, or look at the machine), `show/` (they read runs) and `scenario/`. A
+verb's module has a click command named `command`. Errors that pipeprof raises on purpose end here, as one
 message and an exit code.
 """
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import io
+import os
 import sys
 from typing import Final
 
 import click
 
-from pipeprof.errors import PipeprofError
+from pipeprof.cli.defaults import defaults_of
+from pipeprof.errors import INTERRUPTED, PipeprofError
+from pipeprof.suggest import nearest
+from pipeprof.units import ascii_only, printable
 
-VERBS: Final[dict[str, str]] = {
-    "run": "Measure a scenario and write a report.",
-    "trace": "Run a training script with every DataLoader observed.",
-    "report": "Show a run again: terminal, HTML, JSON, pictures.",
-    "merge": "Put the ranks of a job together: who held up the others, and why.",
-    "predict": "What would fix it, by how much.",
-    "tune": "Search the fixes and confirm the best by measuring.",
-    "compare": "Differences between runs, with intervals.",
-    "check": "Gate for CI: exit 1 where a run is not good enough.",
-    "export": "Write a run for other tools.",
-    "list": "Show the runs of a directory.",
-    "open": "Open a run's report in a browser.",
-    "devices": "What this machine has on the way from disk to device.",
-    "validate": "Check scenario files.",
-    "schema": "Print the JSON Schema of scenario files.",
-    "init": "Write a commented scenario to edit.",
-    "lesson": "Reproduce the claims of CS231n, lecture 8.",
+VERBS: Final[dict[str, tuple[str, str]]] = {
+    "run": ("measure", "Measure a scenario and write a report."),
+    "trace": ("measure", "Run a training script with every DataLoader observed."),
+    "attach": ("measure", "Observe a training job that runs already."),
+    "report": ("show", "Show a run again: terminal, HTML, JSON, pictures."),
+    "merge": ("show", "Put the ranks of a job together: who held up the others, and why."),
+    "predict": ("show", "What would fix it, by how much."),
+    "tune": ("measure", "Search the fixes and confirm the best by measuring."),
+    "compare": ("show", "Differences between runs, with intervals."),
+    "check": ("show", "Gate for CI: exit 1 where a run is not good enough."),
+    "export": ("show", "Write a run for other tools."),
+    "live": ("show", "Show a run while it is written, from another terminal."),
+    "list": ("show", "Show the runs of a directory."),
+    "history": ("show", "Many runs at a glance: waiting, rate and cost over time, and what changed."),
+    "upload": ("show", "Send what stayed here of a record that was to go to a URL."),
+    "open": ("show", "Open a run's report in a browser."),
+    "clean": ("show", "Delete old runs, or made data; shown first."),
+    "doctor": ("measure", "What can be observed here, what not, and why."),
+    "help": ("show", "How to read a verdict, by topic: verdict, mechanisms, storage, prediction, ranks."),
+    "devices": ("measure", "What this machine has on the way from disk to device."),
+    "scenarios": ("scenario", "List the shipped scenarios, with what each teaches."),
+    "validate": ("scenario", "Check scenario files."),
+    "schema": ("scenario", "Print the JSON Schema of scenario files."),
+    "init": ("scenario", "Write a commented scenario to edit."),
+    "lesson": ("measure", "Reproduce the claims of CS231n, lecture 8."),
 }
-"""Verb to one line of help. Kept here so that `--help` imports no verb."""
+"""Verb to its folder and one line of help. Kept here so that `--help` imports no verb."""
 
 
 class _Verbs(click.Group):
@@ -42,25 +57,84 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command = importlib.import_module(f"pipeprof.cli.{cmd_name}").command
+        command = importlib.import_module(f"pipeprof.cli.{VERBS[cmd_name][0]}.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, with this project's defaults. Fails with the nearest one where there is none."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            ctx.fail(f"no such verb: {args[0]}; {_instead(args[0])}")
+        _sign_of_life(args)
+        verb, command, rest = super().resolve_command(ctx, args)
+        if verb is not None and command is not None:
+            ctx.default_map = {verb: defaults_of(verb, command, VERBS)}
+        return verb, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl([(verb, help_line) for verb, (_, help_line) in VERBS.items()])
+
+
+_IMPORT_TORCH: Final = ("run", "trace", "tune", "lesson")
+
+
+def _sign_of_life(args: list[str]) -> None:
+    """Say on a terminal that torch is being imported, which takes seconds, unless silence was asked for."""
+    is_silent = not {"-h", "--help", "-q", "--quiet"}.isdisjoint(args)
+    if args[0] in _IMPORT_TORCH and not is_silent and "torch" not in sys.modules and sys.stderr.isatty():
+        click.echo(f"pipeprof {args[0]}: importing torch …", err=True)
+
+
+def _instead(word: str) -> str:
+    """Return what may have been meant by a word that is no verb."""
+    if word.endswith(".py"):
+        return f"for a training script: pipeprof trace {word}"
+    if word.endswith((".yaml", ".yml")):
+        return f"for a scenario: pipeprof run {word}"
+    return nearest(word, VERBS)
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="pipeprof")
+@click.version_option(None, "-V", "--version", package_name="pipeprof")
 def cli() -> None:
     """Say whether the accelerator waits for data, why, and what would fix it."""
 
 
+def _in_any_encoding(error: UnicodeError) -> tuple[str, int]:
+    """Encode what a stream cannot take by signs of ASCII that look alike."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return ascii_only(error.object[error.start : error.end]), error.end
+
+
+def _print_in_any_encoding() -> None:
+    """Let no sign of ours fail on a stream of an old encoding. Those of a traced script stay its own."""
+    codecs.register_error("pipeprof", _in_any_encoding)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and sys.argv[1:2] != ["trace"]:
+            stream.reconfigure(errors="pipeprof")
+
+
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script: every error that ends a verb becomes one message and an exit code here."""
+    _print_in_any_encoding()
     try:
-        cli(standalone_mode=True)
+        sys.exit(cli(standalone_mode=False))
     except PipeprofError as error:
-        click.echo(f"pipeprof: {error}", err=True)
+        click.echo(f"pipeprof: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    finally:
+        directories = sys.modules.get("pipeprof.record.directories")
+        if directories is not None:  # a verb may have made a directory, and failed before it wrote a run
+            directories.remove_unused()

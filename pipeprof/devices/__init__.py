@@ -5,7 +5,6 @@ from __future__ import annotations
 from pipeprof.devices.models import (
     FIGURES,
     NOWHERE,
-    NS_PER_S,
     AcceleratorModel,
     Kind,
     LinkModel,
@@ -14,8 +13,7 @@ from pipeprof.devices.models import (
     State,
     StorageModel,
     Tier,
-    nearest,
-    storage_from_dict,
+    is_in_memory,
     with_figures,
 )
 from pipeprof.devices.presets import (
@@ -35,7 +33,6 @@ __all__ = [
     "FIGURES",
     "LINKS",
     "NOWHERE",
-    "NS_PER_S",
     "STORAGE",
     "AcceleratorModel",
     "Kind",
@@ -47,9 +44,8 @@ __all__ = [
     "Tier",
     "accelerator_preset",
     "fit_error",
+    "is_in_memory",
     "link_preset",
-    "nearest",
-    "storage_from_dict",
     "storage_from_profile",
     "storage_preset",
     "with_figures",

@@ -10,32 +10,48 @@ The state of a storage device is a flat sequence of 64-bit integers, so that the
 
 from __future__ import annotations
 
-import difflib
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from pipeprof.errors import ScenarioError
+from pipeprof.suggest import nearest
+from pipeprof.units import NS_PER_S
 
-NS_PER_S: Final = 1_000_000_000
+MOST_NS: Final = 3600 * NS_PER_S
+"""The longest time that a figure of a device may be: an hour."""
+LEAST_RATE: Final = 1e-3
+MOST_RATE: Final = 1e18
+"""Bytes or requests a second: what the arithmetic in nanoseconds bears."""
+MOST_CHANNELS: Final = 1 << 20
+MOST_READERS: Final = 1 << 12
+"""Readers beyond which a model's rate is not asked: it takes a tenth of a second to find."""
+MOST_READAHEAD_BYTES: Final = 1 << 40
 NOWHERE: Final = -1
 """Arm position of a device that has not served a request yet."""
 
 Kind = Literal["disk", "parallel", "rate-limit", "memory"]
 Tier = Literal["hdd", "ssd", "nvme", "network", "ram", "pinned"]
+_IN_MEMORY: Final = ("ram", "pinned")
+
+
+def is_in_memory(tier: str | None) -> bool:
+    """Return True for a tier that is the machine's memory; False too where it is not known."""
+    return tier in _IN_MEMORY
 
 
 class State(Protocol):
-    """What a model remembers between requests: a list, or shared memory, of 64-bit integers."""
+    """State that a model remembers between requests: a list, or shared memory, of 64-bit integers."""
 
     def __getitem__(self, index: int, /) -> int: ...
     def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
 class Request(NamedTuple):
-    """One read as the device sees it."""
+    """Read request as the device sees it."""
 
     file_id: int
     """Identity of the file, any 63-bit integer."""
@@ -45,12 +61,12 @@ class Request(NamedTuple):
 
 
 class Service(NamedTuple):
-    """When a request was served, in the clock of `arrival_ns`."""
+    """Times at which a request was served, in the clock of `arrival_ns`."""
 
     begin_ns: int
-    """The device turned to this request; `begin_ns - arrival_ns` is queueing."""
+    """Time at which the device began this request; `begin_ns - arrival_ns` is queueing."""
     end_ns: int
-    """The last byte was delivered."""
+    """Time at which the last byte was delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +114,28 @@ class StorageModel:
         for key in ("channels", "readahead_bytes"):
             if getattr(self, key) < 1:
                 raise ScenarioError(f"device {self.name}: {key} is {getattr(self, key)}", "give 1 or more")
+        for key, most in MOST.items():
+            if getattr(self, key) > most:
+                raise ScenarioError(
+                    f"device {self.name}: {key} is {getattr(self, key):g}", f"give {most:g} or less"
+                )
+        for key in ("bandwidth_bytes_per_s", "requests_per_s"):
+            if 0 < getattr(self, key) < LEAST_RATE:
+                raise ScenarioError(
+                    f"device {self.name}: {key} is {getattr(self, key):g}", f"give {LEAST_RATE:g} or more"
+                )
 
     @property
     def state_size(self) -> int:
-        """How many 64-bit integers a state of this device holds."""
+        """Return the number of 64-bit integers that a state of this device holds."""
         return 3 + self.channels
 
     def new_state(self) -> list[int]:
-        """A state of a device that has been idle since time 0."""
+        """Return a state of a device that has been idle since time 0."""
         return [0, NOWHERE, NOWHERE] + [0] * self.channels
 
     def transfer_ns(self, size_bytes: int) -> int:
-        """Nanoseconds that `size_bytes` occupy the device's bandwidth."""
+        """Return the nanoseconds that `size_bytes` occupy the device's bandwidth."""
         if self.bandwidth_bytes_per_s <= 0:
             return 0
         return round(size_bytes * NS_PER_S / self.bandwidth_bytes_per_s)
@@ -142,7 +168,7 @@ class StorageModel:
         return Service(begin, end)
 
     def _serve_bucket(self, state: State, arrival_ns: int, request: Request) -> Service:
-        """Generic cell rate: `state[0]` is the time at which the bucket would be full again."""
+        """Serve by the generic cell rate: `state[0]` is the time at which the bucket would be full again."""
         per_request = NS_PER_S / self.requests_per_s if self.requests_per_s > 0 else 0.0
         cost = max(round(per_request), self.transfer_ns(request.size_bytes))
         credit = round(self.burst_s * NS_PER_S)
@@ -151,30 +177,35 @@ class StorageModel:
         return Service(max(arrival_ns, full_at - cost), max(arrival_ns, full_at) + self.latency_ns)
 
     def throughput_bytes_per_s(self, size_bytes: int, concurrency: int, sequential: bool = False) -> float:
-        """The model's own long-run rate for reads of `size_bytes`, `concurrency` of them outstanding.
+        """Return the model's own long-run rate for reads of `size_bytes`, `concurrency` of them outstanding.
 
         `sequential`: each reader reads a file of its own from its start; otherwise every read is elsewhere.
-        Found by letting the readers run: a first part, in which they find their places, is left out.
+        Found by letting the readers run, `MOST_READERS` at the most: a first part, in which they find their
+        places, is left out.
         """
-        state = self.new_state()
-        readers = max(1, concurrency)
-        waiting = [(0, reader) for reader in range(readers)]
-        rounds = max(32, 4096 // readers)
-        before, started_ns, done_ns = rounds // 8, 0, 0
-        for index in range((before + rounds) * readers):
-            if index == before * readers:
-                started_ns = done_ns
-            arrival, reader = waiting[0]
-            file_id = reader if sequential else readers + index
-            offset = (index // readers) * size_bytes if sequential else 0
-            done_ns = self.serve(state, arrival, Request(file_id, offset, size_bytes)).end_ns
-            heapq.heapreplace(waiting, (done_ns, reader))
-        took_ns = done_ns - started_ns
-        return rounds * readers * size_bytes * NS_PER_S / took_ns if took_ns else float("inf")
+        return _throughput(self, size_bytes, min(max(1, concurrency), MOST_READERS), sequential)
 
     def figures(self) -> dict[str, Any]:
-        """Every field, for a record; `storage_from_dict` reads it back."""
+        """Return every field, for a record."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+@lru_cache(maxsize=1024)  # of the ranks of a job each asks the same
+def _throughput(model: StorageModel, size_bytes: int, readers: int, sequential: bool) -> float:
+    state = model.new_state()
+    waiting = [(0, reader) for reader in range(readers)]
+    rounds = max(32, 4096 // readers)
+    before, started_ns, done_ns = rounds // 8, 0, 0
+    for index in range((before + rounds) * readers):
+        if index == before * readers:
+            started_ns = done_ns
+        arrival, reader = waiting[0]
+        file_id = reader if sequential else readers + index
+        offset = (index // readers) * size_bytes if sequential else 0
+        done_ns = model.serve(state, arrival, Request(file_id, offset, size_bytes)).end_ns
+        heapq.heapreplace(waiting, (done_ns, reader))
+    took_ns = done_ns - started_ns
+    return rounds * readers * size_bytes * NS_PER_S / took_ns if took_ns else float("inf")
 
 
 FIGURES: Final = (
@@ -189,6 +220,18 @@ FIGURES: Final = (
 )
 """The figures of a `StorageModel` that a scenario may change."""
 
+MOST: Final[Mapping[str, float]] = {
+    "bandwidth_bytes_per_s": MOST_RATE,
+    "seek_ns": MOST_NS,
+    "half_rotation_ns": MOST_NS,
+    "latency_ns": MOST_NS,
+    "channels": MOST_CHANNELS,
+    "requests_per_s": MOST_RATE,
+    "burst_s": MOST_NS / NS_PER_S,
+    "readahead_bytes": MOST_READAHEAD_BYTES,
+}
+"""The largest value of each figure."""
+
 _IGNORED: Final[dict[Kind, tuple[str, ...]]] = {
     "disk": ("latency_ns", "channels", "requests_per_s", "burst_s"),
     "parallel": ("seek_ns", "half_rotation_ns", "requests_per_s", "burst_s"),
@@ -200,7 +243,7 @@ _IGNORED: Final[dict[Kind, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class LinkModel:
-    """From host RAM to the accelerator's memory. Pinned copies overlap; pageable ones block the host."""
+    """Link from host RAM to the accelerator's memory. Pinned copies overlap; pageable ones block the host."""
 
     name: str
     pageable_bytes_per_s: float
@@ -213,9 +256,16 @@ class LinkModel:
             raise ScenarioError(
                 f"link {self.name}: rates must be above 0 and the latency 0 or more", "correct the figure"
             )
+        rates = (self.pageable_bytes_per_s, self.pinned_bytes_per_s)
+        if min(rates) < LEAST_RATE or max(rates) > MOST_RATE or self.latency_ns > MOST_NS:
+            raise ScenarioError(
+                f"link {self.name}: rates from {LEAST_RATE:g} to {MOST_RATE:g} bytes a second and a latency "
+                f"of up to {MOST_NS:,} ns can be",
+                "correct the figure",
+            )
 
     def copy_ns(self, size_bytes: int, pinned: bool) -> int:
-        """Nanoseconds that the copy of `size_bytes` takes."""
+        """Return the nanoseconds that the copy of `size_bytes` takes."""
         rate = self.pinned_bytes_per_s if pinned else self.pageable_bytes_per_s
         return self.latency_ns + round(size_bytes * NS_PER_S / rate)
 
@@ -241,7 +291,7 @@ class AcceleratorModel:
     step_stddev_ns: int = 0
     batch_size: int | None = None
     queue_depth: int = 2
-    """How many steps may be launched and unfinished before the host has to wait."""
+    """Number of steps that may be launched and unfinished before the host has to wait."""
     link: LinkModel = PCIE_GEN3
     source: str = ""
 
@@ -254,20 +304,13 @@ class AcceleratorModel:
             )
 
     def step_time_ns(self, samples: int, deviate: float = 0.0) -> int:
-        """Nanoseconds of device time for a batch of `samples`; `deviate` is a standard normal number."""
+        """Return the device's nanoseconds for a batch of `samples`; `deviate` is a standard normal number."""
         scale = samples / self.batch_size if self.batch_size else 1.0
         return max(0, round(scale * (self.step_ns + deviate * self.step_stddev_ns)))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to do about an unknown `name`: the nearest known one, or all of them."""
-    choices = sorted(known)
-    close = difflib.get_close_matches(name, choices, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(choices)}"
-
-
 def with_figures(model: StorageModel, figures: Mapping[str, float]) -> StorageModel:
-    """The model with some figures changed.
+    """Return the model with some figures changed.
 
     `ScenarioError` where one is unknown, cannot be, or has no effect on a device of this kind.
     """
@@ -284,15 +327,3 @@ def with_figures(model: StorageModel, figures: Mapping[str, float]) -> StorageMo
         whole = isinstance(getattr(model, key), int)
         changes[key] = round(value) if whole and isfinite(value) else value
     return replace(model, **changes, source=f"{model.source}; changed: {', '.join(sorted(figures))}")
-
-
-def storage_from_dict(figures: Mapping[str, Any]) -> StorageModel:
-    """A model from what `StorageModel.figures` gave, such as `storage.model` of `run.json`.
-
-    Keys that this version does not know are left out. `ScenarioError` where one that it needs is missing.
-    """
-    known = {item.name for item in fields(StorageModel)}
-    try:
-        return StorageModel(**{key: value for key, value in figures.items() if key in known})
-    except TypeError as error:
-        raise ScenarioError(f"not a storage device: {error}", "take it from run.json or a profile") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipeprof.devices.models import PCIE_GEN3, AcceleratorModel, LinkModel, StorageModel, nearest
+from pipeprof.devices.models import PCIE_GEN3, AcceleratorModel, LinkModel, StorageModel
 from pipeprof.errors import ScenarioError
+from pipeprof.suggest import nearest
 
 
 def _ms(value: float) -> int:
@@ -185,7 +186,7 @@ ACCELERATORS: Final[dict[str, AcceleratorModel]] = {
 
 
 def storage_preset(name: str) -> StorageModel:
-    """The storage preset `name`, or that of a tier. `ScenarioError` with the nearest name otherwise."""
+    """Return the storage preset `name`, or a tier's. `ScenarioError` with the nearest name otherwise."""
     try:
         return STORAGE[DEFAULT_STORAGE.get(name, name)]
     except KeyError:
@@ -193,7 +194,7 @@ def storage_preset(name: str) -> StorageModel:
 
 
 def accelerator_preset(name: str) -> AcceleratorModel:
-    """The accelerator preset `name`. `ScenarioError` with the nearest name otherwise."""
+    """Return the accelerator preset `name`. `ScenarioError` with the nearest name otherwise."""
     try:
         return ACCELERATORS[name]
     except KeyError:
@@ -201,7 +202,7 @@ def accelerator_preset(name: str) -> AcceleratorModel:
 
 
 def link_preset(name: str) -> LinkModel:
-    """The link preset `name`. `ScenarioError` with the nearest name otherwise."""
+    """Return the link preset `name`. `ScenarioError` with the nearest name otherwise."""
     try:
         return LINKS[name]
     except KeyError:

@@ -1,4 +1,4 @@
-"""From a device profile, which `pipeprof devices --measure` saved, to a cost model with its figures.
+"""Cost models with the figures of device profiles, which `pipeprof devices --measure` saved.
 
 The figures are read off where each of them shows: bandwidth where most bytes came, latency where one small
 read was outstanding, channels from how many small reads a second came at best (Little's law). `fit_error`
@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, Final
 
-from pipeprof.devices.models import NS_PER_S, StorageModel, Tier
+from pipeprof.devices.models import StorageModel, Tier, is_in_memory
 from pipeprof.errors import ScenarioError
+from pipeprof.units import NS_PER_S
 
 _REMEDY: Final = "measure it again with `pipeprof devices --measure`"
 
@@ -20,7 +21,7 @@ _REMEDY: Final = "measure it again with `pipeprof devices --measure`"
 def storage_from_profile(
     profile: Mapping[str, Any], path: str | None = None, tier: Tier | None = None
 ) -> StorageModel:
-    """The storage that `profile` measured at `path`, or the first that it measured.
+    """Return the storage that `profile` measured at `path`, or the first that it measured.
 
     With `tier` the first of that tier, where the profile could not tell the first whose tier it left open.
     Raises `ScenarioError` where nothing of the kind was measured.
@@ -33,12 +34,12 @@ def storage_from_profile(
         entry = _of_tier(here, tier)
         if entry is not None:
             return _fitted(entry, tier)
-        found = [f"{entry['path']} ({entry['tier']})" for entry in here]
+        choices = [f"{entry['path']} ({entry['tier']})" for entry in here]
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise ScenarioError(f"the device profile is damaged: {error!r}", _REMEDY) from error
-    if found:
+    if choices:
         raise ScenarioError(
-            f"the device profile measured nothing of the tier {tier}, but {', '.join(found)}",
+            f"the device profile measured nothing of the tier {tier}, but {', '.join(choices)}",
             "name the tier of one of them, or measure another place",
         )
     what = "no storage" if path is None else f"nothing at {path}"
@@ -46,7 +47,7 @@ def storage_from_profile(
 
 
 def _of_tier(measured: Sequence[Mapping[str, Any]], tier: Tier | None) -> Mapping[str, Any] | None:
-    """The first of the tier, else the first whose tier is not observed; without a tier the first."""
+    """Return the first of the tier, else the first whose tier is not observed; without a tier the first."""
     if tier is None:
         return next(iter(measured), None)
     for wanted in (tier, None):
@@ -62,7 +63,7 @@ def _fitted(entry: Mapping[str, Any], tier: Tier | None) -> StorageModel:
     alone = min(points, key=lambda point: (point["queue_depth"], point["size_bytes"]))
     name, source = f"profile:{entry['path']}", "measured by pipeprof devices"
     kind: Tier = entry.get("tier") or tier or "ssd"
-    if kind in ("ram", "pinned"):
+    if is_in_memory(kind):
         return StorageModel(name, kind, "memory", source=source)
     if kind == "hdd":
         positioning = alone["latency_p50_ns"] - alone["size_bytes"] * NS_PER_S / sequential
@@ -85,7 +86,7 @@ def _fitted(entry: Mapping[str, Any], tier: Tier | None) -> StorageModel:
 
 
 def fit_error(model: StorageModel, points: Sequence[Mapping[str, Any]]) -> float:
-    """Median of |modelled / measured - 1| over the measured points of random reads."""
+    """Return the median of |modelled / measured - 1| over the measured points of random reads."""
     errors: list[float] = [
         abs(
             model.throughput_bytes_per_s(point["size_bytes"], point["queue_depth"])

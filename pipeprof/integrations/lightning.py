@@ -1,15 +1,15 @@
-"""A callback for Lightning: observes the training loaders of a fit, and tells the trainer's loggers."""
+"""Callback for Lightning: it observes the loaders of a trainer, and tells the trainer's loggers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from pipeprof.integrations.observed import ObservedTraining, missing
-from pipeprof.measure import hook
+from pipeprof.analyse.verdict import Verdict
+from pipeprof.integrations.observed import ObservedTraining, missing, numbered
+from pipeprof.measure.probe import torch_hook as hook
 
 try:
     from lightning.pytorch import Callback
@@ -19,32 +19,49 @@ except ImportError as error:
 
 
 class PipeprofCallback(Callback):  # type: ignore[misc, unused-ignore]
-    """Observes the trainer's training DataLoaders, as they are, for as long as a fit lasts.
+    """Callback that observes the trainer's DataLoaders, as they are: those of training and of validation for
+    as long as a fit lasts, and those of a validation, a test or a prediction of its own.
 
     The scalars of `loader.summary()` go to the trainer's loggers, behind `pipeprof/`, after each epoch and,
     where it is given, every `every_n_steps` steps. At the end the verdict's sentence is printed and `verdict`
-    is the dictionary of `pipeprof report --json`. The run is written to `out`; without it, it is gone then.
-    Each rank records its own part.
+    is what `pipeprof.load(RUN).verdict` gives. The run is written to `out`, and those that follow it to
+    `out-2`, `out-3`, …; without it, each is gone then. Each rank records its own part.
     """
 
     def __init__(self, out: Path | str | None = None, every_n_steps: int | None = None) -> None:
         super().__init__()
         self.out, self.every_n_steps = out, every_n_steps
-        self.verdict: Mapping[str, Any] | None = None
+        self.verdict: Verdict | None = None
         self._run: ObservedTraining | None = None
         self._trainer: Any = None
+        self._stage, self._runs = "", 0
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin: Lightning makes the first iterator before any hook has seen the loaders."""
-        self._run, self._trainer = ObservedTraining(self.out, "lightning"), trainer
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Begin: Lightning makes the first iterators before any later hook."""
+        if self._run is not None:  # of what failed
+            self._end(None)
+        self._runs += 1
+        self._run = ObservedTraining(numbered(self.out, self._runs), "lightning")
+        self._trainer, self._stage = trainer, stage
         hook.observe_all(self._choose)
 
     def _choose(self, loader: DataLoader[Any]) -> hook.Observer | None:
-        loaders = self._trainer.train_dataloader
-        if self._run is None or loaders is None:
-            return None
-        trained = any(loader is each for each in CombinedLoader(loaders).flattened)
-        return self._run.watch_of(loader) if trained else None
+        name = self._name_of(loader)
+        return None if self._run is None or name is None else self._run.watch_of(loader, name)
+
+    def _name_of(self, loader: DataLoader[Any]) -> str | None:
+        """Return what the trainer uses a loader for; None for one that is none of the trainer's."""
+        trainer = self._trainer
+        kinds = {
+            "train": trainer.train_dataloader,
+            "val": trainer.val_dataloaders,
+            "test": trainer.test_dataloaders,
+            "predict": trainer.predict_dataloaders,
+        }
+        for name, loaders in kinds.items():
+            if loaders is not None and any(loader is each for each in CombinedLoader(loaders).flattened):
+                return name
+        return None if self._stage == "fit" else self._stage
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         """Tell the loggers, every `every_n_steps` steps."""
@@ -62,16 +79,15 @@ class PipeprofCallback(Callback):  # type: ignore[misc, unused-ignore]
                 logger.log_metrics(scalars, step=trainer.global_step)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """The fit has failed: the run keeps what is known, and says of what it died."""
+        """Keep what is known of the failed fit in the run, and say of what it died."""
         self._end(exception)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """The fit is over; or a validation or a test is, which this callback does not observe."""
-        if stage != "fit":
-            return
+        """End the run, and say what it says."""
+        ended = self._run is not None
         self._end(None)
-        if self.verdict is not None and trainer.is_global_zero:
-            print(f"pipeprof: {self.verdict['verdict']['sentence']}")
+        if ended and self.verdict is not None and trainer.is_global_zero:
+            print(f"pipeprof: {self.verdict}")
 
     def _end(self, error: BaseException | None) -> None:
         hook.observe_no_more(self._choose)

@@ -38,7 +38,7 @@ def observe(loader: Any, meter: Meter | None = None) -> None:
         summary: Callable[[], dict[str, float]] | None = getattr(known(), "summary", None)
         return {} if summary is None else summary()
 
-    def one(key: str) -> Callable[[Any], Iterable[Observation]]:
+    def observing(key: str) -> Callable[[Any], Iterable[Observation]]:
         return lambda _: [Observation(value) for name, value in scalars().items() if name == key]
 
     def stages(_: Any) -> Iterable[Observation]:
@@ -48,7 +48,7 @@ def observe(loader: Any, meter: Meter | None = None) -> None:
             yield Observation(share, {"pipeprof.stage": stage})
 
     for key, (name, unit, text) in _SUMS.items():
-        of.create_observable_counter(name, [one(key)], unit, text)
+        of.create_observable_counter(name, [observing(key)], unit, text)
     for key, (name, unit, text) in _GAUGES.items():
-        of.create_observable_gauge(name, [one(key)], unit, text)
+        of.create_observable_gauge(name, [observing(key)], unit, text)
     of.create_observable_gauge("pipeprof.stage.share", [stages], "1", "share of the time that makes batches")

@@ -9,20 +9,21 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 _LINE_EVERY_S: Final = 5.0
 
 
 def say(line: str) -> None:
-    """One line on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Print one line on standard error. A program may have closed it."""
+    with suppress(OSError, ValueError, AttributeError):
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields `done(count)`, to be called with how many of `total` are done. Writes to standard error."""
+    """Yield `done(count)`, to be called with how many of `total` are done. Writes to standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -37,7 +38,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _lines(title: str, total: int) -> Callable[[int], None]:
-    """The first line comes after `_LINE_EVERY_S`: what is quick needs none."""
+    """Print a line every `_LINE_EVERY_S` seconds, the first after as long: what is quick needs none."""
     next_line_s = time.monotonic() + _LINE_EVERY_S
 
     def done(count: int) -> None:

@@ -1,186 +1,236 @@
-"""What `pipeprof compare` shows: in the terminal, as Markdown for pull requests, as JSON, as a page."""
+"""Output of `pipeprof compare`: in the terminal, as Markdown for pull requests, as JSON, as a page."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeprof.report import charts, document, units, words
-from pipeprof.report.differences import Compared, Difference
-from pipeprof.report.section import Row, Table
-from pipeprof.report.terminal import WIDTH, clean
-from pipeprof.trace import write_atomically
+from pipeprof import units
+from pipeprof.analyse.differences import Compared, Difference, Repeated
+from pipeprof.record.files import write_atomically
+from pipeprof.report import words
+from pipeprof.report.page import charts, document
+from pipeprof.report.page.section import Row, Table
+from pipeprof.report.text.markdown import code, escaped
+from pipeprof.report.text.table import TextTable
+from pipeprof.report.text.terminal import WIDTH, clean
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 SAME = "no difference beyond noise"
 HOW = (
-    "An interval holds the difference with 95 % confidence; it comes from batch means, which respect "
-    "that steps resemble their neighbours. Where it holds 0, nothing was seen but noise. It knows the noise "
-    "within the runs, not what changed on the machine between them."
+    "Intervals have 95% confidence, from batch means, which respect that steps resemble their neighbours. "
+    "An interval that includes 0 may be noise. Changes in the machine's load between the runs are not "
+    "included."
 )
+UNFAIR = "Not a fair comparison"
+LEAST_OF_A_STEP = 0.01
+"""Share of a step below which an owner's difference is left out of what people read."""
 
 
-def change(one: Difference) -> str:
-    """`+12 % (10–14 %)`, or in points for a share; empty where it was not observed."""
-    if one.value is None:
+def telling(compared: Compared) -> list[Difference]:
+    """Return the owners that differ beyond noise and hold at least a hundredth of a step, largest first."""
+    steps = [each for each in compared.differences if each.measure.key == "step_ns"]
+    step = max((each.base.value or 0.0) for each in steps) if steps else 0.0
+    held = [
+        each
+        for each in compared.owners
+        if each.beyond_noise and max(each.base.value or 0, each.other.value or 0) >= LEAST_OF_A_STEP * step
+    ]
+    return sorted(held, key=lambda each: -abs(each.value or 0.0))
+
+
+def change(difference: Difference) -> str:
+    """Return `+12% (+10% to +14%)`, in percentage points for a share."""
+    if difference.value is None:
         return units.NOT_OBSERVED
-    value, low, high = (_scaled(one, number) for number in (one.value, one.low, one.high))
-    unit = "points" if one.measure.kind == "share" else "%"
-    if one.measure.kind != "share" and not one.base.value:
-        return f"{'+' if one.value > 0 else ''}{one.measure.text(one.value)}"
-    interval = f" ({low:+.1f} to {high:+.1f})" if low is not None and high is not None else ""
-    return f"{value:+.1f} {unit}{interval}"
+    is_share = difference.measure.kind == "share"
+    if not is_share and not difference.base.value:
+        return f"{'+' if difference.value > 0 else ''}{difference.measure.text(difference.value)}"
+    of = 1.0 if is_share else difference.base.value or 1.0
+    text = units.signed_points if is_share else units.signed_percent
+    if difference.low is None or difference.high is None:
+        return text(difference.value / of)
+    low, high = (
+        units.signed_percent(end / of).removesuffix("%" * is_share)
+        for end in (difference.low, difference.high)
+    )
+    return f"{text(difference.value / of)} ({low} to {high})"
 
 
-def _scaled(one: Difference, number: float | None) -> float | None:
-    """In percentage points for a share, else in percent of the base."""
+def _scaled(difference: Difference, number: float | None) -> float | None:
+    """Return percentage points for a share, else percent of the base."""
     if number is None:
         return None
-    scale = 1.0 if one.measure.kind == "share" else (one.base.value or 1.0)
+    scale = 1.0 if difference.measure.kind == "share" else (difference.base.value or 1.0)
     return 100 * number / scale
 
 
-def lines(found: Sequence[Compared]) -> list[Text]:
-    """The comparison for a terminal of 80 columns."""
+def lines(runs: Sequence[Compared]) -> list[Text]:
+    """Return the comparison for a terminal of 80 columns."""
     from rich.text import Text
 
     rows: list[Text] = []
-    for one in found:
-        rows += [Text(clean(f"{one.other} against {one.base}"), style="bold")]
-        rows += [Text(clean(f"  not alike: {why}"), style="yellow") for why in one.unlike]
-        rows += [Text(clean(f"  {key}: {old} → {new}"), style="dim") for key, old, new in one.settings[:6]]
-        if one.emulated:
-            rows.append(Text(clean(f"  emulated: {', '.join(one.emulated)}"), style="yellow"))
-        rows += [_line(difference) for difference in one.differences]
-        owners = sorted(one.owners, key=lambda each: -abs(each.value or 0.0))
+    for run in runs:
+        rows += [Text(clean(f"{run.other} against {run.base}"), style="bold")]
+        for why in run.unfair:
+            wrapped = textwrap.wrap(clean(f"{UNFAIR}: {why}."), WIDTH - 2)
+            rows += [Text(f"  {row}", style="bold yellow") for row in wrapped]
+        rows += [Text(clean(f"  not alike: {why}"), style="yellow") for why in run.unlike]
+        rows += [Text(clean(f"  {key}: {old} → {new}"), style="dim") for key, old, new in run.settings[:6]]
+        if run.emulated:
+            rows.append(Text(clean(f"  emulated: {', '.join(run.emulated)}"), style="yellow"))
+        if run.cores is not None and run.cores.sentence:
+            wrapped = textwrap.wrap(clean(f"{run.cores.sentence}."), WIDTH - 2)
+            rows += [Text(f"  {row}", style="yellow") for row in wrapped]
+        rows += _columns(run.differences)
         rows.append(Text("  time of each step, by owner", style="dim"))
-        rows += [_line(difference) for difference in owners[:6] if difference.beyond_noise] or [
-            Text(f"    {SAME}")
-        ]
+        rows += _columns(telling(run)[:6]) or [Text(f"    {SAME}")]
         rows.append(Text(""))
     for row in rows:
         row.truncate(WIDTH, overflow="ellipsis")
     return rows[:-1]
 
 
-def _line(one: Difference) -> Text:
-    from rich.text import Text
+def _columns(differences: Sequence[Difference]) -> list[Text]:
+    """Lay out one difference a line: what, before, after, how much."""
+    table = TextTable([""] * 5, WIDTH, right=(1,))
+    for each in differences:
+        base, other = (each.measure.text(figure.value) for figure in (each.base, each.other))
+        moved = change(each) if each.beyond_noise else each.says
+        colour = {"better": "green", "worse": "red"}.get(each.says, "")
+        table.row(f"  {each.measure.label}", base, "→", other, moved, style=colour)
+    return table.lines()
 
-    colour = {"better": "green", "worse": "red"}.get(one.says, "")
-    base, other = one.measure.text(one.base.value), one.measure.text(one.other.value)
-    says = "" if one.says in ("better", "worse", "more", "less") else f" {one.says}"
-    text = f"  {clean(one.measure.label)[:13]:<14}{base:>15} → {other:<15} "
-    return Text(text + (f"{change(one)}" if one.beyond_noise else says.strip()), style=colour)
 
-
-def show(found: Sequence[Compared]) -> None:
+def show(runs: Sequence[Compared]) -> None:
     """Print the comparison."""
     from rich.console import Console
 
     console = Console(width=WIDTH, highlight=False, soft_wrap=True)
-    for line in lines(found):
+    for line in lines(runs):
         console.print(line)
 
 
-def as_data(found: Sequence[Compared]) -> list[dict[str, Any]]:
-    """The comparison for machines: shares of 1, ns, samples a second."""
+def repeated_lines(base: str, other: str, said: Repeated) -> list[str]:
+    """Return what pairs of runs came to, the answer first."""
+    interval = f"{units.signed_percent(said.low)} to {units.signed_percent(said.high)}"
+    change = f"{units.percent(abs(said.relative))} {'faster' if said.relative > 0 else 'slower'}"
+    if said.low <= 0 <= said.high:
+        change = "as fast, within noise"
+    answer = f"{other} against {base}: {change} (95% CI {interval}), {len(said.rates)} pairs in turn."
+    lines = [*textwrap.wrap(clean(answer), WIDTH)]
+    if not said.is_fair:
+        lines.insert(0, f"{UNFAIR}: other programs ran beside most pairs.")
+    table = TextTable(("pair", "first", "second", "change"), WIDTH, right=(1, 2, 3))
+    for number, (one, two) in enumerate(said.rates, 1):
+        rates = (units.sample_rate(one), units.sample_rate(two), units.signed_percent(two / one - 1))
+        table.row(f"  {number}", *rates)
+    return [*lines, *table.plain(), *(f"  {why}" for why in said.unfair)]
+
+
+def as_data(runs: Sequence[Compared]) -> list[dict[str, Any]]:
+    """Return the comparison for machines: shares of 1, ns, samples a second."""
     return [
         {
-            "base": one.base,
-            "other": one.other,
-            "unlike": list(one.unlike),
-            "emulated": list(one.emulated),
-            "settings": [{"key": key, "base": old, "other": new} for key, old, new in one.settings],
-            "differences": [_datum(each) for each in one.differences],
-            "owners_ns_per_step": [_datum(each) for each in one.owners],
+            "base": comparison.base,
+            "other": comparison.other,
+            "unlike": list(comparison.unlike),
+            "unfair": list(comparison.unfair),
+            "cores": None if comparison.cores is None else comparison.cores.as_dict(),
+            "emulated": list(comparison.emulated),
+            "settings": [{"key": key, "base": old, "other": new} for key, old, new in comparison.settings],
+            "differences": [_datum(each) for each in comparison.differences],
+            "owners_ns_per_step": [_datum(each) for each in comparison.owners],
         }
-        for one in found
+        for comparison in runs
     ]
 
 
-def _datum(one: Difference) -> dict[str, Any]:
+def _datum(difference: Difference) -> dict[str, Any]:
     return {
-        "measure": one.measure.key,
-        "base": asdict(one.base),
-        "other": asdict(one.other),
-        "difference": one.value,
-        "interval": [one.low, one.high] if one.low is not None else None,
-        "relative": one.relative,
-        "says": one.says,
+        "measure": difference.measure.key,
+        "base": asdict(difference.base),
+        "other": asdict(difference.other),
+        "difference": difference.value,
+        "interval": [difference.low, difference.high] if difference.low is not None else None,
+        "relative": difference.relative,
+        "says": difference.says,
     }
 
 
-def markdown(found: Sequence[Compared]) -> str:
-    """A table for a pull request."""
+def markdown(runs: Sequence[Compared]) -> str:
+    """Return a table for a pull request."""
     parts = []
-    for one in found:
-        rows = [f"### {_escaped(one.other)} against {_escaped(one.base)}", ""]
-        rows += [f"- not alike: {_escaped(why)}" for why in one.unlike]
-        rows += [f"- `{_code(key)}`: {_escaped(old)} → {_escaped(new)}" for key, old, new in one.settings]
-        rows += [f"- emulated: {_escaped(', '.join(one.emulated))}"] if one.emulated else []
+    for comparison in runs:
+        rows = [f"### {escaped(comparison.other)} against {escaped(comparison.base)}", ""]
+        rows += [f"- **{UNFAIR}**: {escaped(why)}." for why in comparison.unfair]
+        if comparison.cores is not None and comparison.cores.sentence:
+            rows.append(f"- {escaped(comparison.cores.sentence)}.")
+        rows += [f"- not alike: {escaped(why)}" for why in comparison.unlike]
+        rows += [f"- `{code(key)}`: {escaped(old)} → {escaped(new)}" for key, old, new in comparison.settings]
+        rows += [f"- emulated: {escaped(', '.join(comparison.emulated))}"] if comparison.emulated else []
         rows += ["", "| | base | other | difference | |", "| --- | ---: | ---: | ---: | --- |"]
-        moved = [each for each in one.owners if each.beyond_noise]
-        for each in (*one.differences, *moved):
-            label = each.measure.label if each in one.differences else f"each step: {each.measure.label}"
+        for each in (*comparison.differences, *telling(comparison)):
+            label = (
+                each.measure.label if each in comparison.differences else f"each step: {each.measure.label}"
+            )
             base, other = each.measure.text(each.base.value), each.measure.text(each.other.value)
-            rows.append(f"| {_escaped(label)} | {base} | {other} | {change(each)} | {each.says} |")
+            rows.append(f"| {escaped(label)} | {base} | {other} | {change(each)} | {each.says} |")
         parts.append("\n".join(rows))
     return "\n\n".join([*parts, HOW]) + "\n"
 
 
-def _escaped(text: str) -> str:
-    """Text that Markdown prints as it is."""
-    special = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|!"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
-    return clean(text).translate(special)
-
-
-def _code(text: str) -> str:
-    return clean(text).replace("`", "'").replace("|", "/")
-
-
-def write_html(found: Sequence[Compared], path: Path) -> Path:
+def write_html(runs: Sequence[Compared], path: Path) -> Path:
     """Write the comparison as a page; whole or not at all."""
     specs: dict[str, Any] = {}
     pairs = []
-    for number, one in enumerate(found):
+    for number, comparison in enumerate(runs):
         name = f"differences{number}"
-        specs[name] = charts.differences(_dots(one), f"{one.other} against {one.base}")
+        specs[name] = charts.differences(_dots(comparison), f"{comparison.other} against {comparison.base}")
         pairs.append(
             {
-                "title": f"{one.other} against {one.base}",
-                "headline": headline(one),
+                "title": f"{comparison.other} against {comparison.base}",
+                "headline": headline(comparison),
                 "chart": name,
-                "unlike": one.unlike,
-                "tables": [_table("The numbers", one.differences), _table("Each step, by owner", one.owners)],
-                "settings": [(key, f"{old} → {new}") for key, old, new in one.settings],
-                "emulated": [words.emulated_label(part) for part in one.emulated],
+                "unlike": comparison.unlike,
+                "unfair": comparison.unfair,
+                "cores": comparison.cores.sentence if comparison.cores is not None else "",
+                "tables": [
+                    _table("The numbers", comparison.differences),
+                    _table("Each step, by owner", comparison.owners),
+                ],
+                "settings": [(key, f"{old} → {new}") for key, old, new in comparison.settings],
+                "emulated": [words.emulated_label(part) for part in comparison.emulated],
             }
         )
-    context = {"pairs": pairs, "how": HOW, "crumbs": ["comparison"]}
+    context = {"pairs": pairs, "how": HOW, "unfair": UNFAIR, "crumbs": ["comparison"]}
     text = document.render("compare.html.j2", "comparison", context, {"charts": specs}, timeline=False)
     write_atomically(path, text)
     return path
 
 
-def headline(one: Compared) -> str:
-    """What happened to the throughput, in one sentence."""
-    rate = one.differences[0]
+def headline(compared: Compared) -> str:
+    """Return the change of the throughput, in one sentence."""
+    rate = compared.differences[0]
     if rate.relative is None:
         return f"The throughput was {units.NOT_OBSERVED}."
     if not rate.beyond_noise:
         return f"Throughput: {rate.says}."
     word = "faster" if rate.relative > 0 else "slower"
-    return f"{units.percent(abs(rate.relative))} {word}: {change(rate)}."
+    ends = sorted(abs((end or 0.0) / (rate.base.value or 1.0)) for end in (rate.low, rate.high))
+    but = ", but not a fair comparison" if compared.unfair else ""
+    return f"{units.percent(abs(rate.relative))} {word} (95% CI {units.interval((ends[0], ends[1]))}){but}."
 
 
-def _dots(one: Compared) -> list[dict[str, Any]]:
-    """Differences in percent of the base (points for shares), with their intervals."""
+def _dots(compared: Compared) -> list[dict[str, Any]]:
+    """Return the differences in percent of the base (points for shares), with their intervals."""
     rows = []
-    for each in one.differences:
+    for each in compared.differences:
         value, low, high = (_scaled(each, number) for number in (each.value, each.low, each.high))
         if value is not None and (each.measure.kind == "share" or each.base.value):
             tone = {"better": "#087a57", "worse": "#d1480c"}.get(each.says, "#8b92a0")
@@ -198,7 +248,7 @@ def _dots(one: Compared) -> list[dict[str, Any]]:
     return rows
 
 
-def _table(caption: str, found: Sequence[Difference]) -> Table:
+def _table(caption: str, differences: Sequence[Difference]) -> Table:
     heads = ["", "base", "other", "difference", "in words"]
     rows = [
         Row(
@@ -210,6 +260,6 @@ def _table(caption: str, found: Sequence[Difference]) -> Table:
                 each.says,
             ]
         )
-        for each in found
+        for each in differences
     ]
     return Table(caption, heads, rows)

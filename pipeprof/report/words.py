@@ -1,8 +1,6 @@
-"""What the owners of time are called, which colour each has everywhere, and how to read each number.
+"""Drawing of the vocabulary's words: each owner's colour and shade, the same in every output.
 
-The colours follow Okabe and Ito's set for colour-blind readers, darkened until white or black text on each
-has a contrast of at least 4.5; neighbours also differ in lightness. One owner, one colour: page, pictures,
-terminal, timeline.
+One owner, one colour: page, pictures, terminal, timeline.
 """
 
 from __future__ import annotations
@@ -10,120 +8,78 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from zlib import crc32
 
+from pipeprof.vocabulary import owners
 
-class Owner(NamedTuple):
-    """An owner as the report shows it."""
+
+class Drawn(NamedTuple):
+    """An owner, or another part of a chart, as the report shows it."""
 
     label: str
     colour: str
     terminal: str
     """The nearest of the terminal's own colours."""
     how: str
-    """How to read its time, in one sentence."""
+    """Instructions for reading its time, in one sentence."""
 
 
-_OWNERS: Final[dict[str, Owner]] = {
-    "accelerator": Owner("computing", "#8b92a0", "white", "The accelerator worked. More here is better."),
-    "h2d": Owner(
-        "copying to the device",
-        "#4ea3dc",
-        "bright_blue",
-        "Host-to-device copies with no step to hide behind.",
-    ),
-    "storage": Owner(
-        "storage", "#0a6ebd", "blue", "Bytes were on their way from the disk, the network or the page cache."
-    ),
-    "decode": Owner("decode", "#e09b00", "yellow", "CPU time that turned bytes into samples."),
-    "transform": Owner("transforms", "#087a57", "green", "CPU time of the transforms, each by its name."),
-    "collate": Owner("collate", "#ae4c93", "magenta", "Samples were joined into a batch."),
-    "stage": Owner("your stages", "#8c6d1f", "bright_yellow", "Code that you marked with `stage(...)`."),
-    "getitem": Owner("__getitem__", "#6b8e23", "bright_green", "Time inside the dataset, in no known stage."),
-    "transfer": Owner(
-        "worker to main", "#7a4fa3", "bright_magenta", "Finished batches travelled to the main process."
-    ),
-    "pin": Owner("pinning", "#2a7f9e", "cyan", "The pin-memory thread copied batches to page-locked memory."),
-    "cpu-contention": Owner(
-        "waiting for a core", "#8f3b1b", "red", "Workers were ready to run and had no CPU core."
-    ),
-    "blocked": Owner("blocked", "#4a5568", "bright_black", "Locks, sleeps or rate limits in the dataset."),
-    "straggler": Owner(
-        "stragglers", "#d4668f", "bright_red", "A late batch held up others that were already finished."
-    ),
-    "startup": Owner("worker start-up", "#a3814f", "bright_cyan", "Workers were being started."),
-    "main": Owner(
-        "the loop's own code", "#5b6b8c", "bright_white", "Python between steps: logging, `.item()`."
-    ),
-    "collective": Owner(
-        "waiting for other ranks", "#7c5c7a", "magenta", "This rank met the others after a step, and waited."
-    ),
-    "unknown": Owner("unknown", "#9aa1ab", "bright_black", "Time that no record explains."),
-    "others": Owner("all others", "#9aa1ab", "bright_black", "Owners of less than 0.05 % each."),
-    "waiting": Owner("waiting for data", "#d1480c", "red", "The accelerator had nothing to do."),
-    "idle": Owner("otherwise idle", "#c3c8d0", "bright_black", "Idle, but not for want of a batch."),
+WAITING: Final = "waiting"
+MASKED: Final = "masked"
+IDLE: Final = "idle"
+OTHERS: Final = "others"
+_PARTS: Final = {
+    OTHERS: Drawn("all others", "#9aa1ab", "bright_black", "Owners of less than 0.05% each."),
+    WAITING: Drawn("waiting for data", "#d1480c", "red", "The accelerator had nothing to do."),
+    MASKED: Drawn("in next(), device busy", "#efb79f", "bright_red", "The accelerator still had work."),
+    IDLE: Drawn("otherwise idle", "#c3c8d0", "bright_black", "Idle, but not for want of a batch."),
 }
-
+"""Parts of charts that are no owners."""
 _SHADES: Final = {
-    "transform": ("#087a57", "#55ab8b", "#056045", "#8cc9b0", "#2f7a4a"),
-    "stage": ("#8c6d1f", "#b89a4e", "#66500f", "#d0bb85"),
+    owners.TRANSFORM: ("#087a57", "#55ab8b", "#056045", "#8cc9b0", "#2f7a4a"),
+    owners.STAGE: ("#8c6d1f", "#b89a4e", "#66500f", "#d0bb85"),
 }
 """Single transforms and stages differ in shade, each by its own name."""
 _USUAL: Final = ("RandomResizedCrop", "RandomHorizontalFlip", "Normalize", "ToTensor", "ToDtype", "Resize")
 """Transforms that often stand together and so must not share a shade."""
 
-ORDER: Final = tuple(_OWNERS)
-"""The order of owners in bars and tables: the accelerator first, then along the way of the data."""
 
-DEVICE_OWNERS: Final = ("accelerator", "main", "h2d", "collective")
-"""Owners whose time is no stall."""
-
-
-_SAME: Final = {"read": "storage", "stage:getitem": "getitem"}
-
-
-def canonical(name: str) -> str:
-    """The owner that a stage's time belongs to."""
-    return _SAME.get(name, name)
+def drawn(word: str) -> Drawn:
+    """Return how the report shows an owner or a part of a chart; names of users' own are kept as they are."""
+    if word in _PARTS:
+        return _PARTS[word]
+    known, name = owners.record_of(word), owners.name_in(word)
+    colour = known.colour
+    if name and known in _SHADES:
+        place = _USUAL.index(name) if name in _USUAL else crc32(name.encode())
+        colour = _SHADES[known][place % len(_SHADES[known])]
+    return Drawn(owners.label_of(word), colour, known.terminal, known.how)
 
 
-def family(owner: str) -> str:
-    """`transform:Resize` is a `transform`."""
-    head = canonical(owner).partition(":")[0]
-    return head if head in _OWNERS else "unknown"
+def drawn_stage(stage: str) -> Drawn:
+    """Return how the report shows a stage of a batch's making: as its owner."""
+    return drawn(owners.of_stage(stage))
 
 
-def owner(name: str) -> Owner:
-    """How the report shows the owner or stage `name`; names of users' own are kept as they are."""
-    name = canonical(name)
-    known = _OWNERS[family(name)]
-    head, _, own = name.partition(":")
-    if own:
-        shades = _SHADES.get(head, (known.colour,))
-        place = _USUAL.index(own) if own in _USUAL else crc32(own.encode())
-        return known._replace(label=own, colour=shades[place % len(shades)])
-    return known if name in _OWNERS else known._replace(label=name)
+def stage_order(stage: str) -> tuple[int, str]:
+    """Return a sort key for stages: the order of their owners."""
+    return owners.order_of(owners.of_stage(stage))
 
 
-def colour(name: str) -> str:
-    """The colour of an owner or stage, the same in every output."""
-    return owner(name).colour
-
-
-def rank(name: str) -> tuple[int, str]:
-    """Sort key: the order along the way of the data, names of one family together."""
-    return (ORDER.index(family(name)), name)
+def colour(word: str) -> str:
+    """Return the colour of an owner or a part of a chart, the same in every output."""
+    return drawn(word).colour
 
 
 _INKS: Final = ("#ffffff", "#14171c")
 
 
 def ink(background: str) -> str:
-    """White or near-black, whichever reads better on `background` (WCAG 2 contrast)."""
+    """Return white or near-black, whichever reads better on `background` (WCAG 2 contrast)."""
     return max(_INKS, key=lambda text: contrast(text, background))
 
 
-def contrast(one: str, two: str) -> float:
-    """WCAG 2 contrast of two colours, 1 to 21."""
-    light, dark = sorted((_luminance(one), _luminance(two)), reverse=True)
+def contrast(first: str, two: str) -> float:
+    """Return the WCAG 2 contrast of two colours, 1 to 21."""
+    light, dark = sorted((_luminance(first), _luminance(two)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
@@ -133,23 +89,13 @@ def _luminance(colour: str) -> float:
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
-BANDS: Final = {
-    "not": "not input-bound",
-    "moderately": "moderately input-bound",
-    "highly": "highly input-bound",
-}
-BANDS_HOW: Final = (
-    "Below 5 % stall a run is not input-bound, from 5 % moderately, from 20 % highly: "
-    "the bands of TensorFlow Profiler's input-pipeline analyser."
-)
-
 UTILISATION: Final = {
     "emulated": (
         "accelerator utilisation (emulated)",
         "Compute time over run time, as MLPerf Storage defines AU. The accelerator is emulated: "
         "a queue with a step time, no real device.",
     ),
-    "cuda-events": (
+    "device-events": (
         "device busy",
         "Share of the wall time in which a step ran, on the device's own clock. "
         "Gaps between the kernels of one step count as busy.",
@@ -168,30 +114,10 @@ def utilisation(kind: str | None) -> tuple[str, str]:
 
 
 def emulated_label(name: str) -> str:
-    """A chip's text for one emulated part, such as `storage: hdd-7200`."""
-    part, _, which = name.partition(": ")
-    return f"{part} emulated: {which}" if which else f"{part} emulated"
+    """Return a chip's text for one emulated part: `emulated storage: hdd-7200`."""
+    return f"emulated {name}"
 
 
-FIXES: Final = {
-    "more-workers": "More workers",
-    "fewer-workers": "Fewer workers",
-    "deeper-prefetch": "A larger prefetch factor",
-    "out-of-order": "Batches in the order they are done",
-    "persistent-workers": "Keep the workers between epochs",
-    "ram": "The data in RAM",
-    "faster-storage": "Faster storage",
-    "shards": "Files packed into shards",
-    "pin": "Page-locked batches, copied without blocking",
-    "device-prefetch": "The next batch copied on a side stream",
-    "cheaper-decode": "Cheaper decoding",
-    "cheaper-transform": "Cheaper transforms",
-    "lighter-transfer": "Fewer bytes between the processes",
-    "more-cores": "More cores",
-    "free-cores": "Free the cores that others take",
-    "loop": "Nothing but training in the loop",
-}
-"""The fixes of a verdict, for when none was predicted."""
 _KNOBS: Final = {
     "": "",
     "loader.workers": "workers",
@@ -204,5 +130,5 @@ _KNOBS: Final = {
 
 
 def knob(key: str) -> str:
-    """A dotted key of a scenario as a person says it."""
+    """Return a dotted key of a scenario as a person says it."""
     return _KNOBS.get(key, key)

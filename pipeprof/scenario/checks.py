@@ -1,4 +1,4 @@
-"""What keys mean together: the checks that a type cannot say.
+"""Checks of what keys mean together, which a type cannot say.
 
 Each check yields problems as data; `load` knows where the key was written and words the message.
 """
@@ -13,32 +13,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeprof import devices
+from pipeprof.devices import is_in_memory
 from pipeprof.errors import ScenarioError
 from pipeprof.scenario.emulated import storage_model
-from pipeprof.scenario.refusals import refusals
+from pipeprof.scenario.preflight import refusals
 from pipeprof.scenario.remote import is_remote, remote_problems
 from pipeprof.scenario.schema import Expected, Scenario
-from pipeprof.scenario.words import nearest
-
-CAUSES = (
-    "storage-bandwidth", "storage-latency", "storage-network", "page-cache", "decode", "collate", "transfer",
-    "pin", "h2d", "cpu-contention", "straggler", "blocked", "startup", "main", "collective", "accelerator",
-    "inconclusive",
-)  # fmt: skip
-"""Causes of a verdict (DESIGN §5), beside `transform:<name>` and `stage:<name>`."""
-
-FIXES = (
-    "more-workers", "fewer-workers", "deeper-prefetch", "out-of-order", "persistent-workers", "ram",
-    "faster-storage", "shards", "pin", "device-prefetch", "cheaper-decode", "cheaper-transform",
-    "lighter-transfer", "more-cores", "free-cores", "loop", "none",
-)  # fmt: skip
-"""Fixes of a verdict (DESIGN §5)."""
-
-IN_MEMORY = ("ram", "pinned")
+from pipeprof.suggest import nearest
+from pipeprof.vocabulary import causes, fixes
 
 
 class Problem(NamedTuple):
-    """Something that cannot be meant, at a dotted key."""
+    """Problem: something that cannot be meant, at a dotted key."""
 
     key: str
     problem: str
@@ -46,7 +32,7 @@ class Problem(NamedTuple):
 
 
 def problems(scenario: Scenario) -> Iterator[Problem]:
-    """Everything in `scenario` that cannot be meant, though each key by itself could."""
+    """Yield everything in `scenario` that cannot be meant, though each key by itself could."""
     yield from _name(scenario)
     yield from _data(scenario)
     yield from _storage(scenario)
@@ -102,14 +88,14 @@ def _import(format_: str, target: str) -> Iterator[Problem]:
 
 def _storage(scenario: Scenario) -> Iterator[Problem]:
     storage = scenario.storage
-    if storage.keep == "decoded" and storage.tier not in IN_MEMORY:
+    if storage.keep == "decoded" and not is_in_memory(storage.tier):
         yield Problem("storage.keep", f"{storage.tier} holds files", "decoded needs the tier ram or pinned")
     if storage.profile is not None:
         yield from _file("storage.profile", storage.profile)
     if storage.path is not None:
         yield from _directory("storage.path", storage.path)
     real = "storage.path is real" if storage.path is not None else ""
-    real = f"the tier {storage.tier} is real memory" if storage.tier in IN_MEMORY else real
+    real = f"the tier {storage.tier} is real memory" if is_in_memory(storage.tier) else real
     yield from _cache(scenario)
     if real:
         for key in ("device", "figures", "profile"):
@@ -215,7 +201,7 @@ def _accelerator(scenario: Scenario) -> Iterator[Problem]:
         yield Problem(
             "accelerator.step_spread_ms", "is the spread of step_ms, which is not given", "give step_ms"
         )
-    if part.kind in ("cuda", "cpu"):
+    if part.kind not in ("auto", "emulated"):
         for key in ("preset", "step_ms"):
             if getattr(part, key) is not None:
                 yield Problem(
@@ -236,11 +222,12 @@ def _run(scenario: Scenario) -> Iterator[Problem]:
 
 
 def _expected(key: str, expected: Expected) -> Iterator[Problem]:
-    for kind, words in (("cause", CAUSES), ("fix", FIXES)):
-        for word in getattr(expected, kind):
-            named = kind == "cause" and word.startswith(("transform:", "stage:"))
-            if not named and word not in words:
-                yield Problem(f"{key}.{kind}", f"no {kind} is called {word!r}", nearest(word, words))
+    for word in expected.cause:
+        if not causes.is_cause(word):
+            yield Problem(f"{key}.cause", f"no cause is called {word!r}", nearest(word, causes.SPELLED))
+    for word in expected.fix:
+        if word not in fixes.BY_WORD:
+            yield Problem(f"{key}.fix", f"no fix is called {word!r}", nearest(word, fixes.BY_WORD))
     low, high = expected.min_stall, expected.max_stall
     if low is not None and high is not None and low > high:
         yield Problem(f"{key}.min_stall", f"is {low:g}, above max_stall {high:g}", "exchange them")

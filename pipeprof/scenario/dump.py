@@ -8,7 +8,7 @@ from pipeprof.scenario.schema import Scenario
 
 
 def to_yaml(scenario: Scenario, comment: str = "") -> str:
-    """The text of a scenario file that loads as `scenario`, below `comment`, which may have several lines."""
+    """Return the text of a file that loads as `scenario`, below `comment`, which may have several lines."""
     values = scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"cell"})
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""From a scenario's words to the cost models of the devices that it emulates."""
+"""Cost models of the devices that a scenario emulates, from its words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_ACCELERATOR: Final = "a100/resnet50"
 
 
 def storage_model(part: StoragePart) -> devices.StorageModel | None:
-    """The model of the place that `part` names; None where `path` names a real directory.
+    """Return the model of the place that `part` names; None where `path` names a real directory.
 
     `profile` is not read here: a device profile is a measurement, and its reader belongs to `measure`.
     Raises `ScenarioError` for a preset or a figure that cannot be meant.
@@ -25,7 +25,7 @@ def storage_model(part: StoragePart) -> devices.StorageModel | None:
 
 
 def accelerator_model(part: AcceleratorPart) -> devices.AcceleratorModel:
-    """The emulated accelerator of `part`; `ScenarioError` for a preset or a link that does not exist."""
+    """Return the emulated accelerator of `part`; `ScenarioError` for an unknown preset or link."""
     if part.step_ms is None:
         model = devices.accelerator_preset(part.preset or DEFAULT_ACCELERATOR)
     else:

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ValidationError
 
 from pipeprof.scenario.schema import ExpectedCell, ExpectPart, Scenario
 from pipeprof.scenario.source import Key, Source, described, dotted
-from pipeprof.scenario.words import nearest
+from pipeprof.suggest import nearest
 
 
 class Fault(NamedTuple):
-    """One thing wrong, worded, at the place where it was written."""
+    """Fault: something wrong, worded, at the place where it was written."""
 
     place: str
     problem: str
@@ -36,7 +36,7 @@ _WANTED: Final = {
 
 
 def shape_faults(source: Source) -> list[Fault]:
-    """What the schema itself refuses in `source`."""
+    """List what the schema itself refuses in `source`."""
     if "cell" in source.values:  # the expansion's own, never written
         return [Fault(source.place(("cell",)), *unknown_key(("cell",)))]
     try:
@@ -47,7 +47,7 @@ def shape_faults(source: Source) -> list[Fault]:
 
 
 def known_keys(section: Key) -> dict[str, type[BaseModel] | None]:
-    """The keys that a section may have, each with the model of the section below it."""
+    """Return the keys that a section may have, each with the model of the section below it."""
     model: type[BaseModel] | None = Scenario
     for part in section:
         if model is None:
@@ -60,12 +60,12 @@ def known_keys(section: Key) -> dict[str, type[BaseModel] | None]:
 
 
 def key_of(text: str) -> Key:
-    """`expect.cells[2].cause` as a key."""
+    """Return `expect.cells[2].cause` as a key."""
     return tuple(int(p) if p.isdigit() else p for p in re.split(r"[.\[\]]+", text) if p)
 
 
 def unknown_key(key: Key) -> tuple[str, str]:
-    """Problem and remedy for a key that does not exist."""
+    """Return problem and remedy for a key that does not exist."""
     word, section = str(key[-1]), key[:-1]
     allowed = known_keys(section)
     homes = [name for name, below in known_keys(()).items() if below is not None and word in _keys(below)]

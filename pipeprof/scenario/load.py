@@ -1,4 +1,4 @@
-"""From a file and its overrides to scenarios: expand the matrix, validate every cell, word what is wrong."""
+"""Loading of scenarios from a file and its overrides: expand the matrix, validate every cell, word faults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeprof.scenario.schema import ExpectPart, Scenario
 from pipeprof.scenario.source import Source, override, read
 
 SHOWN: Final = 10
-"""How many of a file's problems one message shows."""
+"""Number of a file's problems that one message shows."""
 
 _REMOTE: Final = ("data", "storage", "matrix")
 """Sections that may name remote places."""
@@ -28,7 +28,7 @@ _PATHS: Final = (("data", "path"), ("storage", "path"), ("storage", "profile"), 
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> list[Scenario]:
-    """The scenarios that the file at `path` says, one a cell of its matrix, after `--set` overrides.
+    """Return the scenarios that the file at `path` says, one a cell of its matrix, after `--set` overrides.
 
     Paths written in the file are relative to the file, those of overrides to the working directory; both
     come back absolute. Raises one `ScenarioError` that tells every problem with its line.
@@ -37,16 +37,17 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> list[Scenario]:
     source.values.setdefault("name", re.sub(r"[^\w.-]", "_", Path(path).stem).lstrip(".-") or "scenario")
     kept = next(in_options({name: source.values.get(name) for name in _REMOTE}), None)
     override(source, overrides)
-    found = _scenarios(source)
+    scenarios = _scenarios(source)
     if kept is not None:  # overridden, else it would have been refused; but a run keeps the file's text too
         raise ScenarioError(f"{path}: {kept} is a credential, and a run keeps this file", "take it out of it")
-    return found
+    return scenarios
 
 
 def with_values(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
-    """`scenario` with some dotted keys changed and all checks made again; `ScenarioError` as from `load`.
+    """Return `scenario` with some dotted keys changed and all checks made again.
 
-    What the scenario expects is dropped where the values are not of `run`, since it was said of others.
+    Raises `ScenarioError` as `load` does. What the scenario expects is dropped where the values are not of
+    `run`, since it was said of others.
     """
     source = Source(scenario.name, scenario.resolved())
     cell = source.values.pop("cell")
@@ -59,20 +60,21 @@ def with_values(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
 def _scenarios(source: Source) -> list[Scenario]:
     _tidy(source)
     cells = expand(source)
-    found: list[tuple[Cell, Fault]] = []
+    cell_faults: list[tuple[Cell, Fault]] = []
     scenarios = []
     for cell in cells:
         scenario, faults = _validated(cell)
-        found += [(cell, fault) for fault in faults]
+        cell_faults += [(cell, fault) for fault in faults]
         if scenario is not None:
             scenarios.append(scenario)
-    if found:
-        raise _error(found, len(cells))
+    if cell_faults:
+        raise _error(cell_faults, len(cells))
     return scenarios
 
 
 def _tidy(source: Source) -> None:
-    """Empty sections are sections of defaults; paths become absolute; overridden scenarios expect nothing."""
+    """Settle the sections: empty ones become those of defaults, paths absolute; overridden scenarios expect
+    nothing."""
     for name in [name for name, value in source.values.items() if value is None]:
         del source.values[name]
     settle_places(source.values)
@@ -96,14 +98,14 @@ def _validated(cell: Cell) -> tuple[Scenario | None, list[Fault]]:
     except ValidationError as error:  # a shape that `shape_faults` did not see would be a gap in it
         raise ScenarioError(f"{source.name}: {error}") from error
     faults = [
-        Fault(source.place(key_of(found.key)), f"{found.key}: {found.problem}", found.remedy)
-        for found in problems(scenario)
+        Fault(source.place(key_of(problem.key)), f"{problem.key}: {problem.problem}", problem.remedy)
+        for problem in problems(scenario)
     ]
     return _settled(scenario), faults
 
 
 def _without_workers(cell: Cell) -> None:
-    """Where the matrix or an override takes the workers away, what the file says of them goes too."""
+    """Drop what the file says of the workers where the matrix or an override takes them away."""
     loader, chosen = (
         cell.source.values.get("loader"),
         cell.source.overridden | {key_of(k) for k in cell.values},
@@ -115,7 +117,7 @@ def _without_workers(cell: Cell) -> None:
 
 
 def _settled(scenario: Scenario) -> Scenario:
-    """The scenario with what is expected of its own cell and of no other."""
+    """Return the scenario with what is expected of its own cell and of no other."""
     if scenario.expect is None or not scenario.expect.cells:
         return scenario
     expected = scenario.expect.model_dump(exclude={"cells"})
@@ -125,10 +127,10 @@ def _settled(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"expect": ExpectPart(**expected)})
 
 
-def _error(found: list[tuple[Cell, Fault]], cells: int) -> ScenarioError:
-    """One error for all faults: each told once, with the first cell that has it unless all have."""
+def _error(faults_of_cells: list[tuple[Cell, Fault]], cells: int) -> ScenarioError:
+    """Return one error for all faults: each told once, with the first cell that has it unless all have."""
     where: dict[Fault, list[Cell]] = {}
-    for cell, fault in sorted(found, key=lambda each: _line(each[1].place)):
+    for cell, fault in sorted(faults_of_cells, key=lambda each: _line(each[1].place)):
         where.setdefault(fault, []).append(cell)
     texts = []
     for fault, having in where.items():
@@ -145,6 +147,6 @@ def _error(found: list[tuple[Cell, Fault]], cells: int) -> ScenarioError:
 
 
 def _line(place: str) -> int:
-    """Sorts the lines of the file first, overrides after them."""
+    """Return a sort key: the lines of the file first, overrides after them."""
     line = place.rpartition(":")[2]
     return int(line) if line.isdigit() else sys.maxsize

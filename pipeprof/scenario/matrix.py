@@ -11,17 +11,17 @@ from typing import Any, Final
 from pipeprof.errors import ScenarioError
 from pipeprof.scenario.faults import known_keys, unknown_key
 from pipeprof.scenario.source import Source, described
-from pipeprof.scenario.words import nearest
+from pipeprof.suggest import nearest
 
 MAX_CELLS: Final = 1000
-"""A matrix of more runs than this is taken for a mistake."""
+"""Number of runs above which a matrix is taken for a mistake."""
 
 _FIXED: Final = ("name", "about", "expect", "matrix")
 
 
 @dataclass
 class Cell:
-    """One combination of the matrix's values; `name` tells them."""
+    """Cell: a combination of the matrix's values; `name` tells them."""
 
     name: str
     values: dict[str, Any]
@@ -29,7 +29,7 @@ class Cell:
 
 
 def expand(source: Source) -> list[Cell]:
-    """The cells of `source`, the last axis turning fastest; the source itself where it has no matrix."""
+    """Return the cells of `source`, the last axis turning fastest; the source itself without a matrix."""
     matrix = source.values.pop("matrix", None) or {}
     name = source.values.get("name")
     if not isinstance(matrix, dict):
@@ -57,7 +57,7 @@ def expand(source: Source) -> list[Cell]:
 
 
 def _check_key(place: str, key: str) -> None:
-    """A matrix varies single keys of the sections that say what to measure."""
+    """Check that a key of the matrix is a single one, of the sections that say what to measure."""
     parts = tuple(key.split("."))
     if parts[0] in _FIXED:
         raise ScenarioError(f"{place}: matrix.{key}: cannot vary", "vary keys of data, storage, loader, ...")
@@ -88,7 +88,7 @@ def _check_axis(source: Source, key: str, values: Any) -> None:
 
 
 def _check_expected(source: Source, matrix: dict[str, Any]) -> None:
-    """Each `expect.cells[].when` must name axes of the matrix and values on them."""
+    """Check that each `expect.cells[].when` names axes of the matrix and values on them."""
     expect = source.values.get("expect")
     cells = expect.get("cells") if isinstance(expect, dict) else None
     for index, part in enumerate(cells if isinstance(cells, list) else ()):
@@ -104,7 +104,7 @@ def _check_expected(source: Source, matrix: dict[str, Any]) -> None:
 
 
 def _labels(keys: list[str]) -> dict[str, str]:
-    """Short names of the axes: the last word of each key, or the whole key where two would be the same."""
+    """Return short names of the axes: the last word of each key, or the whole key where two would agree."""
     short = [key.rpartition(".")[2] for key in keys]
     return {key: last if short.count(last) == 1 else key for key, last in zip(keys, short, strict=True)}
 
@@ -123,6 +123,6 @@ def _cell(
 
 
 def _word(value: Any) -> str:
-    """A value as part of a directory's name."""
+    """Return a value as part of a directory's name."""
     text = str(value).lower() if isinstance(value, bool) or value is None else str(value)
     return re.sub(r"[^\w.+-]+", "-", text)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from pipeprof.scenario.credentials import in_options, in_url, where_instead
+from pipeprof.redact import holds_credential
+from pipeprof.scenario.credentials import in_options, where_instead
 from pipeprof.scenario.schema import Scenario
 
 _FILE: Final = "file://"
@@ -14,30 +15,36 @@ _NEAR: Final = ("hdd", "ssd", "nvme")
 
 
 def is_remote(place: str | None) -> bool:
-    """Whether `place` is a URL and not a path of this machine."""
+    """Tell whether `place` is a URL and not a path of this machine."""
     return place is not None and "://" in place
 
 
 def settle_places(values: dict[str, Any]) -> None:
-    """What a scenario's URLs imply, written out: `file://` is a path, a remote place is of the tier network.
+    """Write out what a scenario's URLs imply: `file://` is a path, a remote place is of the tier network.
 
     Images of one's own that lie in a remote place say with it where the storage is.
     """
-    data, storage = values.get("data"), values.get("storage")
+    data, storage = _entry(values, "data"), _entry(values, "storage")
     for part in (data, storage):
-        if isinstance(part, dict) and str(part.get("path")).startswith(_FILE):
+        if str(_entry(part, "path")).startswith(_FILE):
             part["path"] = unquote(urlsplit(part["path"]).path)
-    own = data.get("path") if isinstance(data, dict) else None
+    own = _entry(data, "path")
     if isinstance(own, str) and is_remote(own) and (storage is None or isinstance(storage, dict)):
         storage = values.setdefault("storage", {})
-        if storage.get("path") is None:
+        if _entry(storage, "path") is None:
             storage["path"] = own
-    if isinstance(storage, dict) and isinstance(storage.get("path"), str) and is_remote(storage["path"]):
+    place = _entry(storage, "path")
+    if isinstance(place, str) and is_remote(place):
         storage.setdefault("tier", "network")
 
 
+def _entry(part: Any, key: str) -> Any:
+    """Return an entry of a section as it was written; None where there is none, or the section is no map."""
+    return part.get(key) if isinstance(part, dict) else None
+
+
 def remote_problems(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
-    """Key, problem and remedy of what cannot be meant of a remote place."""
+    """Yield key, problem and remedy of what cannot be meant of a remote place."""
     storage = scenario.storage
     for key, place in (("data.path", scenario.data.path), ("storage.path", storage.path)):
         if place is not None and is_remote(place):
@@ -60,7 +67,7 @@ def remote_problems(scenario: Scenario) -> Iterator[tuple[str, str, str]]:
 
 
 def _url(key: str, place: str) -> Iterator[tuple[str, str, str]]:
-    if in_url(place.rpartition("::")[2]):
+    if holds_credential(place.rpartition("::")[2]):
         yield key, "holds credentials, and a run keeps its scenario", f"give them {where_instead(place)}"
     elif "::" in place:
         yield key, f"{place} is a chain", "name the place itself: what caches it hides what is to be measured"

@@ -24,15 +24,16 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from pipeprof.devices import ACCELERATORS, LINKS, STORAGE, Tier
+from pipeprof.vocabulary.bands import BandWord
 
 DataFormat = Literal["jpeg_folder", "tensor_files", "tar_shards", "image_folder", "imported"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "lbfgs"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 DEFAULT_SECONDS: Final = 20.0
-"""How long a run lasts that names no end."""
+"""Seconds that a run lasts that names no end."""
 MOST_TELEMETRY_HZ: Final = 100.0
-"""Linux counts the CPU time of processes in ticks of 10 ms: looks more frequent see the same twice."""
+"""Highest rate: Linux counts CPU time in ticks of 10 ms, so looks more frequent see the same twice."""
 
 
 def _as_list(value: Any) -> Any:
@@ -43,11 +44,11 @@ Words = Annotated[
     list[str],
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
 ]
-"""One word or a list of them; always a list once read."""
+"""Word or list of words; always a list once read."""
 
 
 def _preset(names: Iterable[str]) -> Any:
-    """A name out of a table of presets: completed by editors, checked in `checks`."""
+    """Make the field of a name out of a table of presets: completed by editors, checked in `checks`."""
     return Field(default=None, json_schema_extra={"examples": list[JsonValue](sorted(names))})
 
 
@@ -69,11 +70,11 @@ class DataPart(_Part):
     """`jpeg_folder`, `tensor_files` and `tar_shards` are made and kept in the cache directory;
     `image_folder` is a directory of your own images, `imported` a dataset of your own code."""
     samples: PositiveInt = 2048
-    """How many samples to make; at most how many to use of your own."""
+    """Number of samples to make; of your own, the number to use at the most."""
     sample_bytes: PositiveInt | None = None
     """Mean size of a made sample in bytes; by default what the format is like (about 110 KB for JPEG)."""
     seed: NonNegativeInt = 0
-    """Of the random numbers that the made samples come from."""
+    """Seed of the random numbers that the made samples come from."""
     path: str | None = None
     """Directory of your own images (`image_folder`), or the one that your own dataset reads (`imported`)."""
     import_: Annotated[str | None, Field(alias="import")] = None
@@ -83,7 +84,7 @@ class DataPart(_Part):
 
 
 class StoragePart(_Part):
-    """Where the data lives. Without `path` the disks and the network are emulated."""
+    """Storage of the data. Without `path` the disks and the network are emulated."""
 
     tier: Tier = "ssd"
     """The kind of place, `network` for a remote one. `ram` and `pinned` load the set into memory first."""
@@ -91,7 +92,7 @@ class StoragePart(_Part):
     """A real directory to keep the data in, or a remote one such as `s3://bucket/prefix`: no storage is
     emulated then."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """What fsspec needs to know of a remote place, such as `endpoint_url` or `anon`; never credentials."""
+    """Options that fsspec needs for a remote place, such as `endpoint_url` or `anon`; never credentials."""
     device: str | None = _preset(STORAGE)
     """Preset of the emulated device; by default the tier's own."""
     figures: dict[str, float] = Field(default_factory=dict)
@@ -99,11 +100,11 @@ class StoragePart(_Part):
     profile: str | None = None
     """A device profile that `pipeprof devices --measure` saved: the place of this tier is emulated."""
     cache: Literal["cold", "warm"] = "cold"
-    """Whether the page cache of a real directory holds the data at the start: nothing of it, or all."""
+    """State of the page cache of a real directory at the start: nothing of the data in it, or all."""
     cache_bytes: NonNegativeInt | None = None
-    """How many bytes of the set may stay in memory, to reproduce thrashing."""
+    """Bytes of the set that may stay in memory, to reproduce thrashing."""
     keep: Literal["encoded", "decoded"] = "encoded"
-    """What `ram` and `pinned` hold: the files' bytes or decoded tensors."""
+    """Form in which `ram` and `pinned` hold the data: the files' bytes or decoded tensors."""
 
 
 class LoaderPart(_Part):
@@ -126,7 +127,7 @@ class LoaderPart(_Part):
     drop_last: bool = True
     """Leave out the last batch of an epoch if it is not full."""
     start_method: Literal["fork", "spawn", "forkserver"] | None = None
-    """How worker processes start; by default as Python does it here."""
+    """Method by which worker processes start; by default as Python does it here."""
 
 
 class ModelPart(_Part):
@@ -145,18 +146,19 @@ class ModelPart(_Part):
 
 
 class AcceleratorPart(_Part):
-    """What computes. `auto` is CUDA where there is one, else emulated."""
+    """The device that computes. `auto` is torch's accelerator where there is one, else emulated."""
 
-    kind: Literal["auto", "cuda", "cpu", "emulated"] = "auto"
-    """`cuda` and `cpu` really train; `emulated` takes the time that a step is said to take."""
+    kind: Literal["auto", "device", "cuda", "rocm", "xpu", "mps", "cpu", "emulated"] = "auto"
+    """`device` (the one that torch sees), its name, and `cpu` really train; `emulated` takes the time that a
+    step is said to take."""
     preset: str | None = _preset(ACCELERATORS)
-    """Of the emulated one, scaled by the size of the batch."""
+    """Preset of the emulated accelerator, scaled by the size of the batch."""
     step_ms: NonNegativeFloat | None = None
     """Step time of the emulated one for one whole batch, in milliseconds."""
     step_spread_ms: NonNegativeFloat = 0.0
     """Standard deviation of `step_ms`, in milliseconds."""
     queue_depth: PositiveInt = 2
-    """How many steps may be launched and unfinished before the loop has to wait."""
+    """Number of steps that may be launched and unfinished before the loop has to wait."""
     link: str | None = _preset(LINKS)
     """The emulated way from host memory to the accelerator's; by default the preset's own."""
     sync: bool = False
@@ -168,13 +170,13 @@ class AcceleratorPart(_Part):
     channels_last: bool = False
     """Lay images out with the channels last."""
     cudnn: bool = True
-    """Let CUDA use cuDNN."""
+    """Let CUDA use cuDNN, and ROCm MIOpen."""
     prefetch_to_device: bool = False
     """Copy the next batch on a side stream while this one computes."""
 
 
 class RunPart(_Part):
-    """How long to measure: until the first of the limits named; 20 seconds where none is."""
+    """Length of the measurement: until the first of the limits named; 20 seconds where none is."""
 
     steps: PositiveInt | None = None
     """Steps of the training loop, warm-up included."""
@@ -185,9 +187,9 @@ class RunPart(_Part):
     warmup_steps: NonNegativeInt = 5
     """Steps at the start that are recorded and left out of the verdict."""
     seed: NonNegativeInt = 0
-    """Of the order of the samples and of the network's first weights."""
+    """Seed of the order of the samples and of the network's first weights."""
     telemetry_hz: Annotated[float, Field(ge=0, le=MOST_TELEMETRY_HZ)] = 10.0
-    """How often a second CPU, memory, disks and GPUs are looked at; 0 leaves them unobserved."""
+    """Times a second that CPU, memory, disks and GPUs are looked at; 0 leaves them unobserved."""
 
     @model_validator(mode="before")
     @classmethod
@@ -199,14 +201,14 @@ class RunPart(_Part):
 
 
 class Expected(_Part):
-    """What a run must come to. Only what is named is checked."""
+    """Expected result of a run. Only what is named is checked."""
 
     cause: Words = Field(default_factory=list)
     """The verdict's cause, or several that will do."""
     fix: Words = Field(default_factory=list)
     """The verdict's fix, or several that will do."""
-    band: Literal["not", "moderately", "highly"] | None = None
-    """How input-bound the run is: under 5 % stall, under 20 %, or more."""
+    band: BandWord | None = None
+    """Band of the stall, by how input-bound the run is: under 5% stall, under 20%, or more."""
     min_stall: Share | None = None
     """Least share of the measured time that the accelerator waited for data, 0 to 1."""
     max_stall: Share | None = None
@@ -214,14 +216,14 @@ class Expected(_Part):
 
 
 class ExpectedCell(Expected):
-    """What the cells of a matrix must come to in which some keys have some values."""
+    """Expected result of those cells of a matrix in which some keys have some values."""
 
     when: dict[str, Any]
     """Dotted keys of the matrix to the value that they have in the cells meant."""
 
 
 class ExpectPart(Expected):
-    """What this scenario teaches, checked after the run.
+    """Lesson that this scenario teaches, checked after the run.
 
     It is said of the scenario as written: an override of anything but `run` and `expect` drops it.
     """
@@ -231,12 +233,12 @@ class ExpectPart(Expected):
 
 
 class Scenario(_Part):
-    """One run, fully said."""
+    """Scenario: a run, fully said."""
 
     name: str = "scenario"
-    """Names the run's directory; by default the name of the file."""
+    """Name of the run's directory; by default the name of the file."""
     about: str = ""
-    """One or two sentences: what it teaches."""
+    """Lesson of the scenario, in one or two sentences."""
     data: DataPart = DataPart()
     storage: StoragePart = StoragePart()
     loader: LoaderPart = LoaderPart()
@@ -250,12 +252,12 @@ class Scenario(_Part):
     """The values that this cell of a matrix has, by dotted key. Set by the expansion, never written."""
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, as JSON; `Scenario.model_validate` reads it back."""
+        """Return every key with its value, as JSON; `Scenario.model_validate` reads it back."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a scenario file."""
+    """Return the JSON Schema of a scenario file."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Scenario.model_json_schema(by_alias=True),

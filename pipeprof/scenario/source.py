@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import yaml
 
-from pipeprof.errors import ScenarioError
-from pipeprof.scenario.words import nearest
+from pipeprof.errors import ScenarioError, first_line
+from pipeprof.suggest import nearest
 
 Key = tuple[str | int, ...]
 """The way to a value: keys of mappings and indices of lists."""
@@ -57,14 +57,14 @@ class Source:
     overridden: set[Key] = field(default_factory=set)
 
     def place(self, key: Key) -> str:
-        """Where `key`, or the nearest section around it, was written."""
+        """Return the place where `key`, or the nearest section around it, was written."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.places:
                 return self.places[key[:length]]
         return self.name
 
     def copy(self) -> Source:
-        """A copy whose values may be changed."""
+        """Return a copy whose values may be changed."""
         return Source(self.name, _copied(self.values), dict(self.places), set(self.overridden))
 
     def put(self, key: Key, value: Any, place: str) -> None:
@@ -84,7 +84,9 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """The scenario file at `path`; `ScenarioError` names the line that cannot be read."""
+    """Read the scenario file at `path`; `ScenarioError` names the line that cannot be read."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # a FIFO would be waited for
+        raise ScenarioError(f"{path}: is no plain file", "give a scenario file")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -130,7 +132,7 @@ def override(source: Source, overrides: Iterable[str]) -> None:
 
 
 def described(value: Any) -> str:
-    """A value as a reader of the file would name it."""
+    """Return a value as a reader of the file would name it."""
     if isinstance(value, str):
         return f"the text {value!r}"
     names = {dict: "a section of keys", list: "a list", type(None): "empty"}
@@ -150,7 +152,7 @@ def _parse(text: str, name: str, places: dict[Key, str], lines: bool = True) -> 
         where = f"{name}:{mark.line + 1}" if mark and lines else name
         raise ScenarioError(f"{where}: is not YAML: {_problem(error)}", _remedy(error)) from error
     except yaml.YAMLError as error:
-        raise ScenarioError(f"{name}: is not YAML: {str(error).splitlines()[0]}") from error
+        raise ScenarioError(f"{name}: is not YAML: {first_line(error)}") from error
     except RecursionError as error:
         raise ScenarioError(
             f"{name}: is nested too deeply", "a scenario has sections and lists, no more"
@@ -158,7 +160,7 @@ def _parse(text: str, name: str, places: dict[Key, str], lines: bool = True) -> 
 
 
 class _Walk:
-    """From YAML nodes to plain data, noting where each value stands."""
+    """Walk from YAML nodes to plain data, noting where each value stands."""
 
     def __init__(self, loader: _Loader, name: str, places: dict[Key, str], lines: bool) -> None:
         self._loader, self._name, self._places, self._lines = loader, name, places, lines
@@ -206,7 +208,7 @@ class _Walk:
 
 
 def dotted(key: Key) -> str:
-    """`loader.workers`, or `matrix.loader.workers[2]` for an item of a list."""
+    """Return `loader.workers`, or `matrix.loader.workers[2]` for an item of a list."""
     text = ""
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -226,7 +228,7 @@ def _remedy(error: yaml.MarkedYAMLError) -> str:
 
 
 def _neighbours(path: Path) -> str:
-    """Scenario files beside the missing one whose names are near."""
+    """Return the scenario files beside the missing one whose names are near."""
     names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
     return nearest(path.name, names) if names else "check the path; `pipeprof init NAME` writes a scenario"
 

@@ -13,7 +13,12 @@ from typing import Any
 Then = Callable[[Any], None]
 
 
-class Clock:
+def share_of_core(tasks: float, cores: float, neighbours: float) -> float:
+    """Return the part of a core that each of so many runnable tasks gets beside the neighbours'."""
+    return min(1.0, cores / (tasks + neighbours))
+
+
+class VirtualClock:
     """Events in virtual nanoseconds. Ties are served in the order in which they were asked for."""
 
     def __init__(self, cores: float, neighbours: float = 0.0) -> None:
@@ -29,7 +34,7 @@ class Clock:
     def at(self, time_ns: float, then: Then, argument: Any = None) -> None:
         """Call `then(argument)` at `time_ns`, or now if that has passed."""
         self._serial += 1
-        heappush(self._timed, (max(time_ns, self.now), self._serial, then, argument))
+        heappush(self._timed, (time_ns if time_ns > self.now else self.now, self._serial, then, argument))
 
     def work(self, cpu_ns: float, then: Then, argument: Any = None) -> None:
         """Call `then(argument)` when a core has spent `cpu_ns` on it.
@@ -45,8 +50,10 @@ class Clock:
         """Advance until nothing is left to happen or `stopped` is set."""
         timed, runnable, cores, neighbours = self._timed, self._runnable, self._cores, self._neighbours
         while not self.stopped and (timed or runnable):
-            rate = min(1.0, cores / (len(runnable) + neighbours)) if runnable else 0.0
+            rate = 0.0
             if runnable:
+                crowd = len(runnable) + neighbours
+                rate = cores / crowd if crowd > cores else 1.0
                 done = self.now + (runnable[0][0] - self._served) / rate
                 if not timed or done <= timed[0][0]:
                     self._served, _, then, argument = heappop(runnable)
@@ -60,9 +67,9 @@ class Clock:
 
 
 class Meeting:
-    """Where the ranks of a node end each step together, as data parallel training does."""
+    """A barrier at which the ranks of a node end each step together, as data parallel training does."""
 
-    def __init__(self, clock: Clock, ranks: int) -> None:
+    def __init__(self, clock: VirtualClock, ranks: int) -> None:
         self._clock, self._ranks = clock, ranks
         self._here: list[tuple[Then, Any]] = []
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from pipeprof.devices import Request, StorageModel
+from pipeprof.devices.models import Service, State
+
+Serve = Callable[[State, int, Request], Service]
 
 
 class Device:
@@ -17,29 +21,32 @@ class Device:
         self.model = model
         self._state = model.new_state()
         self._served = 0
-        self._bundles: dict[float, StorageModel] = {}
+        self._bundles: dict[float, Serve] = {}
 
     def read(self, arrival_ns: float, requests: float, size_bytes: float, reader: int, onwards: bool) -> int:
-        """End of `requests` of `size_bytes` in all, served in one go.
+        """Return the end of `requests` of `size_bytes` in all, served in one go.
 
         Each cost of a request is multiplied: a bundle is to a piece what a request is to a sample.
         `onwards` goes on where this reader's last bundle ended, which a disk does without moving its arm
         unless another reader was served in between.
         """
         self._served += 1
-        place = Request(-2 - reader, 0, 0) if onwards else Request(self._served, 0, 0)
-        if onwards and self._state[1] == place.file_id:
-            place = Request(place.file_id, self._state[2], 0)
-        whole = Request(place.file_id, place.offset, round(size_bytes))
-        size = round(requests, 2)
-        model = self._bundles.get(size)
-        if model is None:
-            model = self._bundles[size] = _bundled(self.model, size)
-        return model.serve(self._state, int(arrival_ns), whole).end_ns
+        serve = self._bundles.get(requests) or self._bundle(requests)
+        size = round(size_bytes)
+        if not onwards:
+            return serve(self._state, int(arrival_ns), Request(self._served, 0, size)).end_ns
+        file_id = -2 - reader
+        offset = self._state[2] if self._state[1] == file_id else 0
+        return serve(self._state, int(arrival_ns), Request(file_id, offset, size)).end_ns
+
+    def _bundle(self, requests: float) -> Serve:
+        """Return how so many requests are served in one go, to a hundredth."""
+        serve = self._bundles[requests] = _bundled(self.model, round(requests, 2)).serve
+        return serve
 
 
 def node_share(model: StorageModel, nodes: int) -> StorageModel:
-    """What one of `nodes` machines that use a device alike sees of it: its shared figures, n times slower."""
+    """Return what one of `nodes` machines that use a device alike sees: shared figures, n times slower."""
     return replace(
         model,
         bandwidth_bytes_per_s=model.bandwidth_bytes_per_s / nodes,

@@ -1,49 +1,40 @@
-"""Walks the pipeline's graph forwards: the run that other knobs would have given.
+"""Fires the pipeline's graph forwards: the run that other knobs would have given.
 
-The order of events is `pipeline.predecessors`; here each event gets its time from demands. CPU time shares
-the cores (`clock.Clock`), requests go through the storage device's own cost model in virtual time, and the
-accelerator is a queue behind its link.
+`firing.Firing` lets each event happen when the last of its predecessors in `graph.EDGES` has; here are the
+activities that pass before it. CPU time shares the cores (`clock.VirtualClock`), requests go through the
+storage device's own cost model in virtual time, and the accelerator is a queue behind its link.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
-from pipeprof.pipeline import Ints
-from pipeprof.simulate.clock import Clock, Meeting
+from pipeprof.graph import OF_LOADER, Event, Shape
+from pipeprof.simulate.clock import Meeting, VirtualClock
 from pipeprof.simulate.device import Device, node_share
-from pipeprof.simulate.draw import Draw
+from pipeprof.simulate.firing import Firing
 from pipeprof.simulate.knobs import Knobs
+from pipeprof.simulate.sampling import Draw
+from pipeprof.timeline import Ints
 
 CHUNKS: Final = 8
 """Pieces that a batch is made in where several workers share a disk, so that the reading of one overlaps the
 decoding of another. A piece is like one slow sample: the ratio of the two times decides, not their size."""
 
-EVENTS: Final = (
-    "dispatch",
-    "start",
-    "finish",
-    "available",
-    "request",
-    "take",
-    "copy_start",
-    "copy_end",
-    "launch",
-    "compute_start",
-    "compute_end",
-)
+
+_LATEST_NS: Final = 2**62
+"""Largest time of the simulated clock: 146 years."""
 
 
 @dataclass(frozen=True, slots=True)
 class Walked:
     """One rank's run in virtual time: an entry a batch, in the order of takes. Times in ns from the start."""
 
-    times: dict[str, Ints]
+    times: dict[Event, Ints]
     seq: Ints
     worker: Ints
     epoch: Ints
@@ -53,20 +44,29 @@ class Walked:
 
 @dataclass(slots=True)
 class _Job:
-    """One batch being made."""
+    """One batch being made, in pieces that are alike."""
 
     k: int
-    worker: int
+    reader: int
     left: int
     """Pieces still to be made."""
+    requests: float
+    read_bytes: float
+    read_cpu_ns: float
+    cpu_ns: float
+    """CPU time of a piece, that of its reads included."""
 
 
-class Rank:
-    """One training process: its loop, its workers, its accelerator."""
+class TrainingProcess:
+    """One rank: the activities of its loop, its workers and its accelerator.
+
+    Events of the loader are of batch `k`, in the order of dispatch; events of the loop of step `p`. `since`
+    is when the last predecessor had happened; an event that waits for no work of the host may be known ahead.
+    """
 
     def __init__(
         self,
-        clock: Clock,
+        clock: VirtualClock,
         device: Device,
         knobs: Knobs,
         draw: Draw,
@@ -76,247 +76,255 @@ class Rank:
     ) -> None:
         self._clock, self._device, self._knobs, self._draw = clock, device, knobs, draw
         self._on_done, self._meeting = on_done, meeting
-        self._readers = number * max(1, knobs.workers)
-        self.steps = draw.steps
+        self._first_reader = number * max(1, knobs.workers)
         length = len(draw.cpu)
-        self.times = {name: [0.0] * length for name in EVENTS}
-        self.worker = [-1] * length
-        self._reading = [0.0] * length
-        self.order: list[int] = []
-        self.done = False
         self._pieces = _pieces(knobs)
-        self._queues: list[deque[int]] = [deque() for _ in range(knobs.workers)]
-        self._busy = [False] * knobs.workers
-        self._held = [0] * knobs.workers
-        self._turn = 0
-        self._next = 0
-        self._epoch_end = 0
-        self._arrived: deque[int] = deque()
-        self._here = bytearray(length)
-        self._waiting = False
-        self._asked_at = 0.0
-        self._pin_free = 0.0
-        self._compute_free = self._copy_free = 0.0
-        self._computing = 0
-
-    def begin_epoch(self, first: int) -> None:
-        """iter(loader): start the workers unless they persist, hand out the first batches, ask for one."""
-        self._epoch_end = min(len(self.worker), first + self._draw.batches_per_epoch)
-        self._next, self._turn = first, 0
-        fresh = first == 0 or not self._knobs.persistent_workers
-        start_up = self._draw.start_up
-        self._clock.work(start_up.host_ns * self._knobs.workers * fresh, self._workers_ready, (first, fresh))
-
-    def _workers_ready(self, argument: Any) -> None:
-        first, fresh = argument
-        self._busy = [True] * self._knobs.workers  # starting
-        for _ in range(self._knobs.outstanding):
-            self._dispatch()
-        boot = self._draw.start_up.boot_ns if fresh else 0.0
-        for worker in range(self._knobs.workers):
-            self._clock.work(boot, self._next_batch, worker)
-        self._request(first)
+        self._workers = _Workers(knobs, length)
+        self._epoch_end = self._arrived = self._computing = 0
+        self._last_sent = self._pinned = -1
+        self._pinned_ns = 0.0
+        self._behind: dict[int, int] = {}
+        """Batches that the pin thread comes to when another one is pinned, by that one."""
+        self._reading = [0.0] * length
+        self.done = False
+        self.worker = [-1] * length
+        self.order = list(range(length)) if knobs.in_order or not knobs.workers else [-1] * length
+        """Batch of each step."""
+        shape = shape_of(knobs, draw)
+        self._pins = pins = shape.pin_memory
+        self._ahead = knobs.in_order and not pins
+        """It does not matter when exactly a batch comes, but where its worker's lock is waited for."""
+        begin: dict[Event, Callable[[int, float], None]] = {
+            Event.DISPATCH: self._dispatch,
+            Event.START: self._start,
+            Event.FINISH: self._make,
+            Event.SENT: self._send,
+            Event.AVAILABLE: self._pin if pins else self._arrive,
+            Event.REQUEST: self._go_on,
+            Event.TAKE: self._receive,
+            Event.COPY: self._copy,
+            Event.LAUNCH: self._submit,
+            Event.COMPUTE: self._compute_on_cores if draw.compute_threads else self._compute,
+        }
+        self._graph = Firing(shape, length, begin)
+        self._happen = self._graph.happen
 
     # the loader
 
-    def _dispatch(self) -> None:
-        if self._next >= self._epoch_end:
+    def begin_epoch(self, first: int) -> None:
+        """Do what iter(loader) does: start the workers unless they persist, hand out the first batches, ask
+        for one."""
+        self._epoch_end = min(len(self.worker), first + self._draw.batches_per_epoch)
+        fresh = first == 0 or not self._knobs.persistent_workers
+        start_up = self._draw.start_up
+        self._clock.work(start_up.host_ns * self._knobs.workers * fresh, self._iterate, (first, fresh))
+
+    def _iterate(self, argument: Any) -> None:
+        first, fresh = argument
+        clock, now = self._clock, self._clock.now
+        starting = self._workers.restart()
+        for k in range(first, min(self._epoch_end, first + self._knobs.outstanding)):
+            self._dispatch(k, now)
+        boot = self._draw.start_up.boot_ns if fresh else 0.0
+        for before in starting:
+            clock.work(boot, self._free, before)
+        self._happen(Event.REQUEST, first, now)
+
+    def _dispatch(self, k: int, since: float) -> None:
+        if k >= self._epoch_end:  # of an epoch that has not begun
             return
-        k, self._next = self._next, self._next + 1
-        worker = self._choose()
-        self.times["dispatch"][k] = self._clock.now
+        if not self._knobs.workers:
+            self._happen(Event.DISPATCH, k, since)
+            return
+        worker, idle = self._workers.choose(k)
         self.worker[k] = worker
-        self._held[worker] += 1
-        self._queues[worker].append(k)
-        if not self._busy[worker]:
-            self._busy[worker] = True
-            self._next_batch(worker)
+        self._happen(Event.DISPATCH, k, since)
+        if idle:
+            self._graph.arrive(Event.START, k, since)
 
-    def _choose(self) -> int:
-        """In turn; out of order, the next one in turn that has room (as torch's `_try_put_index`)."""
-        workers = self._knobs.workers
-        for _ in range(workers):
-            worker, self._turn = self._turn, (self._turn + 1) % workers
-            if self._knobs.in_order or self._held[worker] < self._knobs.prefetch:
-                return worker
-        return worker
+    def _start(self, k: int, _: float) -> None:
+        self._clock.work(self._draw.handover[k], self._started, k)
 
-    def _next_batch(self, worker: int) -> None:
-        if not self._queues[worker]:
-            self._busy[worker] = False
-            return
-        self._clock.work(self._draw.handover[self._queues[worker][0]], self._start, worker)
+    def _started(self, k: int) -> None:
+        self._happen(Event.START, k, self._clock.now)
 
-    def _start(self, worker: int) -> None:
-        k = self._queues[worker].popleft()
-        self._make(k, worker)
-
-    def _make(self, k: int, worker: int) -> None:
-        self.times["start"][k] = self._clock.now
-        self._read(_Job(k, worker, self._pieces))
+    def _make(self, k: int, _: float) -> None:
+        draw, pieces = self._draw, self._pieces
+        job = _Job(
+            k,
+            self._first_reader + max(0, self.worker[k]),
+            pieces,
+            draw.requests[k] / pieces,
+            draw.read_bytes[k] / pieces,
+            draw.read_cpu[k] / pieces,
+            (draw.cpu[k] + draw.read_cpu[k]) / pieces,
+        )
+        self._read(job)
 
     def _read(self, job: _Job) -> None:
-        draw, clock = self._draw, self._clock
-        k, pieces = job.k, self._pieces
-        requests = draw.requests[k] / pieces
-        if requests == 0.0:
-            recorded = draw.reading[k] / pieces
-            if recorded == 0.0:
-                return self._prepare(job)
-            self._reading[k] += recorded
-            clock.at(clock.now + recorded, self._prepare, job)
-            return None
+        clock = self._clock
+        if job.requests == job.read_bytes == 0.0:
+            clock.work(job.cpu_ns, self._piece_done, job)
+            return
         # the CPU part of a read passes while the device works
-        arrival = clock.now - min(draw.read_cpu[k] / pieces, clock.now)
-        reader = self._readers + max(0, job.worker)
-        end = self._device.read(arrival, requests, draw.read_bytes[k] / pieces, reader, draw.onwards)
-        if end > clock.now:
-            self._reading[k] += end - clock.now
+        now = clock.now
+        arrival = now - min(job.read_cpu_ns, now)
+        end = self._device.read(arrival, job.requests, job.read_bytes, job.reader, self._draw.onwards)
+        if end > now:
+            self._reading[job.k] += end - now
             clock.at(end, self._prepare, job)
         else:
-            self._prepare(job)
-        return None
+            clock.work(job.cpu_ns, self._piece_done, job)
 
     def _prepare(self, job: _Job) -> None:
-        draw, k = self._draw, job.k
-        self._clock.work((draw.cpu[k] + draw.read_cpu[k]) / self._pieces, self._piece_done, job)
+        self._clock.work(job.cpu_ns, self._piece_done, job)
 
     def _piece_done(self, job: _Job) -> None:
         job.left -= 1
         if job.left:
             self._read(job)
-        elif (away := self._draw.blocked[job.k] + self._draw.waking[job.k]) > 0:
-            self._clock.at(self._clock.now + away, self._finish, job)
+        elif (away := self._draw.away[job.k] + self._draw.waking[job.k]) > 0:
+            self._clock.at(self._clock.now + away, self._finish, job.k)
         else:
-            self._finish(job)
+            self._finish(job.k)
 
-    def _finish(self, job: _Job) -> None:
-        k, clock, draw = job.k, self._clock, self._draw
-        self.times["finish"][k] = clock.now
-        if job.worker < 0:
-            self.times["available"][k] = clock.now
-            clock.work(draw.receive[k], self._take, k)
-            return
-        self._held[job.worker] -= 1
-        if draw.helper[k] > 0:
-            clock.work(draw.helper[k], _nothing)
-        # time and no work: see `elapsed.HOST`
-        clock.at(clock.now + draw.transfer[k], self._arrive, k)
-        self._next_batch(job.worker)
+    def _finish(self, k: int) -> None:
+        self._happen(Event.FINISH, k, self._clock.now)
+        if self._knobs.workers:
+            if (earlier := self._workers.unlocked(k)) is not None:
+                self._graph.arrive(Event.RECEIVED, earlier, self._clock.now)
+            self._workers.finished(self.worker[k])
+            if (helper := self._draw.helper[k]) > 0:
+                self._clock.work(helper, _nothing)
+            self._free(k)
 
-    def _arrive(self, k: int) -> None:
-        if not self._knobs.pin_memory:
-            self._available(k)
-            return
-        self._pin_free = max(self._pin_free, self._clock.now) + self._draw.pin[k]
-        self._clock.at(self._pin_free, self._available, k)
+    def _free(self, before: int) -> None:
+        """Let the worker that has made, or started up as, `before` turn to what it has next."""
+        following = self._workers.free(before)
+        if following is not None:
+            self._graph.arrive(Event.START, following, self._clock.now)
 
-    def _available(self, k: int) -> None:
-        self.times["available"][k] = self._clock.now
-        self._here[k] = 1
-        self._arrived.append(k)
-        if self._waiting:
-            self._receive()
+    def _send(self, k: int, since: float) -> None:
+        """Let time pass without work: see `Activities.on_cores`."""
+        sent = since + self._draw.transfer[k]
+        if self._ahead and not self._draw.locked[k]:
+            self._happen(Event.SENT, k, sent)
+            self._graph.arrive(Event.RECEIVED, k, sent)
+        else:
+            self._clock.at(sent, self._sent, k)
+
+    def _sent(self, k: int) -> None:
+        now = self._clock.now
+        self._happen(Event.SENT, k, now)
+        # it is received when the native call is over that holds the lock of its worker
+        if not (self._draw.locked[k] and self._workers.lock(k)):
+            self._graph.arrive(Event.RECEIVED, k, now)
+        if self._pins:  # one batch after the other, as they come
+            before, self._last_sent = self._last_sent, k
+            if self._pinned == before:
+                self._graph.arrive(Event.RECEIVED, k, self._pinned_ns)
+            else:
+                self._behind[before] = k
+
+    def _pin(self, k: int, since: float) -> None:
+        self._pinned, self._pinned_ns = k, since + self._draw.pin[k]
+        self._arrive(k, self._pinned_ns)
+        if (following := self._behind.pop(k, None)) is not None:
+            self._graph.arrive(Event.RECEIVED, following, self._pinned_ns)
+
+    def _arrive(self, k: int, since: float) -> None:
+        self._happen(Event.AVAILABLE, k, since)
+        if not self._knobs.in_order and self._knobs.workers:
+            step, self._arrived = self._arrived, self._arrived + 1
+            self.order[step] = k
+            self._graph.arrive(Event.TAKE, step, since)
 
     # the loop
 
-    def _request(self, position: int) -> None:
-        clock = self._clock
-        if self._knobs.workers == 0:
-            self.times["request"][position] = self.times["dispatch"][position] = clock.now
-            self.order.append(position)
-            self._make(position, -1)
-            return
-        self._waiting = True
-        self._asked_at = clock.now
-        self._receive()
-
-    def _receive(self) -> None:
-        if self._knobs.in_order:
-            k = len(self.order)
-            if not self._here[k]:
-                return
+    def _receive(self, p: int, since: float) -> None:
+        if since > self._clock.now:
+            self._clock.at(since, self._receive_now, p)
         else:
-            if not self._arrived:
-                return
-            k = self._arrived.popleft()
-        self._waiting = False
-        self.order.append(k)
-        self.times["request"][k] = self._asked_at
-        self._clock.work(self._draw.receive[k], self._take, k)
+            self._receive_now(p)
 
-    def _take(self, k: int) -> None:
-        clock, times, draw = self._clock, self.times, self._draw
-        times["take"][k] = clock.now
-        if self._knobs.workers:
-            self._dispatch()
-        # one stream copies and computes in turn, unless the copies have one of their own
-        stream_free = 0.0 if self._knobs.prefetch_to_device else self._compute_free
-        begin = times["copy_start"][k] = max(clock.now, self._copy_free, stream_free)
-        self._copy_free = times["copy_end"][k] = begin + draw.copy[k]
-        clock.at(clock.now if self._knobs.pin_memory else self._copy_free, self._submit, k)
+    def _receive_now(self, p: int) -> None:
+        self._clock.work(self._draw.receive[self.order[p]], self._taken, p)
 
-    def _submit(self, k: int) -> None:
-        self._clock.work(self._draw.submit[k], self._launched, k)
+    def _taken(self, p: int) -> None:
+        self._happen(Event.TAKE, p, self._clock.now)
 
-    def _launched(self, k: int) -> None:
-        if self._draw.compute_threads:
-            self._compute_on_cores(k)
+    def _copy(self, p: int, since: float) -> None:
+        self._happen(Event.COPY, p, since + self._draw.copy[self.order[p]])
+
+    def _submit(self, p: int, since: float) -> None:
+        if since > self._clock.now:
+            self._clock.at(since, self._submit_now, p)
         else:
-            self._compute_on_device(k)
+            self._submit_now(p)
 
-    def _compute_on_cores(self, k: int) -> None:
-        """As many threads as cores, and the loop goes on when the last of them is done."""
-        self.times["compute_start"][k] = self._clock.now
+    def _submit_now(self, p: int) -> None:
+        self._clock.work(self._draw.submit[self.order[p]], self._launched, p)
+
+    def _launched(self, p: int) -> None:
+        self._happen(Event.LAUNCH, p, self._clock.now)
+
+    def _compute(self, p: int, since: float) -> None:
+        self._happen(Event.COMPUTE, p, since + self._draw.compute[self.order[p]])
+
+    def _compute_on_cores(self, p: int, since: float) -> None:
+        self._clock.at(since, self._start_threads, p)
+
+    def _start_threads(self, p: int) -> None:
+        """Start as many threads as cores; the step has ended when the last of them is done."""
         self._computing = self._draw.compute_threads
         for _ in range(self._computing):
-            self._clock.work(self._draw.compute[k], self._thread_done, k)
+            self._clock.work(self._draw.compute[self.order[p]], self._thread_done, p)
 
-    def _thread_done(self, k: int) -> None:
+    def _thread_done(self, p: int) -> None:
         self._computing -= 1
         if self._computing == 0:
-            self._compute_free = self.times["compute_end"][k] = self._clock.now
-            self._go_on(k)
+            self._happen(Event.COMPUTE, p, self._clock.now)
 
-    def _compute_on_device(self, k: int) -> None:
-        times, knobs, draw = self.times, self._knobs, self._draw
-        position = len(self.order) - 1
-        begin = times["compute_start"][k] = max(times["copy_end"][k], self._compute_free, 0.0)
-        self._compute_free = times["compute_end"][k] = begin + draw.compute[k]
-        behind = 0 if knobs.synchronises else knobs.queue_depth
-        free = times["compute_end"][self.order[position - behind]] if position >= behind else 0.0
-        self._clock.at(free, self._go_on, k)
-
-    def _go_on(self, k: int) -> None:
-        self.times["launch"][k] = self._clock.now
+    def _go_on(self, p: int, since: float) -> None:
+        """Go on from the end of step p - 1 to the next request: meet the other ranks, and the loop's own
+        Python."""
         if self._knobs.ranks > 1:
-            self._clock.work(self._draw.meeting_ns / 2, self._meet, k)
-        elif (met := self._draw.met[k]) > 0:
-            self._clock.at(self._clock.now + met, self._onwards, k)
+            self._clock.work(self._draw.meeting_ns / 2, self._meet, p)
+        elif (met := self._draw.met[self.order[p - 1]]) > 0:
+            self._clock.at(since + met, self._onwards, p)
         else:
-            self._onwards(k)
+            self._onwards(p)
 
-    def _meet(self, k: int) -> None:
-        self._meeting.come(self._met, k)
+    def _meet(self, p: int) -> None:
+        self._meeting.come(self._met, p)
 
-    def _met(self, k: int) -> None:
-        self._clock.work(self._draw.meeting_ns / 2, self._onwards, k)
+    def _met(self, p: int) -> None:
+        self._clock.work(self._draw.meeting_ns / 2, self._onwards, p)
 
-    def _onwards(self, k: int) -> None:
-        position = len(self.order)
-        if position >= self.steps:
+    def _onwards(self, p: int) -> None:
+        if p >= self._draw.steps:
             self.done = True
             self._on_done()
-        elif position == self._epoch_end:
-            self._clock.at(self._clock.now + self._draw.start_up.shutdown_ns, self.begin_epoch, position)
+        elif p == self._epoch_end:
+            self._clock.at(self._clock.now + self._draw.start_up.shutdown_ns, self.begin_epoch, p)
         else:
-            self._clock.work(self._draw.loop[k], self._request, position)
+            self._clock.work(self._draw.loop[self.order[p - 1]], self._request, p)
+
+    def _request(self, p: int) -> None:
+        self._happen(Event.REQUEST, p, self._clock.now)
 
     def walked(self) -> Walked:
-        """The run as arrays, in the order of takes."""
-        order = np.asarray(self.order, dtype=np.int64)
+        """Return the run as arrays, in the order of takes."""
+        steps = self._draw.steps
+        order = np.asarray(self.order[:steps], dtype=np.int64)
+        times = {}
+        for event, at in self._graph.times.items():
+            in_order = np.asarray(at)
+            in_order = in_order[order] if event in OF_LOADER else in_order[:steps]
+            # demands of a foreign record may be absurd, and their sums beyond what an integer holds
+            times[event] = np.rint(np.nan_to_num(in_order).clip(-_LATEST_NS, _LATEST_NS)).astype(np.int64)
         return Walked(
-            times={name: np.rint(np.asarray(t)[order]).astype(np.int64) for name, t in self.times.items()},
+            times=times,
             seq=order % self._draw.batches_per_epoch,
             worker=np.asarray(self.worker, dtype=np.int64)[order],
             epoch=order // self._draw.batches_per_epoch,
@@ -324,19 +332,90 @@ class Rank:
         )
 
 
+class _Workers:
+    """The workers' turns: who makes which batch, as torch's `_try_put_index` hands them out.
+
+    A worker that starts up counts as one that makes a batch, numbered after all others.
+    """
+
+    def __init__(self, knobs: Knobs, batches: int) -> None:
+        self._knobs, self._batches = knobs, batches
+        self._turn = 0
+        self._held: list[int] = []
+        self._last: list[int] = []
+        """The last batch that each worker was given."""
+        self._made = bytearray(batches + knobs.workers)
+        self._following: dict[int, int] = {}
+        """By batch: the one that the same worker makes after it."""
+        self._locked: dict[int, int] = {}
+        """Batches that are received when another one is made, by that one."""
+
+    def restart(self) -> list[int]:
+        """Start an epoch; return what each worker begins with."""
+        workers = self._knobs.workers
+        self._turn, self._held = 0, [0] * workers
+        self._last = [self._batches + worker for worker in range(workers)]
+        self._made[self._batches :] = bytes(workers)
+        for starting in self._last:
+            self._following.pop(starting, None)
+        return self._last.copy()
+
+    def choose(self, k: int) -> tuple[int, bool]:
+        """Return the worker that gets batch `k`, and whether it has nothing else to make before.
+
+        In turn; out of order, the next one in turn that has room.
+        """
+        workers = self._knobs.workers
+        for _ in range(workers):
+            worker, self._turn = self._turn, (self._turn + 1) % workers
+            if self._knobs.in_order or self._held[worker] < self._knobs.prefetch:
+                break
+        self._held[worker] += 1
+        before, self._last[worker] = self._last[worker], k
+        self._following[before] = k
+        return worker, bool(self._made[before])
+
+    def lock(self, k: int) -> bool:
+        """Let batch `k` wait for the one that its worker makes after it; return False where it has none."""
+        following = self._following.get(k)
+        if following is None or self._made[following]:
+            return False
+        self._locked[following] = k
+        return True
+
+    def unlocked(self, made: int) -> int | None:
+        """Return the batch that waited for the making of another one."""
+        return self._locked.pop(made, None)
+
+    def finished(self, worker: int) -> None:
+        """Count a batch less in the worker's hands."""
+        self._held[worker] -= 1
+
+    def free(self, made: int) -> int | None:
+        """Return what the worker that has `made` something makes next, if it has anything."""
+        self._made[made] = 1
+        return self._following.get(made)
+
+
+def shape_of(knobs: Knobs, draw: Draw) -> Shape:
+    """Return the shape that a draw is fired through: a step that the host computes holds the loop."""
+    shape = knobs.shape(pins=knobs.workers > 0 and any(draw.pin))
+    return replace(shape, synchronises=True) if draw.compute_threads else shape
+
+
 def _nothing(_: Any) -> None:
-    """A thread's CPU time that no event waits for."""
+    """Do nothing: no event waits for this thread's CPU time."""
 
 
 def _pieces(knobs: Knobs) -> int:
-    """One piece a batch where nobody's reading could overlap with another's decoding."""
-    shares = max(1, knobs.workers) * knobs.ranks > 1 and knobs.storage.kind != "memory"
-    return min(CHUNKS, knobs.batch_size) if shares else 1
+    """Return one piece a batch where reading overlaps neither with other decoding nor a limit's pause."""
+    alone = max(1, knobs.workers) * knobs.ranks == 1 and knobs.storage.kind != "rate-limit"
+    return 1 if alone or knobs.storage.kind == "memory" else min(CHUNKS, knobs.batch_size)
 
 
 def walk(knobs: Knobs, draws: list[Draw]) -> list[Walked]:
     """Replay the drawn demands under `knobs`, one draw a rank of the node."""
-    clock = Clock(knobs.cores, knobs.neighbours)
+    clock = VirtualClock(knobs.cores, knobs.neighbours)
     device = Device(node_share(knobs.storage, knobs.nodes), len(draws) * max(1, knobs.workers))
 
     def stop_when_all_are_done() -> None:
@@ -344,8 +423,8 @@ def walk(knobs: Knobs, draws: list[Draw]) -> list[Walked]:
 
     meeting = Meeting(clock, len(draws))
     ranks = [
-        Rank(clock, device, knobs, one, number, stop_when_all_are_done, meeting)
-        for number, one in enumerate(draws)
+        TrainingProcess(clock, device, knobs, draw, number, stop_when_all_are_done, meeting)
+        for number, draw in enumerate(draws)
     ]
     for rank in ranks:
         rank.begin_epoch(0)

@@ -12,11 +12,12 @@ from pipeprof.devices import (
     LinkModel,
     StorageModel,
     link_preset,
-    nearest,
     storage_preset,
     with_figures,
 )
 from pipeprof.errors import InconclusiveError, ScenarioError
+from pipeprof.graph import Shape
+from pipeprof.suggest import nearest
 
 MEMORY: Final = STORAGE["ram"]
 """Data held in host memory: costs nothing but the CPU time of reading it."""
@@ -24,19 +25,24 @@ MEMORY: Final = STORAGE["ram"]
 UNKNOWN: Final = replace(MEMORY, name="storage without a cost model")
 """The user's own storage, of which no figures are known: its reads take what they were recorded to take."""
 
+LEARNED: Final = "this run's storage"
+"""Name of a model whose figures are those that the run itself, or a probe of its storage, showed."""
+
 Access = Literal["files", "shards"]
 
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """Everything that a prediction may change."""
+    """Settings of the loader and the machine: everything that a prediction may change."""
 
     workers: int = 0
     prefetch: int = 2
     in_order: bool = True
     pin_memory: bool = False
-    """Batches are page-locked by the pin thread and copied without blocking the host."""
+    """True where the pin thread page-locks batches, which are then copied without blocking the host."""
     persistent_workers: bool = False
+    shares_by_name: bool = False
+    """True where tensors travel by name (`file_system`): unpickling then needs nothing of the worker."""
     batch_size: int = 32
     synchronises: bool = False
     queue_depth: int = 2
@@ -48,20 +54,20 @@ class Knobs:
     cache_share: float = 0.0
     """Share of the requests that memory serves, 0 to 1."""
     access: Access = "files"
-    """`files`: each request goes somewhere else; `shards`: each worker reads one file onwards."""
+    """Access pattern. `files`: each request goes elsewhere; `shards`: each worker reads a file onwards."""
     keep: Literal["encoded", "decoded"] = "encoded"
-    """`decoded`: samples lie decoded in memory; nothing is read or decoded any more."""
+    """Form in which samples are kept. `decoded`: they lie in memory; nothing is read or decoded any more."""
     accelerator_speed: float = 1.0
-    """Steps take the recorded time divided by this."""
+    """Factor of the accelerator's speed: steps take the recorded time divided by this."""
     prefetch_to_device: bool = False
-    """The next batch is copied on a side stream while this one computes."""
+    """True where the next batch is copied on a side stream while this one computes."""
     link: LinkModel | None = None
-    """Copies by this link's model; None keeps the recorded copy times."""
+    """Model of the link that copies take; None keeps the recorded copy times."""
     ranks: int = 1
     """Processes like this one on the node; they share its cores and its storage."""
     nodes: int = 1
     """Machines like this one that share the storage; throughput is of all of them."""
-    scale: Mapping[str, float] = field(default_factory=dict)
+    scale: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Factors on demands by owner: `{"decode": 0.5}` halves the CPU time of decoding."""
     extra_compute_ns: int = 0
     """Device time added to each step (a transform moved to the accelerator)."""
@@ -83,13 +89,26 @@ class Knobs:
             raise ScenarioError(f"storage.cache_share is {self.cache_share:g}", "give a share from 0 to 1")
 
     def scaled(self, **factors: float) -> Knobs:
-        """With the demands of some owners multiplied; a factor on top of a factor multiplies too."""
+        """Return the knobs with some owners' demands multiplied; a factor on a factor multiplies too."""
         return replace(self, scale=_times(self.scale, factors))
 
     @property
     def outstanding(self) -> int:
-        """Batches dispatched ahead of the loop."""
+        """Return the batches dispatched ahead of the loop."""
         return self.workers * self.prefetch
+
+    def shape(self, pins: bool) -> Shape:
+        """Return the graph's shape under these knobs. `pins`: a thread of the main process pins batches."""
+        return Shape(
+            workers=self.workers,
+            prefetch=self.prefetch,
+            in_order=self.in_order,
+            pin_memory=pins,
+            pageable=not self.pin_memory,
+            copies_overlap=self.prefetch_to_device,
+            synchronises=self.synchronises,
+            queue_depth=self.queue_depth,
+        )
 
 
 def _times(scale: Mapping[str, float], factors: Mapping[str, float]) -> dict[str, float]:
@@ -103,6 +122,7 @@ _SIMPLE: Final[dict[str, tuple[str, Any]]] = {
     "loader.in_order": ("in_order", bool),
     "loader.pin_memory": ("pin_memory", bool),
     "loader.persistent_workers": ("persistent_workers", bool),
+    "loader.shares_by_name": ("shares_by_name", bool),
     "loader.batch_size": ("batch_size", int),
     "accelerator.sync": ("synchronises", bool),
     "accelerator.queue_depth": ("queue_depth", int),
@@ -129,11 +149,11 @@ KEYS: Final = (
     "accelerator.step_ms",
     "scale.<owner>",
 )
-"""What `--set` understands."""
+"""Keys that `--set` understands."""
 
 
 def change(knobs: Knobs, settings: Mapping[str, str], step_ns: float | None = None) -> Knobs:
-    """The knobs with `--set key=value` applied, in order.
+    """Return the knobs with `--set key=value` applied, in order.
 
     `step_ns` is the recorded step time for the recorded batch, which `accelerator.step_ms` is relative to.
     Raises `ScenarioError` for an unknown key or a value that cannot be, `InconclusiveError` for a figure of
@@ -213,7 +233,7 @@ def _read(key: str, text: str, kind: Any) -> Any:
 
 
 def _rate(key: str, text: str) -> float:
-    """Bytes per second from `500MB/s`, `20GB/s` or a bare number."""
+    """Return bytes per second from `500MB/s`, `20GB/s` or a bare number."""
     units = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2, "gib": 1024.0**3}
     bare = text.lower().removesuffix("/s")
     for unit in sorted(units, key=len, reverse=True):

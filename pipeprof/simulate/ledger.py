@@ -1,77 +1,52 @@
-"""Who would own the time of a predicted run: attribution's walk over a timeline that has not happened."""
+"""Ledger of a simulated run: attribution, over a timeline that has not happened."""
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
-from pipeprof.analyse.attribution import Ledger, ledger_of
-from pipeprof.analyse.breaks import Breaks, Spans
-from pipeprof.analyse.charge import owner_of
-from pipeprof.analyse.owned import between_steps
-from pipeprof.analyse.tiling import ALWAYS, CODE, Shares, tile
-from pipeprof.analyse.walk import MAKING, critical_path
-from pipeprof.pipeline import Shape, Timeline, Window
-from pipeprof.simulate.demands import Demands
-from pipeprof.simulate.draw import Draw, owners
+from pipeprof.analyse.ledger.assign import Breaks
+from pipeprof.analyse.ledger.attribution import Ledger, OwnWork, tilings_of
+from pipeprof.analyse.ledger.making import Making
+from pipeprof.passes import Spans, Window
+from pipeprof.simulate.demands.loader import Demands
+from pipeprof.simulate.demands.read import Floats
+from pipeprof.simulate.engine import shape_of
 from pipeprof.simulate.knobs import Knobs
-from pipeprof.simulate.recorded import Floats
-
-NONE: Final[Spans] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+from pipeprof.simulate.sampling import Draw, away_by_owner, cpu_by_owner
+from pipeprof.timeline import Ints, Timeline
+from pipeprof.vocabulary import owners
 
 
 def predicted_ledger(
     demands: Demands, knobs: Knobs, draw: Draw, timeline: Timeline, window: Window, reading_ns: Floats
 ) -> Ledger:
-    """The ledger of a predicted run. `reading_ns` is each batch's wait for the storage device."""
-    shape = Shape(
-        workers=knobs.workers,
-        prefetch=knobs.prefetch,
-        in_order=knobs.in_order,
-        pin_memory=any(draw.pin),
-        pageable=not knobs.pin_memory,
-        copies_overlap=knobs.prefetch_to_device,
-        synchronises=knobs.synchronises,
-        queue_depth=knobs.queue_depth,
-    )
-    names, mixes = _making_mixes(demands, knobs, draw, timeline, reading_ns)
-    path = critical_path(timeline, {0: shape}, window)
-    rows = np.where(path.owner == MAKING, len(names) + path.step, path.owner).astype(np.int32)
-    breaks = Breaks(NONE, NONE, _meetings(draw, timeline))
-    bounds, owned = between_steps(path.bounds, rows, breaks, {CODE["main"]})
-    return ledger_of(timeline, tile(names, bounds, owned, mixes), window)
+    """Return the ledger of a simulated run. `reading_ns` is each batch's wait for the storage device."""
+    made = timeline.epoch * draw.batches_per_epoch + timeline.seq
+    making = _making(demands, knobs, draw, made, timeline, reading_ns)
+    breaks = Breaks(timeline.startups, _meetings(draw, made, timeline), timeline.entries)
+    body = None if timeline.device_observed else np.asarray(draw.loop)[made]
+    own_work, shapes = OwnWork(body, demands.sampler_ns), {0: shape_of(knobs, draw)}
+    return tilings_of(timeline, shapes, window, making, breaks, own_work).ledger(window)
 
 
-def _meetings(draw: Draw, timeline: Timeline) -> Spans:
-    """When the loop met the other ranks of the recorded job."""
-    met = np.rint(np.asarray(draw.met)[timeline.epoch * draw.batches_per_epoch + timeline.seq])
+def _meetings(draw: Draw, made: Ints, timeline: Timeline) -> Spans:
+    """Return the spans in which the loop met the other ranks of the recorded job."""
+    met = np.rint(np.asarray(draw.met)[made])
     there = met > 0
     began = timeline.launch_ns[there]
     return began, began + met[there].astype(np.int64)
 
 
-def _making_mixes(
-    demands: Demands, knobs: Knobs, draw: Draw, timeline: Timeline, reading_ns: Floats
-) -> tuple[tuple[str, ...], Shares]:
-    """For each step the share of each owner in making its batch; what is left waited for a core."""
-    made = timeline.epoch * draw.batches_per_epoch + timeline.seq
-    rows = draw.rows[made]
-    columns: dict[str, Floats] = {
-        "storage:device": reading_ns,
-        "blocked": np.asarray(draw.blocked)[made],
-    }
-    for stage, cpu in owners(demands, knobs).items():
-        owner = "storage:device" if stage == "read" else owner_of(stage)
-        columns[owner] = columns.get(owner, np.zeros(len(rows))) + cpu[rows]
-    names = ALWAYS + tuple(name for name in columns if name not in ALWAYS)
-    wall = (timeline.finish_ns - timeline.start_ns).astype(np.float64)
-    known = np.asarray(sum(columns.values(), np.zeros(len(rows))))
-    columns["cpu-contention"] = np.maximum(wall - known, 0.0)
-    mixes = np.zeros((len(rows), len(names)), dtype=np.float32)
-    for name, values in columns.items():
-        mixes[:, names.index(name)] = values
-    total = mixes.sum(axis=1)
-    mixes[total <= 0, CODE["unknown"]] = 1
-    mixes /= np.where(total <= 0, 1, total)[:, None]
-    return names, mixes
+def _making(
+    demands: Demands, knobs: Knobs, draw: Draw, made: Ints, timeline: Timeline, reading_ns: Floats
+) -> Making:
+    """Return the parts of each batch's making; what is left of its wall waited for a core."""
+    rows, making = draw.rows[made], Making(np.zeros(len(made)))
+    for owner, ns in cpu_by_owner(demands, knobs).items():
+        making.add_cpu(owner, ns[rows])
+    for owner, ns in away_by_owner(demands, knobs).items():
+        making.add_away(owner, ns[rows])
+    network = knobs.storage.tier == "network"
+    making.add_away(owners.STORAGE_NETWORK if network else owners.STORAGE_DEVICE, reading_ns)
+    making.runq = np.maximum(timeline.finish_ns - timeline.start_ns - making.wall, 0.0)
+    return making

@@ -1,21 +1,26 @@
-"""A question to a recorded run: what would other knobs have given, and how sure is that."""
+"""Question to a recorded run: the throughput that other knobs would have given, with its uncertainty."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 
-from pipeprof.analyse.attribution import Ledger
-from pipeprof.devices import NS_PER_S
-from pipeprof.pipeline import NOT_OBSERVED, Timeline, Window, measured_window
-from pipeprof.simulate.demands import Demands
-from pipeprof.simulate.doubt import device_error, stated, work_error
-from pipeprof.simulate.draw import Draw, draw
-from pipeprof.simulate.engine import Walked, walk
+from pipeprof.analyse.ledger.attribution import Ledger
+from pipeprof.graph import Event
+from pipeprof.simulate.demands.loader import Demands
+from pipeprof.simulate.engine import Walked, shape_of, walk
+from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.ledger import predicted_ledger
+from pipeprof.simulate.sampling import Draw, batch_ratio, draw
+from pipeprof.simulate.uncertainty import device_error, stated, work_error
+from pipeprof.timeline import NOT_OBSERVED, Ints, PassMarks, Timeline, Window, measured_window, previous
+from pipeprof.units import NS_PER_S
+from pipeprof.vocabulary import owners
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Estimate:
     high: float
 
     def as_dict(self) -> dict[str, float]:
-        """For JSON."""
+        """Return plain values, for JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
@@ -44,41 +49,41 @@ class Played:
 
     @property
     def rate(self) -> float:
-        """Samples a second of all ranks of all nodes."""
+        """Return the throughput in samples a second, of all ranks of all nodes."""
         samples = (
-            self.knobs.nodes * self.knobs.ranks * int(self.timeline.samples[~self.timeline.warmup].sum())
+            self.knobs.nodes * self.knobs.ranks * int(self.timeline.samples[self.timeline.measured].sum())
         )
         return samples * NS_PER_S / max(1, self.window.wall_ns)
 
     def ledger(self) -> Ledger:
-        """Who owned its time."""
+        """Return the ledger: the owners of its time."""
         reading_ns = self.walked.reading_ns.astype(np.float64)
         return predicted_ledger(self.demands, self.knobs, self.draw, self.timeline, self.window, reading_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """How far a prediction may be off."""
+    """Ends of a prediction's intervals: its possible error."""
 
     low: float
     high: float
-    """The ends of the throughput's interval over its middle."""
+    """Upper end of the throughput's interval over its middle; `low` is the lower one."""
     device: float
-    """The part of it that no work of the host explains, relative."""
+    """Part of the interval that no work of the host explains, relative."""
     middle: Played
     others: tuple[Played, ...]
-    """A short run as asked for, and the same with more and with less of the host's work."""
+    """Short runs: one as asked for, and the same with more and with less of the host's work."""
 
     def shares(self, ledger: Ledger) -> dict[str, Estimate]:
-        """Each owner's share of the ledger's window: it moves as it does between the short runs."""
+        """Return each owner's share of the ledger's window: it moves as it does between the short runs."""
         usual = _shares(self.middle.ledger())
         ends = [_shares(other.ledger()) for other in self.others]
-        found = {}
+        estimates = {}
         for owner, value in _shares(ledger).items():
             moved = [0.0, *(end.get(owner, 0.0) - usual.get(owner, 0.0) for end in ends)]
             low, high = (value + min(moved)) * (1 - self.device), (value + max(moved)) * (1 + self.device)
-            found[owner] = Estimate(value, max(0.0, low), min(1.0, high))
-        return found
+            estimates[owner] = Estimate(value, max(0.0, low), min(1.0, high))
+        return estimates
 
 
 def _shares(ledger: Ledger) -> dict[str, float]:
@@ -100,21 +105,25 @@ class Prediction:
     timeline: Timeline = field(repr=False)
     """Rank 0's events, in virtual ns from the start of the run."""
     ends: Ends = field(repr=False, compare=False)
-    extrapolations: tuple[str, ...] = ()
-    """How far the question is from what was measured, in words."""
+    extrapolations: tuple[Extrapolation, ...] = ()
+    """Extrapolations of the question beyond what was measured, in words."""
 
     @property
     def shares(self) -> dict[str, Estimate]:
-        """Of each owner of the ledger: its part of the window, 0 to 1. Worked out when asked for."""
+        """Return the share of the window, 0 to 1, of each owner of the ledger. Worked out when asked for."""
         return self.ends.shares(self.ledger)
 
     @property
     def limit(self) -> str:
-        """The owner of the largest part of the critical path: what sets the pace of this run."""
-        return max(self.ledger.path_ns, key=self.ledger.path_ns.__getitem__)
+        """Return the owner of the largest part of the critical path, which sets the pace of this run.
+
+        It is `unknown` where the run takes no time.
+        """
+        path_ns = self.ledger.path_ns
+        return max(path_ns, key=path_ns.__getitem__, default=owners.UNKNOWN.name)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the timeline is left out."""
+        """Return plain values, for JSON; the timeline is left out."""
         return {
             "throughput_samples_per_s": self.throughput.as_dict(),
             "utilization": self.utilization.as_dict(),
@@ -124,29 +133,28 @@ class Prediction:
             "ledger_share": {owner: share.as_dict() for owner, share in self.shares.items()},
             "path_ns": self.ledger.path_ns,
             "limit": self.limit,
-            "extrapolations": list(self.extrapolations),
+            "extrapolations": [str(each) for each in self.extrapolations],
         }
 
 
+ALIKE: Final = 0.02
+"""Share by which predictions with a full device and with one that is not may differ and still be one."""
+MAY_BE_FULL: Final = Extrapolation(
+    "whether the storage gives more to more readers is not known: the interval holds both, and the lower end "
+    "stands; `pipeprof predict RUN --probe` asks it"
+)
 FEWEST_STEPS: Final = 100
 """Steps of a prediction that is to show the long run."""
 MOST_STEPS: Final = 400
-"""A longer recorded run is drawn from, not played in full: a report and its fixes are made in seconds."""
+"""Recorded steps played at the most: a longer run is drawn from, so that a report is made in seconds."""
 TRIED_STEPS: Final = 40
 """Steps counted where the ends of an interval are looked for."""
 MOST_REPLAYED: Final = 5_000
-"""Steps up to which a run is played back whole."""
-
-
-def replay(demands: Demands, seed: int = 0) -> Prediction:
-    """The recorded run again, step by step: beside the measured numbers it shows what to trust."""
-    if demands.steps > MOST_REPLAYED:
-        return predict(demands, demands.measured, MOST_REPLAYED, demands.warmup, seed)
-    return predict(demands, demands.measured, demands.steps, demands.warmup, seed)
+"""Steps up to which a run is replayed whole."""
 
 
 def long_run(demands: Demands, knobs: Knobs) -> tuple[int, int]:
-    """Steps and warm-up after which what the workers made ahead at the start no longer counts."""
+    """Return steps and the warm-up after which what the workers made ahead at the start no longer counts."""
     epoch = demands.batches_per_epoch if demands.steps > demands.batches_per_epoch else 0
     recorded = min(demands.steps - demands.warmup, MOST_STEPS)
     warmup = max(demands.warmup, knobs.outstanding)
@@ -156,20 +164,102 @@ def long_run(demands: Demands, knobs: Knobs) -> tuple[int, int]:
     return warmup + counted, warmup
 
 
+class Predictor:
+    """Predictor of one run. Equal questions are simulated once and give the same prediction."""
+
+    def __init__(self, demands: Demands, seed: int = 0) -> None:
+        self.demands, self.seed = demands, seed
+        self._known: dict[tuple[Knobs, int, int], Prediction] = {}
+
+    def predict(self, knobs: Knobs, steps: int | None = None, warmup: int | None = None) -> Prediction:
+        """Predict the run that `knobs` would give; see `predict` for the arguments and what it raises."""
+        steps, warmup = _lengths(self.demands, knobs, steps, warmup)
+        key = (knobs, steps, warmup)
+        if key not in self._known:
+            self._known[key] = self._predicted(knobs, steps, warmup)
+        return self._known[key]
+
+    def _predicted(self, knobs: Knobs, steps: int, warmup: int) -> Prediction:
+        """Predict, with both ends where it is not known whether the device of the data is full."""
+        demands, worst = self.demands, self.demands.if_full
+        prediction = predict(demands, knobs, steps, warmup, self.seed)
+        if worst is None or knobs.storage != demands.measured.storage or knobs == demands.measured:
+            return prediction
+        full = predict(worst, replace(knobs, storage=worst.measured.storage), steps, warmup, self.seed)
+        return either(prediction, full, self._base_if_full)
+
+    @cached_property
+    def _base_if_full(self) -> float:
+        """Return the throughput of the run as it is over that which is simulated of it on a full device."""
+        worst = self.demands.if_full
+        assert worst is not None, "only asked where there is one"
+        steps, warmup = long_run(worst, worst.measured)
+        full = _play(worst, worst.measured, steps, min(steps - 1, warmup), self.seed).rate
+        return self.base().throughput.value / full if full else 1.0
+
+    def base(self) -> Prediction:
+        """Predict the long run as it is, which every change of knobs is compared with."""
+        return self.predict(self.demands.measured)
+
+    def at_least(self, knobs: Knobs, steps: int) -> Prediction:
+        """Return the long run of `knobs` where it has been predicted, else a run of `steps` steps."""
+        long = (knobs, *long_run(self.demands, knobs))
+        return self._known.get(long) or self.predict(knobs, steps)
+
+    def replay(self) -> Prediction:
+        """Predict the recorded run step by step: beside the measured numbers it shows what to trust."""
+        demands = self.demands
+        return self.predict(demands.measured, min(demands.steps, MOST_REPLAYED), demands.warmup)
+
+
+def either(usual: Prediction, full: Prediction, scale: float) -> Prediction:
+    """Return the lower of two predictions with an interval that holds both: the device may be full, or not.
+
+    `scale` brings those of the full device to the level of the run as it is.
+    """
+    rate = full.throughput
+    rate = Estimate(rate.value * scale, rate.low * scale, rate.high * scale)
+    full = replace(full, knobs=usual.knobs, throughput=rate)
+    if rate.value >= usual.throughput.value * (1 - ALIKE):
+        return usual
+    return replace(
+        full,
+        throughput=_around(full.throughput, usual.throughput),
+        utilization=_around(full.utilization, usual.utilization),
+        stall=_around(full.stall, usual.stall),
+        extrapolations=(*usual.extrapolations, MAY_BE_FULL),
+    )
+
+
+def _around(estimate: Estimate, other: Estimate) -> Estimate:
+    return Estimate(estimate.value, min(estimate.low, other.low), max(estimate.high, other.high))
+
+
+def replay(demands: Demands, seed: int = 0) -> Prediction:
+    """Predict the recorded run again, step by step."""
+    return Predictor(demands, seed).replay()
+
+
+def _lengths(demands: Demands, knobs: Knobs, steps: int | None, warmup: int | None) -> tuple[int, int]:
+    """Return steps and warm-up of a prediction, the long run's where they are not given."""
+    usual = long_run(demands, knobs)
+    steps = usual[0] if steps is None else steps
+    return steps, min(steps - 1, usual[1] if warmup is None else warmup)
+
+
 def predict(
     demands: Demands, knobs: Knobs, steps: int | None = None, warmup: int | None = None, seed: int = 0
 ) -> Prediction:
-    """The run that `knobs` would give: of `steps` steps, the first `warmup` not counted; else the long run.
+    """Predict the run that `knobs` would give: of `steps` steps, the first `warmup` not counted; else the
+    long run.
 
     Raises `InconclusiveError` where the run cannot answer. Equal arguments give equal predictions.
     """
     extrapolations = stated(demands, knobs)
-    usual = long_run(demands, knobs)
-    steps = usual[0] if steps is None else steps
-    warmup = min(steps - 1, usual[1] if warmup is None else warmup)
+    steps, warmup = _lengths(demands, knobs, steps, warmup)
     played = _play(demands, knobs, steps, warmup, seed)
     rate, ledger, wall_ns = played.rate, played.ledger(), max(1, played.window.wall_ns)
-    busy = ledger.ledger_ns.get("accelerator", 0) / wall_ns
+    busy = ledger.ledger_ns.get(owners.ACCELERATOR.name, 0) / wall_ns
     idle = ledger.stall_ns / wall_ns
     ends = _ends(demands, knobs, steps - warmup, seed)
     low, high = ends.low, ends.high
@@ -188,14 +278,14 @@ def predict(
 def _play(demands: Demands, knobs: Knobs, steps: int, warmup: int, seed: int) -> Played:
     draws = [draw(demands, knobs, steps, seed, rank) for rank in range(knobs.ranks)]
     walked = walk(knobs, draws)[0]
-    timeline = as_timeline(walked, knobs, warmup)
+    timeline = as_timeline(walked, demands, knobs, draws[0], warmup)
     window = measured_window(timeline)
     assert window is not None, "a step after warm-up was walked"
     return Played(demands, knobs, draws[0], walked, timeline, window)
 
 
 def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> Ends:
-    """The ends of the intervals.
+    """Return the ends of the intervals.
 
     Short runs with more and with less of the host's work show how far the pace depends on it: not at all
     where a device sets it, and downwards only where the accelerator is just kept busy.
@@ -203,10 +293,11 @@ def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> Ends:
     error = work_error(demands, knobs, counted)
     warmup = max(5, knobs.outstanding)
     steps = warmup + max(TRIED_STEPS, knobs.outstanding, 4 * knobs.workers)
-    owners = (*demands.batches.cpu, "transfer", "main", "blocked", "collective")
+    made = {*demands.batches.cpu, *demands.batches.away}
+    scaled = (owners.TRANSFER.name, owners.PIN.name, owners.MAIN.name, owners.COLLECTIVE.name)
 
     def tried(factor: float) -> Played:
-        asked = knobs.scaled(**dict.fromkeys(owners, factor))
+        asked = knobs.scaled(**dict.fromkeys((*made, *scaled), factor))
         if not demands.emulated_accelerator:
             asked = replace(asked, accelerator_speed=asked.accelerator_speed / factor)
         return _play(demands, asked, steps, warmup, seed)
@@ -222,39 +313,69 @@ def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> Ends:
     )
 
 
-def as_timeline(walked: Walked, knobs: Knobs, warmup: int) -> Timeline:
-    """The walked run as the arrays that attribution walks backwards."""
-    n = len(walked.seq)
-    steps = np.arange(n, dtype=np.int64)
-    times = walked.times
+def as_timeline(walked: Walked, demands: Demands, knobs: Knobs, drawn: Draw, warmup: int) -> Timeline:
+    """Return the simulated run as the arrays that attribution walks backwards.
+
+    Of its events those are shown that were recorded of the run that it is drawn from.
+    """
+    n, times, observed = len(walked.seq), walked.times, demands.observed
+    steps, unseen = np.arange(n, dtype=np.int64), np.full(n, NOT_OBSERVED, dtype=np.int64)
+
+    def shown(event: Event, seen: bool) -> Ints:
+        return times[event] if seen else unseen
+
     return Timeline(
         step=steps,
         loader=np.zeros(n, dtype=np.int64),
         epoch=walked.epoch,
         seq=walked.seq,
         warmup=steps < warmup,
-        samples=np.full(n, knobs.batch_size, dtype=np.int64),
+        samples=_samples(walked, demands, knobs, drawn),
         worker=walked.worker,
-        dispatch_ns=times["dispatch"],
-        start_ns=times["start"],
-        finish_ns=times["finish"],
-        arrival_ns=times["available"],
-        request_ns=times["request"],
-        take_ns=times["take"],
-        launch_ns=times["launch"],
-        copy_start_ns=times["copy_start"],
-        copy_end_ns=times["copy_end"],
-        compute_start_ns=times["compute_start"],
-        compute_end_ns=times["compute_end"],
-        device_wait_ns=np.full(n, NOT_OBSERVED, dtype=np.int64),
-        batch_row=np.full(n, -1, dtype=np.int64),
-        previous=_previous(walked),
+        dispatch_ns=times[Event.DISPATCH],
+        start_ns=times[Event.START],
+        finish_ns=times[Event.FINISH],
+        pickled_ns=unseen,
+        sent_ns=shown(Event.SENT, observed.sent and knobs.workers > 0),
+        received_ns=shown(Event.RECEIVED, observed.received and knobs.workers > 0),
+        arrival_ns=shown(Event.AVAILABLE, observed.arrived or not knobs.workers),
+        request_ns=times[Event.REQUEST],
+        take_ns=times[Event.TAKE],
+        launch_ns=times[Event.LAUNCH],
+        copy_start_ns=shown(Event.COPY_START, observed.device),
+        copy_end_ns=shown(Event.COPY, observed.device),
+        compute_start_ns=shown(Event.COMPUTE_START, observed.device),
+        compute_end_ns=shown(Event.COMPUTE, observed.device),
+        device_wait_ns=_device_waits(times) if observed.device_waits else unseen,
+        batch_row=unseen,
+        previous=previous(np.zeros(n, dtype=np.int64), walked.epoch, walked.worker, times[Event.START]),
+        marks=_marks(walked),
+        pin_threads=frozenset({0}) if shape_of(knobs, drawn).pin_memory else frozenset(),
     )
 
 
-def _previous(walked: Walked) -> np.ndarray[Any, np.dtype[np.int64]]:
-    order = np.lexsort((walked.times["start"], walked.worker, walked.epoch))
-    same = (np.diff(walked.epoch[order]) == 0) & (np.diff(walked.worker[order]) == 0)
-    previous = np.full(len(order), -1, dtype=np.int64)
-    previous[order[1:][same]] = order[:-1][same]
-    return previous
+def _samples(walked: Walked, demands: Demands, knobs: Knobs, drawn: Draw) -> Ints:
+    """Return the samples of each step: as many as the recorded batch had, at the size that is asked for."""
+    samples = demands.batches.samples[drawn.rows[walked.epoch * drawn.batches_per_epoch + walked.seq]]
+    samples = np.where(samples > 0, samples * batch_ratio(demands, knobs), knobs.batch_size)
+    return np.rint(samples).astype(np.int64)
+
+
+def _device_waits(times: Mapping[Event, Ints]) -> Ints:
+    """Return how long the device was idle before each batch was taken, as a device itself measures it."""
+    free = np.append(times[Event.REQUEST][:1], times[Event.COMPUTE][:-1])
+    return np.asarray(np.maximum(times[Event.TAKE] - np.maximum(free, times[Event.REQUEST]), 0))
+
+
+def _marks(walked: Walked) -> dict[tuple[int, int], PassMarks]:
+    """Return the marks of passes without pauses: the loop asks for the next epoch when one is over, and waits
+    until its iterator is there."""
+    first = np.flatnonzero(np.append(True, np.diff(walked.epoch) != 0))
+    asked = walked.times[Event.REQUEST][first].tolist()
+    over = walked.times[Event.LAUNCH][first[1:] - 1].tolist()
+    return {
+        (0, epoch): PassMarks(begun_ns=begun, ready_ns=ready, exhausted_ns=ended)
+        for epoch, (begun, ready, ended) in enumerate(
+            zip([0, *over], asked, [*over, None], strict=True), int(walked.epoch[0])
+        )
+    }

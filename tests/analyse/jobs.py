@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeprof.trace import TraceWriter, part_of
-from tests.factory import MS, ORIGIN_NS, Plan, _meta
+from pipeprof.record.directories import part_of
+from tests.factory import MS, ORIGIN_NS, Plan, _meta, begin
 
 Times = int | Sequence[int]
+SAMPLES = 4
+"""Of each batch."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def write_rank(directory: Path, job: Job, rank: int, request: Any, take: Any, ca
     n = job.ended.get(rank, job.steps)
     request, take, came, left = request[:n], take[:n], came[:n], left[:n]
     device = {"compute_start_ns": take, "compute_end_ns": came, "copy_start_ns": take, "copy_end_ns": take}
-    writer = TraceWriter(directory, {**_meta(Plan(workers=0, synchronises=True)), **_place(job, rank, host)})
+    writer = begin(
+        directory,
+        {**_meta(Plan(workers=0, synchronises=True, batch_size=SAMPLES)), **_place(job, rank, host)},
+    )
     key = {"loader": [0] * n, "epoch": [0] * n, "seq": np.arange(n)}
     writer.append(
         "steps",
@@ -96,7 +101,7 @@ def write_rank(directory: Path, job: Job, rank: int, request: Any, take: Any, ca
             **key,
             "step": np.arange(n),
             "warmup": np.arange(n) < job.warmup,
-            "samples": [4] * n,
+            "samples": [SAMPLES] * n,
             "request_ns": request,
             "take_ns": take,
             "launch_ns": came if job.recorded else take,
@@ -108,7 +113,7 @@ def write_rank(directory: Path, job: Job, rank: int, request: Any, take: Any, ca
         {
             **key,
             "worker": [-1] * n,
-            "samples": [4] * n,
+            "samples": [SAMPLES] * n,
             "dispatch_ns": request,
             "start_ns": request,
             "finish_ns": take,
@@ -118,12 +123,14 @@ def write_rank(directory: Path, job: Job, rank: int, request: Any, take: Any, ca
         },
     )
     stage = {"scope": [0] * n, "stage": ["read"] * n, "wall_ns": take - request, "cpu_ns": [0] * n}
-    writer.append("stages", {**key, **stage, "runq_ns": [0] * n, "bytes": [40_000] * n, "count": [4] * n})
+    writer.append(
+        "stages", {**key, **stage, "runq_ns": [0] * n, "bytes": [40_000] * n, "count": [SAMPLES] * n}
+    )
     if job.recorded:
         writer.append("collectives", {"step": np.arange(n), "start_ns": came, "end_ns": left})
     if rank in job.ended:
         writer.flush()
-        writer.update(pid=2**22 + 1)  # no such process: the writer was killed
+        writer.write_meta(replace(writer.meta, pid=2**22 + 1))  # no such process: the writer was killed
     else:
         writer.close("complete")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from pipeprof.analyse.answer import Answer, load
+from pipeprof.analyse.analysis import Analysis, load
 from pipeprof.analyse.counts import Counts, count
 from tests.factory import MS, US, Plan, make_run
 
@@ -18,7 +17,7 @@ def counted(tmp_path: Path, plan: Plan) -> Counts:
     return count(answer.run, answer.attribution)
 
 
-def made(tmp_path: Path, plan: Plan) -> Answer:
+def made(tmp_path: Path, plan: Plan) -> Analysis:
     return load(make_run(tmp_path / "run", plan))
 
 
@@ -49,7 +48,6 @@ def test_the_queue_is_empty_where_workers_are_slow(tmp_path: Path) -> None:
     assert quick.empty_share < 0.1  # it runs dry at the end
     assert quick.mean == pytest.approx(7.5, abs=0.5)
     assert quick.next_ready_share > 0.9
-    assert len(quick.times_ns) == len(quick.values)
 
 
 def test_ready_and_useless_behind_a_late_one(tmp_path: Path) -> None:
@@ -85,7 +83,8 @@ def test_drift_is_seen_and_absence_of_it_too(tmp_path: Path) -> None:
     assert not flat.significant
 
 
-def test_counts_are_plain_json(tmp_path: Path) -> None:
-    told = json.loads(json.dumps(counted(tmp_path, Plan()).as_dict()))
-    assert told["wait"]["count"] == 55
-    assert "times_ns" not in told["depth"]
+def test_counts_of_the_loop_itself(tmp_path: Path) -> None:
+    found = counted(tmp_path, Plan())
+    assert (found.steps, found.ready_known, found.inline) == (115, 115, 0)
+    assert found.startup_ns == {(0, 0): 50 * MS}
+    assert counted(tmp_path / "inline", Plan(workers=0)).inline == 115

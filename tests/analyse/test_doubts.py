@@ -6,21 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeprof.analyse.answer import Answer, load
+from pipeprof.analyse.analysis import Analysis, load
 from pipeprof.analyse.doubts import MAPPED, doubts_about
-from tests.factory import MS, Plan, make_run
+from pipeprof.record.schema import TABLES
+from tests.factory import MS, Counted, Plan, loader_meta, make_run
 
 SEEN = {"reads": None, "device_bytes": 1 << 30}
 """Bytes came from the device, and no read of Python's brought them: they were mapped."""
 
 
-def answered(tmp_path: Path, stages: dict[str, int]) -> Answer:
+def answered(tmp_path: Path, stages: dict[str, int]) -> Analysis:
     return load(make_run(tmp_path / "run", Plan(workers=1, batches=60, stages=stages, compute=5 * MS)))
 
 
-def named(found: Answer, **changes: Any) -> list[str]:
+def named(found: Analysis, **changes: Any) -> list[str]:
     assert found.attribution is not None and found.facts is not None
     return [one.name for one in doubts_about(found.run, found.attribution, replace(found.facts, **changes))]
 
@@ -69,7 +72,7 @@ def test_without_a_stall_there_is_nothing_to_blame(tmp_path: Path) -> None:
 COLD = {"tier": "ssd", "emulated_storage": False, "cache": "cold", "read_bytes": 1000}
 
 
-def reading(tmp_path: Path, **storage: Any) -> Answer:
+def reading(tmp_path: Path, **storage: Any) -> Analysis:
     """A run that waits for reads, and what is said of its storage."""
     plan = Plan(stages={"read": 60 * MS}, compute=5 * MS)
     return load(make_run(tmp_path / "run", plan, storage={"tier": "ssd", **storage}))
@@ -109,5 +112,103 @@ def test_an_emulated_device_that_could_not_keep_its_pace_is_named(tmp_path: Path
     said = {one.name: one for one in doubts_about(found.run, found.attribution, found.facts)}
     assert ("emulator-limited" in said) is limited
     if limited:
-        assert "nvme-gen3 was slower than its model: 10 % of the time" in said["emulator-limited"].problem
+        assert "nvme-gen3 was slower than its model: 10% of the time" in said["emulator-limited"].problem
         assert not said["emulator-limited"].decisive
+
+
+def add_event(directory: Path, event: dict[str, Any]) -> None:
+    path, schema = directory / "events.parquet", TABLES["events"]
+    pq.write_table(pa.Table.from_pylist([*pq.read_table(path).to_pylist(), event], schema), path)
+
+
+def test_a_standstill_is_left_out_and_told(tmp_path: Path) -> None:
+    """As after SIGSTOP: 5 s in the middle of a run that would else be charged to whatever was under way."""
+    plain = load(make_run(tmp_path / "plain", Plan(batches=60, workers=2)))
+    run = make_run(tmp_path / "stopped", Plan(batches=60, workers=2))
+    steps = plain.timeline
+    end = int(steps.take_ns[40])
+    start = int(steps.take_ns[38])
+    add_event(run, {"time_ns": end, "kind": "suspended", "detail": str(end - start)})
+    stopped = load(run)
+    assert stopped.ledger is not None and plain.ledger is not None
+    gone = plain.ledger.window.wall_ns - stopped.ledger.window.wall_ns
+    assert gone == end - start
+    assert sum(stopped.ledger.ledger_ns.values()) == stopped.ledger.window.wall_ns
+    assert [doubt.name for doubt in stopped.verdict.doubts if doubt.name == "suspended"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "decisive"),
+    [("MainThread", True), (None, False)],
+    ids=["another trains", "who trains is unseen"],
+)
+def test_batches_that_another_thread_takes(tmp_path: Path, trainer: str | None, decisive: bool) -> None:
+    happened = [(0, "consumer_thread", "prefetcher"), (1, "trainer_thread", trainer)]
+    plan = Plan(workers=1, batches=60, stages={"decode": 60 * MS}, compute=5 * MS)
+    run = make_run(
+        tmp_path / "run", replace(plan, happened=[each[1:] for each in happened if each[2] is not None])
+    )
+    verdict = load(run).verdict
+    (doubt,) = (one for one in verdict.doubts if one.name == "thread-consumer")
+    assert "prefetcher" in doubt.problem and "profile" in doubt.remedy
+    if decisive:
+        assert (verdict.cause, verdict.detail) == ("inconclusive", "thread-consumer")
+        assert verdict.mechanism == "thread-consumer" and verdict.fix == "none"
+    else:
+        assert (verdict.cause, verdict.mechanism) == ("decode", None)
+
+
+def test_the_main_thread_takes_its_own_batches(tmp_path: Path) -> None:
+    assert "thread-consumer" not in named(answered(tmp_path, {"decode": 60 * MS}))
+
+
+def remembered(grown: int, left: int, workers: int = 2) -> tuple[Counted, ...]:
+    """The workers' own memory at the first and the last look, and what was left for all at both."""
+    rows = []
+    for worker in range(workers):
+        for own, free in ((100 << 20, left), ((100 << 20) + grown, left - workers * grown)):
+            rows += [
+                Counted("level.own_bytes", own, worker),
+                Counted("level.memory_left_bytes", free, worker),
+            ]
+    return tuple(rows)
+
+
+@pytest.mark.parametrize(
+    ("grown", "samples", "warned"),
+    [
+        (4 << 30, 60 * 32, True),
+        (3 << 30, 60 * 32, False),
+        (400 << 20, 20 * 60 * 32, True),
+        (10 << 20, 20 * 60 * 32, False),
+    ],
+    ids=["80 % of what was left", "less", "in the beginning of a long epoch", "a little"],
+)
+def test_memory_that_grows_is_warned_of_before_it_is_full(
+    tmp_path: Path, grown: int, samples: int, warned: bool
+) -> None:
+    plan = Plan(batches=60, stages={"decode": 90 * MS}, counters=remembered(grown, 10 << 30))
+    run = make_run(tmp_path / "run", plan, loaders=[loader_meta(plan, samples=samples)])
+    verdict = load(run).verdict
+    doubts = [one for one in verdict.doubts if one.name == "memory-growth"]
+    assert bool(doubts) == warned
+    assert (verdict.cause, verdict.mechanism) == ("decode", None), "it takes no time"
+    if warned:
+        assert "arrays" in doubts[0].remedy and "GB that were left" in doubts[0].problem
+
+
+@pytest.mark.parametrize(("used", "warned"), [(820, True), (800, True), (790, False), (0, False)])
+def test_shared_memory_that_is_nearly_full_is_warned_of(tmp_path: Path, used: int, warned: bool) -> None:
+    counters = [
+        Counted(f"level.shared_memory{what}", value << 20, worker)
+        for worker in (-1, 0, 1)
+        for what, value in (("_used_bytes", used if worker == 1 else used // 2), ("_bytes", 1000))
+    ]
+    plan = Plan(batches=60, stages={"decode": 60 * MS}, counters=counters)
+    doubts = [
+        one for one in load(make_run(tmp_path / "run", plan)).verdict.doubts if one.name == "shared-memory"
+    ]
+    assert bool(doubts) == warned
+    if warned:
+        assert not doubts[0].decisive and "of its 1.05 GB" in doubts[0].problem
+        assert "--shm-size" in doubts[0].remedy

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeprof.analyse.answer import load
-from pipeprof.analyse.causes import told_apart
-from pipeprof.analyse.charge import Counters, Stage, Stages, making_mixes, owners_of
-from pipeprof.analyse.facts import Facts
-from pipeprof.analyse.fixes import choose_fix
-from pipeprof.analyse.sentence import sentence
-from pipeprof.analyse.straggler import Lateness, charge_stragglers
+from pipeprof.analyse.analysis import load
+from pipeprof.analyse.causes import cause_of_owner
+from pipeprof.analyse.choice import choose
+from pipeprof.analyse.figures import Facts
+from pipeprof.analyse.ledger.making import Counters, Stage, Stages, making_of
+from pipeprof.analyse.ledger.straggler import Lateness, charge_stragglers
+from pipeprof.analyse.sentence import state
 from pipeprof.analyse.verdict import Verdict
 from tests.factory import make_run
 
@@ -33,10 +33,10 @@ def remote_stages(*walls: float) -> Stages:
 
 
 def mixes(stages: Stages, wall: Any) -> tuple[tuple[str, ...], Any]:
-    owners = owners_of(stages)
     unseen = np.full(len(wall), np.nan, np.float32)
     counters = Counters(wall, unseen, unseen, np.zeros(len(wall), bool))
-    return owners, making_mixes(stages, counters, owners, network=True)
+    making = making_of(stages, counters, network=True)
+    return making.owners, making.shares()
 
 
 def test_the_parts_of_a_read_are_owners_and_sum_to_it() -> None:
@@ -54,7 +54,7 @@ def test_a_batch_that_is_late_for_refusals_is_no_straggler() -> None:
     late = Lateness(np.array([0, 0, 0, 190]), np.zeros(4, np.int64))
     charge_stragglers(shares, late, walls)
     found = dict(zip(owners, shares[3].tolist(), strict=True))
-    assert found["straggler"] == 0
+    assert found["straggler"] == pytest.approx(0, abs=1e-6)
     assert found["storage:throttled"] == pytest.approx(0.95)
 
 
@@ -70,33 +70,33 @@ def facts(tmp_path: Path) -> Facts:
 @pytest.mark.parametrize(
     ("split", "detail", "fix", "said"),
     [
-        ({"first-byte": 60, "network": 30}, "latency", "more-workers", "waits 6 ms for its first byte"),
-        ({"first-byte": 30, "network": 60}, "bandwidth", "ram", "4 MB a second to 2.0 reads at once"),
+        ({"first-byte": 60, "network": 30}, "latency", "more-workers", "waits 6.00 ms for its first byte"),
+        ({"first-byte": 30, "network": 60}, "bandwidth", "ram", "4.00 MB/s to 2 reads at once"),
         ({"first-byte": 30, "network": 20, "throttled": 50}, "throttled", "shards", "(503 or 429)"),
         ({"first-byte": 30, "retry": 50}, "retries", "ram", "failed"),
-        ({"first-byte": 30, "client": 50}, "client", "shards", "bring 20 KB each"),
+        ({"first-byte": 30, "client": 50}, "client", "shards", "bring 20.0 KB each"),
     ],
 )
 def test_the_largest_part_is_the_detail(
     facts: Facts, split: dict[str, int], detail: str, fix: str, said: str
 ) -> None:
     facts = replace(facts, data_bytes=1000, memory_bytes=10**9)
-    finding = told_apart("storage", facts, split)
+    finding = cause_of_owner("storage", facts, split)
     assert (finding.cause, finding.detail) == ("storage-network", detail)
-    assert choose_fix(finding, facts) == fix
+    assert choose(finding, facts) == fix
     verdict = Verdict("highly", finding.cause, fix, 0.5, None, detail, evidence=finding.evidence)
-    assert said in sentence(verdict, facts)
+    assert said in state(verdict, facts).evidence
 
 
 def test_without_a_critical_path_the_reads_themselves_are_split(facts: Facts) -> None:
-    assert told_apart("storage", facts).detail == "latency"
+    assert cause_of_owner("storage", facts).detail == "latency"
 
 
 def test_more_workers_are_not_advised_against_refusals_whatever_is_predicted(facts: Facts) -> None:
-    finding = told_apart("storage", facts, {"throttled": 9})
-    assert choose_fix(finding, facts, {"more-workers": 5.0}) == "shards"
+    finding = cause_of_owner("storage", facts, {"throttled": 9})
+    assert choose(finding, facts, {"more-workers": 5.0}) == "shards"
 
 
 def test_where_no_request_was_seen_there_is_no_detail(facts: Facts) -> None:
-    finding = told_apart("storage", replace(facts, requests={}), {"network": 9})
+    finding = cause_of_owner("storage", replace(facts, requests={}), {"network": 9})
     assert (finding.cause, finding.detail) == ("storage-network", None)

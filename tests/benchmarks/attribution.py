@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeprof.trace import TraceWriter
-from tests.factory import MS, ORIGIN_NS
+from tests.factory import MS, ORIGIN_NS, begin
 
 STAGES = ("read", "decode", "transform:RandomResizedCrop", "transform:Normalize", "collate")
 CHUNK = 50_000
@@ -33,7 +32,7 @@ def make(directory: Path, batches: int, workers: int) -> None:
         "storage": {"tier": "ssd", "emulated": True},
         "machine": {"usable_cores": 8},
     }
-    writer = TraceWriter(directory, meta)
+    writer = begin(directory, meta)
     rng = np.random.default_rng(0)
     for first in range(0, batches, CHUNK):
         k = np.arange(first, min(first + CHUNK, batches))
@@ -85,10 +84,10 @@ def make(directory: Path, batches: int, workers: int) -> None:
 def analyse(directory: Path) -> None:
     """What `pipeprof report --json` does, timed from the inside."""
     before = time.process_time()
-    from pipeprof.analyse.answer import load
+    from pipeprof.analyse.analysis import load
 
     answer = load(directory)
-    told = answer.as_dict()
+    told = answer.verdict.as_dict()
     assert sum(told["ledger_ns"].values()) == told["wall_ns"] == sum(told["path_ns"].values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{time.process_time() - before:.1f} s of CPU, {peak:.2f} GiB at most, {told['verdict']['cause']}")

@@ -33,14 +33,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeprof import trace
-from pipeprof.analyse.answer import answer
+from pipeprof.analyse.analysis import analyse
 from pipeprof.devices import AcceleratorModel, LinkModel
-from pipeprof.measure.emulated_accelerator import EmulatedAccelerator, sleep_until
-from pipeprof.measure.live import Progress
-from pipeprof.measure.session import Session
-from pipeprof.measure.stop import Stop
-from pipeprof.measure.training import Loop
+from pipeprof.measure.accelerator.emulated import EmulatedAccelerator, sleep_until
+from pipeprof.measure.bench.run_display import Progress
+from pipeprof.measure.bench.signals import Stop
+from pipeprof.measure.bench.training import Loop
+from pipeprof.measure.session.session import Session
+from pipeprof.record import reader
+from pipeprof.record.meta import RunMeta
 from pipeprof.scenario import RunPart
 
 BOUND_POINTS: Final = 1.0
@@ -106,19 +107,19 @@ def dlio_loop(case: Case) -> float:
     return dlio_formula(compute, processed, start, time.monotonic_ns(), WARMUP)
 
 
-def measure(case: Case, directory: Path, sync: bool) -> trace.Run:
+def measure(case: Case, directory: Path, sync: bool) -> reader.Run:
     """The same loader and step time under pipeprof."""
     model = AcceleratorModel("au", round(case.step_ms * 1e6), link=NO_LINK)
     accelerator = EmulatedAccelerator(model, pinned=True, sync=sync)
-    meta = {"accelerator": accelerator.describe(), "emulated": ["accelerator: au"]}
+    meta = RunMeta(accelerator=accelerator.describe(), emulated=("accelerator: au",))
     limits = RunPart(steps=case.steps, warmup_steps=WARMUP)
     with Session(directory, "bench", "au", meta, warmup_steps=WARMUP, device=True) as session:
         loader = session.loader(case.dataset(), **case.loader_arguments())
         Loop(session, accelerator, Progress("au", case.steps, None), limits, Stop()).train(loader)
-    return trace.load(directory)
+    return reader.load(directory)
 
 
-def formula_over(run: trace.Run) -> float:
+def formula_over(run: reader.Run) -> float:
     """DLIO's formula over the rows of a run: steps from request to the end of their computation."""
     rows = {name: np.array(run.table("steps")[name]) for name in _COLUMNS}
     ends = rows["compute_end_ns"]
@@ -143,9 +144,9 @@ def loop(case: Case, place: Path) -> tuple[float, float]:
     return au_of(measure(case, place / "sync", sync=True)), dlio_loop(case)
 
 
-def au_of(run: trace.Run) -> float:
+def au_of(run: reader.Run) -> float:
     """pipeprof's AU."""
-    return float(answer(run).as_dict()["utilization"])
+    return float(analyse(run).verdict.measured.utilization)
 
 
 COMPARISONS: Final[dict[str, Callable[[Case, Path], tuple[float, float]]]] = {

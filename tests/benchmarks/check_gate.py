@@ -21,13 +21,13 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from pipeprof.analyse.analysis import load as analysis_of
+from pipeprof.analyse.differences import compare
 from pipeprof.cli import cli
 from pipeprof.errors import TraceError
-from pipeprof.measure.run import run
-from pipeprof.report.differences import compare
+from pipeprof.measure.bench.run import run
+from pipeprof.record.reader import load
 from pipeprof.scenario import Scenario
-from pipeprof.simulate.answer import load as answer_of
-from pipeprof.trace import load
 
 LIMIT = "5%"
 PLANTED = 0.10
@@ -86,7 +86,7 @@ def tried(name: str, base: Path, other: Path) -> Tried:
     """Ask the verb itself; the numbers beside its answer are those that it weighs."""
     arguments = ["check", str(other), "--baseline", str(base), "--max-regression", LIMIT]
     code = CliRunner().invoke(cli, arguments).exit_code
-    rate = compare([answer_of(base), answer_of(other)])[0].differences[0]
+    rate = compare([analysis_of(base), analysis_of(other)])[0].differences[0]
     assert rate.relative is not None and rate.low is not None and rate.high is not None
     scale = rate.base.value
     assert scale is not None

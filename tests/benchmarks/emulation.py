@@ -26,7 +26,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeprof.devices import StorageModel, storage_preset, with_figures
-from pipeprof.measure.emulated_files import EmulatedFile, EmulatedStorage
+from pipeprof.measure.storage.emulated_files import EmulatedFile, EmulatedStorage
 
 BOUNDS = {"hdd": 0.02, "ssd": 0.03, "nvme": 0.05, "network": 0.05}
 REQUESTS_PER_S = 10_000

@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeprof.measure.run import run
+from pipeprof.analyse.analysis import load as analysis_of
+from pipeprof.measure.bench.run import run
 from pipeprof.scenario import load
-from pipeprof.simulate.answer import load as answer_of
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 RUNGS = ("hdd_0workers", "hdd_4workers", "ssd_4workers", "ram_4workers", "pinned_4workers")
@@ -25,7 +25,7 @@ def main() -> int:
     for rung in RUNGS:
         (scenario,) = load(SCENARIOS / f"{rung}.yaml")
         with tempfile.TemporaryDirectory() as place:
-            said = answer_of(run(scenario, Path(place) / "run")).as_dict()
+            said = analysis_of(run(scenario, Path(place) / "run")).verdict.as_dict()
         stall, idle = said["verdict"]["stall_share"], 1 - said["utilization"]
         copying = said["ledger_ns"].get("h2d", 0) / said["wall_ns"]
         print(

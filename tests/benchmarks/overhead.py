@@ -1,11 +1,12 @@
 """What observing costs: a plain and an observed loader take turns, A B B A, in one process.
 
-    python tests/benchmarks/overhead.py [jpeg|ram|ram0|spans|size|memory ...]
+    python tests/benchmarks/overhead.py [jpeg|ram|ram0|lines|spans|size|memory ...]
 
 Counted is CPU time of the main process and of the workers, because wall time drowns in noise; turns of some
 milliseconds, because the speed of a shared core changes by a factor of two within seconds. Printed is the
 median of the rounds with a 95 % interval from a bootstrap: for pipeprof, and without workers for
-torch.profiler and cProfile on the same loop, which do not see workers. Results are kept in README.md beside
+torch.profiler and cProfile on the same loop, which do not see workers. `lines` compares a run that samples
+lines with one that does not. Results are kept in README.md beside
 this file.
 """
 
@@ -31,10 +32,10 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
 from torchvision import datasets, transforms
 
 import pipeprof
-from pipeprof.measure.batch_recorder import BatchRecorder
-from pipeprof.measure.recorder import activate, span
-from pipeprof.measure.ring import Ring, Slot
-from pipeprof.measure.session import Session
+from pipeprof.measure.probe.batch import BatchRecorder
+from pipeprof.measure.probe.ring import Ring, Slot
+from pipeprof.measure.probe.spans import activate, span
+from pipeprof.measure.session.session import Session
 
 Tool = Callable[[], AbstractContextManager[Any]]
 Round = Callable[[Callable[[], Any], int, int], dict[str, float]]
@@ -81,8 +82,8 @@ def process_cpu_ns(pid: int) -> int:
 
 
 def flush_cpu_ns() -> int:
-    """CPU time of pipeprof's own thread."""
-    ours = [thread.native_id for thread in threading.enumerate() if thread.name == "pipeprof-flush"]
+    """CPU time of pipeprof's own threads."""
+    ours = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("pipeprof")]
     return sum(thread_cpu_ns(Path(f"/proc/self/task/{number}")) for number in ours)
 
 
@@ -139,6 +140,14 @@ def beside_pipeprof(make: Callable[[], Any], turns: int, batches: int) -> dict[s
         return take_turns(plain, Side(loader), turns, batches)
 
 
+def with_lines_beside_without(make: Callable[[], Any], turns: int, batches: int) -> dict[str, float]:
+    """The plain side of these rounds is observed, without lines."""
+    gc.collect()
+    without, sampled = make(), make()
+    with pipeprof.profile(without), pipeprof.profile(sampled, lines=True):
+        return take_turns(Side(without), Side(sampled), turns, batches)
+
+
 def beside(tool: Tool) -> Round:
     def one_round(make: Callable[[], Any], turns: int, batches: int) -> dict[str, float]:
         gc.collect()
@@ -159,9 +168,17 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return float(np.median(values)), float(low), float(high)
 
 
-def compare(name: str, make: Callable[[], Any], turns: int, batches: int, samples: int, rounds: int) -> None:
+def compare(
+    name: str,
+    make: Callable[[], Any],
+    turns: int,
+    batches: int,
+    samples: int,
+    rounds: int,
+    tools: dict[str, Round] | None = None,
+) -> None:
     """`turns` of so many `batches`, each of `samples`."""
-    tools: dict[str, Round] = {"pipeprof": beside_pipeprof}
+    tools = tools or {"pipeprof": beside_pipeprof}
     if make().num_workers == 0:
         tools |= {"torch.profiler": beside(torch_profiler), "cProfile": beside(cProfile.Profile)}
     for tool, one_round in tools.items():
@@ -188,6 +205,16 @@ def ram(rounds: int, workers: int = 2) -> None:
     data = Rows(64 * 2000)
     name = f"in RAM, {workers} workers"
     compare(name, lambda: DataLoader(data, 64, num_workers=workers), 150, 10, 64, rounds)
+
+
+def lines(rounds: int) -> None:
+    """What lines add to a run that is observed, with 2 workers: JPEGs, and small batches from memory."""
+    tools = {"lines": with_lines_beside_without}
+    with tempfile.TemporaryDirectory() as folder:
+        data = ConcatDataset([images(Path(folder), 256)] * 6)
+        compare("JPEG, 2 workers", lambda: DataLoader(data, 32, num_workers=2), 20, 2, 32, rounds, tools)
+    rows = Rows(64 * 2000)
+    compare("in RAM, 2 workers", lambda: DataLoader(rows, 64, num_workers=2), 150, 10, 64, rounds, tools)
 
 
 def spans(rounds: int) -> None:
@@ -256,6 +283,7 @@ def memory(_: int, batches: int = 200_000) -> None:
 PARTS: dict[str, Callable[[int], None]] = {
     "jpeg": jpeg,
     "ram": ram,
+    "lines": lines,
     "ram0": lambda rounds: ram(rounds, workers=0),
     "spans": spans,
     "size": size,

@@ -34,20 +34,21 @@ import altair as alt
 import numpy as np
 import vl_convert
 
-from pipeprof.measure.run import run
-from pipeprof.pipeline import measured_window, read_timeline
+from pipeprof.measure.bench.run import run
+from pipeprof.record.reader import load
 from pipeprof.scenario import Scenario
-from pipeprof.simulate.demands import Demands
-from pipeprof.simulate.draw import scalable
+from pipeprof.simulate.demands.loader import Demands
+from pipeprof.simulate.demands.other_programs import open_run
 from pipeprof.simulate.knobs import Knobs
-from pipeprof.simulate.neighbours import open_run
 from pipeprof.simulate.predict import Prediction, predict, replay
-from pipeprof.trace import load
+from pipeprof.simulate.sampling import scalable
+from pipeprof.timeline import measured_window, read_timeline
+from pipeprof.vocabulary.owners import merged
 
 WORKERS, PREFETCH, STEP_MS = (0, 1, 2, 4, 8), (1, 2, 4), (2, 10, 40)
 TIERS, FORMATS = ("hdd", "ssd", "ram"), {"jpeg": "jpeg_folder", "tensor": "tensor_files"}
 BATCH_SIZE, SAMPLES = 16, 4096
-CHANGED = ("read", "collate")
+CHANGED = ("storage", "collate")
 """Work that depends on the tier, and on whether batches cross between processes."""
 STEPS = {"hdd": 48, "ssd": 96, "ram": 96}
 """Steps after warm-up; a HDD gives some 5 batches of 16 a second."""
@@ -127,7 +128,11 @@ def measure(cell: Cell, directory: Path) -> Path:
 def slowness(own: Demands, base: Demands) -> float:
     """CPU time of making a sample in one run over that in another, but for what the knobs change."""
     one, other = (
-        sum(ns[each.measured_rows].mean() for owner, ns in each.batches.cpu.items() if owner not in CHANGED)
+        sum(
+            ns[each.measured_rows].mean()
+            for owner, ns in each.batches.cpu.items()
+            if merged(owner) not in CHANGED
+        )
         / each.measured.batch_size
         for each in (own, base)
     )
@@ -136,7 +141,7 @@ def slowness(own: Demands, base: Demands) -> float:
 
 def slowed(knobs: Knobs, demands: Demands, factor: float) -> Knobs:
     """All CPU time of the base run, times `factor`."""
-    work = scalable(demands) & {*demands.batches.cpu, "transfer", "main"}
+    work = scalable(demands) & {*map(merged, demands.batches.cpu), "transfer", "main"}
     return knobs.scaled(**dict.fromkeys(sorted(work), factor))
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeprof.devices import STORAGE, storage_preset
-from pipeprof.simulate.demands import Demands
+from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.predict import predict
 from tests.factory import MS, Plan
@@ -32,7 +32,7 @@ STAGES = {
     "transform:ToTensor": 26 * MS,
     "collate": 5 * MS,
 }
-"""A batch's work, as DESIGN's figures of ImageNet have it, scaled to 10 ms of decoding a sample."""
+"""A batch's work, by LotusTrace's figures of ImageNet (IISWC 2024), scaled to 10 ms of decoding a sample."""
 
 
 def cells(demands: Demands) -> list[Knobs]:

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeprof import trace
-from pipeprof.analyse.merge import merge
-from pipeprof.simulate.neighbours import open_run
+from pipeprof.analyse.job.merge import merge
+from pipeprof.record import reader
+from pipeprof.simulate.demands.other_programs import open_run
 from pipeprof.simulate.predict import predict
 from tests.forked import Program, verb
-from tests.measure.test_ranks_together import free_port
+from tests.measure.bench.test_ranks_together import free_port
 
 LIMIT = 0.05
 RANKS = (2, 4)
@@ -103,7 +103,7 @@ def main() -> None:
             if options.only and not case.name.startswith(options.only):
                 continue
             place = Path(scratch) / case.name
-            demands = open_run(trace.load(measure(case, 1, place / "1", Path(scratch) / "cache")))
+            demands = open_run(reader.load(measure(case, 1, place / "1", Path(scratch) / "cache")))
             for ranks in RANKS:
                 knobs = replace(demands.measured, ranks=ranks)
                 predicted = predict(demands, knobs).throughput.value

@@ -23,7 +23,7 @@ CHILD = """
 import json, resource, sys, time
 from pathlib import Path
 run, page = Path(sys.argv[1]), Path(sys.argv[2])
-from pipeprof.cli.reading import read
+from pipeprof.cli.runs import read
 answer = read(run)
 analysed = time.process_time()
 from pipeprof.report import html, terminal
@@ -54,7 +54,7 @@ def interactive_s(page: Path) -> float | None:
     chromium = shutil.which("chromium")
     if chromium is None:
         return None
-    from tests.report.test_browser import FLAGS
+    from tests.report.page.test_browser import FLAGS
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)

@@ -25,11 +25,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeprof.devices import storage_preset, with_figures
-from pipeprof.measure.block_devices import place_of
-from pipeprof.measure.emulated_files import EmulatedStorage
-from pipeprof.measure.real_storage import RealStorage
-from pipeprof.measure.residency import warm
-from pipeprof.measure.storage import Storage
+from pipeprof.measure.host.block_devices import place_of
+from pipeprof.measure.host.page_cache import warm
+from pipeprof.measure.storage.contract import Storage
+from pipeprof.measure.storage.emulated_files import EmulatedStorage
+from pipeprof.measure.storage.real import RealStorage
 
 BOUND = 0.05
 LIMITS = (50, 100, 200)

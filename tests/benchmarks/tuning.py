@@ -18,12 +18,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pipeprof import trace
-from pipeprof.measure.run import run
-from pipeprof.pipeline import measured_window, read_timeline
+from pipeprof.measure.bench.run import run
+from pipeprof.record import reader
 from pipeprof.scenario import Scenario, with_values
-from pipeprof.simulate.trials import Setting, line
-from pipeprof.simulate.tune import tune_scenario
+from pipeprof.simulate.tuning.trials import Setting, line
+from pipeprof.simulate.tuning.tune import tune_scenario
+from pipeprof.timeline import measured_window, read_timeline
 
 BOUND, SHARE = 0.02, 0.1
 TURNS = 3
@@ -53,7 +53,7 @@ def measured(one: Scenario, setting: Setting, out: Path, steps: int) -> float:
     warmup = 8 + setting.workers * setting.prefetch
     run_part = {"run.seconds": None, "run.steps": warmup + steps, "run.warmup_steps": warmup}
     timeline = read_timeline(
-        trace.load(run(with_values(one, {**setting.scenario_values(), **run_part}), out))
+        reader.load(run(with_values(one, {**setting.scenario_values(), **run_part}), out))
     )
     window = measured_window(timeline)
     assert window is not None
@@ -70,7 +70,9 @@ def compare(name: str, seconds: float, room: Path) -> bool:
     cells = {each: measured(one, each, room / f"{each.workers}-{each.prefetch}", steps) for each in settings}
     spent = time.monotonic() - began
     best = max(cells, key=cells.__getitem__)
-    tuned, _ = tune_scenario(one, spent * SHARE, room / "tune", told=lambda trial: print("  ", line(trial)))
+    tuned, _ = tune_scenario(
+        one, spent * SHARE, room / "tune", on_trial=lambda trial: print("  ", line(trial))
+    )
     rates: dict[Setting, list[float]] = {best: [], tuned.best: []}
     for turn, each in itertools.product(range(TURNS), rates):
         rates[each].append(measured(one, each, room / f"{turn}-{each.workers}-{each.prefetch}", steps))

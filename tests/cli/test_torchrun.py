@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeprof import trace
-from pipeprof.analyse.merge import merge
+from pipeprof.analyse.job.merge import merge
+from pipeprof.record import directories
 
 pytestmark = pytest.mark.heavy
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -41,7 +41,7 @@ def test_a_scenario_is_run_by_all_ranks_into_one_new_directory(tmp_path: Path) -
     done = torchrun(tmp_path, "run", "short.yaml", "--set-rank", "1:storage.tier=hdd", "--no-report")
     assert done.returncode == 0, done.stderr
     (job,) = (tmp_path / "runs").iterdir()
-    assert list(trace.parts(job)) == [0, 1]
+    assert list(directories.parts(job)) == [0, 1]
     assert "for rank 1" in " ".join(done.stdout.split())
 
 

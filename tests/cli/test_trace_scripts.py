@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeprof.trace import load
+from pipeprof.record.reader import load
 from tests.forked import Program, verb
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -57,10 +57,10 @@ def test_a_script_runs_as_without_us(script: str, steps: int, tmp_path: Path) ->
     if script == "plain.py":
         assert losses(traced.stdout) == losses(untraced(path, tmp_path))
     run = load(tmp_path / "run")
-    assert (run.status, run.meta["kind"]) == ("complete", "trace")
+    assert (run.status, run.meta.kind) == ("complete", "trace")
     assert len(run.table("steps")) == steps
     assert (tmp_path / "run" / "report.html").exists()
-    assert "Where each step's time went" in traced.stdout
+    assert "Where each step's time went" in traced.stderr
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_a_script_that_ends_badly(end: str, code: int, status: str, tmp_path: Pa
     assert traced.returncode == code
     assert load(tmp_path / "run").status == status
     assert len(load(tmp_path / "run").table("steps")) == 12
-    assert "Where each step's time went" in traced.stdout
+    assert "Where each step's time went" in traced.stderr
     if end == "error":
         assert "ValueError: this script ends badly" in traced.stderr
         assert "pipeprof/measure" not in traced.stderr.split("Traceback")[1]
@@ -115,7 +115,7 @@ def test_ctrl_c_ends_a_script_with_workers(tmp_path: Path) -> None:
     os.killpg(program.pid, signal.SIGINT)  # a terminal sends it to the workers too
     traced = program.finished()
     assert traced.returncode == 130, traced.stderr
-    assert "Where each step's time went" in traced.stdout
+    assert "Where each step's time went" in traced.stderr
     assert "KeyboardInterrupt" in traced.stderr
     run = load(tmp_path / "run")
     assert run.status == "interrupted"
@@ -152,7 +152,7 @@ def test_a_module_with_spawned_workers(tmp_path: Path) -> None:
     run = load(tmp_path / "run")
     assert len(run.table("steps")) == 12
     assert len(run.table("batches")) == 12
-    assert run.meta["loaders"][0]["start_method"] == "spawn"
+    assert run.meta.loaders[0].start_method == "spawn"
 
 
 def test_sensors_are_read_on_request(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_sensors_are_read_on_request(tmp_path: Path) -> None:
     assert traced.returncode == 1, "the script's own exit code"
     assert "pipeprof/measure" not in traced.stderr.split("Traceback")[1]
     run = load(tmp_path / "run")
-    assert run.meta["telemetry"]["rate_hz"] == 50
+    assert run.meta.telemetry.rate_hz == 50
     assert "memory.used_bytes" in run.table("telemetry")["sensor"].to_pylist()
     refused = trace("--telemetry-hz", "500", script, cwd=tmp_path / "run")
     assert refused.returncode == 2
@@ -175,3 +175,41 @@ def test_no_such_script(tmp_path: Path) -> None:
     assert "missing.py cannot be read" in traced.stderr
     assert "Traceback" not in traced.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_script_is_compiled_as_python_does_it(tmp_path: Path) -> None:
+    """None of our own `from __future__` applies to it."""
+    (tmp_path / "settings.py").write_text(
+        "class Settings:\n    rate: float = 0.1\n"
+        "step: int = 3\n"
+        "assert Settings.__annotations__ == {'rate': float} and __annotations__ == {'step': int}\n"
+        "assert __spec__ is None and __package__ is None and __loader__ is not None\n"
+        "print(Settings.__annotations__['rate']('2'))\n"
+    )
+    assert python("settings.py", cwd=tmp_path).stdout == "2.0\n"
+    traced = trace("settings.py", cwd=tmp_path)
+    assert (traced.returncode, traced.stdout) == (0, "2.0\n"), traced.stderr
+
+
+LOADS = "from torch.utils.data import DataLoader\nfor b in DataLoader(range(40), batch_size=4): pass\n"
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_standard_output_is_the_scripts_alone(quiet: bool, tmp_path: Path) -> None:
+    (tmp_path / "prints.py").write_text(LOADS + "print('{}')\n")
+    traced = trace(*["--quiet"] * quiet, "--no-report", "prints.py", cwd=tmp_path)
+    assert (traced.returncode, traced.stdout) == (0, "{}\n")
+    assert bool(traced.stderr) != quiet
+
+
+def test_a_script_may_close_its_output(tmp_path: Path) -> None:
+    (tmp_path / "closes.py").write_text("import sys\n" + LOADS + "sys.stdout.close()\n")
+    traced = trace("--no-report", "closes.py", cwd=tmp_path)
+    assert traced.returncode == 0 and "Traceback" not in traced.stderr
+
+
+def test_an_empty_out_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prints.py").write_text(LOADS)
+    refused = Program(verb("trace", "--out", "", "prints.py"), tmp_path).finished()
+    assert refused.returncode == 2 and "--out" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["prints.py"]

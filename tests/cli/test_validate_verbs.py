@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeprof.cli.init import TEMPLATE
+from pipeprof.cli.scenario.init import TEMPLATE
 from pipeprof.scenario import Scenario, load
 from tests.forked import Program, verb
 
@@ -29,6 +29,13 @@ def test_validate_tells_each_file_and_exits_2_if_one_is_wrong(tmp_path: Path) ->
     assert done.stderr.startswith("pipeprof: bad.yaml:2: storage.tier: is the text 'sdd'\ndid you mean ssd?")
     assert "Traceback" not in done.stderr
     assert pipeprof("validate", "good.yaml", cwd=tmp_path).returncode == 0
+
+
+def test_validate_reads_the_profiles_that_are_named(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text("storage: {profile: disk.json}\n")
+    (tmp_path / "disk.json").write_text("[]")
+    done = pipeprof("validate", "train.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and "disk.json is no device profile" in done.stderr
 
 
 def test_validate_takes_overrides(tmp_path: Path) -> None:

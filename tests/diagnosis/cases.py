@@ -116,7 +116,7 @@ STORAGE = [
     case(
         "storage: mmap of a real disk",
         {"storage-latency", "storage-bandwidth", "storage-network"},
-        RELIEF,
+        {"no-read-ahead"},  # a page that is touched at random brings its neighbours with it
         looped(paged, Loop(step_ms=1, steps=40), batch_size=4, num_workers=1),
     ),
 ]

@@ -7,21 +7,25 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeprof.analyse.answer import Answer
+from pipeprof.analyse.analysis import Analysis
 from pipeprof.devices import LINKS, AcceleratorModel, LinkModel
-from pipeprof.measure.emulated_accelerator import EmulatedAccelerator
-from pipeprof.measure.machine import machine_facts
-from pipeprof.measure.session import Session
-from pipeprof.measure.telemetry import Telemetry
+from pipeprof.measure.accelerator.emulated import EmulatedAccelerator
+from pipeprof.measure.host.telemetry import Telemetry
+from pipeprof.measure.session.session import Session
+from pipeprof.record.decode import decode
+from pipeprof.record.meta import RunMeta, StorageMeta
 from pipeprof.scenario import Scenario
 
 MS = 1_000_000
+UNJUDGED = "unjudged"
+"""Stands for any mechanism or none."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,22 @@ class Case:
     detail: str | None = None
     size: tuple[str, float] | None = None
     """Owner and its share of the window, where the size is planted too."""
+    mechanism: str | None = UNJUDGED
+    """The mechanism that must be named; None where none may be."""
+    never: str | None = None
+    """A mechanism that must not be named, whatever else is."""
+    waits: bool = False
+    """True where nearly all of its time is spent waiting: other programs on the cores hardly change it."""
+    quick: bool = False
+    """True where it takes some seconds of one core and needs no second one."""
     needs: Callable[[], str] = field(default=lambda: "")
     """Why it cannot run here; empty where it can."""
+
+    def allows(self, mechanism: str | None) -> bool:
+        """Whether this mechanism, or none, may be named."""
+        if self.never is not None:
+            return mechanism != self.never
+        return self.mechanism in (UNJUDGED, mechanism)
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,8 @@ class Loop:
 
     step_ms: float = 10.0
     steps: int = 60
+    seconds: float = 20.0
+    """The loop ends after so long too, where other programs have the cores."""
     warmup: int = 6
     sync: bool = False
     pinned: bool = False
@@ -52,6 +72,8 @@ class Loop:
     main: Callable[[], None] | None = None
     """The loop's own Python, after each step."""
     epochs: int = 1
+    taken: int | None = None
+    """Batches after which the loop leaves each iterator; None for all."""
     storage: dict[str, Any] = field(default_factory=dict)
 
 
@@ -59,33 +81,36 @@ def train(out: Path, dataset: Any, loop: Loop, **loader_arguments: Any) -> None:
     """Run `loop` over a torch DataLoader of `dataset`, observed, into `out`."""
     model = AcceleratorModel("planted", round(loop.step_ms * MS), link=loop.link)
     device = EmulatedAccelerator(model, sync=loop.sync, pinned=loop.pinned)
-    meta = {
-        "accelerator": device.describe(),
-        "emulated": ["accelerator: planted"],
-        "machine": machine_facts(),
-        "storage": loop.storage or None,
-    }
+    meta = RunMeta(
+        accelerator=device.describe(),
+        emulated=("accelerator: planted",),
+        storage=decode(StorageMeta, loop.storage),
+    )
     with Session(out, "bench", out.name, meta, warmup_steps=loop.warmup, device=True) as session:
         with Telemetry(session.telemetry):
             loader = session.loader(dataset, **loader_arguments)
-            step = 0
+            step, end_s = 0, time.monotonic() + loop.seconds
             for _ in range(loop.epochs):
-                step = _epoch(session, device, loader, loop, step)
+                if step >= loop.steps:
+                    break
+                step = _epoch(session, device, loader, loop, step, end_s)
             device.synchronize()
-            session.device_times(device.finished())
+            session.steps.add_device_times(device.finished())
         session.event("run_end")
 
 
-def _epoch(session: Session, device: EmulatedAccelerator, loader: Any, loop: Loop, step: int) -> int:
+def _epoch(
+    session: Session, device: EmulatedAccelerator, loader: Any, loop: Loop, step: int, end_s: float
+) -> int:
     device.request(step)
-    for batch in loader:
+    for taken, batch in enumerate(loader, 1):
         device.submit(step, batch)
-        session.step_launched(step)
+        session.steps.launched(step)
         if loop.main is not None:
             loop.main()
-        session.device_times(device.finished())
+        session.steps.add_device_times(device.finished())
         step += 1
-        if step >= loop.steps:
+        if step >= loop.steps or time.monotonic() >= end_s or taken == loop.taken:
             break
         device.request(step)
     return step
@@ -95,7 +120,7 @@ def scenario(**parts: Any) -> Callable[[Path], None]:
     """A run of the bench."""
 
     def measured(out: Path) -> None:
-        from pipeprof.measure.run import run
+        from pipeprof.measure.bench.run import run
 
         run(Scenario.model_validate({"name": out.name, **parts}), out)
 
@@ -150,7 +175,7 @@ def quota(cores: float) -> Iterator[None]:
         QUOTA_GROUP.rmdir()
 
 
-def said(answer: Answer) -> str:
+def said(answer: Analysis) -> str:
     """Cause and detail, as the matrix names them."""
     verdict = answer.verdict
     return f"{verdict.cause} ({verdict.detail})" if verdict.detail else verdict.cause

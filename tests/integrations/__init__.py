@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeprof.measure.session import Session
+from pipeprof.measure.session.session import Session
+from pipeprof.measure.session.steps.steps import Steps
 
 
 def needs(module: str) -> pytest.MarkDecorator:
@@ -20,8 +21,8 @@ def counted_calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often the loop's side of a session was called, by name."""
     calls = Counter[str]()
 
-    def counted(name: str) -> Any:
-        original = getattr(Session, name)
+    def counted(owner: type, name: str) -> Any:
+        original = getattr(owner, name)
 
         def count(self: Any, *arguments: Any) -> Any:
             calls[name] += 1
@@ -29,6 +30,6 @@ def counted_calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return count
 
-    for name in ("requested", "took", "summary"):
-        monkeypatch.setattr(Session, name, counted(name))
+    for owner, name in ((Steps, "requested"), (Steps, "took"), (Session, "summary")):
+        monkeypatch.setattr(owner, name, counted(owner, name))
     return calls

@@ -28,6 +28,12 @@ class Model(lightning.LightningModule):
     def validation_step(self, batch: Any, _: int) -> None:
         self.layer(batch[0])
 
+    def test_step(self, batch: Any, _: int) -> None:
+        self.layer(batch[0])
+
+    def predict_step(self, batch: Any, _: int) -> Any:
+        return self.layer(batch[0])
+
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 

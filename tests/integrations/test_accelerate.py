@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pipeprof
-from pipeprof.trace import load
+from pipeprof.record.reader import load
 from tests.integrations import needs
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import pipeprof
-from pipeprof.trace import Run, load
+from pipeprof.record.reader import Run, load
 from tests.integrations import needs
 
 pytestmark = pytest.mark.heavy
@@ -87,7 +87,7 @@ def webdata(shards: str) -> Any:
 def test_webdataset_alone(shards: str, tmp_path: Path) -> None:
     run, values = run_of(webdata(shards), tmp_path / "run", "x")
     assert values == list(range(SAMPLES))
-    assert "the inside of WebDataset" in run.meta["not_observed"]
+    assert "the inside of WebDataset" in run.meta.not_observed
     assert len(run.table("steps")) == SAMPLES
 
 
@@ -99,7 +99,7 @@ def test_webdataset_in_a_webloader(shards: str, tmp_path: Path) -> None:
     run, values = run_of(loader, tmp_path / "run", "x")
     assert sorted(values) == list(range(SAMPLES))
     assert inside(run) == {0, 1}
-    assert run.meta["not_observed"] == []
+    assert run.meta.not_observed == ()
     assert sum(run.table("steps")["samples"].to_pylist()) == SAMPLES
 
 
@@ -140,10 +140,16 @@ def test_mosaic_streaming(tmp_path: Path) -> None:
 
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    except Exception as error:
+        ray.shutdown()  # what has started would outlive the test
+        if "timed out during startup" in str(error):
+            pytest.skip("Ray gives itself 30 s to start, and this machine is too busy for that")
+        raise
     yield ray
     ray.shutdown()
 
@@ -154,4 +160,4 @@ def test_ray_data(ray: Any, tmp_path: Path) -> None:
     run, values = run_of(batches, tmp_path / "run", "id")
     assert sorted(values) == list(range(SAMPLES))
     assert len(run.table("steps")) == 6
-    assert run.meta["loaders"][0]["workers"] is None
+    assert run.meta.loaders[0].workers is None

@@ -13,8 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pipeprof
 from pipeprof.errors import MeasureError
-from pipeprof.trace import load
+from pipeprof.measure.device.here import available_device
+from pipeprof.record.reader import load
 from tests.integrations import counted_calls
+from tests.timing import Timing
 
 
 class Lines:
@@ -62,40 +64,42 @@ def test_waits_are_recorded_and_the_inside_is_said_not_to_be(tmp_path: Path) -> 
     with pipeprof.profile(Lines(wait_s=0.004), out=tmp_path / "run") as lines:
         for _ in lines:
             time.sleep(0.002)
-        summary, told = lines.summary(), lines.verdict()
+        summary, verdict = lines.summary(), lines.verdict()
     assert summary["steps"] == 30
     assert not any(name.startswith("samples") for name in summary), "how many a batch holds is not known"
-    verdict = told["verdict"]
-    assert (verdict["band"], verdict["cause"], verdict["detail"]) == (
+    assert (verdict.band, verdict.cause, verdict.detail) == (
         "highly",
         "inconclusive",
         "inside-not-observed",
     )
-    assert "Lines" in verdict["sentence"]
-    assert verdict["stall_share"] == pytest.approx(summary["wait_share"], abs=0.05)
-    assert told["throughput_samples_per_s"] is None
-    assert "the inside of Lines" in told["not_observed"]
+    assert "Lines" in verdict.sentence
+    assert verdict.stall_share == pytest.approx(summary["wait_share"], abs=0.05)
+    assert verdict.measured.throughput_samples_per_s is None
+    assert "the inside of Lines" in verdict.measured.not_observed
     run = load(tmp_path / "run")
-    assert run.meta["loaders"][0]["kind"] == "iterable"
-    assert run.meta["loaders"][0]["workers"] is None
+    assert run.meta.loaders[0].kind == "iterable"
+    assert run.meta.loaders[0].workers is None
     steps = run.table("steps")
     assert set(steps["samples"].to_pylist()) == set(steps["arrival_ns"].to_pylist()) == {None}
     assert len(run.table("stages")) == 0, "a stage inside the wait is none of the loop's"
 
 
-@pytest.mark.needs_cores
-def test_a_loop_that_hardly_waits_is_called_so() -> None:
-    with pipeprof.profile(Lines()) as lines:
-        for _ in lines:
-            time.sleep(0.03)
-        assert lines.verdict()["verdict"]["cause"] == "accelerator"
+@pytest.mark.usefixtures("of_any_length")
+def test_a_loop_that_hardly_waits_is_called_so(timing: Timing) -> None:
+    def attempt(_: int) -> None:
+        with pipeprof.profile(Lines()) as lines:
+            for _ in lines:
+                time.sleep(0.03)
+            assert lines.verdict().cause == "accelerator"
+
+    timing.attempts(attempt)
 
 
 def test_report_and_predict_take_such_a_run(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from pipeprof.cli.predict import command as predict
-    from pipeprof.cli.report import command as report
+    from pipeprof.cli.show.predict import command as predict
+    from pipeprof.cli.show.report import command as report
 
     with pipeprof.profile(Lines(wait_s=0.002), out=tmp_path / "run") as lines:
         assert list(lines) == list(range(30))
@@ -151,7 +155,7 @@ def test_a_loader_inside_is_observed_whole_and_what_stands_around_it_is_a_stage(
         assert wrapped.summary()["samples"] == 48
     run = load(tmp_path / "run")
     assert len(run.table("batches")) == 6
-    assert run.meta["not_observed"] == []
+    assert run.meta.not_observed == ()
     beside = [row for row in run.table("stages").to_pylist() if row["scope"] == 1]
     assert {row["stage"] for row in beside} == {"stage:Wrapped"}
     assert sum(row["wall_ns"] for row in beside) >= 5 * 2_000_000
@@ -166,7 +170,7 @@ def test_an_error_inside_is_the_runs_error(tmp_path: Path) -> None:
         list(items)
     run = load(tmp_path / "run")
     assert run.status == "failed"
-    assert "shard 7" in run.meta["error"]
+    assert "shard 7" in run.meta.error
 
 
 def test_what_cannot_be_iterated() -> None:
@@ -182,12 +186,21 @@ def test_a_wait_costs_one_request_and_one_take(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(available_device() is None, reason="torch sees no device here")
 def test_the_devices_wait_is_measured(tmp_path: Path) -> None:
-    data = torch.randn(512, 512, device="cuda")
+    data = torch.randn(512, 512, device=torch.accelerator.current_accelerator())
     with pipeprof.profile(Lines(wait_s=0.01), out=tmp_path / "run") as lines:
         for _ in lines:
             data = data @ data
-            torch.cuda.synchronize()
+            torch.accelerator.synchronize()
     waits = load(tmp_path / "run").table("steps")["device_wait_ns"].to_pylist()
     assert sum(wait is not None and wait > 8_000_000 for wait in waits) >= 28
+
+
+def test_a_verdict_is_shown_at_the_end_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pipeprof.profile([1, 2, 3], show=True) as batches:
+        list(batches)
+    assert "inconclusive: only 3 steps" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="mine"), pipeprof.profile([1], show=True) as batches:
+        raise ValueError("mine")
+    assert capsys.readouterr().out == ""

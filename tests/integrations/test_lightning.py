@@ -9,15 +9,24 @@ from typing import Any
 import pytest
 import torch
 
-from pipeprof.analyse.merge import merge
-from pipeprof.measure import hook
-from pipeprof.trace import load
+from pipeprof.analyse.job.merge import merge
+from pipeprof.measure.probe import torch_hook as hook
+from pipeprof.record.reader import Run, load
 from tests.forked import Program
 from tests.integrations import counted_calls, needs
-from tests.measure.test_ranks_together import free_port
+from tests.measure.bench.test_ranks_together import free_port
 
 pytestmark = [pytest.mark.heavy, needs("lightning")]
 STEPS = 6
+
+
+def epochs_by_loader(run: Run) -> dict[str, list[int]]:
+    """Epochs of the steps, by the name of their loader."""
+    found: dict[str, list[int]] = {}
+    steps = run.table("steps")
+    for number, epoch in zip(steps["loader"].to_pylist(), steps["epoch"].to_pylist(), strict=True):
+        found.setdefault(run.meta.loader(number).name, []).append(epoch)
+    return found
 
 
 @pytest.fixture
@@ -36,13 +45,13 @@ def test_a_fit_is_observed_and_its_loggers_are_told(
     trainer(tmp_path, callback, logger).fit(Model(), train, check)
     run = load(tmp_path / "run")
     assert run.status == "complete"
-    assert run.table("steps")["epoch"].to_pylist() == [0] * STEPS + [1] * STEPS, (
-        "training alone, and all of it"
-    )
-    assert set(run.table("batches")["worker"].to_pylist()) == {0}, "the inside of the worker is seen"
+    epochs = epochs_by_loader(run)
+    assert epochs["train"] == [0] * STEPS + [1] * STEPS
+    assert len(epochs["val"]) == 2 + 2 * STEPS, "two batches before the fit, and one pass an epoch"
+    assert 0 in run.table("batches")["worker"].to_pylist(), "the inside of the worker is seen"
     assert [step for step, _ in logger.told] == [4, 6, 8, 12, 12]
-    assert logger.told[-1][1]["pipeprof/steps"] == 2 * STEPS
-    assert callback.verdict["verdict"]["sentence"] in capsys.readouterr().out
+    assert logger.told[-1][1]["pipeprof/steps"] == 2 + 4 * STEPS
+    assert callback.verdict.sentence in capsys.readouterr().out
     assert hook.observer_of(train) is None, "the loader is plain again"
 
 
@@ -65,19 +74,22 @@ def test_a_fit_that_fails_leaves_a_run_that_says_so(tmp_path: Path, callback: An
         trainer(tmp_path, callback, False).fit(Model(fails_at=2), loader())
     run = load(tmp_path / "run")
     assert run.status == "failed"
-    assert "step 2 is broken" in run.meta["error"]
+    assert "step 2 is broken" in run.meta.error
 
 
-def test_a_validation_after_it_does_not_tell_the_fits_verdict_again(
-    tmp_path: Path, callback: Any, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("stage", "name"), [("validate", "val"), ("test", "test"), ("predict", "predict")])
+def test_what_follows_a_fit_is_a_run_of_its_own(
+    stage: str, name: str, tmp_path: Path, callback: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tests.integrations.in_lightning import Model, loader, trainer
 
     fitting, model = trainer(tmp_path, callback, False), Model()
     fitting.fit(model, loader())
-    assert "pipeprof:" in capsys.readouterr().out
-    fitting.validate(model, loader())
-    assert "pipeprof:" not in capsys.readouterr().out
+    capsys.readouterr()
+    getattr(fitting, stage)(model, loader())
+    assert callback.verdict.sentence in capsys.readouterr().out
+    run = load(tmp_path / "run-2")
+    assert epochs_by_loader(run) == {name: [0] * STEPS}
 
 
 def test_each_rank_of_a_fit_records_its_part_and_one_tells_the_verdict(tmp_path: Path) -> None:
@@ -94,7 +106,7 @@ def test_each_rank_of_a_fit_records_its_part_and_one_tells_the_verdict(tmp_path:
     runs = [load(row.directory) for row in found.ranks]
     assert [run.table("steps").num_rows for run in runs] == [STEPS, STEPS]
     assert sum(sum(run.table("steps")["samples"].to_pylist()) for run in runs) == 2 * 48, "shared out"
-    assert [run.meta["local_world_size"] for run in runs] == [2, 2], "who share this machine's cores"
+    assert [run.meta.local_world_size for run in runs] == [2, 2], "who share this machine's cores"
 
 
 def test_it_costs_no_more_than_the_wrapper(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeprof.trace import load
+from pipeprof.record.reader import load
 from tests.integrations import counted_calls, needs
 
 pytestmark = [pytest.mark.heavy, needs("transformers")]
@@ -31,7 +31,25 @@ def test_a_training_is_observed_and_its_reporters_are_told(
     assert [told["epoch"] for told in reporter.told] == [4 / 6, 1.0, 8 / 6, 2.0, 2.0]
     assert reporter.told[-1]["pipeprof/steps"] == 2 * STEPS
     assert callback.verdict is not None
-    assert callback.verdict["verdict"]["sentence"] in capsys.readouterr().out
+    assert callback.verdict.sentence in capsys.readouterr().out
+
+
+def test_evaluations_and_predictions_are_observed(tmp_path: Path) -> None:
+    from pipeprof.integrations.transformers import PipeprofCallback
+    from tests.integrations.in_transformers import Tokens, a_trainer
+
+    trainer = a_trainer(tmp_path, Tokens())
+    trainer.eval_dataset = Tokens()
+    trainer.args.eval_strategy = "epoch"
+    callback = PipeprofCallback(trainer, tmp_path / "run")
+    trainer.add_callback(callback)
+    trainer.train()
+    trainer.predict(Tokens())
+    named = [[each.name for each in load(tmp_path / name).meta.loaders] for name in ("run", "run-2")]
+    assert (set(named[0]), named[1]) == ({"train", "evaluation"}, ["test"])
+    assert load(tmp_path / "run").table("steps").num_rows == 4 * STEPS
+    assert load(tmp_path / "run-2").table("steps").num_rows == STEPS
+    assert load(tmp_path / "run-2").status == "complete"
 
 
 def test_a_training_that_fails_leaves_a_run_up_to_there(tmp_path: Path) -> None:
@@ -46,7 +64,7 @@ def test_a_training_that_fails_leaves_a_run_up_to_there(tmp_path: Path) -> None:
     callback.close(raised.value)
     assert load(tmp_path / "run").status == "failed"
     assert callback.verdict is not None
-    assert callback.verdict["verdict"]["cause"] == "inconclusive", "it has too few steps"
+    assert callback.verdict.cause == "inconclusive", "it has too few steps"
 
 
 def test_it_costs_no_more_than_the_wrapper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

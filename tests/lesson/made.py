@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeprof.measure.lesson import ScenarioRung, course
+from pipeprof.lesson.course import course
+from pipeprof.lesson.measurements import ScenarioRun
 from tests.factory import MS, Plan, make_run
 
 WAYS = ("NumPy, gradients by hand", "autograd", "Module, compiled (static graph)")
@@ -19,7 +20,7 @@ FAST, SLOW = (
 def make_lesson(directory: Path, only: tuple[str, ...] = ("",), **told: Any) -> Path:
     """Runs whose names begin with one of `only`; hard disks are slow, all else is fast."""
     for rung in course(quick=True):
-        if isinstance(rung, ScenarioRung) and rung.name.startswith(only):
+        if isinstance(rung, ScenarioRun) and rung.name.startswith(only):
             loader, slow = rung.scenario.loader, rung.scenario.storage.tier == "hdd"
             plan = Plan(
                 batches=40,

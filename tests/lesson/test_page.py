@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from pipeprof.errors import TraceError
-from pipeprof.measure.lesson import lesson_directory
-from pipeprof.report import lesson
-from pipeprof.report.lesson_course import Course, Rung, read
-from pipeprof.report.lesson_words import texts
+from pipeprof.lesson import page as lesson
+from pipeprof.lesson.claims.claim import texts
+from pipeprof.lesson.measurements import lesson_directory
+from pipeprof.lesson.results import LessonRun, Results, read
 from pipeprof.scenario import load
 from tests.lesson.made import add_results, make_lesson
 
@@ -33,13 +33,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def course(whole: Path) -> Course:
+def results(whole: Path) -> Results:
     return read(whole)
 
 
 @pytest.fixture(scope="module")
-def page(course: Course) -> str:
-    return lesson.render(course)
+def page(results: Results) -> str:
+    return lesson.render(results)
 
 
 def text_of(page: str) -> str:
@@ -47,9 +47,9 @@ def text_of(page: str) -> str:
     return unescape(re.sub(r"<[^>]+>", " ", body)).replace("\u00a0", " ")
 
 
-def test_every_claim_has_an_answer_a_chart_a_reason_and_something_to_try(course: Course) -> None:
+def test_every_claim_has_an_answer_a_chart_a_reason_and_something_to_try(results: Results) -> None:
     for number, build in enumerate(lesson.CLAIMS, 1):
-        told = build(course)
+        told = build(results)
         assert told.number == number
         assert re.search(r"\d", told.answer), told.answer
         assert not told.answer.startswith("Not observed")
@@ -71,8 +71,8 @@ def test_figures_are_said_with_their_unit_and_what_they_are(page: str) -> None:
     assert "no compiler" in said
 
 
-def test_a_hard_disk_waits_and_workers_on_an_ssd_do_not(course: Course) -> None:
-    runs = course.runs
+def test_a_hard_disk_waits_and_workers_on_an_ssd_do_not(results: Results) -> None:
+    runs = results.runs
     slow, fast = runs["1_hdd"].stall, runs["4_workers-tier=ssd,workers=4,prefetch=4"].stall
     assert slow is not None
     assert fast is not None
@@ -80,8 +80,8 @@ def test_a_hard_disk_waits_and_workers_on_an_ssd_do_not(course: Course) -> None:
     assert fast < 0.05
 
 
-def test_workers_are_counted_in_every_place_for_the_data(course: Course) -> None:
-    told = lesson.workers(course)
+def test_workers_are_counted_in_every_place_for_the_data(results: Results) -> None:
+    told = lesson.workers(results)
     assert [chart.name for chart in told.charts] == [
         f"claim4_{tier}" for tier in ("hdd", "ssd", "nvme", "network", "ram")
     ]
@@ -91,17 +91,17 @@ def test_workers_are_counted_in_every_place_for_the_data(course: Course) -> None
 
 def test_the_cheapest_cures_are_the_first_place_under_the_target(page: str) -> None:
     said = " ".join(text_of(page).split())
-    assert "The cheapest cures that bring the waiting under 5.0 %: SSD, 2 workers, prefetch 2" in said
+    assert "The cheapest cures that bring the waiting under 5.0%: SSD, 2 workers, prefetch 2" in said
 
 
 def test_without_any_run_each_claim_says_what_is_missing(tmp_path: Path) -> None:
     directory = make_lesson(tmp_path / "none", only=("nothing",))
-    course = read(directory)
+    results = read(directory)
     for build in lesson.CLAIMS:
-        told = build(course)
+        told = build(results)
         assert "Not observed" in told.answer, told.answer
         assert not told.charts
-    assert "not observed" in text_of(lesson.render(course)).lower()
+    assert "not observed" in text_of(lesson.render(results)).lower()
 
 
 def test_why_a_run_is_missing_is_said(tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ def test_the_page_needs_no_torch(tmp_path: Path) -> None:
     some = make_lesson(tmp_path / "some", only=("1_",))
     add_results(some)
     code = (
-        "import sys; from pathlib import Path; from pipeprof.report import lesson; "
-        f"lesson.render(lesson.read(Path({str(some)!r}))); assert 'torch' not in sys.modules"
+        "import sys; from pathlib import Path; from pipeprof.lesson import page; "
+        f"page.render(page.read(Path({str(some)!r}))); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -181,8 +181,8 @@ def test_what_the_reader_is_told_to_run_can_be_run(command: str, tmp_path: Path)
     assert load(lesson_directory().parent.parent / words[2], sets)
 
 
-def test_a_rate_that_was_not_observed_has_no_full_speed(course: Course) -> None:
-    rung: Rung = course.runs["1_hdd"]
-    assert rung.full_rate is not None
-    assert rung.rate is not None
-    assert rung.full_rate > rung.rate
+def test_a_rate_that_was_not_observed_has_no_full_speed(results: Results) -> None:
+    run: LessonRun = results.runs["1_hdd"]
+    assert run.full_rate is not None
+    assert run.rate is not None
+    assert run.full_rate > run.rate

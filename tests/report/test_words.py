@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from pipeprof.report import words
+from pipeprof.vocabulary import owners
 
 OWNERS = [
     "accelerator",
     "storage",
-    "read",
     "decode",
     "transform:Resize",
     "stage:mine",
@@ -24,7 +24,12 @@ def test_contrast_is_that_of_wcag() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*words.ORDER, *(f"transform:{n}" for n in "abcdefghij"), *(f"stage:{n}" for n in "abcdefghij")]
+    "name",
+    [
+        *(owner.name for owner in owners.OWNERS),
+        *(f"transform:{n}" for n in "abcdefghij"),
+        *(f"stage:{n}" for n in "abcdefghij"),
+    ],
 )
 def test_text_on_each_owner_can_be_read(name: str) -> None:
     colour = words.colour(name)
@@ -32,14 +37,20 @@ def test_text_on_each_owner_can_be_read(name: str) -> None:
 
 
 def test_a_stage_and_the_owner_it_is_charged_to_have_one_colour() -> None:
-    assert words.colour("read") == words.colour("storage")
+    assert words.drawn_stage("read").colour == words.colour("storage")
+    assert words.drawn_stage("getitem") == words.drawn("stage:getitem")
 
 
 def test_one_name_has_one_colour_and_an_unknown_one_has_one_too() -> None:
     assert [words.colour(name) for name in OWNERS] == [words.colour(name) for name in OWNERS]
-    assert words.owner("no such owner").label == "no such owner"
-    assert words.owner("transform:Resize").label == "Resize"
-    assert words.family("transform:Resize") == "transform"
+    assert words.drawn("no such owner").label == "no such owner"
+    assert words.drawn("transform:Resize").label == "Resize"
+
+
+@pytest.mark.parametrize("part", [words.OTHERS, words.WAITING, words.IDLE])
+def test_a_part_of_a_chart_that_is_no_owner_is_drawn_too(part: str) -> None:
+    assert words.drawn(part).label != part
+    assert words.contrast(words.colour(part), words.ink(words.colour(part))) >= 4.5
 
 
 def test_neighbours_of_the_bar_differ_in_lightness_too() -> None:

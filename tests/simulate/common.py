@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeprof.analyse.ledger.attribution import attribute
 from pipeprof.devices import STORAGE, StorageModel
-from pipeprof.pipeline import measured_window, read_timeline
-from pipeprof.simulate.demands import Demands, read_demands
-from pipeprof.trace import Run, load
+from pipeprof.record.reader import Run, load
+from pipeprof.simulate.demands.loader import Demands, read_demands
+from pipeprof.timeline import measured_window, read_timeline
 from tests.factory import MS, Plan, make_run
 
 CPU_ONLY = {"decode": 40 * MS, "collate": MS}
@@ -29,7 +30,14 @@ def recorded(directory: Path, plan: Plan, model: StorageModel | None = None, **m
 
 
 def demands_of(directory: Path, plan: Plan, model: StorageModel | None = None, **meta: Any) -> Demands:
-    return read_demands(recorded(directory, plan, model, **meta))
+    return demands_from(recorded(directory, plan, model, **meta))
+
+
+def demands_from(run: Run) -> Demands:
+    """The demands of a run, as if nothing had run beside it."""
+    found = attribute(run)
+    assert found is not None
+    return read_demands(run, found)
 
 
 def throughput(run: Run) -> float:

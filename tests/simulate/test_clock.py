@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeprof.simulate.clock import Clock
+from pipeprof.simulate.clock import VirtualClock
 
 
 def finish_times(cores: float, jobs: list[tuple[float, float]]) -> list[float]:
     """When each (arrival, CPU time) is done."""
-    clock = Clock(cores)
+    clock = VirtualClock(cores)
     done = [0.0] * len(jobs)
 
     def note(job: Any) -> None:
@@ -45,7 +45,7 @@ def test_a_quota_below_one_core_slows_one_task() -> None:
 
 
 def test_events_at_one_time_come_in_the_order_they_were_asked_for() -> None:
-    clock, seen = Clock(1), []
+    clock, seen = VirtualClock(1), []
     for name in "abc":
         clock.at(7.0, seen.append, name)
     clock.run()
@@ -53,7 +53,7 @@ def test_events_at_one_time_come_in_the_order_they_were_asked_for() -> None:
 
 
 def test_an_event_of_the_past_happens_now() -> None:
-    clock, seen = Clock(1), []
+    clock, seen = VirtualClock(1), []
     clock.at(10.0, lambda _: clock.at(3.0, lambda _: seen.append(clock.now)))
     clock.run()
     assert seen == [10.0]

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeprof.cli.predict import question
 from pipeprof.devices import LINKS, storage_preset
-from pipeprof.measure.profile import write_profile
-from pipeprof.simulate.demands import Demands
-from pipeprof.simulate.draw import PIN_BYTES_PER_S, changed, owners
-from pipeprof.simulate.fixes import Fix, catalogue
+from pipeprof.measure.host.profile import write_profile
+from pipeprof.simulate.catalogue import Fix, catalogue
+from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.knobs import MEMORY, Knobs, change
 from pipeprof.simulate.predict import predict
+from pipeprof.simulate.questions import knobs_asked
+from pipeprof.simulate.sampling import PIN_BYTES_PER_S, changed, cpu_by_owner
+from tests.devices.test_profile import measured as measured_device
 from tests.factory import MS, Plan
 from tests.simulate.common import CPU_ONLY, HDD, READ_NS, demands_of, hdd_plan
-from tests.test_devices_profile import measured as measured_device
 
 
 def rate(demands: Demands, knobs: Knobs) -> float:
@@ -49,7 +49,7 @@ def test_no_copy_is_added_that_the_run_did_not_show(tmp_path: Path, asked: dict[
     assert not changed(demands, knobs)["copy"].any()
     assert rate(demands, knobs) >= 0.99 * rate(demands, demands.measured)
     told = predict(demands, knobs).extrapolations
-    assert any("no copy to the device was observed" in text for text in told)
+    assert any("no copy to the device was observed" in each.text for each in told)
 
 
 @pytest.mark.slow
@@ -60,8 +60,8 @@ def test_a_measured_device_predicts_as_its_model_does(tmp_path: Path) -> None:
     demands = demands_of(
         tmp_path / "run", hdd_plan(compute=MS, workers=2, stages={"read": 32 * READ_NS}), HDD
     )
-    on_it = question(demands, (f"storage.profile={profile}", "loader.workers=4"), None, None)
-    on_ssd = question(demands, ("storage.tier=ssd", "loader.workers=4"), None, None)
+    on_it = knobs_asked(demands, (f"storage.profile={profile}", "loader.workers=4"), None, None)
+    on_ssd = knobs_asked(demands, ("storage.tier=ssd", "loader.workers=4"), None, None)
     assert on_it.storage.tier == "ssd"
     assert rate(demands, on_it) == pytest.approx(rate(demands, on_ssd), rel=0.05)
     assert rate(demands, on_it) > 5 * rate(demands, demands.measured)
@@ -78,13 +78,13 @@ def test_pinning_on_a_real_device_takes_a_thread_and_a_faster_copy(tmp_path: Pat
     found = predict(demands, asked)
     assert found.throughput.value == pytest.approx(32e9 / max(drawn["pin"].mean(), copy_ns + MS), rel=0.05)
     assert found.throughput.value > 2 * rate(demands, demands.measured)
-    assert any("pin thread was not observed" in text for text in found.extrapolations)
+    assert any("pin thread was not observed" in each.text for each in found.extrapolations)
 
 
 def test_decoded_samples_are_neither_read_nor_decoded(tmp_path: Path) -> None:
     demands = demands_of(tmp_path / "run", hdd_plan(compute=MS), HDD)
     asked = change(demands.measured, {"storage.tier": "ram", "storage.keep": "decoded"})
-    left = {owner: values.mean() for owner, values in owners(demands, asked).items() if values.any()}
+    left = {owner: values.mean() for owner, values in cpu_by_owner(demands, asked).items() if values.any()}
     assert left == pytest.approx({"transform:Crop": 60 * MS, "collate": 4 * MS})
     assert rate(demands, asked) == pytest.approx(32 / 0.0645, rel=0.02)
     encoded = replace(asked, keep="encoded")
@@ -114,18 +114,46 @@ def test_a_lighter_transfer_between_processes_leaves_a_quarter(tmp_path: Path) -
     assert handed == pytest.approx(handed_before / 4)
 
 
+@pytest.mark.parametrize(("pickling_ns", "offered"), [(0.4 * MS, False), (8.0 * MS, True), (None, False)])
+def test_small_batches_of_many_tensors_are_worth_making_lighter(
+    tmp_path: Path, pickling_ns: float | None, offered: bool
+) -> None:
+    demands = demands_of(tmp_path / "run", Plan(workers=1, batches=60, transfer=8 * MS, compute=MS))
+    small = replace(demands, batch_bytes=1000.0, pickling_ns=pickling_ns)
+    assert ("lighter-transfer" in {fix.word for fix in catalogue(small)}) == offered
+
+
+def test_lighter_batches_leave_the_threads_that_compute(tmp_path: Path) -> None:
+    plan = Plan(workers=1, batches=60, stages={"decode": 10 * MS}, transfer=2 * MS, copy=0, compute=MS)
+    demands = demands_of(tmp_path / "run", plan)
+    computing = replace(demands.batches, helper=demands.batches.helper * 0 + 50 * MS)
+    busy = replace(demands, batches=computing)
+    lighter = changed(busy, fix_of(demands, "lighter-transfer").knobs)["helper"]
+    assert lighter.mean() == pytest.approx(50 * MS - 0.75 * 2 * MS, rel=0.02)
+
+
+def test_the_sampler_draws_without_workers_too(tmp_path: Path) -> None:
+    plan = Plan(workers=1, batches=60, stages={"decode": 10 * MS}, compute=MS)
+    demands = demands_of(tmp_path / "run", plan)
+    received = replace(demands.batches, receive=demands.batches.receive * 0 + 5 * MS)
+    drawn = replace(demands, batches=received, sampler_ns=4.0 * MS)
+    inline = replace(demands.measured, workers=0)
+    assert changed(drawn, inline)["receive"] == pytest.approx(4 * MS)
+    assert changed(drawn, drawn.measured)["receive"] == pytest.approx(5 * MS)
+
+
 def test_a_transform_on_the_accelerator_costs_it_a_tenth(tmp_path: Path) -> None:
     plan = Plan(
         workers=1,
         batches=120,
-        stages={"decode": 10 * MS, "transform:Crop": 60 * MS},
+        stages={"decode": 10 * MS, "transform:Normalize": 60 * MS},
         transfer=0,
         main=0,
         compute=20 * MS,
     )
     demands = demands_of(tmp_path / "run", plan)
     fix = fix_of(demands, "cheaper-transform")
-    assert fix.title == "Crop on the accelerator"
+    assert fix.title == "Normalize on the accelerator"
     drawn = changed(demands, fix.knobs)
     assert drawn["cpu"] == pytest.approx(10 * MS)
     assert drawn["compute"] == pytest.approx(26 * MS)
@@ -153,11 +181,29 @@ def test_more_cores_compute_a_step_sooner_where_they_compute_it(tmp_path: Path) 
     assert rates[4] == pytest.approx(0.5 * rates[8], rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("stage", "word", "title"),
+    [
+        ("transform:RandomResizedCrop", "cheaper-transform", "RandomResizedCrop in half the time"),
+        ("stage:tokenise", "cheaper-work", "tokenise in half the time"),
+        ("transform:ToTensor", "cheaper-transform", "ToTensor on the accelerator"),
+    ],
+)
+def test_only_what_takes_whole_batches_is_moved_to_the_accelerator(
+    tmp_path: Path, stage: str, word: str, title: str
+) -> None:
+    plan = Plan(workers=1, batches=60, stages={"decode": 10 * MS, stage: 60 * MS}, compute=20 * MS)
+    assert fix_of(demands_of(tmp_path / "run", plan), word).title == title
+
+
 def test_free_cores_give_back_what_the_neighbours_took(tmp_path: Path) -> None:
     """Two workers and two neighbours on two cores: without them everything is twice as fast."""
     plan = Plan(workers=2, stages={"decode": 40 * MS}, compute=MS, batches=120, transfer=0, main=0)
     demands = demands_of(tmp_path / "run", plan)
-    crowded = replace(demands, measured=replace(demands.measured, cores=2.0, neighbours=2.0))
+    seen = replace(demands.host, other_cores=1.0)
+    crowded = replace(demands, measured=replace(demands.measured, cores=2.0, neighbours=2.0), host=seen)
+    unseen = replace(crowded, host=demands.host)
+    assert "free-cores" not in {fix.word for fix in catalogue(unseen)}, "nobody saw them"
     free = fix_of(crowded, "free-cores")
     assert rate(crowded, free.knobs) / rate(crowded, crowded.measured) == pytest.approx(2, rel=0.05)
     assert "free-cores" not in {fix.word for fix in catalogue(demands)}

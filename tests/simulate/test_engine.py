@@ -11,11 +11,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeprof.devices import STORAGE
-from pipeprof.simulate.demands import Demands, read_demands
+from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.knobs import MEMORY, Knobs
 from pipeprof.simulate.predict import predict, replay
 from tests.factory import MS, Plan
-from tests.simulate.common import CPU_ONLY, HDD, READ_NS, demands_of, hdd_plan, recorded, throughput
+from tests.simulate.common import (
+    CPU_ONLY,
+    HDD,
+    READ_NS,
+    demands_from,
+    demands_of,
+    hdd_plan,
+    recorded,
+    throughput,
+)
 
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -35,12 +44,12 @@ def test_a_replay_gives_back_the_run(tmp_path: Path, shape: str, workers: int) -
     run = recorded(
         tmp_path / "run", Plan(**{"workers": workers, "batches": 100, "stages": CPU_ONLY, **SHAPES[shape]})
     )
-    assert replay(read_demands(run)).throughput.value == pytest.approx(throughput(run), rel=0.01)
+    assert replay(demands_from(run)).throughput.value == pytest.approx(throughput(run), rel=0.01)
 
 
 def test_a_replay_of_a_disk_bound_run_gives_it_back(tmp_path: Path) -> None:
     run = recorded(tmp_path / "run", hdd_plan(), HDD)
-    assert replay(read_demands(run)).throughput.value == pytest.approx(throughput(run), rel=0.01)
+    assert replay(demands_from(run)).throughput.value == pytest.approx(throughput(run), rel=0.01)
 
 
 def test_equal_seeds_give_equal_runs_and_others_do_not(tmp_path: Path) -> None:

@@ -15,18 +15,18 @@ import pipeprof
 from pipeprof import cli
 from pipeprof.devices import STORAGE
 from pipeprof.errors import ScenarioError
-from pipeprof.report import forecast
-from pipeprof.simulate.answer import VAIN
-from pipeprof.simulate.demands import Demands, read_demands
-from pipeprof.simulate.draw import owners
-from pipeprof.simulate.fixes import catalogue
+from pipeprof.record.reader import load
+from pipeprof.report.text import forecast
+from pipeprof.simulate.catalogue import catalogue
+from pipeprof.simulate.demands.loader import Demands
+from pipeprof.simulate.demands.other_programs import with_neighbours
+from pipeprof.simulate.forecast import VAIN, Forecast
 from pipeprof.simulate.knobs import Knobs, change
-from pipeprof.simulate.neighbours import with_neighbours
-from pipeprof.simulate.predict import predict, replay
+from pipeprof.simulate.predict import Predictor, predict, replay
+from pipeprof.simulate.sampling import cpu_by_owner
 from pipeprof.simulate.search import shared_storage
-from pipeprof.trace import load
 from tests.factory import MS, Plan, make_run
-from tests.simulate.common import CPU_ONLY, HDD, demands_of, hdd_plan, recorded
+from tests.simulate.common import CPU_ONLY, HDD, demands_from, demands_of, hdd_plan, recorded
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -91,10 +91,10 @@ def test_a_cluster_is_told_what_it_asks_of_storage_without_a_model(
 
 
 def test_bytes_that_nobody_counted_are_not_told_as_none(tmp_path: Path) -> None:
-    demands = read_demands(load(make_run(tmp_path / "run", hdd_plan(), storage=S3)))
+    demands = demands_from(load(make_run(tmp_path / "run", hdd_plan(), storage=S3)))
     nothing = np.zeros(len(demands.batches))
     unseen = replace(demands, batches=replace(demands.batches, read_bytes=nothing))
-    shared = shared_storage(unseen, replace(unseen.measured, nodes=8))
+    shared = shared_storage(Predictor(unseen), replace(unseen.measured, nodes=8))
     assert shared is not None and shared.bytes_per_s is None
     text = "".join(forecast.shared_lines(shared, 1))
     assert "must serve 2,560 reads a second; their bytes were not observed" in text
@@ -108,7 +108,7 @@ def test_more_readers_are_in_vain_where_the_place_gives_all_it_can(
     plan = Plan(workers=1, stages=stages, compute=20 * MS, batches=60, spans_every=0)
     machine = {"cpu_count": 2, "usable_cores": 2, "memory_bytes": 16 << 30}
     run = make_run(tmp_path / "run", plan, storage=S3, machine=machine)
-    answer = pipeprof.load(run)
+    answer = Forecast(pipeprof.load(run))
     assert (answer.verdict.cause, answer.verdict.detail) == ("storage-network", "throttled")
     assert ask(monkeypatch, str(run), "--json") == 0
     told = json.loads(capsys.readouterr().out)
@@ -117,7 +117,7 @@ def test_more_readers_are_in_vain_where_the_place_gives_all_it_can(
     assert words and not {"more-workers", "deeper-prefetch", "more-cores"} & set(words)
     assert told["advice"] == "ram"
     assert [need["amount"] for need in told["what_it_takes"]] == [None, None]
-    assert VAIN in told["heat_map"]["extrapolations"][0][0]
+    assert str(VAIN) in told["heat_map"]["extrapolations"][0][0]
     assert ask(monkeypatch, str(run), "--set", "loader.workers=8") == 0
     text = capsys.readouterr().out
     assert text.count("the remote place gave all that it could") == 1
@@ -131,7 +131,7 @@ def test_without_a_question_everything_is_told(
     told = capsys.readouterr().out
     for part in (
         "hdd-7200",
-        "Headspace",
+        "Headroom",
         "Advice",
         "then limited by",
         "the CPU: decode",
@@ -224,12 +224,12 @@ def test_batches_cross_between_processes_in_fresh_memory(tmp_path: Path) -> None
     demands = demands_of(tmp_path / "workers", plan, machine=machine)
     fresh_ns = 0.25 * demands.batch_bytes
     assert 0 < fresh_ns < 8 * MS
-    alone = owners(demands, replace(demands.measured, workers=0))["collate"]
+    alone = cpu_by_owner(demands, replace(demands.measured, workers=0))["collate"]
     assert alone.mean() == pytest.approx(8 * MS - fresh_ns, rel=0.02)
     demands = demands_of(tmp_path / "alone", replace(plan, workers=0), machine=machine)
-    made = owners(demands, replace(demands.measured, workers=2))["collate"]
+    made = cpu_by_owner(demands, replace(demands.measured, workers=2))["collate"]
     assert made.mean() == pytest.approx(8 * MS + fresh_ns, rel=0.02)
-    assert owners(demands, demands.measured)["collate"].mean() == pytest.approx(8 * MS, rel=0.02)
+    assert cpu_by_owner(demands, demands.measured)["collate"].mean() == pytest.approx(8 * MS, rel=0.02)
 
 
 def test_a_device_that_sets_the_pace_is_predicted_more_closely_than_work(tmp_path: Path) -> None:
@@ -263,10 +263,12 @@ def test_neighbours_are_found_by_what_they_took(tmp_path: Path) -> None:
     plan = Plan(workers=2, stages={"decode": 40 * MS}, compute=MS, batches=100, transfer=0, main=0)
     demands = demands_of(tmp_path / "run", plan)
     measured = replace(demands.measured, cores=2.0)
-    crowded = with_neighbours(replace(demands, measured=measured, core_waiting=0.5))
+    host = replace(demands.host, core_waiting=0.5)
+    crowded = with_neighbours(replace(demands, measured=measured, host=host))
     assert crowded.measured.neighbours == pytest.approx(2.0, rel=0.05)
     assert replay(crowded).throughput.value == pytest.approx(2 * 32 / 0.08, rel=0.05)
-    quiet = with_neighbours(replace(demands, measured=measured, core_waiting=0.0))
+    host = replace(demands.host, core_waiting=0.0)
+    quiet = with_neighbours(replace(demands, measured=measured, host=host))
     assert quiet.measured.neighbours == 0
 
 
@@ -274,10 +276,11 @@ def test_neighbours_are_no_more_than_others_were_seen_to_use(tmp_path: Path) -> 
     """A worker that sleeps on a disk also waits a little for a core each time that it wakes."""
     plan = Plan(workers=2, stages={"decode": 40 * MS}, compute=MS, batches=100, transfer=0, main=0)
     demands = demands_of(tmp_path / "run", plan)
-    waited = replace(demands, measured=replace(demands.measured, cores=2.0), core_waiting=0.5, own_cores=1.0)
-    alone = with_neighbours(replace(waited, other_cores=0.0))
+    host = replace(demands.host, core_waiting=0.5, own_cores=1.0)
+    waited = replace(demands, measured=replace(demands.measured, cores=2.0))
+    alone = with_neighbours(replace(waited, host=replace(host, other_cores=0.0)))
     assert alone.measured.neighbours == pytest.approx(0, abs=1e-6)
-    shared = with_neighbours(replace(waited, other_cores=1.0))
+    shared = with_neighbours(replace(waited, host=replace(host, other_cores=1.0)))
     # n beside 1 / (1 - 0.5) runnable tasks of ours get half of two cores: n = 2
     assert shared.measured.neighbours == pytest.approx(2.0, rel=0.05)
 
@@ -287,7 +290,7 @@ def test_storage_without_figures_keeps_its_reads_until_another_is_asked_for(tmp_
     stages = {"read": 60 * MS, "decode": 20 * MS}
     plan = Plan(workers=1, stages=stages, compute=MS, batches=60, transfer=0, main=0, accelerator="none")
     run = load(make_run(tmp_path / "run", plan, storage=None))
-    demands = read_demands(run)
+    demands = demands_from(run)
     rates = [
         predict(demands, replace(demands.measured, storage=storage)).throughput.value
         for storage in (demands.measured.storage, STORAGE["nvme-gen3"], STORAGE["ram"])

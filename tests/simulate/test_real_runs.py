@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeprof.measure.run import run
+from pipeprof.measure.bench.run import run
+from pipeprof.record.reader import load
 from pipeprof.scenario import Scenario
-from pipeprof.simulate.neighbours import open_run
+from pipeprof.simulate.demands.other_programs import open_run
 from pipeprof.simulate.predict import predict, replay
-from pipeprof.trace import load
 from tests.simulate.common import throughput
 
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from pipeprof.errors import InconclusiveError
-from pipeprof.simulate import fixes
-from pipeprof.simulate.demands import Demands, read_demands
-from pipeprof.simulate.draw import changed, draw
-from pipeprof.simulate.fixes import catalogue, headspace, rank
+from pipeprof.record.reader import load
+from pipeprof.simulate import catalogue as fixes
+from pipeprof.simulate.catalogue import catalogue
+from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.knobs import Knobs, change
-from pipeprof.simulate.predict import predict
-from pipeprof.trace import load
+from pipeprof.simulate.predict import Predictor, predict
+from pipeprof.simulate.ranking import headroom, rank
+from pipeprof.simulate.sampling import changed, draw
 from tests.analyse.jobs import Job, make_job
 from tests.factory import MS, Plan, make_run
-from tests.simulate.common import CPU_ONLY, HDD, READ_NS, demands_of, hdd_plan
+from tests.simulate.common import CPU_ONLY, HDD, READ_NS, demands_from, demands_of, hdd_plan
 
 S3 = {"tier": "network", "name": "s3://bucket", "emulated": False, "remote": True}
 """What run.json says of a remote place: no figures."""
@@ -26,7 +27,7 @@ READS = {"read": 60 * MS, "decode": 20 * MS}
 
 def remote(directory: Path, **changes: object) -> Demands:
     plan = Plan(workers=1, stages=READS, compute=MS, batches=60, transfer=0, main=0)
-    return read_demands(load(make_run(directory, plan, **{"storage": S3, **changes})))
+    return demands_from(load(make_run(directory, plan, **{"storage": S3, **changes})))
 
 
 def asked(demands: Demands, **settings: str) -> Knobs:
@@ -61,7 +62,7 @@ def test_what_would_be_saved_of_unknown_storage_is_not_known(
     elsewhere = replace(asked(demands, storage__tier="ssd"), **change_of)
     assert predict(demands, elsewhere).throughput.value > 0
     memory = predict(demands, replace(asked(demands, storage__tier="ram"), **change_of))
-    assert any("lies in memory" in text for text in memory.extrapolations)
+    assert any("lies in memory" in each.text for each in memory.extrapolations)
 
 
 @pytest.mark.parametrize("owner", ["decod", "transform:Resize", "h2d", "read"])
@@ -70,7 +71,7 @@ def test_a_factor_on_what_was_not_recorded_is_refused(tmp_path: Path, owner: str
     demands = demands_of(tmp_path / "run", plan)
     with pytest.raises(InconclusiveError, match=f"nothing of '{owner}'") as told:
         predict(demands, asked(demands, **{f"scale__{owner}": "0.5"}))
-    assert "recorded: collate, decode, main, startup, transfer" in told.value.remedy
+    assert "allowed: collate, decode, main, startup, transfer" in told.value.remedy
 
 
 def test_decoded_samples_are_refused_where_neither_reading_nor_decoding_was_seen(tmp_path: Path) -> None:
@@ -78,12 +79,15 @@ def test_decoded_samples_are_refused_where_neither_reading_nor_decoding_was_seen
     demands = demands_of(tmp_path / "run", plan)
     with pytest.raises(InconclusiveError, match="neither reading nor decoding"):
         predict(demands, asked(demands, storage__keep="decoded"))
-    base = predict(demands, demands.measured)
-    assert headspace(demands, base).value > 10 * base.throughput.value, "what the code costs is known"
+    predictor = Predictor(demands)
+    now = predictor.base().throughput.value
+    assert headroom(predictor).value > 10 * now, "what the code costs is known"
     reads = remote(tmp_path / "reads")
-    no_decode = replace(reads, batches=replace(reads.batches, cpu={"getitem": reads.batches.cpu["decode"]}))
+    no_decode = replace(
+        reads, batches=replace(reads.batches, cpu={"stage:getitem": reads.batches.cpu["decode"]})
+    )
     told = predict(no_decode, replace(no_decode.measured, keep="decoded"))
-    assert any("no decoding was observed" in text for text in told.extrapolations)
+    assert any("no decoding was observed" in each.text for each in told.extrapolations)
 
 
 def test_a_run_whose_cache_served_most_says_what_less_of_it_costs(tmp_path: Path) -> None:
@@ -97,7 +101,7 @@ def test_a_run_whose_cache_served_most_says_what_less_of_it_costs(tmp_path: Path
     }
     plan = hdd_plan(workers=2, compute=MS, stages={"read": 32 * READ_NS})
     run = load(make_run(tmp_path / "run", plan, storage=storage))
-    demands = read_demands(run)
+    demands = demands_from(run)
     assert demands.measured.cache_share == pytest.approx(0.9)
     requests = changed(demands, demands.measured)["requests"].mean()
     for share, factor in ((0.9, 1), (0.5, 5), (0, 10)):
@@ -120,8 +124,8 @@ def test_a_set_of_unknown_size_is_not_said_to_fit_for_nothing(
 ) -> None:
     monkeypatch.setattr(fixes, "CATALOGUE", (fixes._memory,))
     demands = remote(tmp_path / "run", data=None)
-    assert demands.set_bytes is None
-    _, ranked = rank(demands)
+    assert demands.place.set_bytes is None
+    ranked = rank(Predictor(demands))
     files, decoded = (
         next(one for one in ranked if one.fix.title.startswith(title)) for title in ("the files", "decoded")
     )
@@ -133,9 +137,9 @@ def test_a_set_of_unknown_size_is_not_said_to_fit_for_nothing(
 
 def test_storage_of_the_users_own_may_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fixes, "CATALOGUE", (fixes._storage,))
-    _, ranked = rank(remote(tmp_path / "run"))
+    ranked = rank(Predictor(remote(tmp_path / "run")))
     faster = [one for one in ranked if one.fix.word == "faster-storage"]
-    assert {one.fix.how for one in faster} == {"storage.tier=ssd", "storage.tier=nvme"}
+    assert {one.fix.keys for one in faster} == {"storage.tier=ssd", "storage.tier=nvme"}
     assert all(one.gain > 1 and "is not known" in one.fix.assumption for one in faster)
     on_nvme = remote(tmp_path / "nvme", storage={"tier": "nvme", "name": "/data", "emulated": False})
     assert "faster-storage" not in {fix.word for fix in catalogue(on_nvme)}
@@ -147,25 +151,25 @@ def test_a_device_slower_than_what_there_is_is_no_fix(
     """Files of the page cache: no device gives them sooner."""
     stages = {"read": MS // 10, "decode": 5 * MS}
     plan = Plan(workers=1, stages=stages, compute=MS, batches=60, transfer=0, main=0)
-    demands = read_demands(load(make_run(tmp_path / "run", plan, storage=S3)))
+    demands = demands_from(load(make_run(tmp_path / "run", plan, storage=S3)))
     monkeypatch.setattr(fixes, "CATALOGUE", (fixes._storage,))
     assert {fix.word for fix in catalogue(demands)} == {"faster-storage"}
-    assert rank(demands)[1] == []
+    assert rank(Predictor(demands)) == []
 
 
 def test_what_a_rank_waited_for_the_others_is_none_of_its_own_python(tmp_path: Path) -> None:
     """Rank 0 computes 20 ms, rank 1 computes 60: rank 0 waits 41 ms after each step."""
     job = make_job(tmp_path / "job", Job(ranks=2, compute={1: 60 * MS}, steps=80))
     run = load(job / "rank-0")
-    run.meta["loaders"][0]["batch_size"] = 4
-    demands = read_demands(run)
+    run.meta = replace(run.meta, loaders=(replace(run.meta.loaders[0], batch_size=4),))
+    demands = demands_from(run)
     assert demands.batches.met.mean() == pytest.approx(41 * MS)
     assert demands.batches.loop.max() < MS
     found = predict(demands, demands.measured)
     assert 4 / 0.063 < found.throughput.value < 4 / 0.061, "20 + 41 ms, and what an SSD takes for four reads"
     assert found.ledger.ledger_ns["collective"] > 0.6 * found.ledger.window.wall_ns
     assert found.limit == "collective"
-    assert any("one of 2 ranks" in text for text in found.extrapolations)
+    assert any("one of 2 ranks" in each.text for each in found.extrapolations)
     for fix in catalogue(demands):
         if fix.word == "loop":
             assert predict(demands, fix.knobs).throughput.value < 1.05 * found.throughput.value
@@ -174,15 +178,15 @@ def test_what_a_rank_waited_for_the_others_is_none_of_its_own_python(tmp_path: P
 @pytest.mark.parametrize("scale", [{"ranks": 8}, {"nodes": 8}])
 def test_a_job_is_not_multiplied_from_one_of_its_ranks(tmp_path: Path, scale: dict[str, int]) -> None:
     job = make_job(tmp_path / "job", Job(ranks=2))
-    demands = read_demands(load(job / "rank-0"))
+    demands = demands_from(load(job / "rank-0"))
     with pytest.raises(InconclusiveError, match="one of 2 ranks"):
         predict(demands, replace(demands.measured, **scale))
 
 
 def test_meetings_that_were_not_recorded_are_told_of(tmp_path: Path) -> None:
     job = make_job(tmp_path / "job", Job(ranks=2, recorded=False))
-    demands = read_demands(load(job / "rank-0"))
-    assert any("counts as computing" in note for note in demands.notes)
+    demands = demands_from(load(job / "rank-0"))
+    assert any("counts as computing" in note.text for note in demands.notes)
     assert "loop" not in {fix.word for fix in catalogue(demands)}
 
 
@@ -211,7 +215,7 @@ def test_batches_of_an_epoch(
     if not ended:
         (path / "events.parquet").unlink()
     run = load(path)
-    run.meta["loaders"][0]["samples"] = samples
-    demands = read_demands(run)
+    run.meta = replace(run.meta, loaders=(replace(run.meta.loaders[0], samples=samples),))
+    demands = demands_from(run)
     assert demands.batches_per_epoch == wanted
-    assert draw(demands, demands.measured, 60, seed=0).batches_per_epoch == wanted
+    assert draw(demands, demands.measured, 60, seed=0).batches_per_epoch == (wanted if ended else 60)

@@ -11,12 +11,12 @@ from torch.utils.data import Dataset
 
 import pipeprof
 from pipeprof.errors import InconclusiveError, MeasureError
-from pipeprof.measure.generate import SET_JSON
+from pipeprof.measure.data.generate import SET_JSON
+from pipeprof.record.reader import Run
 from pipeprof.scenario import Scenario, load
 from pipeprof.scenario.dump import to_yaml
-from pipeprof.simulate.trials import Failed, Setting, Trial, as_dict, conclusion, line
-from pipeprof.simulate.tune import search, tune_scenario
-from pipeprof.trace import Run
+from pipeprof.simulate.tuning.trials import Failed, Setting, Trial, as_dict, conclusion, line
+from pipeprof.simulate.tuning.tune import search, tune_scenario
 from tests.factory import MS, Plan
 from tests.simulate.common import recorded
 
@@ -161,7 +161,7 @@ def test_a_data_set_is_made_before_the_budget_starts(tmp_path: Path, monkeypatch
         made.append(len(list((tmp_path / "cache").rglob(SET_JSON))))
         raise MeasureError("the clock runs", "")
 
-    monkeypatch.setattr("pipeprof.measure.run.run", run)
+    monkeypatch.setattr("pipeprof.measure.bench.run.run", run)
     parts = {"data": {"format": "tensor_files", "samples": 64, "sample_bytes": 4000}}
     scenario = Scenario.model_validate({"name": "mine", **parts, "run": {"steps": 9}})
     with pytest.raises(MeasureError, match="the clock runs"):

@@ -1,0 +1,167 @@
+"""The rule that names a fix, for verdict, page, terminal, `predict`, JSON and jobs.
+
+`candidates` lists what bears on the cause and can be carried out on this run, the least effort first.
+`choose` picks one of them: with predicted gains the largest, without them the first. A run that was analysed
+and not predicted from therefore has a fix too, by the same rule.
+
+A prediction knows more than the ledger, so its choice may differ. So that nothing that is read later
+contradicts a page that exists, the predicted choice is recorded beside the run when it is shown
+(`pipeprof.record.choice`), and `Analysis.verdict` names it for as long as the run has the cause that it was
+chosen for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pipeprof.analyse.causes import Finding
+from pipeprof.analyse.figures import Facts
+from pipeprof.devices import is_in_memory
+from pipeprof.vocabulary import causes, fixes, mechanisms
+from pipeprof.vocabulary.causes import Cause
+
+EQUAL: Final = 0.02
+"""Share by which predicted throughputs may differ and still be equal; a gain of no more than this is none."""
+FEW_BYTES: Final = 1 << 18
+"""Bytes below which handing over is calls and wake-ups: 0.2 to 0.5 ms, as copying this much takes."""
+SLOW_PICKLING_NS: Final = 2_000_000
+"""Time of pickling a batch from which it is made of more than a few tensors, however small they are."""
+MEMORY_SHARE: Final = 0.8
+"""Share of the machine's memory that a data set held in it may take."""
+
+
+def choose(finding: Finding, facts: Facts, gains: Mapping[str, float] | None = None) -> str:
+    """Return the word of the fix to name, that of `fixes.NONE` where nothing can be done.
+
+    `gains` maps fixes that were predicted, and that the machine can take, to the share of the throughput that
+    they add. A fix that is predicted to gain nothing is not named; of equal gains the least effort is.
+    """
+    gains = gains or {}
+    possible = candidates(finding, facts)
+    first = _before_all_others(finding, facts)
+    least = -EQUAL if first == fixes.FEWER_WORKERS.word else EQUAL
+    if first in possible and (finding.shown is not None or gains.get(first, 1.0) > least):
+        return first
+    for some in ([fix for fix in possible if fix != fixes.MORE_CORES.word], possible):  # cores cost money
+        best = max((gains[fix] for fix in some if fix in gains), default=0.0)
+        if best > EQUAL:
+            return next(fix for fix in some if fix in gains and equal(gains[fix], best))
+        unpredicted = [fix for fix in some if fix not in gains]
+        likely = [fix for fix in unpredicted if _is_likely(fix, finding, facts)]
+        if unpredicted:
+            return next(iter((*likely, *unpredicted)))
+    return fixes.NONE.word
+
+
+def equal(gain: float, best: float) -> bool:
+    """Return True where a gain comes within `EQUAL` of the best one."""
+    return 1 + gain >= (1 + best) * (1 - EQUAL)
+
+
+def candidates(finding: Finding, facts: Facts) -> tuple[str, ...]:
+    """List what bears on the cause and can be carried out on this run, the least effort first."""
+    cause = causes.record_of(finding.cause)
+    bearing = [fix.word for fix in cause.candidates(finding.detail)]
+    possible = [fix for fix in bearing if _can_be_carried_out(fix, cause, facts)]
+    if finding.shown is not None:  # what bears on the mechanism bears on the cause, and is more to the point
+        possible[:0] = [fix.word for fix in (finding.shown.fix, *finding.shown.also)]
+    return tuple(dict.fromkeys(possible))
+
+
+def is_useless(fix: str, finding: Finding, facts: Facts) -> bool:
+    """Return True for a fix that is known not to help this run, whatever is predicted of it.
+
+    It need not bear on the cause: it may relieve what the run is limited by next.
+    """
+    cause, record = causes.record_of(finding.cause), fixes.BY_WORD[fix]
+    if record in cause.ineffective(finding.detail) or not _can_be_carried_out(fix, cause, facts):
+        return True
+    mechanism = None if finding.shown is None else finding.shown.mechanism
+    if record is fixes.RAM:
+        return cause in causes.WORK
+    if record is fixes.LIGHTER_TRANSFER:
+        return mechanism is mechanisms.GIL  # batches wait for a lock on their way, not for their bytes
+    if record is fixes.FEWER_WORKERS:
+        # without workers the main process draws the indices too, and makes what workers were started for
+        return mechanism is mechanisms.SAMPLER or cause is causes.STARTUP
+    if record is fixes.MORE_WORKERS:
+        full = cause in (causes.CPU_CONTENTION, causes.STORAGE_BANDWIDTH, causes.PIN, causes.MAIN)
+        return full or finding.detail == causes.LOCK.word or mechanism in _MADE_WORSE
+    return False
+
+
+_MADE_WORSE: Final = (
+    mechanisms.PER_SAMPLE,
+    mechanisms.THREADS,
+    mechanisms.DUPLICATES,
+    mechanisms.AFFINITY,
+    mechanisms.GC,
+)
+"""Mechanisms that more workers make worse or repeat, or that leave no core for them."""
+
+
+def fits_in_memory(size_bytes: float, memory_bytes: float | None) -> bool:
+    """Return True where so much can be held in the machine's memory, as far as that is known."""
+    return not memory_bytes or size_bytes <= MEMORY_SHARE * memory_bytes
+
+
+def is_heavy(batch_bytes: float | None, pickling_ns: float | None) -> bool:
+    """Return False where batches are so small that neither bytes nor tensors matter on their way."""
+    slow = pickling_ns is not None and pickling_ns >= SLOW_PICKLING_NS
+    return batch_bytes is None or not batch_bytes < FEW_BYTES or slow
+
+
+def _can_be_carried_out(fix: str, cause: Cause, facts: Facts) -> bool:
+    """Return False for what is in place already, or known to be useless on this machine."""
+    is_work, in_memory = cause in causes.WORK, is_in_memory(facts.tier)
+    fits = fits_in_memory(facts.data_bytes or 0, facts.memory_bytes)
+    copies = facts.iterable and facts.splits_stream is False  # each worker would deliver the same samples
+    possible = {
+        fixes.MORE_WORKERS: not (copies or (is_work and not _cores_idle(facts)) or _device_full(facts)),
+        fixes.FEWER_WORKERS: facts.workers > 1,
+        fixes.PERSISTENT_WORKERS: facts.workers > 0 and not facts.persistent and facts.epochs > 1,
+        fixes.OUT_OF_ORDER: facts.workers > 1 and facts.in_order,
+        fixes.DEEPER_PREFETCH: facts.workers > 0,
+        fixes.LIGHTER_TRANSFER: is_heavy(facts.batch_bytes, facts.pickling_ns)
+        and (facts.workers > 0 or cause is causes.H2D),
+        fixes.PIN: not facts.pin_memory,
+        fixes.DEVICE_PREFETCH: not facts.prefetches_to_device,
+        fixes.FASTER_STORAGE: not in_memory and facts.tier != "nvme",
+        fixes.RAM: not in_memory and fits,
+        fixes.SHARDS: not in_memory and not facts.sharded,
+    }
+    return possible.get(fixes.BY_WORD[fix], True)
+
+
+def _before_all_others(finding: Finding, facts: Facts) -> str:
+    """Return a fix that is named however large the gains of others: idle cores that one more worker uses; and
+    fewer workers where they crowd the cores, since what is left to do then shows without the crowd."""
+    if finding.shown is not None:
+        return finding.shown.fix.word
+    if finding.detail == causes.OVERSUBSCRIBED.word:
+        return fixes.FEWER_WORKERS.word
+    is_work = causes.record_of(finding.cause) in causes.WORK
+    return fixes.MORE_WORKERS.word if is_work and _cores_idle(facts) else ""
+
+
+def _is_likely(fix: str, finding: Finding, facts: Facts) -> bool:
+    """Return False where a fix that was not predicted helps under conditions that this run does not show."""
+    if fix == fixes.RAM.word:
+        return bool(facts.data_bytes and facts.memory_bytes)
+    if fix == fixes.MORE_WORKERS.word and causes.record_of(finding.cause) in causes.STORAGE:
+        if facts.device is not None and facts.device.state != "room":
+            return False
+        return facts.tier != "hdd"  # a disk has one arm; other storage serves several requests at once
+    return True
+
+
+def _device_full(facts: Facts) -> bool:
+    """Return True where the device that the data comes from gives no more to more readers."""
+    return facts.device is not None and facts.device.state == "full"
+
+
+def _cores_idle(facts: Facts) -> bool:
+    """Return True where at least half a core, and a quarter of all, did nothing."""
+    idle = facts.idle_cores
+    return idle is None or idle >= max(0.5, 0.25 * (facts.cores or 1))

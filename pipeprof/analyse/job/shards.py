@@ -1,0 +1,109 @@
+"""The shard that a late rank was reading when the others waited for it.
+
+A shard is a file that holds many samples; a batch's record names the one that was read from last. What the
+others waited for a step of the late rank is charged to the shard of the batch that it took in that step, as
+far as the rank was late for its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeprof.record.columns import whole_numbers
+from pipeprof.record.reader import Run
+from pipeprof.timeline import Ints, Timeline, take
+from pipeprof.vocabulary import owners
+
+MOST_LISTED: Final = 256
+"""Number of shards that the answer lists, those first that cost most."""
+NONE: Final = -1
+"""The number of no shard."""
+
+
+@dataclass(frozen=True)
+class ShardRow:
+    """Time that the others waited for batches that one rank read from one shard. Shares are of that rank."""
+
+    rank: int
+    shard: str
+    steps: int
+    """Steps in the measured window, made from it."""
+    steps_share: float
+    """Share of the rank's measured steps whose shard is known."""
+    caused_ns: int
+    """Time that all others together waited for them, because they were late."""
+    caused_share: float | None
+    """Share of what the others waited for this rank's batches; None where they did not."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+class Reading(NamedTuple):
+    """The shard that each of one rank's steps was made from."""
+
+    names: list[str]
+    steps: Ints
+    """Numbers of the measured steps."""
+    numbers: Ints
+    """Numbers of their shards in `names`, or `NONE`."""
+
+
+def reading_of(run: Run, timeline: Timeline, steps: Ints) -> Reading | None:
+    """Read the shards of the measured `steps` of a run; None where none is known."""
+    numbers, names = _read(run)
+    if not names:
+        return None
+    by_step = np.full(int(max(timeline.step.max(initial=-1), steps.max(initial=-1))) + 1, NONE)
+    by_step[timeline.step] = take(numbers, timeline.batch_row, NONE)
+    return Reading(names, steps, by_step[steps])
+
+
+def _read(run: Run) -> tuple[Ints, list[str]]:
+    """Read the number of each row's shard in `batches`, and the names."""
+    known: dict[str, int] = {}
+    parts = [np.zeros(0, np.int64)]
+    for piece in run.pieces("batches", ["shard"]):
+        for chunk in piece["shard"].chunks:
+            names = chunk.dictionary.to_pylist()
+            numbers = [NONE if name is None else known.setdefault(name, len(known)) for name in names]
+            at = whole_numbers(chunk.indices, len(names))
+            parts.append(np.array([*numbers, NONE], np.int64)[at])
+    return np.concatenate(parts), list(known)
+
+
+def _is_data(owner: str) -> bool:
+    """Return True where a shard may have made a rank late: it read it, or made samples of it."""
+    return owners.is_stall(owner) and owner not in (owners.STARTUP.name, owners.UNKNOWN.name)
+
+
+def late_for_data(shares: npt.NDArray[np.float64], words: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return the part of each step's lateness that is for data: the sum of the shares of such `owners`."""
+    data = [i for i, word in enumerate(words) if _is_data(word)]
+    return np.asarray(shares[:, data].sum(axis=1))
+
+
+def rows_of(rank: int, reading: Reading, cost_ns: npt.NDArray[np.float64]) -> list[ShardRow]:
+    """Return the shards of one rank. `cost_ns`: what the others waited for its data, by step of the job."""
+    size = len(reading.names)
+    known = reading.numbers != NONE
+    steps = np.bincount(reading.numbers[known], minlength=size)
+    cost = np.bincount(reading.numbers[known], cost_ns[reading.steps[known]], minlength=size)
+    whole = float(cost_ns.sum())
+    return [
+        ShardRow(
+            rank,
+            reading.names[i],
+            int(steps[i]),
+            float(steps[i] / known.sum()),
+            round(cost[i]),
+            min(1.0, float(cost[i] / whole)) if whole else None,
+        )
+        for i in np.flatnonzero(steps).tolist()
+    ]

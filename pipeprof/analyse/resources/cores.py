@@ -1,0 +1,60 @@
+"""The speed of the cores while two runs were taken, and how much of their difference it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeprof import units
+from pipeprof.vocabulary import causes, owners
+
+SPIN: Final = "host.spin"
+"""Sensor: CPU time of a fixed piece of work, in ns."""
+WORTH_TELLING: Final = 0.02
+"""Difference of the cores' speed below which it is noise."""
+_ON_CORES: Final = (owners.TRANSFER.name, owners.MAIN.name, owners.CPU_CONTENTION.name)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSpeeds:
+    """The speed of the cores of a run beside that of the base's."""
+
+    relative: float
+    """Share by which they were faster; below 0 where they were slower."""
+    explains: float
+    """Change of the throughput that follows from it, as a share of the base's."""
+
+    @property
+    def sentence(self) -> str:
+        """Return the difference in words; empty where there is none worth a word."""
+        if abs(self.relative) < WORTH_TELLING:
+            return ""
+        way = "faster" if self.relative > 0 else "slower"
+        return (
+            f"the cores were {units.percent(abs(self.relative))} {way} in the second run, which explains "
+            f"{units.signed_percent(self.explains)} of throughput"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {"relative": self.relative, "explains": self.explains}
+
+
+def core_speeds(
+    base_spin_ns: float | None, spin_ns: float | None, path_ns: Mapping[str, int]
+) -> CoreSpeeds | None:
+    """Compare the cores by the time of the same work; None where either run did not measure it.
+
+    What lies on the base's critical path and needs a core takes longer on slower cores, the rest does not.
+    """
+    if not base_spin_ns or not spin_ns:
+        return None
+    speed = base_spin_ns / spin_ns
+    whole = max(1, sum(path_ns.values()))
+    on_cores = sum(ns for owner, ns in path_ns.items() if _needs_core(owner)) / whole
+    return CoreSpeeds(speed - 1, 1 / (on_cores / speed + 1 - on_cores) - 1)
+
+
+def _needs_core(owner: str) -> bool:
+    return owner in _ON_CORES or (causes.is_cause(owner) and causes.record_of(owner) in causes.WORK)

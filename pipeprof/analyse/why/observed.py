@@ -1,0 +1,180 @@
+"""Records of why a run's batches were slow: sums that the mechanisms are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+
+from pipeprof.analyse.figures import Facts
+from pipeprof.analyse.ledger.attribution import Attribution
+from pipeprof.analyse.ledger.making import Stages
+from pipeprof.analyse.ledger.walk import SOON
+from pipeprof.analyse.why.counts import Counts, read_counts
+from pipeprof.analyse.why.lines import HotLine, Lines, read_lines, stage_of
+from pipeprof.analyse.why.transfer import receive_starts
+from pipeprof.record.reader import Run
+from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints
+from pipeprof.vocabulary import owners
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A run, asked by the mechanisms. Sums are over all batches of the run, warm-up included."""
+
+    run: Run
+    timeline: Timeline
+    made: Stages
+    """Times of the stages of each step's batch."""
+    facts: Facts
+    owner: str
+    """The owner that the verdict blames, such as `collate` or `stage:getitem`."""
+    ledger_ns: Mapping[str, int]
+    """Time of the measured window by owner."""
+    wall_ns: int
+    """Length of the measured window."""
+
+    @classmethod
+    def of(cls, run: Run, attribution: Attribution, facts: Facts, owner: str) -> Observed:
+        """Ask about the owner that an attribution blames."""
+        ledger = attribution.whole
+        timeline, made = attribution.timeline, attribution.stages
+        return cls(run, timeline, made, facts, owner, ledger.ledger_ns, ledger.window.wall_ns)
+
+    @property
+    def owner_ns(self) -> int:
+        """Time that the ledger charges the blamed owner."""
+        return self.ledger_ns.get(self.owner, 0)
+
+    @cached_property
+    def lines(self) -> Lines:
+        """Read the sampled stacks."""
+        return read_lines(self.run)
+
+    @cached_property
+    def hot(self) -> tuple[HotLine, ...]:
+        """Return the lines in which the blamed owner's time was spent.
+
+        For owners that are no stage, such as a core that was lacking: of the stage that took the most time.
+        So too for the storage where no read of Python's was sampled: mapped files are read when touched.
+        """
+        lines = () if self.owner in _NO_STAGE else self.lines.hot(self.owner)
+        if lines or self.owner not in (*_NO_STAGE, owners.STORAGE.name):
+            return lines
+        others = {owners.of_stage(stage): ns for stage, ns in self.stages_ns.items() if stage != owners.READ}
+        return self.lines.hot(max(others, key=others.__getitem__)) if others else ()
+
+    @cached_property
+    def counts(self) -> Counts:
+        """Read the processes' counters."""
+        return read_counts(self.run)
+
+    @cached_property
+    def _batches(self) -> Mapping[str, Ints]:
+        columns = read_ints(self.run, "batches", _COLUMNS)
+        made = (columns["start_ns"] != NOT_OBSERVED) & (columns["finish_ns"] != NOT_OBSERVED)
+        return {name: values[made] for name, values in columns.items()}
+
+    def total(self, column: str) -> int | None:
+        """Return the sum of a column of `batches`; None where no batch has it."""
+        values = self._batches[column]
+        seen = values[values != NOT_OBSERVED]
+        return int(seen.sum()) if len(seen) else None
+
+    @cached_property
+    def making_ns(self) -> int:
+        """Return the time that all batches together took to make."""
+        return int((self._batches["finish_ns"] - self._batches["start_ns"]).sum())
+
+    @cached_property
+    def run_ns(self) -> int:
+        """Return the nanoseconds from the start of the first batch to the end of the last one."""
+        if not self.batches:
+            return 0
+        return int(self._batches["finish_ns"].max() - self._batches["start_ns"].min())
+
+    @property
+    def samples(self) -> int:
+        """Return the samples made."""
+        return self.total("samples") or 0
+
+    @property
+    def batches(self) -> int:
+        """Return the batches made."""
+        return len(self._batches["start_ns"])
+
+    @cached_property
+    def stages_ns(self) -> Mapping[str, float]:
+        """Return the time of each stage in the making of batches."""
+        return {name: float(stage.wall_ns.sum(dtype=np.float64)) for name, stage in self.made.making.items()}
+
+    @property
+    def owner_making_ns(self) -> int:
+        """Return the time of the blamed owner in the making of batches, over all workers."""
+        if self.owner in (owners.CPU_CONTENTION.name, owners.BLOCKED.name):
+            return self.making_ns
+        return int(self.stages_ns.get(stage_of(self.owner), 0))
+
+    def per_sample(self, counter: str) -> float:
+        """Return how often the workers counted something for each sample that they made."""
+        counted = self.counts.of_workers[counter] + self.counts.of_main[counter]
+        return counted / self.samples if self.samples else 0.0
+
+    def cost_by_epoch(self) -> dict[int, float]:
+        """Return the time that a sample took to make, by epoch, in nanoseconds."""
+        epochs, samples = self._batches["epoch"], np.maximum(self._batches["samples"], 0)
+        wall = self._batches["finish_ns"] - self._batches["start_ns"]
+        costs = {}
+        for epoch in np.unique(epochs).tolist():
+            mine = epochs == epoch
+            made = int(samples[mine].sum())
+            if made:
+                costs[int(epoch)] = float(wall[mine].sum()) / made
+        return costs
+
+    def lock_waits_ns(self) -> tuple[Ints, Ints]:
+        """Return, by step, how long the batch waited until its worker let go: to be pickled, to be received.
+
+        That is the time from when the queue thread could have pickled it, or the main process began to
+        unpickle it, to the end of the next batch of the same worker, where what it waited for follows soon
+        after that end: else the next batch merely ended while this one was under way.
+        """
+        timeline = self.timeline
+        following = _following(timeline)
+        ended = np.where(following >= 0, timeline.finish_ns[following], NOT_OBSERVED)
+
+        def waits(begin: Ints, end: Ints) -> Ints:
+            seen = (ended != NOT_OBSERVED) & (begin != NOT_OBSERVED) & (end != NOT_OBSERVED)
+            between = seen & (ended > begin) & (ended <= end) & (end - ended <= SOON * (end - begin))
+            return np.asarray(np.where(between, ended - begin, 0))
+
+        pickling = waits(timeline.finish_ns, timeline.pickled_ns)
+        return pickling, waits(receive_starts(self.run), timeline.received_ns)
+
+
+_NO_STAGE: Final = (owners.CPU_CONTENTION.name, owners.BLOCKED.name)
+"""Owners that every stage may have a part in."""
+_COLUMNS: Final = (
+    "start_ns",
+    "finish_ns",
+    "samples",
+    "gc_ns",
+    "cpu_ns",
+    "helper_cpu_ns",
+    "runq_ns",
+    "bytes",
+    "device_bytes",
+    "epoch",
+    "worker",
+)
+
+
+def _following(timeline: Timeline) -> Ints:
+    """Return for each step the step that took the batch which the same worker made next; -1 for none."""
+    following = np.full(len(timeline), -1, dtype=np.int64)
+    has_previous = np.flatnonzero(timeline.previous >= 0)
+    following[timeline.previous[has_previous]] = has_previous
+    return following

@@ -1,0 +1,1 @@
+"""Verbs that make runs, or look at the machine."""

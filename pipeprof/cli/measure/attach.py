@@ -1,0 +1,97 @@
+"""`pipeprof attach PID`: observe a job that runs already, and let it go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeprof import units
+from pipeprof.cli.options import Directory
+
+
+@click.command()
+@click.option("--out", type=Directory(), help="The run directory; by default a new one in runs/.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), help="How long to observe; 30 by default.")
+@click.option("--steps", type=click.IntRange(min=1), help="Leave after so many steps, observed whole.")
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option("--lines/--no-lines", default=True, help="Sample which lines the time goes to; on by default.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing of pipeprof's own but errors.")
+@click.option("--telemetry-hz", type=float, default=0.0, help="Look at CPU, memory, disks so often a second.")
+@click.option("--hang", is_flag=True, help="The loop hangs: say which worker holds the batch, and where.")
+@click.option(
+    "--hang-after",
+    type=click.FloatRange(min=0.1),
+    help="Say so when no batch has come for so many seconds; with --hang after 5.",
+)
+@click.option(
+    "--all-ranks",
+    is_flag=True,
+    help="PID is a rank, or the launcher, of a job: observe all ranks on this node.",
+)
+@click.option(
+    "--path",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A directory that holds pipeprof, for a job whose Python does not have it.",
+)
+@click.argument("pid", type=int)
+def command(
+    out: Path | None,
+    seconds: float | None,
+    steps: int | None,
+    no_report: bool,
+    lines: bool,
+    quiet: bool,
+    telemetry_hz: float,
+    hang: bool,
+    hang_after: float | None,
+    all_ranks: bool,
+    path: Path | None,
+    pid: int,
+) -> None:
+    """Observe the training process PID and its loader's workers, say where their time goes, and let go.
+
+    Nothing is restarted. For 30 s, or until Ctrl-C, the job runs with pipeprof's proxies in its loader; its
+    batches stay the same. Batches that were under way at the begin and the end are not observed.
+    """
+    from pipeprof.cli.runs import report_run, short
+    from pipeprof.cli.show.merge import tell
+    from pipeprof.measure.attach import attach, ranks
+    from pipeprof.record.directories import new_directory
+
+    pids = ranks.ranks_of(pid) if all_ranks else [pid]
+    for each in pids:
+        attach.check(each)
+    directory = out or new_directory(attach.job_name(pids[0]))
+    if seconds is None and steps is None:
+        seconds = 30.0
+    wanted = attach.Wanted(
+        directory, seconds, steps, lines, telemetry_hz, hang_after or (5.0 if hang else None), path
+    )
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(f"pipeprof: {text}", err=True)
+
+    def entered(workers: int) -> None:
+        say(f"in process {pid} and {workers} of its workers")
+
+    def on_hang(text: str) -> None:
+        click.echo(f"pipeprof: {text}", err=True)
+
+    if all_ranks:
+        observed = ranks.attach_all(pids, wanted, on_hang=on_hang)
+        say(f"observed {len(observed)} ranks, and out of them again")
+        tell((observed[0].directory.parent,), False, observed[0].directory.parent / "report.html")
+        return
+    done = attach.attach(pid, wanted, entered, on_hang)
+    say(f"out of it again; the loop stood still for {units.duration(done.took_ns)} to let pipeprof in")
+    if done.unseen_workers:
+        say(f"{done.unseen_workers} workers could not be entered: they answered too late")
+    if done.ended:
+        say(f"process {pid} has ended meanwhile")
+    seen = short(done.directory)
+    if done.steps == 0 and not done.ended:
+        say(f"no batch was taken from a DataLoader meanwhile; see {seen}")
+        return
+    report_run(seen, page=not no_report, quiet=quiet)

@@ -1,0 +1,224 @@
+"""`pipeprof run FILE`: measure a scenario, each cell of a matrix in turn, and report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeprof.cli.options import (
+    Destination,
+    kernels_option,
+    name_option,
+    overrides_of_rank,
+    set_option,
+    set_rank_option,
+)
+from pipeprof.cli.runs import written_page
+from pipeprof.cli.say import say
+from pipeprof.errors import PipeprofError, ScenarioError, exit_code_of
+from pipeprof.record.directories import refuse_recorded
+from pipeprof.record.meta import ScenarioMeta
+from pipeprof.scenario import Scenario, load
+from pipeprof.scenario.expectation import misses
+from pipeprof.scenario.shipped import scenario_file
+
+if TYPE_CHECKING:
+    from pipeprof.simulate.forecast import Forecast
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Measured cell of a scenario; `error` where it failed. A run that failed may be readable still."""
+
+    scenario: Scenario
+    directory: Path
+    forecast: Forecast | None
+    error: PipeprofError | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Return True if the user stopped it."""
+        return self.forecast is not None and self.forecast.analysis.run.status == "interrupted"
+
+    @property
+    def missed(self) -> list[str]:
+        """Return the expectations that a complete run did not meet."""
+        expect, forecast = self.scenario.expect, self.forecast
+        if expect is None or forecast is None or forecast.analysis.run.status != "complete":
+            return []
+        return misses(expect, forecast.verdict.as_dict())
+
+
+@click.command()
+@click.argument("given", metavar="[FILE]", required=False)
+@set_option
+@set_rank_option
+@click.option(
+    "--out",
+    type=Destination(),
+    help="The run directory, or a URL such as s3://bucket/job; by default a new one in runs/.",
+)
+@name_option
+@kernels_option
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@click.option("--strict", is_flag=True, help="Exit with 1 where the scenario's `expect` does not hold.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    given: str | None,
+    overrides: tuple[str, ...],
+    rank_overrides: tuple[str, ...],
+    out: Path | None,
+    run_name: str | None,
+    kernels: int,
+    no_report: bool,
+    as_json: bool,
+    strict: bool,
+) -> None:
+    """Measure the scenario FILE and say where the time went.
+
+    FILE is a path, or the name of a shipped scenario (`pipeprof scenarios` lists them), by default the
+    quickstart. A scenario with a matrix is measured once for each of its cells, into one directory.
+    Under torchrun all ranks measure it together, each into its own part of the directory.
+    """
+    if (given or "").endswith(".py"):
+        raise ScenarioError(f"{given} is a Python script", f"for a script: pipeprof trace {given}")
+    file = scenario_file(given)
+    if out is not None:
+        refuse_recorded(out)
+    from pipeprof.measure.session.job import here
+
+    rank = here()
+    scenarios = load(file, (*overrides, *overrides_of_rank(rank_overrides, rank and rank.rank)))
+    scenarios = _named(scenarios, run_name)
+    if rank is not None:
+        from pipeprof.cli.measure.run_ranks import run_together
+
+        if strict:
+            raise ScenarioError(
+                "--strict holds the run of one process to `expect`, and this is one of several ranks",
+                "leave it out, and hold a part to a limit with `pipeprof check DIR/rank-0 --max-stall 5%`",
+            )
+
+        runs = zip(scenarios, directories(scenarios, file, out), strict=True)
+        ctx.exit(run_together(rank, list(runs), file, page=not no_report, as_json=as_json, kernels=kernels))
+    outcomes = []
+    # Each run is reported before the next begins: a later one may fail.
+    for scenario, directory in zip(scenarios, directories(scenarios, file, out), strict=True):
+        outcome = measure(scenario, directory, file, kernels)
+        outcomes.append(outcome)
+        page = None
+        if outcome.forecast is not None and not no_report:
+            page = written_page(outcome.forecast, directory / "report.html")
+        if not as_json:
+            show(outcome, page)
+        if outcome.interrupted:
+            break
+    if as_json:
+        say(json.dumps(as_data(outcomes), indent=1))
+    elif not no_report:
+        show_matrix(outcomes)
+    ctx.exit(exit_code(outcomes, strict))
+
+
+def _named(scenarios: list[Scenario], name: str | None) -> list[Scenario]:
+    """Return the scenarios, the only one with another name where one is given."""
+    if name is None:
+        return scenarios
+    if len(scenarios) > 1 or scenarios[0].cell:
+        raise ScenarioError("--name is for one run, and a matrix makes several", "give --out a directory")
+    return [scenarios[0].model_copy(update={"name": name})]
+
+
+def directories(scenarios: list[Scenario], file: Path, out: Path | None) -> list[Path]:
+    """Return where each run goes: `out` or a new directory in `runs/`, with the cells of a matrix inside."""
+    from pipeprof.measure.session.job import directory_for
+
+    if len(scenarios) == 1 and not scenarios[0].cell:
+        return [out or directory_for(scenarios[0].name)]
+    parent = out or directory_for(file.stem)
+    return [parent / scenario.name for scenario in scenarios]
+
+
+def measure(scenario: Scenario, directory: Path, file: Path, kernels: int = 0) -> Outcome:
+    """Run one scenario and read its record back, whatever it ended with."""
+    from pipeprof.analyse.analysis import analyse
+    from pipeprof.measure.bench.run import run
+    from pipeprof.measure.bench.run_display import shown
+    from pipeprof.record import reader
+    from pipeprof.simulate.forecast import Forecast
+
+    written = ScenarioMeta(path=str(file), text=file.read_text(encoding="utf-8-sig"))
+    error = None
+    try:
+        run(scenario, directory, written=written, display=shown, kernels=kernels)
+    except PipeprofError as raised:
+        error = raised
+    try:
+        recorded = reader.load(directory)
+        if recorded.status == "running":  # there was no room for its last status
+            recorded.meta = replace(recorded.meta, status="partial")
+        forecast = Forecast(analyse(recorded))
+    except PipeprofError as unreadable:
+        return Outcome(scenario, directory, None, error or unreadable)
+    return Outcome(scenario, directory, forecast, error)
+
+
+def show(outcome: Outcome, page: Path | None) -> None:
+    """Print the report, then what went wrong and whether the run came to what the scenario expects."""
+    from pipeprof.report.text import terminal
+
+    if outcome.forecast is not None:
+        terminal.show(outcome.forecast, str(page) if page is not None else None)
+    if outcome.error is not None:
+        say(f"pipeprof: {outcome.error}", err=True)
+    elif outcome.interrupted:
+        say(f"Interrupted: the report is of what was measured until then, in {outcome.directory}")
+    elif outcome.missed:
+        say(f"Unexpected for this scenario: {'; '.join(outcome.missed)}.")
+    elif outcome.scenario.expect is not None:
+        say("As this scenario expects.")
+
+
+def show_matrix(outcomes: list[Outcome]) -> None:
+    """Write a page for all cells of a matrix, beside them; nothing for a single run."""
+    from pipeprof.report.page import html
+    from pipeprof.simulate.matrix_predictions import predict_cells
+
+    forecasts = [outcome.forecast for outcome in outcomes if outcome.forecast is not None]
+    if outcomes[0].scenario.cell and forecasts:
+        page = outcomes[0].directory.parent / "report.html"
+        html.write_matrix([each.analysis for each in forecasts], predict_cells(forecasts), page)
+        say(f"{len(forecasts)} of {len(outcomes)} runs. Report of all: {page}")
+
+
+def as_data(outcomes: list[Outcome]) -> Any:
+    """Return the answer's dictionary; for a matrix a list with an entry for each cell."""
+    cells = [
+        {
+            "name": outcome.scenario.name,
+            "run": str(outcome.directory),
+            "cell": outcome.scenario.cell,
+            "answer": outcome.forecast.as_dict() if outcome.forecast is not None else None,
+            "error": str(outcome.error) if outcome.error is not None else None,
+            "missed": outcome.missed,
+        }
+        for outcome in outcomes
+    ]
+    return cells if outcomes[0].scenario.cell else cells[0]["answer"]
+
+
+def exit_code(outcomes: list[Outcome], strict: bool) -> int:
+    """Return the first error's code, a signal's after an interruption, 1 where `expect` was missed."""
+    for outcome in outcomes:
+        if outcome.error is not None:
+            return outcome.error.exit_code
+    for outcome in outcomes:
+        if outcome.interrupted and outcome.forecast is not None:
+            return exit_code_of(outcome.forecast.analysis.run.meta.signal)
+    return int(strict and any(outcome.missed for outcome in outcomes))

@@ -1,0 +1,221 @@
+"""Run arguments and output files of the verbs that read runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from pipeprof import units
+from pipeprof.cli.say import say
+from pipeprof.errors import PipeprofError, TraceError
+
+if TYPE_CHECKING:
+    from pipeprof.analyse.analysis import Analysis
+    from pipeprof.record.reader import Run
+    from pipeprof.report.run_list import Entry
+    from pipeprof.simulate.forecast import Forecast
+
+
+class RunDirectory(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 only
+    """A run: its directory, its URL, its number in `pipeprof list`, its name, or `newest`."""
+
+    name = "run"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return its directory; a path that is no run is left to who reads it."""
+        return value if isinstance(value, Path) else find_run(str(value))
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the runs here whose directory or name begins so, and the shell's own paths."""
+        from pipeprof.record.directories import RUNS
+
+        words = {word for entry in _known(RUNS) for word in (str(entry.directory), entry.name)}
+        found = sorted(word for word in words if word.startswith(incomplete))
+        return [CompletionItem(word) for word in found] + [CompletionItem(incomplete, type="file")]
+
+
+NEWEST: Final = "newest"
+
+
+def find_run(given: str) -> Path:
+    """Return the directory of the run that is asked for: path, URL, number of `pipeprof list`, or name.
+
+    Of several of one name it is the newest. Raises `TraceError` where nothing in `runs/` is meant, and for a
+    directory that only holds runs of its own.
+    """
+    from pipeprof.record.directories import RUNS
+    from pipeprof.record.remote.incoming import mirror
+    from pipeprof.record.remote.places import is_url
+
+    if is_url(given):
+        return mirror(given)
+    path = Path(given)
+    if given != NEWEST and path.exists():
+        _refuse_shelf(path)
+        return path
+    known = _known(RUNS)
+    if given == NEWEST and known:
+        return known[0].directory
+    if given.isdecimal() and 1 <= int(given) <= len(known):
+        return known[int(given) - 1].directory
+    for entry in known:
+        if given in (entry.name, entry.directory.name):
+            return entry.directory
+    if given == NEWEST:
+        raise TraceError(f"there is no run in {RUNS}/", "make one with `pipeprof trace train.py`")
+    hint = f"newest here: {known[0].directory}; `pipeprof list` shows all" if known else "give its directory"
+    raise TraceError(f"there is no run {given}", hint)
+
+
+def _known(directory: Path) -> list[Entry]:
+    from pipeprof.report.run_list import entries
+
+    return entries(directory) if directory.is_dir() else []
+
+
+def _refuse_shelf(path: Path) -> None:
+    """Refuse a directory that is no run, no job and no matrix, and holds runs somewhere below."""
+    from pipeprof.record.directories import parts, processes
+    from pipeprof.record.schema import RUN_JSON
+
+    if not path.is_dir() or (path / RUN_JSON).exists() or parts(path) or processes(path):
+        return
+    known = _known(path)
+    if known and not any(entry.cell for entry in known):
+        raise TraceError(
+            f"{path} is no run, and holds {units.plural(len(known), 'run')}",
+            f"the newest is {known[0].directory}; `pipeprof list {path}` shows all",
+        )
+
+
+def _chosen(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
+    """Take the newest run where none is given, and say on standard error which one that is."""
+    if value is not None:
+        return value
+    newest = find_run(NEWEST)
+    say(f"pipeprof: {newest}, the newest run", err=True)
+    return newest
+
+
+run_argument = click.argument("run", metavar="[RUN]", required=False, type=RunDirectory(), callback=_chosen)
+"""A run, handed to the command as `run: Path`: its directory, its number in `pipeprof list`, or its name; the
+newest by default."""
+
+
+def with_newest(runs: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return at least two runs to compare: those given, else the newest ones, the oldest first.
+
+    Raises `TraceError` where there are too few.
+    """
+    from pipeprof.record.directories import RUNS
+
+    given = {run.absolute() for run in runs}
+    newest = [entry.directory for entry in _known(RUNS) if entry.directory.absolute() not in given]
+    missing = max(0, 2 - len(runs))
+    if len(newest) < missing:
+        raise TraceError(f"there are no two runs in {RUNS}/ to compare", "give two runs")
+    chosen = newest[:missing][::-1]
+    if chosen:
+        say(f"pipeprof: {' and '.join(map(str, (*runs, *chosen)))}", err=True)
+    return (*runs, *chosen)
+
+
+class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 only
+    """`5%` or `0.05`, from 0 to 1; with `between`, neither 0 nor 1."""
+
+    name = "share"
+
+    def __init__(self, between: bool = False) -> None:
+        self._between = between
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share as a number."""
+        try:
+            share = units.share(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if self._between and share in (0, 1):
+            self.fail(f"{value!r} is no share between 0 and 1: give 5% or 0.05", param, ctx)
+        return share
+
+
+share_option = click.option(
+    "--share",
+    is_flag=True,
+    help="To give away: names of users and machines and home directories are replaced.",
+)
+"""`--share`, handed to the command as `share: bool`."""
+
+
+def opener(share: bool) -> Callable[[Path], Run]:
+    """Return the function that opens runs: with `share` the names of users and machines are replaced."""
+    from pipeprof.record.reader import load
+    from pipeprof.report.sharing import Sharing
+
+    return Sharing().open if share else load
+
+
+def read(path: Path, loader: str | None = None, open_run: Callable[[Path], Run] | None = None) -> Analysis:
+    """Open and analyse a run, or one loader of it. Raises `TraceError` where there is none."""
+    from pipeprof.analyse.analysis import analyse
+
+    return analyse((open_run or opener(False))(path), loader)
+
+
+def forecast(
+    path: Path, loader: str | None = None, open_run: Callable[[Path], Run] | None = None
+) -> Forecast:
+    """Open and analyse a run, ready to be predicted from. Raises `TraceError` where there is none."""
+    from pipeprof.simulate.forecast import Forecast
+
+    return Forecast(read(path, loader, open_run))
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turn a failure to write `path` into the one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise PipeprofError(f"cannot write {path}: {error.strerror}", "choose another place") from error
+
+
+def report_run(directory: Path, page: bool, quiet: bool) -> None:
+    """Print the verdict of a run of the user's program, and write the page. A failure is told, not raised."""
+    from pipeprof.record.remote.outgoing import address
+    from pipeprof.report.text import terminal
+
+    try:
+        answer = forecast(directory)
+        path = written_page(answer, directory / "report.html") if page else None
+        if not quiet:
+            # a file of its own: a signal may have come while the program was writing to standard error
+            with open(os.dup(2), "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+                terminal.show(answer, None if path is None else address(path), file=file)
+    except (PipeprofError, OSError) as error:
+        say(f"pipeprof: {directory} cannot be reported: {error}", err=True)
+
+
+def written_page(answer: Forecast, path: Path) -> Path | None:
+    """Write the page; return None where there is no room for it: the verdict needs none."""
+    from pipeprof.report.page import html
+
+    try:
+        return html.write(answer, path)
+    except OSError as error:
+        say(f"pipeprof: {path} was not written: {error}", err=True)
+        return None
+
+
+def short(path: Path) -> Path:
+    """Return the path as seen from the working directory, where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,1 @@
+"""The claims of the lecture, each with what was measured for it."""

@@ -1,0 +1,1 @@
+"""Accelerators: a CPU, a GPU or an emulated device, behind one contract."""

@@ -1,0 +1,1 @@
+"""Assembles a scenario into a measured run."""

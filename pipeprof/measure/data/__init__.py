@@ -1,0 +1,1 @@
+"""Makes and opens the data sets that a scenario names."""

@@ -1,0 +1,1 @@
+"""The machine: its disks, its memory, its limits and its sensors."""

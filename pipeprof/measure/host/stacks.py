@@ -1,0 +1,117 @@
+"""Reads the Python stack of another process's main thread, where it is and whatever it waits for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pipeprof.errors import MeasureError
+from pipeprof.measure.host import ptrace
+
+PATIENCE_S: Final = 3.0
+_SOURCE: Final = """
+import json, os, sys, threading
+
+def see():
+    seen = {"frames": [], "sample": None, "seq": None, "start_ns": None, "file": None}
+    frame = sys._current_frames().get(threading.main_thread().ident)
+    while frame is not None:
+        code, names = frame.f_code, frame.f_locals
+        name = code.co_filename
+        if not name.startswith("<"):
+            seen["frames"].append([name, frame.f_lineno or 0, code.co_qualname])
+        if name.endswith(("_utils/fetch.py", "probe/proxies.py", "attach/proxies.py")):
+            index = names.get("idx", names.get("index"))
+            if seen["sample"] is None and isinstance(index, int):
+                seen["sample"] = index
+            recorder = names.get("recorder")
+            if hasattr(recorder, "start_ns"):
+                file = recorder.file
+                seen["start_ns"] = recorder.start_ns
+                seen["file"] = None if file is None else os.fsdecode(file)
+        if code.co_name == "_worker_loop":
+            if isinstance(names.get("idx"), int):
+                seen["seq"] = names["idx"]
+            break
+        frame = frame.f_back
+    return seen
+
+with open(OUT + ".new", "w") as file:
+    json.dump(see(), file)
+os.rename(OUT + ".new", OUT)
+"""
+"""Run in the other process, with `OUT` given. `OUT` is whole from its first moment."""
+
+
+class Stack(NamedTuple):
+    """Stack of a main thread, and what its loop makes of a batch."""
+
+    frames: tuple[tuple[str, int, str], ...]
+    """File, line and function, innermost first."""
+    sample: int | None
+    """Index of the sample that is being made."""
+    seq: int | None
+    """Number of the batch that a worker of torch's makes; None where it makes none."""
+    start_ns: int | None
+    """Time at which it began with that batch, `CLOCK_MONOTONIC`; None where it is not observed."""
+    file: str | None
+    """File that was read from last for it."""
+
+
+def read_stack(pid: int, waits: bool) -> Stack | None:
+    """Return the stack of process `pid`, which `waits` in a system call or computes; None where not observed.
+
+    The process may be a child of this one, or any that may be traced.
+    """
+    if sys.version_info < (3, 14) and not ptrace.is_supported():
+        return None
+    directory = tempfile.mkdtemp(prefix="pipeprof-stack-")
+    try:
+        seen = _asked(pid, waits, Path(directory))
+    finally:
+        for path in Path(directory).iterdir():
+            path.unlink()
+        Path(directory).rmdir()
+    if seen is None:
+        return None
+    frames = tuple((str(file), int(line), str(function)) for file, line, function in seen.pop("frames"))
+    return Stack(frames, **seen)
+
+
+def _asked(pid: int, waits: bool, directory: Path) -> dict[str, Any] | None:
+    script, out = directory / "see.py", directory / "seen.json"
+    script.write_text(f"OUT = {str(out)!r}\n{_SOURCE}")
+    source = f"try:\n exec(open({str(script)!r}).read(),{{}})\nexcept BaseException:\n pass"
+    with suppress(OSError, MeasureError, ptrace.StuckError, ptrace.NoRightError):
+        ptrace.run_in_main_thread(pid, f"exec({source!r},{{}})", at_once=waits)
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            with suppress(FileNotFoundError):
+                seen: dict[str, Any] = json.loads(out.read_text())
+                return seen
+            time.sleep(0.02)
+    return None
+
+
+def state_of(pid: int) -> tuple[str, str]:
+    """Return the letter of a process's state (R, S, D, T, Z), and the kernel's function it waits in."""
+    letter = place = ""
+    with suppress(OSError, IndexError):
+        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        place = Path(f"/proc/{pid}/wchan").read_text().strip("0\n")
+    return letter, place
+
+
+def descriptors_of(pid: int) -> tuple[int, int] | None:
+    """Return how many descriptors a process has open, and may have; None where not told."""
+    with suppress(OSError, ValueError, IndexError, StopIteration):
+        limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        limit = next(line for line in limits if line.startswith("Max open files")).split()[3]
+        return len(os.listdir(f"/proc/{pid}/fd")), int(limit)  # noqa: PTH208
+    return None

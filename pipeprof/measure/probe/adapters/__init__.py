@@ -1,0 +1,22 @@
+"""Finds the stages of other people's libraries, each by what it is, in a file of its own.
+
+A seam is module and class, name, and what replaces it, as in `auto_stages`. It is used where the library is
+loaded. What is written in C and cannot be replaced, such as LMDB's transactions, stays in the stage around
+it; samples of lines tell of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pipeprof.measure.probe.adapters import albumentations, hdf5, monai, opencv, pyav, tokenizers, torchaudio
+
+SEAMS: Final = (
+    *albumentations.SEAMS,
+    *hdf5.SEAMS,
+    *monai.SEAMS,
+    *opencv.SEAMS,
+    *pyav.SEAMS,
+    *tokenizers.SEAMS,
+    *torchaudio.SEAMS,
+)

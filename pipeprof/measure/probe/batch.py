@@ -1,0 +1,227 @@
+"""Records the batches that one worker makes, one at a time, and sends them through its slot of the ring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic_ns, thread_time_ns
+from typing import Final
+
+from pipeprof.measure.probe.counting.counters import BLOCK_BYTES, Counters, difference, read_counters
+from pipeprof.measure.probe.counting.files_read import OpenedFiles
+from pipeprof.measure.probe.counting.gc_watch import WATCH
+from pipeprof.measure.probe.ring import Slot
+from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink, Span, activate, active
+from pipeprof.record.schema import MISSING
+
+COUNTERS_EVERY: Final = 32
+"""Interval, in batches, at which CPU time and run-queue delay are read for each stage (4 µs a span)."""
+SPANS_EVERY: Final = 128
+"""Interval, in batches, at which single spans are kept."""
+DETAILED_FIRST: Final = 1
+"""Index of the detailed batch in each interval: not the first, which pays for imports and cold caches."""
+TINY_NS: Final = 20_000
+"""Mean time of a sample below which the slowest of a batch is not looked for: a clock reading a sample
+would cost more than it tells. Its batch shows a slow one."""
+
+
+class BatchRecorder(Sink):
+    """The sink of a thread that makes batches, from the start of each to its finish."""
+
+    def __init__(self, slot: Slot, every_sample: bool = False, in_shards: bool = False) -> None:
+        super().__init__()
+        self.open = False
+        """True while a batch is being made."""
+        self.keeping = False
+        """True if the spans of this batch are kept."""
+        self.key = (0, 0)
+        self.samples = 0
+        self.start_ns = 0
+        self.sample = self.slowest_index = self.slowest_ns = MISSING
+        self.getitem_ns = self.collate_ns = MISSING
+        """Times of a plain batch; in others they are stages like any."""
+        self.tiny_samples = False
+        """True if the samples of the last batch took next to no time."""
+        self.after: str | None = None
+        """Stage of the finished batch that is under way before it is handed over."""
+        self._has_key = False
+        self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
+        self.opened_files = OpenedFiles()
+        self._before: Sink | None = None
+        self._dispatch_ns = MISSING
+        self._gc_ns = 0
+        self._made = self._samples = 0
+
+    def begin(self, epoch: int, seq: int, dispatch_ns: int) -> None:
+        """Begin a batch. One that is still open has failed."""
+        if self.open:
+            self.fail()
+        self.open = self._has_key = True
+        self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
+        self.inner_ns = 0
+        self.sample = self.slowest_index = self.slowest_ns = self.getitem_ns = self.collate_ns = MISSING
+        self.plain = self._made % COUNTERS_EVERY != DETAILED_FIRST and not self._every_sample
+        if not self.plain:
+            self._look_closely()
+        self._slot.busy(True)
+        self._before = activate(self)
+        self.counters = read_counters(self.run_queue)
+        self._gc_ns = WATCH.total_ns
+        self.start_ns = monotonic_ns()
+
+    def _look_closely(self) -> None:
+        self.inner_cpu_ns = self.inner_runq_ns = 0
+        self.counting = self._made % COUNTERS_EVERY == DETAILED_FIRST
+        self.keeping = self._every_sample or self._made % SPANS_EVERY == DETAILED_FIRST
+
+    def fetched(self, samples: int) -> None:
+        """Note that a map-style set has given its samples; what is in no stage was spent in `__getitem__`."""
+        inner_ns = self.inner_ns
+        own_ns = max(0, monotonic_ns() - self.start_ns - inner_ns)
+        self.samples = samples
+        self.tiny_samples = inner_ns + own_ns < TINY_NS * samples
+        if self.plain:
+            self.getitem_ns = own_ns
+            return
+        totals = self.total(GETITEM)
+        totals.wall_ns += own_ns
+        totals.count = samples
+        if self.counting:
+            totals.add_counters(*self._counted_outside_spans())
+
+    def keep(self, span: Span, wall_ns: int, cpu_ns: int) -> None:
+        """Write a single span, where this batch's are kept."""
+        if not self.keeping or not self.open:
+            return
+        slot, (epoch, seq) = self._slot, self.key
+        size = MISSING if span.bytes is None else span.bytes
+        slot.put_span(slot.name_id(span.name), epoch, seq, sample=self.sample,
+                      start_ns=span.start_ns, wall_ns=wall_ns, cpu_ns=cpu_ns, bytes=size)  # fmt: skip
+
+    def _counted_outside_spans(self) -> tuple[int, int]:
+        """Return CPU time and run-queue delay since the batch's start that are in no span."""
+        cpu_now, runq_now, *_ = read_counters(self.run_queue)
+        cpu_then, runq_then, *_ = self.counters
+        runq = difference(runq_now, runq_then)
+        cpu = max(0, cpu_now - cpu_then - self.inner_cpu_ns)
+        return cpu, MISSING if runq == MISSING else max(0, runq - self.inner_runq_ns)
+
+    def finish(self, size_bytes: int, finish_ns: int | None = None) -> None:
+        """Write the batch out: it was collated, now or at `finish_ns`."""
+        self._write(self.samples, monotonic_ns() if finish_ns is None else finish_ns, size_bytes)
+        self._close()
+        self._slot.finished(self.key[0])
+
+    @contextmanager
+    def afterwards(self, stage: str) -> Iterator[None]:
+        """Record what the worker does with the batch that it has finished, and has not handed over yet."""
+        if self.open or not self._has_key:
+            yield
+            return
+        self.after, began_ns, cpu_ns = stage, monotonic_ns(), thread_time_ns()
+        try:
+            yield
+        finally:
+            self.after = None
+            wall_ns, cpu_ns = monotonic_ns() - began_ns, thread_time_ns() - cpu_ns
+            self._slot.put_stage(
+                self._slot.name_id(stage), *self.key,
+                wall_ns=wall_ns, cpu_ns=cpu_ns, runq_ns=MISSING, queue_ns=MISSING, bytes=MISSING, count=1,
+            )  # fmt: skip
+
+    def fail(self) -> None:
+        """Write out what is known of a batch that raised, without a finish."""
+        if not self.open:
+            return
+        if self.getitem_ns != MISSING:  # its count would be the batch's, which has none
+            totals = self.total(GETITEM)
+            totals.wall_ns, totals.count, self.getitem_ns = self.getitem_ns, self.samples, MISSING
+        self._write(MISSING, MISSING, MISSING)
+        self._close()
+        self._slot.busy(False)
+
+    def exhausted(self) -> None:
+        """Note that an iterable set has no further sample.
+
+        A batch that has none yet is forgotten; one that has some may be collated still, or is dropped
+        for being too small.
+        """
+        totals = self.total(GETITEM)
+        totals.count -= 1  # of the call that gave no sample
+        if totals.count == 0:
+            self.abandon()
+        else:
+            self._slot.busy(False)
+
+    def abandon(self) -> None:
+        """Forget the batch: there was none to make."""
+        if self.open:
+            self._made -= 1
+            self._close()
+            self._slot.busy(False)
+
+    def _close(self) -> None:
+        self.open = False
+        self.current = NOWHERE
+        activate(self._before)
+        self._before = None
+        self._made += 1
+        if not self.plain:
+            self.counting = self.keeping = False
+        if self.totals:
+            self.totals.clear()
+
+    def _write(self, samples: int, finish_ns: int, size_bytes: int) -> None:
+        after = read_counters(self.run_queue)
+        if self.totals:
+            self._write_stages()
+        if self.opened_files.unsent:
+            self.opened_files.send(self._slot)
+        self._write_batch(after, self.counters, samples, finish_ns, size_bytes)
+
+    def _write_stages(self) -> None:
+        slot, (epoch, seq) = self._slot, self.key
+        for name, t in self.totals.items():
+            slot.put_stage(
+                slot.name_id(name), epoch, seq,
+                wall_ns=t.wall_ns, cpu_ns=t.cpu_ns, runq_ns=t.runq_ns, queue_ns=t.queue_ns, bytes=t.bytes,
+                count=t.count,
+            )  # fmt: skip
+
+    def _write_batch(
+        self, after: Counters, before: Counters, samples: int, finish_ns: int, size_bytes: int
+    ) -> None:
+        epoch, seq = self.key
+        cpu_then, runq_then, blocks_then, process_then, faults_then = before
+        cpu_now, runq_now, blocks_now, process_now, faults_now = after
+        cpu = cpu_now - cpu_then
+        device = helpers = faults = runq = MISSING
+        if blocks_now != MISSING:
+            helpers = max(0, process_now - process_then - cpu)
+        # A kernel without schedstat need not be Linux: gVisor's always tells of no block and no fault.
+        if MISSING not in (runq_now, runq_then):
+            runq = runq_now - runq_then
+            faults = faults_now - faults_then
+            if not self.storage_unseen:
+                device = (blocks_now - blocks_then) * BLOCK_BYTES
+        if finish_ns != MISSING:
+            self._samples += samples
+        self._slot.put_batch(
+            self._shard(), epoch, seq,
+            samples=samples, dispatch_ns=self._dispatch_ns, start_ns=self.start_ns, finish_ns=finish_ns,
+            cpu_ns=cpu, runq_ns=runq, device_bytes=device, helper_cpu_ns=helpers, major_faults=faults,
+            bytes=size_bytes, slowest_index=self.slowest_index, slowest_ns=self.slowest_ns,
+            getitem_ns=self.getitem_ns, collate_ns=self.collate_ns, gc_ns=WATCH.total_ns - self._gc_ns,
+        )  # fmt: skip
+
+    def _shard(self) -> int:
+        """Return the number of the file that was read last, where files hold more than one sample each."""
+        if self.file is None or not self._in_shards or self.files >= self._samples:
+            return 0
+        return self._slot.shard_id(self.file)
+
+
+def active_batch() -> BatchRecorder | None:
+    """Return the recorder of the batch that this thread is making; None where it makes none."""
+    sink = active()
+    return sink if isinstance(sink, BatchRecorder) else None

@@ -1,0 +1,1 @@
+"""Counts and times of one process, beside the batches that it makes."""

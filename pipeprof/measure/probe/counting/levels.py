@@ -1,0 +1,146 @@
+"""Reads, once a second, what a worker has: threads, pools of threads, cores, memory, /dev/shm, bytes read.
+
+A level is a value that stands, and not a count that grows: `record.schema.LEVELS` names them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any, Final
+
+THREADS: Final = "level.threads"
+RUNNABLE: Final = "level.threads_runnable"
+CORES: Final = "level.affinity_cores"
+PRIVATE_BYTES: Final = "level.private_bytes"
+OWN_BYTES: Final = "level.own_bytes"
+LEFT_BYTES: Final = "level.memory_left_bytes"
+READ_BYTES: Final = "level.read_call_bytes"
+SHARED_USED_BYTES: Final = "level.shared_memory_used_bytes"
+SHARED_BYTES: Final = "level.shared_memory_bytes"
+POOL: Final = "level.pool."
+_MACHINE: Final = "pipeprof.measure.host.machine"
+_PAGE_BYTES: Final = mmap.PAGESIZE
+
+
+def read_levels() -> dict[str, int]:
+    """Return the levels of this process that can be read here."""
+    levels: dict[str, int] = {}
+    for name, value in (*_levels(), *_memory.read(), *_pools.read()):
+        levels[name] = value
+    return levels
+
+
+class _Seldom:
+    """Reads what costs more the larger a process is, so seldom that it takes `SHARE` of the time at most."""
+
+    def __init__(self, levels: Callable[[], Iterator[tuple[str, int]]]) -> None:
+        self._levels = levels
+        self._next_ns = 0
+
+    def read(self) -> Iterator[tuple[str, int]]:
+        """Give the levels; nothing where it is not yet time."""
+        began_ns = monotonic_ns()
+        if began_ns < self._next_ns:
+            return
+        yield from self._levels()
+        took_ns = monotonic_ns() - began_ns
+        self._next_ns = began_ns + max(_LEAST_NS, round(took_ns / SHARE))
+
+
+def _memory_levels() -> Iterator[tuple[str, int]]:
+    """Yield the process's own memory, and what is left for all."""
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/self/smaps_rollup").read_bytes().splitlines()
+        private = (line.split()[1] for line in lines if line.startswith(b"Private_"))
+        yield OWN_BYTES, 1024 * sum(map(int, private))
+    # A spawned worker lacks it, and its import would take 0.2 s from what the worker does meanwhile: the
+    # main process knows too what is left for all.
+    if machine := sys.modules.get(_MACHINE):
+        with suppress(OSError, ValueError):
+            yield LEFT_BYTES, machine.free_memory_bytes()
+
+
+def _native_pools() -> Iterator[tuple[str, int]]:
+    """Yield the pools of BLAS and OpenMP libraries, where the user's program has loaded threadpoolctl."""
+    with suppress(Exception):  # a library that is only half imported, or of another version
+        largest: dict[str, int] = {}
+        for pool in sys.modules["threadpoolctl"].threadpool_info():
+            name = str(pool["user_api"])
+            largest[name] = max(largest.get(name, 0), int(pool["num_threads"]))
+        yield from ((POOL + name, threads) for name, threads in largest.items())
+
+
+SHARE: Final = 0.0005
+_LEAST_NS: Final = 2_000_000_000
+_memory: Final = _Seldom(_memory_levels)
+_pools: Final = _Seldom(_native_pools)
+
+
+def written_bytes() -> int:
+    """Return the bytes that this process has written by calls, to files and pipes; 0 where not told."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/io").read_bytes().split()[3])
+    return 0
+
+
+def process_age_ns() -> int:
+    """Return the time since this process was started, to 10 ms; 0 where not told."""
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        started = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[_START_TIME])
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        return max(0, now_ns - started * 1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+    return 0
+
+
+_START_TIME: Final = 19
+"""Place of the start time, in clock ticks since the machine's start, behind the name in `stat`: proc(5)."""
+
+
+def _levels() -> Iterator[tuple[str, int]]:
+    with suppress(OSError, ValueError, IndexError):
+        threads = [path.name for path in Path("/proc/self/task").iterdir()]
+        yield THREADS, len(threads)
+        if len(threads) > _FEW:
+            yield RUNNABLE, sum(_is_runnable(thread) for thread in threads)
+    with suppress(AttributeError, OSError):
+        yield CORES, len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):
+        _, resident, shared, *_ = Path("/proc/self/statm").read_bytes().split()
+        yield PRIVATE_BYTES, (int(resident) - int(shared)) * _PAGE_BYTES
+    with suppress(OSError, ValueError, IndexError):
+        yield READ_BYTES, int(Path("/proc/self/io").read_bytes().split()[1])
+    with suppress(AttributeError, OSError):
+        room = os.statvfs("/dev/shm")
+        yield SHARED_USED_BYTES, (room.f_blocks - room.f_bfree) * room.f_frsize
+        yield SHARED_BYTES, room.f_blocks * room.f_frsize
+    for name, (module, read) in _POOLS.items():
+        loaded = sys.modules.get(module)
+        if loaded is not None:
+            with suppress(Exception):  # a library that is only half imported, or of another version
+                yield POOL + name, int(read(loaded))
+
+
+_FEW: Final = 4
+"""Threads that every worker has: its own, the queue's, ours, and one that hands descriptors out."""
+
+
+def _is_runnable(thread: str) -> bool:
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/self/task/{thread}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
+    return False
+
+
+_POOLS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
+    "torch": ("torch", lambda torch: torch.get_num_threads()),
+    "opencv": ("cv2", lambda cv2: cv2.getNumThreads()),
+    "arrow": ("pyarrow", lambda pyarrow: pyarrow.cpu_count()),
+    "openmp": ("os", lambda os: os.getenv("OMP_NUM_THREADS", "x")),
+}
+"""Thread pools whose size can be asked for where their library is loaded."""

@@ -1,0 +1,142 @@
+"""Times a batch's way from its worker to the main process, by what its own pickle carries.
+
+torch pickles each batch in the worker's queue thread and unpickles it in the main process (or its pin
+thread). `Handed` stands for the batch in that queue: pickling it writes down when pickling began, unpickling
+it calls the clock before and after the batch is rebuilt, and what comes out is the batch itself. The loop
+never sees the stand-in. When the queue thread had written a batch is told by the worker's next one.
+
+Both ends need the worker's GIL where tensors travel by file descriptor, since a thread of the worker hands
+the descriptors out: an unpickling that is long for its run tells of a worker that held it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import Any, Final, NamedTuple
+
+from pipeprof.record.schema import MISSING
+
+MOST_KEPT: Final = 65_536
+"""Handovers kept per iterator until the flush thread takes them; the oldest go first."""
+PRIVATE_OF_WORKERS: Final = ("data_queue", "_send_bytes", "_thread")
+"""torch's name for a worker's queue of results, a local of its loop, and multiprocessing's for the writing
+end and the thread of that queue. Without them the time at which a batch had been sent is not observed."""
+_NOTHING_SENT: Final = (MISSING, MISSING, MISSING, MISSING)
+
+
+class Handover(NamedTuple):
+    """The times of one batch's way, `CLOCK_MONOTONIC` in nanoseconds."""
+
+    epoch: int
+    seq: int
+    pickled_ns: int
+    """The worker's queue thread began to pickle it."""
+    receive_start_ns: int
+    """The main process began to unpickle it."""
+    received_ns: int
+    """The main process had it."""
+    sent: tuple[int, int, int, int]
+    """Previous batch that the worker sent: epoch, seq, time at which it was written, bytes of its pickle."""
+
+
+Way = tuple[int, int, int, int, int]
+"""pickled_ns, sent_ns, bytes of the pickle, receive_start_ns, received_ns; `MISSING` where not observed."""
+UNSEEN_WAY: Final = (MISSING,) * 5
+
+_inboxes: Final[dict[int, deque[Handover]]] = {}
+"""By the number of an iterator's observation, in the process that receives."""
+
+
+def open_inbox(number: int) -> deque[Handover]:
+    """Keep the handovers of the iterator `number` in this process, until `close_inbox`."""
+    return _inboxes.setdefault(number, deque(maxlen=MOST_KEPT))
+
+
+def close_inbox(number: int) -> None:
+    """Forget the handovers of the iterator `number`; later ones are not kept."""
+    _inboxes.pop(number, None)
+
+
+class _Now:
+    """Pickles as a call of the clock, so that unpickling it tells when it was reached."""
+
+    def __reduce__(self) -> Any:
+        return monotonic_ns, ()
+
+
+_RECEIVING: Final = _Now()
+
+
+class _Sending:
+    """Batch that this worker sent last."""
+
+    sent = _NOTHING_SENT
+    key = (MISSING, MISSING)
+    """Epoch and seq of what is being sent."""
+
+
+_sending: Final = _Sending()
+
+
+class Handed:
+    """A finished batch on its way into the worker's queue."""
+
+    __slots__ = ("batch", "epoch", "number", "seq")
+
+    def __init__(self, number: int, epoch: int, seq: int, batch: Any) -> None:
+        self.number, self.epoch, self.seq, self.batch = number, epoch, seq, batch
+
+    def __reduce__(self) -> Any:
+        sent, _sending.key = _sending.sent, (self.epoch, self.seq)
+        # The parts are unpickled in this order: the clock, then the batch.
+        return _received, (self.number, self.epoch, self.seq, monotonic_ns(), *sent, _RECEIVING, self.batch)
+
+
+def _received(
+    number: int,
+    epoch: int,
+    seq: int,
+    pickled_ns: int,
+    sent_epoch: int,
+    sent_seq: int,
+    sent_ns: int,
+    size: int,
+    start_ns: int,
+    batch: Any,
+) -> Any:
+    """Return the batch as torch would have received it, and keep the times of its way."""
+    inbox = _inboxes.get(number)
+    if inbox is not None:
+        sent = (sent_epoch, sent_seq, sent_ns, size)
+        inbox.append(Handover(epoch, seq, pickled_ns, start_ns, monotonic_ns(), sent))
+    return batch
+
+
+def watch_sending() -> bool:
+    """Put a clock around the pipe of this worker's queue, before its first batch. False if there is none."""
+    frame = sys._getframe()
+    while frame is not None and "data_queue" not in frame.f_locals:
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None:
+        return False
+    queue = frame.f_locals["data_queue"]
+    # A thread that runs has its own reference to the writing end.
+    if getattr(queue, "_thread", queue) is not None or not hasattr(queue, "_send_bytes"):
+        return False
+    queue._send_bytes = _timed(queue._send_bytes)
+    return True
+
+
+def _timed(send_bytes: Callable[..., Any]) -> Callable[..., Any]:
+    """Put a clock behind the writing of a pickle. Only the queue's thread calls it."""
+
+    def send(data: Any, *arguments: Any) -> Any:
+        result = send_bytes(data, *arguments)
+        _sending.sent = (*_sending.key, monotonic_ns(), len(data))
+        _sending.key = _NOTHING_SENT[:2]
+        return result
+
+    return send

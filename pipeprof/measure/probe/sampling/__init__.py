@@ -1,0 +1,1 @@
+"""Samples the Python stacks of workers."""

@@ -1,0 +1,136 @@
+"""Samples the Python stack of one thread some fifty times a second, from a thread beside it.
+
+The sampling thread needs the GIL. Where native code holds it, the sample comes late, and finds the sampled
+thread still on the line that made the call: it then stands for all the time since the last sample, so that a
+call of 60 ms counts as 60 ms and not as one sample. Time on the CPU is left to a `CpuSampler` where there is
+one: a thread that computes in Python is seen from beside only where it lets go of the GIL. The sampling
+thread keeps account of its own CPU time.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic_ns, thread_time_ns
+from types import CodeType
+from typing import Final
+
+from pipeprof.measure.probe.sampling.call_tree import CallTree
+
+HZ: Final = 50
+"""Samples a second, at most."""
+BUDGET: Final = 0.002
+"""Share of one core that a sampling thread may take; it samples more seldom where one look costs more."""
+MOST_NS: Final = 1_000_000_000
+"""The most that one sample stands for: beyond it the process was stopped, or the machine asleep."""
+FLUSH_NS: Final = 1_000_000_000
+
+
+class LineSampler:
+    """Samples one thread into a `CallTree` until it is stopped.
+
+    `stage()` names what the thread does now, or is None while nothing is to be counted. `flush()` is called
+    from the sampling thread about once a second and once at the end.
+    """
+
+    def __init__(
+        self,
+        thread: int,
+        stage: Callable[[], str | None],
+        flush: Callable[[CallTree], None],
+        is_edge: Callable[[CodeType], bool],
+        hz: float = HZ,
+        cpu_is_sampled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Make the sampler. While `cpu_is_sampled()`, samples stand for the time off the CPU alone."""
+        self._cpu_is_sampled = cpu_is_sampled
+        self.tree = CallTree(is_edge, is_ours)
+        self.own_cpu_ns = 0
+        self._thread, self._stage, self._flush = thread, stage, flush
+        self._period_s = self._least_s = 1 / hz
+        self._looks = 0
+        self._stopped = False
+        self._clock = _cpu_clock(thread)
+        self._last_ns = self._last_cpu_ns = self._looks_cpu_ns = 0
+        self._running: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to sample."""
+        self._running = threading.Thread(target=self._run_quietly, name="pipeprof-lines", daemon=True)
+        self._running.start()
+
+    def stop(self) -> None:
+        """Sample no more; what was counted is flushed."""
+        self._stopped = True
+        if self._running is not None and self._running is not threading.current_thread():
+            self._running.join(timeout=1)
+
+    def _run_quietly(self) -> None:
+        with suppress(Exception):  # lines are not worth a traceback among what the user's program prints
+            self._run()
+
+    def _run(self) -> None:
+        self._last_ns = monotonic_ns()
+        flushed_ns = self._last_ns - FLUSH_NS  # the first look is sent at once: a worker may not live long
+        self._last_cpu_ns = self._cpu_ns()
+        while not self._stopped:
+            time.sleep(self._period_s)  # an Event's timed wait would cost more than the sample
+            now_ns, cpu_ns = monotonic_ns(), thread_time_ns()
+            self._sample(now_ns)
+            self._looks_cpu_ns += thread_time_ns() - cpu_ns
+            if now_ns - flushed_ns >= FLUSH_NS:
+                flushed_ns = now_ns
+                self._flush(self.tree)
+                self._keep_to_budget()
+        self.own_cpu_ns = thread_time_ns()
+        self._flush(self.tree)
+
+    def _keep_to_budget(self) -> None:
+        """Sample as often as `BUDGET` allows, by what a look has cost so far on this machine.
+
+        What is sent with the samples, once a second, does not count: after the first look it would be all,
+        and the next would come when the worker has ended.
+        """
+        self.own_cpu_ns = thread_time_ns()
+        self._period_s = max(self._least_s, self._looks_cpu_ns / self._looks / 1e9 / BUDGET)
+
+    def _sample(self, now_ns: int) -> None:
+        self._looks += 1
+        stage = self._stage()
+        cpu_ns = self._cpu_ns()
+        wall_ns, used_ns = min(now_ns - self._last_ns, MOST_NS), cpu_ns - self._last_cpu_ns
+        self._last_ns, self._last_cpu_ns = now_ns, cpu_ns
+        if stage is not None:
+            used_ns = min(used_ns, wall_ns) if cpu_ns >= 0 else -1
+            if used_ns >= 0 and self._cpu_is_sampled():
+                wall_ns, used_ns = wall_ns - used_ns, 0
+            if wall_ns > 0:
+                self.tree.add(sys._current_frames().get(self._thread), stage, wall_ns, used_ns)
+
+    def _cpu_ns(self) -> int:
+        """Return the CPU time of the sampled thread; -1 where this system does not tell."""
+        if self._clock is None:
+            return -1
+        try:
+            return time.clock_gettime_ns(self._clock)
+        except OSError:  # the thread has ended
+            self._clock = None
+            return -1
+
+
+def _cpu_clock(thread: int) -> int | None:
+    try:
+        return time.pthread_getcpuclockid(thread)
+    except (AttributeError, OSError, OverflowError):
+        return None
+
+
+def is_ours(code: CodeType) -> bool:
+    """Tell code of pipeprof, which stands between the user's frames and is none of theirs."""
+    return code.co_filename.startswith(_PACKAGE)
+
+
+_PACKAGE: Final = __file__.rpartition("measure")[0]

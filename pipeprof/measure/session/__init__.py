@@ -1,0 +1,1 @@
+"""Observed run: its session, and the doors that open one."""

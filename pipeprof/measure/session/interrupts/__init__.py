@@ -1,0 +1,1 @@
+"""Standstills, clocks that are set and signals: events from outside that a run has to survive."""

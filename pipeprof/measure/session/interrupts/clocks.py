@@ -1,0 +1,64 @@
+"""Notice that somebody set the machine's clock, and that the machine slept, while a run lasts.
+
+The tables' clock (`CLOCK_MONOTONIC`) does neither jump nor run while the machine sleeps; the wall's does, and
+`CLOCK_BOOTTIME` runs on in its sleep. So the differences of the three tell one from the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+LEAST_NS: Final = 500_000_000
+"""A smaller step is of no weight: daemons that keep the time make such ones."""
+_AT_ONCE_NS: Final = 10_000_000
+"""Readings of the clocks that lie further apart do not compare."""
+
+
+class Readings(NamedTuple):
+    """The clocks at one instant, in ns."""
+
+    monotonic: int
+    wall: int
+    boot: int | None
+    """None where the system has no such clock."""
+    monotonic_after: int
+
+
+class Steps(NamedTuple):
+    """Jumps since the last look, in ns; mostly zeros."""
+
+    set_ns: int = 0
+    """By how much the wall clock was set, forwards or back."""
+    slept_ns: int = 0
+
+
+def read() -> Readings:
+    """Read the clocks of this machine."""
+    before, wall, boot = time.monotonic_ns(), time.time_ns(), None
+    with suppress(AttributeError, OSError):
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return Readings(before, wall, boot, time.monotonic_ns())
+
+
+class Clocks:
+    """Looks at the clocks some twenty times a second, from one thread."""
+
+    def __init__(self, read: Callable[[], Readings] = read) -> None:
+        self._read = read
+        self._last = read()
+
+    def look(self) -> Steps:
+        """Return by how much clocks have jumped since the last call."""
+        now, last = self._read(), self._last
+        if now.monotonic_after - now.monotonic > _AT_ONCE_NS:
+            return Steps()
+        self._last = now
+        ran_ns = now.monotonic - last.monotonic
+        slept_ns = 0
+        if now.boot is not None and last.boot is not None:
+            slept_ns = now.boot - last.boot - ran_ns
+        set_ns = now.wall - last.wall - ran_ns - slept_ns
+        return Steps(set_ns if abs(set_ns) >= LEAST_NS else 0, slept_ns if slept_ns >= LEAST_NS else 0)

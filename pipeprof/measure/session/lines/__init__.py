@@ -1,0 +1,1 @@
+"""Lines of the sampled threads, on their way into the record."""

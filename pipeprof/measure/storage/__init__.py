@@ -1,0 +1,1 @@
+"""Storage: real, remote and emulated, behind one contract."""

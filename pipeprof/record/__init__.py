@@ -1,0 +1,1 @@
+"""The record of a run: schema, writer and reader. Measuring ends in it, everything else starts from it."""

@@ -1,0 +1,1 @@
+"""Files that are added to a run directory after the run."""

@@ -1,0 +1,102 @@
+"""The curve of a storage probe, kept beside a run: bytes a second by the number of readers.
+
+`measure.host.storage_probe` takes it from the run's own files; analysis and simulation read it here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pipeprof.errors import TraceError
+from pipeprof.record.decode import MisfitError, decode, encode
+from pipeprof.record.files import write_atomically
+from pipeprof.record.plain_files import read_text
+
+PROBE_JSON: Final = "storage_probe.json"
+_SCHEMA: Final = 1
+CREDIT_KEPT: Final = 0.8
+"""Share of its rate that a single reader keeps although it pauses for as long as it reads, from which the
+device keeps what was not asked for in the pauses, as a limit on the rate does and a busy arm does not."""
+
+NEAR: Final = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePoint:
+    """Reading with so many readers at once, each with one request outstanding."""
+
+    readers: int = 1
+    reads: int = 0
+    bytes_per_s: float = 0.0
+    """Bytes that the readers got."""
+    device_bytes_per_s: float | None = None
+    """Bytes that came from block devices, read-ahead included; None where that is not counted."""
+    paused: bool = False
+    """True where each reader paused after each request for as long as it had taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageProbe:
+    """Curve of a probe: its points in the order in which they were taken."""
+
+    how: str = ""
+    """`whole`: files from their start to their end; `random`: pieces of large files; `mapped`: through a
+    memory map."""
+    request_bytes: int = 0
+    files: int = 0
+    points: tuple[ProbePoint, ...] = ()
+    took_s: float = 0.0
+    read_bytes: int = 0
+    cold: str = ""
+    """Way past the page cache: `direct` or `evicted`."""
+
+    @property
+    def counts_device(self) -> bool:
+        """Return True where the bytes from block devices were counted at every point."""
+        return all(point.device_bytes_per_s for point in self.points)
+
+    def curve(self, of_device: bool) -> dict[int, float]:
+        """Return bytes a second by readers, without pauses: as the readers got them, or the device gave."""
+        points = [point for point in self.points if not point.paused]
+        return {
+            point.readers: (point.device_bytes_per_s or 0.0) if of_device else point.bytes_per_s
+            for point in sorted(points, key=lambda point: point.readers)
+        }
+
+    def most(self, of_device: bool) -> float:
+        """Return the most bytes a second: the mean of the points that come near the best of them.
+
+        A limit works in slices, of which a short point may catch one more or less.
+        """
+        rates = self.curve(of_device).values()
+        near = [rate for rate in rates if rate >= NEAR * max(rates)]
+        return sum(near) / len(near)
+
+    @property
+    def keeps_credit(self) -> bool:
+        """Return True where the device makes up for pauses between requests, as a limit on the rate does."""
+        alone = next((point for point in self.points if point.readers == 1 and not point.paused), None)
+        paused = next((point for point in self.points if point.paused), None)
+        if alone is None or paused is None or not alone.bytes_per_s:
+            return False
+        return paused.bytes_per_s >= CREDIT_KEPT * alone.bytes_per_s
+
+
+def read_probe(directory: Path) -> StorageProbe | None:
+    """Read the probe of a run directory; None where there is none that can be read."""
+    try:
+        raw = json.loads(read_text(directory / PROBE_JSON))
+        probe = decode(StorageProbe, raw) if raw["schema"] == _SCHEMA else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceError, MisfitError):
+        return None
+    return probe if probe is not None and probe.points else None
+
+
+def write_probe(directory: Path, probe: StorageProbe) -> None:
+    """Keep a probe in a run directory. Raises `OSError` where it cannot be written."""
+    write_atomically(
+        directory / PROBE_JSON, json.dumps({"schema": _SCHEMA, **encode(probe)}, indent=1) + "\n"
+    )

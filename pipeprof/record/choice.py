@@ -1,0 +1,54 @@
+"""The verdict that was given of a run, kept beside its record with the fix that a prediction chose.
+
+Whoever reads the run later without predicting names the same fix as the page that was made of it, and a list
+of many runs says what each came to without analysing them.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from pipeprof.errors import TraceError
+from pipeprof.record.decode import MisfitError, decode
+from pipeprof.record.files import write_atomically
+from pipeprof.record.plain_files import read_text
+
+CHOICE_JSON: Final = "choice.json"
+_SCHEMA: Final = 1
+
+FixBasis = Literal["forecast", "ledger"]
+"""Source of a fix: predicted gains, or the owner of the stall alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedChoice:
+    """A fix by its word, the cause, with its detail, that it was chosen for, and the two main figures."""
+
+    cause: str
+    detail: str | None
+    fix: str
+    stall_share: float | None = None
+    throughput_samples_per_s: float | None = None
+    mechanism: str | None = None
+    wall_ns: int | None = None
+    """Measured time; of a job that of all ranks together. None in records of before it was kept."""
+    fix_basis: FixBasis = "forecast"
+
+
+def read_choice(directory: Path) -> RecordedChoice | None:
+    """Read the choice recorded in a run directory; None where there is none that can be read."""
+    try:
+        raw = json.loads(read_text(directory / CHOICE_JSON))
+        return decode(RecordedChoice, raw) if raw["schema"] == _SCHEMA else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceError, MisfitError):
+        return None
+
+
+def write_choice(directory: Path, choice: RecordedChoice) -> None:
+    """Record a choice in a run directory; in one that cannot be written to, nothing is kept."""
+    with suppress(OSError):
+        write_atomically(directory / CHOICE_JSON, json.dumps({"schema": _SCHEMA, **asdict(choice)}) + "\n")

@@ -1,0 +1,234 @@
+"""The schema of a run directory: its tables, their columns, and the version of the whole.
+
+A run directory holds `run.json` and one Parquet file a table. While the run lasts each table is an Arrow IPC
+stream (`<table>.arrows`) that grows by one record batch a flush; closing the run turns each stream into
+Parquet. Every table is append-only from one source; tables are joined on (`loader`, `epoch`, `seq`) when they
+are read.
+
+Times are `CLOCK_MONOTONIC` in nanoseconds, which all processes of one machine share. A null is "not
+observed"; a zero was measured.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = 1
+RUN_JSON: Final = "run.json"
+MAIN_PROCESS: Final = -1
+"""Value of `worker` for a batch that was made in the main process."""
+MISSING: Final = -1
+"""Value that stands for a null where integers cannot be null: no time, count or size of ours is negative."""
+
+_I16, _I32, _I64 = pa.int16(), pa.int32(), pa.int64()
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_KEY = [("loader", _I16), ("epoch", _I32), ("seq", _I64)]
+
+TABLES: Final[dict[str, pa.Schema]] = {
+    # One row for each batch that was made. Key: loader, epoch, seq (the order in which it was asked for).
+    # A column that is added to `batches`, `stages` or `spans` is a figure of the workers' records too: see
+    # `measure.probe.layout`.
+    "batches": pa.schema(
+        [
+            *_KEY,
+            ("worker", _I16),  # MAIN_PROCESS where there are no workers
+            ("samples", _I32),
+            ("dispatch_ns", _I64),  # the main process put the batch's indices into the worker's queue
+            ("start_ns", _I64),  # the worker turned to it
+            ("finish_ns", _I64),  # collate returned; null where it raised
+            ("gc_ns", _I64),  # in Python's garbage collector, between start and finish
+            ("cpu_ns", _I64),  # thread CPU time in [start, finish]
+            ("runq_ns", _I64),  # runnable and without a core; blocked is the rest
+            ("device_bytes", _I64),  # bytes that came from a block device
+            ("helper_cpu_ns", _I64),  # CPU of the process's other threads
+            ("major_faults", _I64),
+            ("bytes", _I64),  # size of the batch's tensors
+            ("slowest_index", _I64),  # data set index of the slowest sample
+            ("slowest_ns", _I64),
+            ("shard", _NAME),  # the file read from last, where it holds many samples; no column in older runs
+        ]
+    ),
+    # One row for each batch that the loop took.
+    "steps": pa.schema(
+        [
+            ("step", _I64),  # counts up over the whole run
+            *_KEY,
+            ("warmup", pa.bool_()),
+            ("samples", _I32),
+            ("request_ns", _I64),  # next(iterator) was called
+            ("pickled_ns", _I64),  # the worker's queue thread began to pickle the batch
+            ("sent_ns", _I64),  # and had written it to the pipe
+            ("sent_bytes", _I64),  # size of its pickle; tensors travel beside it, in shared memory
+            ("receive_start_ns", _I64),  # the main process or its pin thread began to unpickle the batch
+            ("received_ns", _I64),  # and had unpickled it
+            ("arrival_ns", _I64),  # the batch was in the main process, ready to be taken
+            ("take_ns", _I64),  # next(iterator) returned
+            ("launch_ns", _I64),  # the host had submitted the step (or finished it, where it synchronises)
+            ("copy_start_ns", _I64),  # host to device, on the device's clock
+            ("copy_end_ns", _I64),
+            ("compute_start_ns", _I64),
+            ("compute_end_ns", _I64),
+            ("device_wait_ns", _I64),  # unmasked wait, measured on the device itself
+            ("ready_batches", _I32),  # finished by workers and not taken, at request
+        ]
+    ),
+    # Per batch and stage. scope 0: while the batch was made; 1: in the loop, after it was taken.
+    "stages": pa.schema(
+        [
+            *_KEY,
+            ("scope", pa.int8()),
+            ("stage", _NAME),
+            ("wall_ns", _I64),  # of this stage alone: inner stages are taken out
+            ("cpu_ns", _I64),
+            ("runq_ns", _I64),
+            ("queue_ns", _I64),  # storage stages: waiting for other requests on the device
+            ("bytes", _I64),
+            ("count", _I32),
+        ]
+    ),
+    # Single spans, kept for some batches (for all with detail="sample").
+    "spans": pa.schema(
+        [
+            *_KEY,
+            ("worker", _I16),
+            ("stage", _NAME),
+            ("sample", _I64),  # data set index; null where the span is of the whole batch
+            ("start_ns", _I64),
+            ("wall_ns", _I64),
+            ("cpu_ns", _I64),
+            ("bytes", _I64),
+        ]
+    ),
+    # Samples of Python stacks: one row for each stack and stage that was seen since the flush before.
+    "lines": pa.schema(
+        [
+            ("time_ns", _I64),  # of the flush
+            ("loader", _I16),  # null for the training thread
+            ("worker", _I16),  # MAIN_PROCESS for the training thread
+            ("stage", _NAME),  # as in `stages`; `wait` and `main` for the training thread
+            ("stack", _NAME),  # its lines, outermost first: file, line, function, a generator's mark; tabs
+            ("samples", _I32),
+            ("wall_ns", _I64),  # that the samples stand for
+            ("cpu_ns", _I64),  # that the thread was on a core meanwhile
+        ]
+    ),
+    # What was counted in a process since the flush before: see COUNTERS.
+    "counters": pa.schema(
+        [
+            ("time_ns", _I64),
+            ("loader", _I16),
+            ("epoch", _I32),
+            ("worker", _I16),
+            ("counter", _NAME),
+            ("value", _I64),
+        ]
+    ),
+    # One row for each collective in which this rank met the others, after the step that it ends.
+    "collectives": pa.schema([("step", _I64), ("start_ns", _I64), ("end_ns", _I64)]),
+    # What a step is made of on its device: forward, backward, optimizer, collectives. Absent in older runs.
+    "parts": pa.schema([("step", _I64), ("part", _NAME), ("start_ns", _I64), ("end_ns", _I64)]),
+    # Kernels of a few steps, as torch.profiler traced them; operators where no device computed.
+    "kernels": pa.schema(
+        [
+            ("kernel", _NAME),
+            ("start_ns", _I64),
+            ("wall_ns", _I64),
+            ("device", _I16),  # null for an operator on the CPU
+            ("stream", _I64),
+        ]
+    ),
+    "telemetry": pa.schema([("time_ns", _I64), ("sensor", _NAME), ("value", pa.float64())]),
+    # What happened once: see EVENTS.
+    "events": pa.schema(
+        [
+            ("time_ns", _I64),
+            ("kind", _NAME),
+            ("loader", _I16),
+            ("epoch", _I32),
+            ("worker", _I16),
+            ("detail", pa.string()),
+        ]
+    ),
+}
+
+COUNTERS: Final = {
+    "gc.ns": "time in Python's garbage collector, by generation",
+    "gc.count": "collections, by generation",
+    "open.count": "files opened while batches were made",
+    "open.repeated": "of those, files that the process had opened before",
+    "open.parse_ns": "time in constructors of archives, tables and containers, which parse a header",
+    "open.repeated_parse_ns": "of that, for files that the process had opened before",
+    "decode.rows": "rows that readers of tables have decoded",
+    "decode.rows_ns": "time in which they did",
+    "skip.bytes": "bytes decompressed to be skipped, by seeks in compressed files",
+    "skip.ns": "time in those seeks",
+    "decode.frames": "frames of moving pictures decoded, those before the one that was asked for included",
+    "decode.pictures": "pictures decoded",
+    "decode.pixels": "pixels decoded",
+    "shrink.pictures": "of those, pictures of which crops and resizes were seen",
+    "shrink.pixels": "pixels left of those pictures after their crops and resizes",
+    "connect.count": "connections made to internet addresses",
+    "connect.ns": "time in making them",
+    "connect.first_answers": "connections made of which the first bytes came",
+    "connect.first_answer_ns": "time of waiting for them: a greeting, or the first answer",
+    "socket.later_answers": "further answers on connections that were kept",
+    "socket.later_answer_ns": "time of waiting for the first bytes of those",
+    "tls.count": "TLS handshakes",
+    "tls.ns": "time in them",
+    "socket.wait_ns": "time in reading from internet sockets",
+    "sampler.ns": "time in the sampler, by its class",
+    "startup.process_ns": "from the making of the iterator to the worker's first call of ours",
+    "startup.imports_ns": "part of it since the worker's process was started: imports, unpickling",
+    "startup.init_fn_ns": "time in the user's worker_init_fn",
+    "startup.make_ns": "time in which torch made the iterator and started its workers",
+    "startup.written_bytes": "bytes that the main process wrote meanwhile: the pickled data sets",
+    "stream.item": "one of the first items of a worker's stream: a digest of its content, not added up",
+    "own.lines_cpu_ns": "CPU time of sampling lines, in the sampling thread and in the sampled one",
+}
+"""Quantity that each counter adds up, by the beginning of its name. Its rows are differences."""
+
+LEVELS: Final = {
+    "level.threads": "threads of the process",
+    "level.threads_runnable": "threads that ran or could run",
+    "level.affinity_cores": "cores that the process may run on",
+    "level.private_bytes": "memory of the process that it does not share",
+    "level.own_bytes": "memory of the process that no other one shares: not what it inherited and left alone",
+    "level.memory_left_bytes": "memory that the machine, or the container, can still give to any process",
+    "level.shared_memory_used_bytes": "bytes in /dev/shm, of all programs",
+    "level.shared_memory_bytes": "size of /dev/shm",
+    "level.read_call_bytes": "bytes read by calls since the process began (rchar)",
+    "level.pool": "size of a pool of threads, by library",
+}
+"""Counters whose rows are values that stand."""
+
+EVENTS: Final = (
+    "epoch_start",  # iter(loader) was called; once for each epoch of which a batch was asked for
+    "workers_ready",  # the iterator exists: its workers have been started; none where it started none
+    "last_request",  # next(iterator) was called and no batch was left: the last step had ended
+    "epoch_end",  # the loop left the loader, as `detail` says; none where that was not observed
+    "worker_lost",
+    "hang",  # the loop waited very long for a batch, which `worker` holds; `detail` says it in a line
+    "worker_killed",  # by SIGKILL, as the kernel does for memory; `detail` tells its memory before
+    "suspended",  # the process, or `worker`, stood still until now, as after SIGSTOP; `detail`: how many ns
+    "clock_set",  # somebody set the machine's clock, by `detail` ns
+    "slept",  # the machine slept, for `detail` ns, which the tables' clock does not count
+    "consumer_thread",  # the loop takes its batches in another thread than the main one; `detail` names it
+    "trainer_thread",  # an optimiser has stepped in another thread than takes the batches; `detail` names it
+    "kernels_traced",  # torch.profiler has traced kernels; `detail` tells the first step and the last
+    "bound",  # the process was bound to fewer cores than it began with; `detail` says since when
+    "run_end",  # the last step has ended on the device
+)
+
+EpochEnd = Literal["exhausted", "dropped"]
+"""Value of `detail` of `epoch_end`.
+
+Exhausted: next(iterator) raised StopIteration, after it had shut its workers down. Dropped: the iterator was
+let go before its end, as by a `break`; the last step had ended. An iterator that its loader keeps (persistent
+workers, a StatefulDataLoader) is not let go: its end is not observed. Older runs know the exhausted alone.
+"""
+
+Status = Literal["running", "complete", "interrupted", "failed", "partial"]
+"""Status of a run. `partial` is never written: a reader calls so a run that says `running` and no
+longer is."""

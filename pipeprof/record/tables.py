@@ -1,0 +1,198 @@
+"""Reading of a run's tables, whole or torn; what they may not hold is refused with one `TraceError`.
+
+A run that was killed keeps its streams, and they are read up to the tear. An older run lacks some columns,
+which are then null; what it cannot lack are the numbers that join its tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeprof.errors import TraceError
+from pipeprof.record.plain_files import check_plain
+from pipeprof.record.remote import incoming
+from pipeprof.record.remote.incoming import RemoteTable
+from pipeprof.record.remote.places import reached
+from pipeprof.record.schema import TABLES
+from pipeprof.record.streams import grouped, read_stream
+
+KEYS: Final = ("loader", "epoch", "seq")
+JOINED: Final = ("steps", "batches", "stages")
+"""The tables whose rows are found by `KEYS`."""
+MOST_EPOCHS: Final = 10_000_000
+"""Number of epochs at the most: they are counted in arrays of this length."""
+MOST_KEYS: Final = 2**62
+"""Loaders times epochs times batches of an epoch at the most: a batch's key is packed into 64 bits."""
+MOST_NS: Final = 2**61
+"""Time or duration at the most: 73 years."""
+ROWS_OF_ANY_FILE: Final = 2_000_000
+LEAST_BYTES_A_ROW: Final = 4
+"""A table has as many rows as the one, or as its file has room for by the other. Steps take 25 bytes each."""
+MOST_TEXT_BYTES: Final = 256 << 20
+"""Characters of one column of text, all rows together."""
+
+
+def read_table(directory: Path, name: str) -> pa.Table:
+    """Return the table `name` of `TABLES`, whole; empty where nothing was recorded.
+
+    Raises `TraceError` where its file is damaged.
+    """
+    schema, path = TABLES[name], table_file(directory, name)
+    if path is None:
+        return _empty(schema)
+    with _refused(path):
+        if isinstance(path, RemoteTable) or path.suffix == ".parquet":
+            with _parquet(path) as file:
+                held = [column for column in schema.names if column in file.schema_arrow.names]
+                return _conform(file.read(held), name, schema)
+        batches = list(_stream(path))
+        if not batches:
+            return _empty(schema)
+        return _conform(pa.Table.from_batches(batches).unify_dictionaries(), name, schema)
+
+
+def read_pieces(directory: Path, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield `columns` of a table piece by piece: for tables that are long and read once.
+
+    Raises `TraceError` where its file is damaged.
+    """
+    path = table_file(directory, name)
+    if path is None:
+        return
+    wanted = pa.schema([TABLES[name].field(column) for column in columns])
+    with _refused(path):
+        if isinstance(path, Path) and path.suffix != ".parquet":
+            for group in grouped(_stream(path)):
+                yield _conform(group, name, wanted)
+            return
+        with _parquet(path) as file:
+            held = [column for column in columns if column in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_size=1 << 18, columns=held):
+                yield _conform(pa.Table.from_batches([batch]), name, wanted)
+
+
+def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
+    """Return the file of a table: its Parquet file, else the stream of a run that has not ended; else None.
+
+    Of a run at a URL it is fetched, where it is not large. Raises `TraceError` for what is no plain file.
+    """
+    remote = incoming.table(directory, name)
+    if remote is not None:
+        return remote
+    for path in (directory / f"{name}.parquet", directory / f"{name}.arrows"):
+        if path.exists():
+            check_plain(path)
+            return path
+    return None
+
+
+@contextmanager
+def _refused(path: Path | RemoteTable) -> Iterator[None]:
+    """Raise what is wrong with a file as one `TraceError`."""
+    try:
+        with reached(path.url) if isinstance(path, RemoteTable) else nullcontext():
+            yield
+    except (pa.ArrowException, OSError, KeyError, MemoryError, UnicodeDecodeError) as error:
+        is_text = not isinstance(error, UnicodeDecodeError)
+        why = str(error.args[0] if error.args else error) if is_text else "its names are no text"
+        raise TraceError(f"{path} cannot be read: {why}", "the file is damaged; run again") from error
+
+
+@contextmanager
+def _parquet(path: Path | RemoteTable) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; texts stay in dictionaries, where each is held once. Raises for too many rows."""
+    with ExitStack() as stack:
+        remote = isinstance(path, RemoteTable)
+        source = stack.enter_context(path.open()) if isinstance(path, RemoteTable) else path
+        size = path.size if isinstance(path, RemoteTable) else path.stat().st_size
+        # `pq.read_table` imports Arrow's data sets, and pandas
+        file = stack.enter_context(pq.ParquetFile(source, pre_buffer=remote))
+        metadata = file.metadata
+        _check_rows(metadata.num_rows, size)
+        texts = [
+            field.name
+            for field in file.schema_arrow
+            if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        if texts:
+            file = pq.ParquetFile(source, metadata=metadata, read_dictionary=texts, pre_buffer=remote)
+            stack.enter_context(file)
+        yield file
+
+
+def _stream(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a stream. Raises `ArrowInvalid` where there are too many rows."""
+    rows = 0
+    for batch in read_stream(path):
+        rows += batch.num_rows
+        _check_rows(rows, path.stat().st_size)
+        yield batch
+
+
+def _check_rows(rows: int, size: int) -> None:
+    """Raise `ArrowInvalid` for more rows than a file of its size can have from a writer of ours."""
+    most = max(ROWS_OF_ANY_FILE, size // LEAST_BYTES_A_ROW)
+    if rows > most:
+        raise pa.ArrowInvalid(f"it has {rows:,} rows; {most:,} are the most in a file of its size")
+
+
+def _empty(schema: pa.Schema) -> pa.Table:
+    """Return a table without rows; `Schema.empty_table` imports pandas (see `columns`)."""
+    return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
+def _conform(table: pa.Table, name: str, schema: pa.Schema) -> pa.Table:
+    """Return the table with exactly the columns of `schema`; those that it lacks are null."""
+    columns = [
+        _as(table[field.name], field)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    table = pa.table(columns, schema=schema)
+    keys = [key for key in KEYS if name in JOINED and len(table) and key in table.column_names]
+    if math.prod(_check_key(table[key], key) + 1 for key in keys) > MOST_KEYS:
+        raise pa.ArrowInvalid("its numbers of loaders, epochs and batches are too large to be those of a run")
+    return table
+
+
+def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column as the schema has it. Raises `ArrowInvalid` for what is another, or too much text."""
+    column.validate(full=True)  # damaged bytes may be no text, or point beyond a dictionary
+    if pa.types.is_dictionary(column.type) and pa.types.is_string(field.type):
+        lengths = (
+            pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
+            for chunk in column.chunks
+            if pa.types.is_string(column.type.value_type)
+        )
+        if sum(lengths) > MOST_TEXT_BYTES:
+            raise pa.ArrowInvalid(f"its {field.name} holds more than {MOST_TEXT_BYTES >> 20} MiB of text")
+    column = column.cast(field.type)
+    if field.name.endswith("_ns") and pa.types.is_int64(field.type):
+        _check_times(column, field.name)
+    return column
+
+
+def _check_times(column: pa.ChunkedArray, name: str) -> None:
+    """Raise `ArrowInvalid` for times and durations whose differences do not fit into 64 bits."""
+    least, most = (number.as_py() for number in pc.min_max(column).values())
+    if least is not None and max(-least, most) > MOST_NS:
+        raise pa.ArrowInvalid(f"its {name} holds {max(-least, most):,} ns; {MOST_NS:,} are the most")
+
+
+def _check_key(column: pa.ChunkedArray, key: str) -> int:
+    """Return the largest number. Raises `ArrowInvalid` for what no writer of ours gives a batch."""
+    least, most = pc.min_max(column).values()
+    if column.null_count or least.as_py() < 0:
+        raise pa.ArrowInvalid(f"it has rows without the number of their {key}")
+    if key == "epoch" and most.as_py() > MOST_EPOCHS:
+        raise pa.ArrowInvalid(f"it has epoch {most.as_py():,}; {MOST_EPOCHS:,} are the most")
+    return int(most.as_py())

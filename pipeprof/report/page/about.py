@@ -1,0 +1,146 @@
+"""About this run: what was measured, how, on what, and at what cost of its own."""
+
+from __future__ import annotations
+
+import json
+
+from pipeprof import units
+from pipeprof.record.meta import (
+    AcceleratorMeta,
+    DataMeta,
+    MachineMeta,
+    OverheadMeta,
+    RunMeta,
+    StorageMeta,
+    TelemetryMeta,
+)
+from pipeprof.report.page.section import Section
+from pipeprof.report.page.view import RunView
+
+
+def about(facts: RunView) -> Section:
+    """Return the last section."""
+    section = Section(
+        "run", "About this run", "What was measured, how, and at what overhead.", foldable=False
+    )
+    meta = facts.meta
+    section.facts = [
+        ("Command", " ".join(meta.command) or units.NOT_OBSERVED),
+        ("Started", facts.created),
+        ("Status", facts.status),
+        (
+            "Measured",
+            _measured(facts),
+        ),
+        ("Machine", machine(meta.machine)),
+        ("Accelerator", accelerator(meta.accelerator)),
+        ("Storage", storage(meta.storage)),
+        ("Data", data(meta.data)),
+        ("Emulated", "; ".join(facts.emulated) or "nothing"),
+        ("Not observed", "; ".join(facts.not_observed) or _nothing_missing(facts)),
+        ("Profiling overhead", overhead(meta.overhead, meta.telemetry)),
+        ("Packages", ", ".join(f"{name} {version}" for name, version in meta.packages.items())),
+        ("Record", facts.directory),
+    ]
+    if meta.stopped:
+        section.facts.insert(
+            3, ("Ended", f"pipeprof ended the script's loops {meta.stopped}, as it was asked to")
+        )
+    section.facts[1:1] = [("Set from outside", text) for text in (*changed_lines(meta), *meta.tried)]
+    if meta.error:
+        section.facts.insert(3, ("Error", meta.error))
+    section.facts += [("Warning", text) for text in facts.warnings]
+    text = meta.scenario.text or json.dumps(meta.scenario.resolved, indent=1)
+    if len(text) > 2:
+        section.text, section.text_title = text, "The scenario"
+    return section
+
+
+def _measured(facts: RunView) -> str:
+    if not facts.steps:
+        return "no step"
+    after = (
+        f", after {units.plural(facts.meta.warmup_steps, 'warm-up step')}" if facts.meta.warmup_steps else ""
+    )
+    return f"{units.plural(facts.steps, 'step')} in {units.duration(facts.wall_ns)}{after}"
+
+
+def _nothing_missing(facts: RunView) -> str:
+    return "nothing is missing" if facts.steps else "everything that a step would show"
+
+
+def changed_lines(meta: RunMeta) -> list[str]:
+    """Return, for each loader, the arguments that were set from outside in place of the script's."""
+    lines = dict.fromkeys(
+        f"{each.name}: "
+        + ", ".join(f"{change.argument}={change.value} (script: {change.script})" for change in each.changed)
+        for each in meta.loaders
+        if each.changed
+    )
+    return list(lines)
+
+
+def _joined(*parts: str | None) -> str:
+    return ", ".join(part for part in parts if part) or units.NOT_OBSERVED
+
+
+def machine(facts: MachineMeta) -> str:
+    """Return cores, memory and GPUs in one line."""
+    if not facts.known:
+        return units.NOT_OBSERVED
+    cores, quota, names = facts.usable_cores, facts.cpu_quota_cores, facts.gpu_names
+    return _joined(
+        f"{units.amount(cores)} usable CPU cores" if cores is not None else "",
+        f"limited to {units.amount(quota)} by the container" if quota is not None else "",
+        facts.cpu_name,
+        f"{units.size(facts.memory_bytes)} of memory" if facts.memory_bytes else "",
+        f"GPUs {units.NOT_OBSERVED}" if names is None else ", ".join(names) or "no GPU",
+        f"Linux {facts.kernel}" if facts.kernel else "",
+    )
+
+
+def accelerator(facts: AcceleratorMeta) -> str:
+    """Name, kind, step time and the source of the figures."""
+    pace = f"{units.duration(facts.step_ns)} a step" if facts.step_ns else ""
+    return _joined(
+        facts.name,
+        "emulated" if facts.emulated else facts.kind,
+        pace if pace != facts.name else "",
+        f"figures: {facts.source}" if facts.source else "",
+    )
+
+
+def storage(facts: StorageMeta) -> str:
+    """Return the device, emulated or real, with its figures and their source."""
+    model = facts.model
+    return _joined(
+        facts.name or facts.tier,
+        ("emulated" if facts.emulated else "real") if facts.known else "",
+        facts.path,
+        units.byte_rate(model.bandwidth_bytes_per_s) if model and model.bandwidth_bytes_per_s else "",
+        f"cache {facts.cache}" if facts.cache else "",
+        f"figures: {model.source}" if model and model.source else "",
+    )
+
+
+def data(facts: DataMeta) -> str:
+    """Return the data set."""
+    return _joined(
+        facts.format,
+        f"{units.count(facts.samples)} samples" if facts.samples else "",
+        f"{units.size(facts.mean_bytes)} each" if facts.mean_bytes else "",
+        f"decoded in {units.duration(facts.mean_decode_ns)} each" if facts.mean_decode_ns else "",
+    )
+
+
+def overhead(facts: OverheadMeta, telemetry: TelemetryMeta) -> str:
+    """Return the profiler's own cost: measured at the run's start, the writing during all of it."""
+    if not facts.known:
+        return units.NOT_OBSERVED
+    return _joined(
+        f"{units.duration(facts.span_ns)} of CPU a span",
+        f"{units.duration(facts.batch_ns)} a batch in the process that makes it",
+        f"{units.duration(facts.flush_ns)} a step to write the records" if facts.flush_ns else "",
+        f"{units.duration(facts.lines_ns)} a step to sample lines" if facts.lines_ns else "",
+        f"{units.duration(telemetry.cpu_ns)} for telemetry" if telemetry.cpu_ns else "",
+    )

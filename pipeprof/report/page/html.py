@@ -1,0 +1,222 @@
+"""The HTML report of a run, and the page of a matrix: one self-contained file each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeprof import units
+from pipeprof.analyse.analysis import Analysis
+from pipeprof.analyse.why.lines import HotLine
+from pipeprof.record.files import write_atomically
+from pipeprof.report import matrix, words
+from pipeprof.report.page import advice, charts, contents, document, predicted_matrix, workers
+from pipeprof.report.page.section import Chart, Row, Section, Table
+from pipeprof.report.page.source import Source, no_source, source_of
+from pipeprof.report.page.view import (
+    NO_VERDICT,
+    RunView,
+    cost_line,
+    facts,
+    loader_line,
+    outside_line,
+    stall_line,
+)
+from pipeprof.simulate.forecast import Forecast
+from pipeprof.simulate.matrix_predictions import MatrixPredictions
+from pipeprof.vocabulary import bands, fixes
+
+
+def write(
+    forecast: Forecast, path: Path, with_source: bool = True, price_per_hour: float | None = None
+) -> Path:
+    """Write the report of one run, whole or not at all; the fix that it names is recorded beside the run.
+
+    `with_source` shows the source text of its hot lines, where their files are here and have not changed.
+    With a price of the accelerator it says what the waiting costs.
+    """
+    write_atomically(path, render(forecast, with_source, price_per_hour))
+    return path
+
+
+def render(forecast: Forecast, with_source: bool = True, price_per_hour: float | None = None) -> str:
+    """Render the report of one run as one HTML text."""
+    said = facts(forecast.analysis.run, forecast.publish())
+    source = source_of(said.meta) if with_source else no_source
+    parts = contents.sections(forecast, said, source)
+    packed = workers.packed(forecast.analysis)
+    return document.render(
+        "run.html.j2",
+        said.name,
+        {
+            "v": {**_verdict(forecast, said, source, price_per_hour), "sections": parts},
+            "crumbs": _crumbs(said),
+        },
+        {"charts": chart_specs(parts), "timeline": packed},
+        timeline=packed is not None,
+    )
+
+
+def chart_specs(parts: list[Section]) -> dict[str, Any]:
+    """Return every chart's specification by name."""
+    return {chart.name: chart.spec for part in parts for chart in part.charts}
+
+
+def _crumbs(said: RunView) -> list[str]:
+    return [said.name, said.created, *([] if said.status == "complete" else [said.status])]
+
+
+def _verdict(
+    forecast: Forecast, said: RunView, source: Source, price_per_hour: float | None
+) -> dict[str, Any]:
+    """Return the content of the first screen."""
+    stalled = said.stall_share is not None
+    number_of = "of the time waiting for data" if stalled else "stall " + units.NOT_OBSERVED
+    return {
+        "headline": said.headline,
+        "number": units.percent(said.stall_share) if stalled else "?",
+        "number_of": f"{number_of}: {NO_VERDICT}" if said.inconclusive else number_of,
+        "tone": _tone(said),
+        "lead": [*_lead(said), *filter(None, [cost_line(said, price_per_hour)])],
+        "why": _why(said),
+        "lines": [_line(line, source) for line in said.hot],
+        "next": _next(said),
+        "chips": _chips(said),
+        "doubts": said.doubts,
+        "fixes": advice.cards(forecast, said),
+        "fixes_how": advice.hint(forecast),
+        "fold": said.healthy,
+    }
+
+
+def _tone(said: RunView) -> str:
+    if said.inconclusive:
+        return "unsure"
+    return "good" if said.band == bands.NOT.word else "alarm"
+
+
+def _lead(said: RunView) -> list[str]:
+    return [
+        stall_line(said),
+        f"{said.utilization_name[:1].upper()}{said.utilization_name[1:]} {units.percent(said.utilization)}, "
+        f"{units.sample_rate(said.throughput)}.",
+        *(line for line in (outside_line(said), loader_line(said)) if line),
+    ]
+
+
+def _why(said: RunView) -> dict[str, str]:
+    """Return the mechanism, or else the figures that show the cause; empty texts where there are none."""
+    if said.inconclusive:
+        return {"label": "", "text": ""}
+    label = said.mechanism or ""
+    return {"label": f"{label[:1].upper()}{label[1:]}", "text": said.evidence}
+
+
+def _line(line: HotLine, source: Source) -> dict[str, str]:
+    """Return one line of the first screen."""
+    call = f", which calls {line.call}" if line.call else ""
+    return {
+        "share": units.percent(line.share),
+        "place": line.place,
+        "where": f"in {line.function}{call}",
+        "code": source(line),
+    }
+
+
+def _next(said: RunView) -> dict[str, str]:
+    """Return the fix: what to do, the harm that applies, and what it changes; empty where there is none."""
+    known = fixes.BY_WORD[said.fix]
+    if known is fixes.NONE:
+        do = said.next_step
+        return {"do": do, "warning": "", "changes": "", "command": advice.measuring_more(said)} if do else {}
+    return {"do": f"{known.do}.", "warning": said.warning or "", "changes": known.changes, "command": ""}
+
+
+def _chips(said: RunView) -> list[dict[str, str]]:
+    emulated = [{"text": words.emulated_label(part), "class": "emulated"} for part in said.emulated]
+    status = [] if said.status == "complete" else [{"text": f"run {said.status}", "class": "emulated"}]
+    return [*status, *emulated, *({"text": text, "class": ""} for text in said.chips)]
+
+
+def write_matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None, path: Path) -> Path:
+    """Write the page of a matrix, all its runs as cells; whole or not at all.
+
+    Each cell stands beside what one of the runs predicts for it, where one does.
+    """
+    laid_out = matrix.matrix(analyses, predictions)
+    maps = matrix.heat_maps(laid_out)
+    specs = {f"map{i}": heat_map.measured for i, heat_map in enumerate(maps)}
+    specs |= {
+        f"map{i}_predicted": heat_map.predicted for i, heat_map in enumerate(maps) if heat_map.predicted
+    }
+    trust = _matrix_trust(laid_out)
+    emulated = sum(cell.emulated for cell in laid_out.cells)
+    count = units.plural(len(laid_out.cells), "run")
+    chips = [{"text": f"emulated parts in {emulated} of {count}", "class": "emulated"}] if emulated else []
+    view = {
+        "headline": matrix.headline(laid_out),
+        "lead": matrix.enough(laid_out),
+        "chips": [*chips, {"text": count, "class": ""}],
+        "maps": [
+            {
+                "title": heat_map.title,
+                "name": f"map{i}",
+                "predicted": f"map{i}_predicted" if heat_map.predicted else "",
+            }
+            for i, heat_map in enumerate(maps)
+        ],
+        "source": matrix.knobs_text(laid_out.source) if laid_out.source else "",
+        "cells": _cells_table(laid_out),
+        "trust": trust,
+    }
+    specs |= {chart.name: chart.spec for chart in trust.charts}
+    context = {"v": view, "crumbs": [laid_out.name, count]}
+    text = document.render("matrix.html.j2", laid_out.name, context, {"charts": specs}, timeline=False)
+    write_atomically(path, text)
+    return path
+
+
+def _matrix_trust(laid_out: matrix.Matrix) -> Section:
+    section = Section("trust", "Can you trust it")
+    if laid_out.source is None:
+        section.missing = "Nothing was predicted: no run of this matrix can be predicted from."
+        return section
+    pairs, source = matrix.pairs(laid_out), matrix.knobs_text(laid_out.source)
+    section.how = predicted_matrix.summary(pairs, source)
+    if pairs:
+        how = (
+            "One point a cell, with the interval of its prediction. On the dashed line both are the same; "
+            "above it the run was faster than predicted."
+        )
+        section.charts = [Chart("trust", predicted_matrix.chart(pairs, source), how=how)]
+    section.tables = [predicted_matrix.table(pairs, laid_out.missing)]
+    return section
+
+
+def _cells_table(laid_out: matrix.Matrix) -> Table:
+    keys = [key for key in (*laid_out.others, laid_out.across, laid_out.down) if key]
+    heads = [words.knob(key) for key in keys] or ["cell"]
+    rows = [
+        Row(
+            [
+                *([cell.knobs[key] for key in keys] or ["the one cell"]),
+                units.percent(cell.stall),
+                units.percent(cell.utilization),
+                units.sample_rate(cell.throughput),
+                cell.cause,
+                "yes" if cell.emulated else "no",
+            ]
+        )
+        for cell in laid_out.cells
+    ]
+    return Table(
+        "Every cell", [*heads, "stall", "utilisation", "throughput", "cause", "emulated parts"], rows
+    )
+
+
+def write_pictures(forecast: Forecast, directory: Path) -> list[str]:
+    """Write each chart of a run's report as a PNG into `directory`; returns the paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    said = facts(forecast.analysis.run, forecast.publish())
+    return charts.pictures(chart_specs(contents.sections(forecast, said)), directory)

@@ -1,0 +1,35 @@
+"""Lines of code in which each owner's time was spent."""
+
+from __future__ import annotations
+
+from pipeprof import units
+from pipeprof.analyse.why.lines import HotLine, Lines
+from pipeprof.report import words
+from pipeprof.report.page.section import Row, Section, Table
+from pipeprof.report.page.source import Source
+
+
+def which_lines(lines: Lines, source: Source) -> Section:
+    """Draw the three lines that cost the most of each owner's time."""
+    section = Section(
+        "lines",
+        "Which lines",
+        "Sampled stacks: of each owner's time the user's lines that it was spent in, the most first.",
+        folded=True,
+    )
+    if not lines:
+        section.missing = (
+            "Lines were not sampled: pipeprof trace samples them, unless --no-lines is given, and "
+            "profile(loader, lines=True) does."
+        )
+        return section
+    for owner in lines.owners():
+        drawn = words.drawn(owner)
+        rows = [_row(line, source) for line in lines.hot(owner)]
+        section.tables.append(Table(drawn.label, ["line", "share of its time"], rows))
+    return section
+
+
+def _row(line: HotLine, source: Source) -> Row:
+    call = f", calls {line.call}" if line.call else ""
+    return Row([line.place, units.percent(line.share)], how=f"in {line.function}{call}", code=source(line))

@@ -1,0 +1,52 @@
+"""The source text of a run's hot lines, read where the files still hold what ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from pipeprof.analyse.why.lines import HotLine
+from pipeprof.record.meta import RunMeta
+from pipeprof.redact import redact_source
+
+Source = Callable[[HotLine], str]
+"""Returns the text of a line; empty where it is not to be shown or cannot be read."""
+
+MOST_CHARACTERS: Final = 160
+
+
+def no_source(line: HotLine) -> str:
+    """Show no source text."""
+    del line
+    return ""
+
+
+def source_of(meta: RunMeta) -> Source:
+    """Read lines of Python files that have not changed since the run began."""
+    began = _timestamp(meta.created_at)
+
+    def text(line: HotLine) -> str:
+        path = Path(line.path)
+        if began is None or path.suffix != ".py":
+            return ""
+        try:
+            if path.stat().st_mtime > began:
+                return ""
+            with path.open(encoding="utf-8", errors="replace") as file:
+                text_of_line = next(islice(file, line.line - 1, line.line), "").strip()
+        except (OSError, ValueError):
+            return ""
+        shown = redact_source(text_of_line)
+        return shown if len(shown) <= MOST_CHARACTERS else f"{shown[:MOST_CHARACTERS]}…"
+
+    return text
+
+
+def _timestamp(text: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError:
+        return None

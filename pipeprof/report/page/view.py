@@ -1,0 +1,306 @@
+"""Facts about one run, read once from its verdict for every output: numbers with their owners, no layout.
+
+The terminal, the page and the tables are siblings over these facts, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from shlex import quote as quoted
+from typing import Any, Final
+
+from pipeprof import units
+from pipeprof.analyse.verdict import Measured, Outside, Verdict
+from pipeprof.analyse.why.lines import HotLine
+from pipeprof.analyse.why.transfer import Transfer
+from pipeprof.record.meta import LoaderMeta, RunMeta
+from pipeprof.record.reader import Run
+from pipeprof.report import words
+from pipeprof.vocabulary import bands, causes, fixes, owners
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Time of one owner, in the accelerator's day and on the critical path."""
+
+    owner: str
+    label: str
+    colour: str
+    how: str
+    ledger_ns: int
+    ledger_share: float
+    path_ns: int | None
+    path_share: float | None
+    step_ns: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """Run, ready to be shown."""
+
+    name: str
+    directory: str
+    status: str
+    created: str
+    headline: str
+    """The verdict in one sentence: what happened, and why."""
+    evidence: str
+    """The figures that show it, in one sentence; may be empty."""
+    mechanism: str | None
+    """The label of the mechanism; None where none is established."""
+    hot: tuple[HotLine, ...]
+    band: str | None
+    cause: str
+    fix: str
+    warning: str | None
+    """The harm that the fix does, where it applies."""
+    detail: str | None
+    stall_share: float | None
+    stall_interval: tuple[float, float] | None
+    stall_ns: int | None
+    wall_ns: int | None
+    utilization: float | None
+    utilization_kind: str | None
+    throughput: float | None
+    steps: int
+    owned: tuple[Owned, ...]
+    doubts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    emulated: tuple[str, ...]
+    not_observed: tuple[str, ...]
+    chips: tuple[str, ...]
+    outside: Outside
+    """Time that is no part of `wall_ns`."""
+    loader: LoaderMeta
+    """The one that cause, fix and settings are of."""
+    loader_name: str
+    other_loaders: tuple[str, ...]
+    meta: RunMeta
+    transfer: Transfer | None
+    """Parts of a batch's way from its worker, on average; None where not observed."""
+
+    @property
+    def healthy(self) -> bool:
+        """Return True where nothing in the loader is worth fixing."""
+        return self.band == bands.NOT.word and self.cause in (causes.ACCELERATOR.word, None)
+
+    @property
+    def inconclusive(self) -> bool:
+        """Return True where the run does not show what was waited for; `evidence` is then what to do."""
+        return self.cause == causes.INCONCLUSIVE.word
+
+    @property
+    def reason(self) -> str:
+        """Return why the place is expensive: the mechanism's label, where there is one, and the figures."""
+        if self.inconclusive:
+            return ""
+        if self.mechanism is None:
+            return self.evidence
+        return f"{self.mechanism[:1].upper()}{self.mechanism[1:]}: {self.evidence}"
+
+    @property
+    def next_step(self) -> str:
+        """Return the fix with the harm that applies, or why there is none; empty where that is open.
+
+        Of an inconclusive run it is what would make it conclusive.
+        """
+        known = fixes.BY_WORD[self.fix]
+        if known is fixes.NONE:
+            return self.evidence if self.inconclusive else self.no_fix
+        return f"{known.do}. Careful: {self.warning}" if self.warning else f"{known.do}."
+
+    @property
+    def no_fix(self) -> str:
+        """Return why nothing in the loader bears on the cause; empty where something may."""
+        cause = causes.record_of(self.cause)
+        if self.fix != fixes.NONE.word or cause is causes.INCONCLUSIVE or cause.candidates(self.detail):
+            return ""
+        return f"Nothing in the loader: {cause.no_fix}."
+
+    @property
+    def utilization_name(self) -> str:
+        """Return the name of the utilisation figure, which tells where it is emulated."""
+        return words.utilisation(self.utilization_kind)[0]
+
+
+def facts(run: Run, verdict: Verdict) -> RunView:
+    """Read a verdict and its run. Whatever is missing stays None and prints as "not observed"."""
+    meta, measured = run.meta, verdict.measured
+    wall, stall = measured.wall_ns, verdict.stall_share
+    first = meta.loaders[0] if meta.loaders else LoaderMeta(0)
+    loader = first if measured.loader is None else meta.loader(measured.loader.id)
+    others = tuple(other.name for other in measured.other_loaders)
+    return RunView(
+        name=meta.name or Path(run.place).name,
+        directory=run.place,
+        status=measured.status,
+        created=created(meta.created_at),
+        headline=verdict.statement.headline,
+        evidence=verdict.statement.evidence,
+        mechanism=verdict.shown.mechanism.label if verdict.shown else None,
+        hot=verdict.hot,
+        band=verdict.band,
+        cause=verdict.cause,
+        fix=verdict.fix,
+        warning=verdict.warning,
+        detail=verdict.detail,
+        stall_share=stall,
+        stall_interval=verdict.stall_interval,
+        stall_ns=round(stall * wall) if stall is not None and wall else None,
+        wall_ns=wall,
+        utilization=measured.utilization,
+        utilization_kind=measured.utilization_kind,
+        throughput=measured.throughput_samples_per_s,
+        steps=measured.steps,
+        owned=_owned(measured),
+        doubts=tuple((doubt.problem, doubt.remedy) for doubt in verdict.doubts),
+        warnings=meta.warnings,
+        emulated=measured.emulated,
+        not_observed=measured.not_observed,
+        chips=chips(loader, measured.steps, others),
+        outside=measured.outside or Outside(0, 0),
+        loader=loader,
+        loader_name=measured.loader.name if measured.loader else loader.name,
+        other_loaders=others,
+        meta=meta,
+        transfer=measured.transfer,
+    )
+
+
+def stall_line(said: RunView) -> str:
+    """Return how much of the time was spent waiting, how sure that is, and the band."""
+    if said.stall_share is None:
+        return "No step was measured."
+    band, wall = bands.label_of(said.band), units.duration(said.wall_ns)
+    if said.inconclusive:
+        band = NO_VERDICT
+    if not said.stall_ns:
+        return f"{band[:1].upper()}{band[1:]}: no measurable stall in {wall}."
+    interval = units.interval(said.stall_interval)
+    sure = f" (95% CI {interval})" if interval else ""
+    return f"Waiting for data: {units.percent(said.stall_share)} of {wall}{sure}, {band}."
+
+
+def cost_line(said: RunView, price_per_hour: float | None) -> str:
+    """Return what waiting costs at the price of an hour; empty without a price, a wait or a verdict."""
+    if price_per_hour is None or not said.stall_ns or said.stall_share is None or said.inconclusive:
+        return ""
+    hour = units.digits(said.stall_share * price_per_hour)
+    run = units.digits(price_per_hour * said.stall_ns / units.NS_PER_S / 3600)
+    return f"At {price_per_hour:g} an hour, waiting for data costs {hour} an hour, and {run} in this run."
+
+
+NO_VERDICT: Final = "no verdict"
+WORTH_A_LINE: Final = 0.01
+"""Time outside the loop is told of where it is at least this share of the loop's."""
+
+
+def transfer_line(said: RunView) -> str:
+    """Return the parts of a batch's way where that is the cause; empty elsewhere, or where none was seen."""
+    parts = said.transfer
+    if parts is None or said.cause != causes.TRANSFER.word:
+        return ""
+    duration, size = units.duration, units.size
+    return (
+        f"Transfer of a batch: pickling {duration(parts.pickling_ns)}, pipe {duration(parts.pipe_ns)} "
+        f"({size(parts.sent_bytes)}), receiving {duration(parts.receiving_ns)} "
+        f"({size(parts.tensor_bytes)} of tensors)."
+    )
+
+
+def outside_line(said: RunView) -> str:
+    """Return what was left out of the measured time; empty where that is next to nothing."""
+    parts = (
+        (said.outside.pauses_ns, "between the loops"),
+        (said.outside.startup_ns, "until the workers had started"),
+    )
+    least = WORTH_A_LINE * (said.wall_ns or 0)
+    outside = [f"{units.duration(ns)} {what}" for ns, what in parts if ns > least]
+    return f"Not counted: {' and '.join(outside)}." if outside and said.wall_ns else ""
+
+
+def loader_line(said: RunView) -> str:
+    """Return which of several loaders the figures are of, and how to see others; empty where it is one."""
+    if not said.other_loaders:
+        return ""
+    others = " or ".join(f"--loader {quoted(name)}" for name in said.other_loaders[:3])
+    return (
+        f"Cause, fix and settings are of the loader {quoted(said.loader_name)}. "
+        f"For another: pipeprof report {quoted(said.directory)} {others}"
+    )
+
+
+def _owned(measured: Measured) -> tuple[Owned, ...]:
+    ledger, path, steps = measured.ledger_ns or {}, measured.path_ns or {}, measured.steps
+    total, length = sum(ledger.values()), sum(path.values())
+    rows = []
+    for name in sorted({*ledger, *path}, key=owners.order_of):
+        owner = words.drawn(name)
+        ns, on_path = int(ledger.get(name, 0)), (int(path.get(name, 0)) if path else None)
+        rows.append(
+            Owned(
+                owner=name,
+                label=owner.label,
+                colour=owner.colour,
+                how=owner.how,
+                ledger_ns=ns,
+                ledger_share=ns / total if total else 0.0,
+                path_ns=on_path,
+                path_share=on_path / length if on_path is not None and length else None,
+                step_ns=ns / steps if steps else None,
+            )
+        )
+    return _folded([row for row in rows if row.ledger_ns or row.path_ns])
+
+
+TINY: Final = 0.0005
+"""Owners below this share in both views stand together as one: they round to 0.0%."""
+
+
+def _folded(rows: list[Owned]) -> tuple[Owned, ...]:
+    tiny = [row for row in rows if max(row.ledger_share, row.path_share or 0.0) < TINY]
+    if len(tiny) < 2:
+        return tuple(rows)
+    others = words.drawn(words.OTHERS)
+    together = Owned(
+        words.OTHERS,
+        others.label,
+        others.colour,
+        ", ".join(row.label for row in tiny),
+        sum(row.ledger_ns for row in tiny),
+        sum(row.ledger_share for row in tiny),
+        sum(row.path_ns or 0 for row in tiny),
+        sum(row.path_share or 0.0 for row in tiny),
+        sum(row.step_ns or 0.0 for row in tiny),
+    )
+    return (*(row for row in rows if row not in tiny), together)
+
+
+def created(text: Any) -> str:
+    """Return an ISO time as `21 Nov 2026, 09:15`; the text itself where it is none."""
+    try:
+        return f"{datetime.fromisoformat(str(text)):%-d %b %Y, %H:%M}"
+    except ValueError:
+        return str(text) if text else units.NOT_OBSERVED
+
+
+def chips(loader: LoaderMeta, steps: int, others: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the knobs of a loader in a few words each, and how many others there are."""
+    said = []
+    if loader.workers is not None:
+        said.append(units.plural(loader.workers, "worker") if loader.workers else "no workers")
+    if loader.workers and loader.prefetch is not None:
+        said.append(f"prefetch {loader.prefetch}")
+    if loader.batch_size is not None:
+        said.append(f"batch {loader.batch_size}")
+    if loader.pin_memory:
+        said.append("pinned")
+    if loader.in_order is False:
+        said.append("out of order")
+    said.append(units.plural(steps, "measured step"))
+    if others:
+        said.append(f"one of {units.plural(len(others) + 1, 'loader')}")
+    return tuple(said)

@@ -1,0 +1,164 @@
+"""Waits that hurt: their distribution, the longest of them, and what each stage of a batch takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from pipeprof import units
+from pipeprof.analyse import over_time as series
+from pipeprof.analyse.analysis import Analysis
+from pipeprof.analyse.counts import Counts, Spread
+from pipeprof.report import reading, words
+from pipeprof.report.page import charts
+from pipeprof.report.page.section import Chart, Row, Section, Table
+from pipeprof.timeline import NOT_OBSERVED, ints
+from pipeprof.vocabulary import owners
+
+LONGEST = 8
+
+
+def waits(analysis: Analysis, counts: Counts) -> Section:
+    """Draw the histogram of the waits, the longest of them, and the stages' own distributions."""
+    t, spread = analysis.timeline, counts.wait
+    histogram = series.histogram(t.wait_ns[t.measured & (t.ready != 1)])
+    section = Section("waits", "Which waits hurt", " ".join(_said(counts)))
+    if spread is not None and len(histogram.counts):
+        quantiles = (("p50", spread.p50_ns), ("p95", spread.p95_ns), ("p99", spread.p99_ns))
+        section.charts = [_chart(histogram, quantiles, section.how)]
+        section.tables.append(_longest(analysis))
+    section.tables.append(_stages(analysis))
+    section.facts = list(_facts(counts))
+    return section
+
+
+def _said(counts: Counts) -> Iterator[str]:
+    """Yield how many steps found their batch ready, how long the waits were, how much was no stall."""
+    steps, wait = units.plural(counts.steps, "step"), counts.wait
+    if counts.inline == counts.steps:
+        yield f"The loop made the batches of all {steps} itself when it asked for them."
+    elif counts.ready is not None:
+        of = units.plural(counts.ready_known, "step")
+        known = "" if counts.ready_known == counts.steps else " of which this is known"
+        yield f"{units.count(counts.ready)} of {of}{known} found the batch ready."
+    if wait is not None:
+        yield (
+            f"Half waited at most {units.duration(wait.p50_ns)}, one in twenty {units.duration(wait.p95_ns)} "
+            f"or more, one in a hundred {units.duration(wait.p99_ns)}; the longest wait was "
+            f"{units.duration(wait.max_ns)}."
+        )
+        if counts.masked_share:
+            masked = units.percent(counts.masked_share)
+            yield f"Of all the waiting, {masked} was masked: the accelerator still had work."
+
+
+def _facts(counts: Counts) -> Iterator[tuple[str, str]]:
+    """Say what of the waiting has to do with the order of batches, with the queue, and with time."""
+    if counts.head_of_line_ns is not None:
+        blocked = (
+            f"{units.duration(counts.head_of_line_ns)} of waiting while a later batch was finished already"
+        )
+        yield "Head of line", blocked
+    if counts.depth is not None:
+        empty = f"none for {units.percent(counts.depth.empty_share)} of the time"
+        yield "Finished batches", f"{units.digits(counts.depth.mean)} waited to be taken on average, {empty}"
+    if counts.drift is not None:
+        sure = "" if counts.drift.significant else ", within noise"
+        change = units.signed_percent(counts.drift.share)
+        yield "Drift", f"{change} time a step in the last quarter of the run, beside the first{sure}"
+
+
+def _chart(histogram: series.Histogram, quantiles: tuple[tuple[str, int], ...], says: str) -> Chart:
+    rows: list[dict[str, Any]] = [
+        {
+            "from": float(histogram.edges_ns[i]) / 1e6,
+            "to": float(histogram.edges_ns[i + 1]) / 1e6,
+            "steps": int(steps),
+            "text": f"{units.duration(histogram.edges_ns[i])} to {units.duration(histogram.edges_ns[i + 1])}",
+        }
+        for i, steps in enumerate(histogram.counts)
+    ]
+    marks = [
+        {"at": value / 1e6, "label": f"{name} {units.duration(value)}", "row": 8 + 16 * i}
+        for i, (name, value) in enumerate(quantiles)
+        if value >= histogram.edges_ns[0]
+    ]
+    table = Table("Waits of the steps whose batch was not ready", ["wait", "steps"], [])
+    table.rows = [Row([row["text"], units.count(row["steps"])]) for row in rows if row["steps"]]
+    return Chart("waits", charts.waits(rows, marks, says), table)
+
+
+def _longest(analysis: Analysis) -> Table:
+    """Return the longest waits, each with the worker and the sample behind it."""
+    t = analysis.timeline
+    lengths = np.where(t.measured & (t.ready != 1), t.wait_ns, -1)
+    slowest, took = (ints(analysis.run.table("batches")[name]) for name in ("slowest_index", "slowest_ns"))
+    table = Table(
+        "The longest waits",
+        ["step", "waited", "made by", "made in", "slowest sample"],
+        [],
+        "The longest waits, with the worker and the sample behind each",
+        folded=True,
+    )
+    files = {(each.loader, each.sample): each.path for each in analysis.run.meta.reading.slowest}
+    for i in np.argsort(-lengths, kind="stable")[:LONGEST].tolist():
+        if lengths[i] <= 0:
+            break
+        row = int(t.batch_row[i])
+        made = t.finish_ns[i] - t.start_ns[i] if t.finish_ns[i] != NOT_OBSERVED else None
+        sample = int(slowest[row]) if row >= 0 and len(slowest) and slowest[row] != NOT_OBSERVED else None
+        table.rows.append(
+            Row(
+                [
+                    units.count(t.step[i]),
+                    units.duration(lengths[i]),
+                    f"worker {t.worker[i]}" if t.worker[i] >= 0 else "the main process",
+                    units.duration(made),
+                    units.NOT_OBSERVED
+                    if sample is None
+                    else f"{sample} ({units.duration(took[row] if took[row] != NOT_OBSERVED else None)})",
+                ],
+                how=files.get((int(t.loader[i]), sample), "") if sample is not None else "",
+            )
+        )
+    return table
+
+
+def _stages(analysis: Analysis) -> Table:
+    """Return p50, p95, p99 and the longest of each stage, per batch, and of the parts of its way."""
+    table = Table(
+        "What each batch takes, by stage",
+        ["stage", "p50", "p95", "p99", "longest", "bytes"],
+        [],
+        how=f"{reading.STAGES} {reading.WAY}",
+    )
+    if analysis.counts is None:
+        return table
+    spreads = {name: spread for name, spread in analysis.counts.stages.items() if name != "transform"}
+    for name in sorted(spreads, key=words.stage_order):
+        owner = words.drawn_stage(name)
+        label = name if name == owners.READ else owner.label
+        table.rows.append(Row([label, *_quantiles(spreads[name]), _NO_BYTES], owner.colour))
+    table.rows += _way(analysis, analysis.counts)
+    return table
+
+
+_NO_BYTES: Final = "–"
+
+
+def _way(analysis: Analysis, counts: Counts) -> Iterator[Row]:
+    """Yield the rows of a batch's way to the main process: all of it, and its parts."""
+    drawn, means = words.drawn(owners.TRANSFER.name), analysis.verdict.measured.transfer
+    if counts.transfer is not None:
+        yield Row([drawn.label, *_quantiles(counts.transfer), _NO_BYTES], drawn.colour)
+    pickle = units.size(means.sent_bytes if means else None)
+    tensors = units.size(means.tensor_bytes if means else None)
+    for name, size in (("pickling", pickle), ("pipe", pickle), ("receiving", tensors)):
+        if name in counts.way:
+            yield Row([f"{drawn.label}: {name}", *_quantiles(counts.way[name]), size], drawn.colour)
+
+
+def _quantiles(spread: Spread) -> list[str]:
+    return [units.duration(ns) for ns in (spread.p50_ns, spread.p95_ns, spread.p99_ns, spread.max_ns)]

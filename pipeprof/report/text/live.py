@@ -1,0 +1,123 @@
+"""Picture of a run while it is written: one line where it is piped, a page that is redrawn on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pipeprof import units
+from pipeprof.analyse.analysis import Analysis
+from pipeprof.analyse.live.run import LiveRun, WorkerNow
+from pipeprof.analyse.sentence import at_line
+from pipeprof.report import words
+from pipeprof.report.text.terminal import clean
+from pipeprof.vocabulary import causes, owners
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+MOST_OWNERS: Final = 8
+_BAR: Final = 30
+KEYS: Final = "q quit · a all or last seconds · w workers"
+
+
+def line(live: LiveRun, analysis: Analysis | None) -> str:
+    """Return the run's state in one line of at most 80 columns."""
+    window, ready = live.window, "?" if live.ready is None else str(live.ready)
+    parts = (
+        f"step {units.count(live.all.steps)}",
+        "stall ?" if analysis is None else _stall(analysis),
+        f"in next() {units.percent(window.wait_share)}",
+        _rate(window.samples_per_s),
+        f"{ready} ready",
+    )
+    return clean(" | ".join(parts))[:80]
+
+
+def _stall(analysis: Analysis) -> str:
+    """Return the stall share with the cause, as the verdict has them."""
+    verdict = analysis.verdict
+    if verdict.stall_share is None:
+        return "stall ?"
+    share = f"stall {units.percent(verdict.stall_share)}"
+    if verdict.cause == causes.ACCELERATOR.word:
+        return share
+    waited = owners.is_stall(verdict.cause) and verdict.cause != causes.INCONCLUSIVE.word
+    return f"{share} for {verdict.cause}" if waited else f"{share}, {verdict.cause}"
+
+
+def _rate(samples_per_s: float | None) -> str:
+    return "? samples/s" if samples_per_s is None else units.sample_rate(samples_per_s)
+
+
+def page(
+    live: LiveRun, analysis: Analysis | None, of_all: bool, with_workers: bool, width: int
+) -> list[Text]:
+    """Return the lines of the page, each at most `width` columns."""
+    from rich.text import Text
+
+    rows = [
+        *_head(live, analysis),
+        *_ledger(live, analysis, of_all),
+        *(_workers(live.workers()) if with_workers else ()),
+        (KEYS, "dim"),
+    ]
+    return [Text(clean(text)[:width], style=style, no_wrap=True) for text, style in rows]
+
+
+Row = tuple[str, str]
+"""Text and style."""
+
+
+def _head(live: LiveRun, analysis: Analysis | None) -> Iterator[Row]:
+    meta = live.run.meta
+    yield f"pipeprof live · {meta.name or live.directory} · {live.run.status}", "dim"
+    seconds = live.window_ns // units.NS_PER_S
+    if analysis is None:
+        yield f"Last {seconds} s  no step was taken yet", "bold"
+    else:
+        verdict = analysis.verdict
+        yield f"Last {seconds} s  {verdict.sentence}", "bold"
+        for hot in verdict.hot[:1]:
+            yield f"           {units.percent(hot.share)} {at_line(hot)}", ""
+        yield f"           {_stall(analysis)}, {_rate(live.window.samples_per_s)}", ""
+    everything = live.all
+    counted = f"{units.plural(everything.steps, 'step')}, {_rate(everything.samples_per_s)}"
+    waited = units.percent(everything.wait_share)
+    yield f"All        {counted}, in next() {waited}{_stall_since(live.ledger_ns)}", ""
+    ready = "not observed" if live.ready is None else str(live.ready)
+    yield f"Ready      {ready} batches at the last request", ""
+
+
+def _stall_since(ledger_ns: Mapping[str, int]) -> str:
+    """Return the stall share since live began; empty before a window was counted."""
+    whole = sum(ledger_ns.values())
+    stall = sum(ns for owner, ns in ledger_ns.items() if owners.is_stall(owner))
+    return f", stall {units.percent(stall / whole)} since live began" if whole else ""
+
+
+def _ledger(live: LiveRun, analysis: Analysis | None, of_all: bool) -> Iterator[Row]:
+    ledger_ns: Mapping[str, int] = {}
+    if of_all:
+        ledger_ns = live.ledger_ns
+    elif analysis is not None and analysis.ledger is not None:
+        ledger_ns = analysis.ledger.ledger_ns
+    whole = sum(ledger_ns.values())
+    yield f"Where the time went, {'since live began' if of_all else 'in the last seconds'}", "bold"
+    for owner in sorted(ledger_ns, key=lambda name: -ledger_ns[name])[:MOST_OWNERS]:
+        share = ledger_ns[owner] / whole if whole else 0.0
+        drawn = words.drawn(owner)
+        bar = "█" * round(share * _BAR)
+        yield f"  {drawn.label[:24]:<24} {units.percent(share):>6} {bar}", drawn.terminal
+
+
+def _workers(workers: list[WorkerNow]) -> Iterator[Row]:
+    yield "Workers", "bold"
+    for each in workers:
+        memory = "" if each.private_bytes is None else f", {units.size(each.private_bytes)}"
+        where = ""
+        if each.line is not None:
+            where = f" at {Path(each.line.file).name}:{each.line.line} in {each.line.function}"
+        stage = words.drawn_stage(each.stage).label if each.stage else "idle"
+        yield f"  {each.worker}  {stage}{where}{memory}", ""

@@ -1,0 +1,271 @@
+"""The report for a terminal: the page's order in at most 40 lines, as wide as the terminal is.
+
+Plain text where the output is no terminal or `NO_COLOR` is set (rich sees to both). What comes from users'
+files is printed as text, never as rich markup, and without control characters.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from pipeprof import units
+from pipeprof.analyse import over_time as series
+from pipeprof.analyse.analysis import Analysis
+from pipeprof.analyse.resources.makeup import read_makeup
+from pipeprof.analyse.sentence import at_line
+from pipeprof.report import words
+from pipeprof.report.page import advice
+from pipeprof.report.page.about import changed_lines
+from pipeprof.report.page.view import (
+    RunView,
+    cost_line,
+    facts,
+    loader_line,
+    outside_line,
+    stall_line,
+    transfer_line,
+)
+from pipeprof.report.text.table import TextTable
+from pipeprof.simulate.forecast import Forecast
+from pipeprof.units import ascii_only, encodable
+from pipeprof.vocabulary import bands, fixes
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+WIDTH = 80
+"""Columns where the output is no terminal."""
+NARROWEST, WIDEST = 40, 120
+MOST_LINES = 40
+MOST_OWNERS = 9
+_MOST_BINS = 60
+BAR_WIDTH = 14
+INDENT = 9
+"""Columns of the labels of the verdict."""
+_GAIN = 12
+"""Columns of the gain before a fix."""
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+WORTH_NAMING = 0.1
+"""Share of an owner's time from which a line after the first is shown."""
+_WIDE_TABLE = 70
+"""Columns from which on the table of owners shows the critical path too."""
+_TITLE = "Where each step's time went"
+
+
+def show(
+    forecast: Forecast,
+    report: str | None = None,
+    file: IO[str] | None = None,
+    price_per_hour: float | None = None,
+) -> None:
+    """Print the report; `report` is the path of the page, for the last line."""
+    from rich.console import Console
+
+    console = Console(file=file, highlight=False, soft_wrap=True)
+    columns = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
+    width = min(WIDEST, max(NARROWEST, columns))
+    for line in lines(forecast, report, width, price_per_hour):
+        console.print(line if encodable(line.plain, console.encoding) else ascii_only(line.plain))
+
+
+def lines(
+    forecast: Forecast, report: str | None = None, width: int = WIDTH, price_per_hour: float | None = None
+) -> list[Text]:
+    """Return the lines, at most `MOST_LINES` of `width` columns."""
+    from rich.text import Text
+
+    said = facts(forecast.analysis.run, forecast.publish())
+    paper = _Paper(width)
+    parts = [
+        *_verdict(paper, said, forecast.choice.ranked is not None, cost_line(said, price_per_hour)),
+        *_fixes(paper, forecast, said),
+        *_where(paper, said),
+        *_insides(paper, forecast.analysis),
+        *_over_time(paper, forecast.analysis),
+        *_waits(paper, forecast.analysis),
+        *_missing(paper, said),
+    ]
+    last = [Text(clean(f"Report: {report}"))] if report else []  # a path is of no use when it is cut
+    room = MOST_LINES - len(last)
+    if len(parts) > room:
+        left = f"… {len(parts) - room + 1} more lines in the page"
+        parts = [*parts[: room - 1], *paper.wrapped(left, "dim")]
+    return [*parts, *last]
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """A terminal of some width: text is wrapped at it and never cut."""
+
+    width: int
+
+    def wrapped(self, text: str, style: str = "", label: str = "", indent: int = 0) -> Iterator[Text]:
+        """Yield the lines of a text; those after the first are indented, by default by its label's column."""
+        from rich.text import Text
+
+        hanging = " " * (indent or (INDENT if label else 0))
+        first = f"{label:<{len(hanging)}}"
+        rows = textwrap.wrap(clean(text), self.width, initial_indent=first, subsequent_indent=hanging)
+        for row in rows:
+            yield Text(row, style=style)
+
+    def row(self, text: str, style: str = "") -> Text:
+        """Return a line that is narrow by itself."""
+        from rich.text import Text
+
+        return Text(clean(text), style=style)
+
+
+def clean(text: str) -> str:
+    """Return the text without control characters, which could drive a terminal."""
+    return "".join(c if unicodedata.category(c)[0] != "C" else "�" for c in text)
+
+
+def _verdict(paper: _Paper, said: RunView, is_predicted: bool, cost: str) -> Iterator[Text]:
+    status = "" if said.status == "complete" else f" · {said.status}"
+    yield from paper.wrapped(f"pipeprof · {said.name} · {said.created}{status}", "dim")
+    yield from paper.wrapped(said.headline, "bold", "Verdict")
+    yield from paper.wrapped(said.reason, label="Why")
+    for number, line in enumerate(said.hot):
+        if number == 0 or line.share >= WORTH_NAMING:
+            text = f"{units.percent(line.share)} {at_line(line)}"
+            yield from paper.wrapped(text, label=" " if number else "Line")
+    unpredicted = "" if is_predicted or said.fix == fixes.NONE.word else " (No gain is predicted for it.)"
+    yield from paper.wrapped(f"{said.next_step}{unpredicted}", label="Next")
+    yield from _command(advice.measuring_more(said) or (unpredicted and advice.trying_unpredicted(said)))
+    colour = "bold green" if said.band == bands.NOT.word else "bold red"
+    yield from paper.wrapped(stall_line(said), "dim" if said.inconclusive else colour)
+    name = said.utilization_name
+    if said.steps:
+        yield from paper.wrapped(
+            f"{name[:1].upper()}{name[1:]} {units.percent(said.utilization)}, "
+            f"{units.sample_rate(said.throughput)}, {units.plural(said.steps, 'step')}"
+        )
+    for text in (cost, transfer_line(said), outside_line(said), loader_line(said)):
+        yield from paper.wrapped(text)
+    for text in (*changed_lines(said.meta)[:3], *said.meta.tried):
+        yield from paper.wrapped(f"Set from outside: {text}")
+    if said.emulated:
+        yield from paper.wrapped(f"Emulated: {', '.join(said.emulated)}", "yellow")
+    for problem, remedy in said.doubts[:3]:
+        yield from paper.wrapped(f"Doubt: {problem}; {remedy}.", "yellow")
+
+
+def _command(text: str) -> Iterator[Text]:
+    """Yield the command that tries a fix: one line, whole, to be copied."""
+    from rich.text import Text
+
+    if text:
+        yield Text(clean(f"  {text}"), style="cyan")
+
+
+def _fixes(paper: _Paper, forecast: Forecast, said: RunView) -> Iterator[Text]:
+    advised = forecast.advice
+    if not advised:
+        return
+    yield paper.row("")
+    when = "Do this first" if forecast.choice.ranked is not None else "After that"
+    yield from paper.wrapped(f"{when} (predicted{', with emulated parts' if said.emulated else ''})", "bold")
+    for candidate in advised:
+        stall = units.percent(candidate.prediction.stall.value)
+        title = f"{candidate.fix.title}: {advice.from_to(candidate, said.throughput)}, stall then {stall}"
+        yield from paper.wrapped(title, label=f"  {advice.gain(candidate):>8}", indent=_GAIN)
+        yield from paper.wrapped(advice.how_of(candidate, said), "dim", indent=_GAIN)
+        harm = advice.warning_of(forecast, candidate)
+        if harm and candidate.fix.word != said.fix:  # what is to be done next has said its own
+            yield from paper.wrapped(f"Careful: {harm}", "yellow", indent=_GAIN)
+        yield from _command(advice.trying(forecast, said, candidate))
+    if rough := advice.replay_warning(forecast):
+        yield from paper.wrapped(rough, "yellow", indent=2)
+
+
+def _where(paper: _Paper, said: RunView) -> Iterator[Text]:
+    yield paper.row("")
+    if not said.owned:
+        yield from paper.wrapped(f"{_TITLE}: {units.NOT_OBSERVED}")
+        return
+    yield from _owners_table(paper, said)
+
+
+def _owners_table(paper: _Paper, said: RunView) -> list[Text]:
+    """Lay out the owners; a narrow terminal has no room for the path and the bars."""
+    from rich.text import Text
+
+    shown = 5 if paper.width >= WIDTH else 4 if paper.width >= _WIDE_TABLE else 3
+    heads = (_TITLE, "each step", "of time", "on path", "")[:shown]
+    table = TextTable(heads, paper.width, right=(1, 2, 3), wrapped=(0,))
+    rows = sorted(said.owned, key=lambda row: -row.ledger_ns)
+    for row in rows[:MOST_OWNERS]:
+        bar = Text("█" * round(row.ledger_share * BAR_WIDTH), style=words.drawn(row.owner).terminal)
+        times = (units.duration(row.step_ns), units.percent(row.ledger_share), units.percent(row.path_share))
+        table.row(*(f"  {row.label}", *times, bar)[:shown])
+    rest = rows[MOST_OWNERS:]
+    if rest:
+        share = units.percent(sum(row.ledger_share for row in rest))
+        table.row(f"  {units.plural(len(rest), 'other owner')}", "", share)
+    total = units.duration(sum(row.step_ns or 0 for row in rows) if said.steps else None)
+    table.row("  sum", total, units.percent(1.0), style="dim")
+    return table.lines()
+
+
+def _insides(paper: _Paper, analysis: Analysis) -> Iterator[Text]:
+    """Say in a line what a step is made of, and which kernels take longest."""
+    makeup = read_makeup(analysis.run)
+    if makeup.parts:
+        parts = ", ".join(
+            f"{name} {units.percent(share)} ({units.duration(step_ns)})"
+            for name, step_ns, share in makeup.parts
+        )
+        yield from paper.wrapped(f"A step: {parts}", indent=2)
+    if makeup.kernels:
+        what = "Kernels" if makeup.on_device else "Operators"
+        longest = ", ".join(f"{each.name} {units.percent(each.share)}" for each in makeup.kernels[:3])
+        steps = units.plural(makeup.traced_steps, "step")
+        collectives = makeup.collective_share
+        among = f"; collectives {units.percent(collectives)} of all" if collectives else ""
+        yield from paper.wrapped(f"{what} of {steps}: {longest}{among}", indent=2)
+
+
+def _over_time(paper: _Paper, analysis: Analysis) -> Iterator[Text]:
+    attribution = analysis.attribution
+    if attribution is None:
+        return
+    window = attribution.window
+    bins = min(_MOST_BINS, paper.width - 14)
+    edges = np.linspace(window.start_ns, max(window.end_ns, window.start_ns + bins), bins + 1).astype(
+        np.int64
+    )
+    shares = series.shares(attribution, edges)
+    yield paper.row("")
+    for label, share in (("computing", shares.computing), ("waiting", shares.waiting)):
+        yield paper.row(f"{label:<12}|{_spark(share)}|")
+
+
+def _spark(share: series.Floats) -> str:
+    top = len(_BLOCKS) - 1
+    return "".join(_BLOCKS[min(top, max(0, round(float(s) * top)))] for s in share)
+
+
+def _waits(paper: _Paper, analysis: Analysis) -> Iterator[Text]:
+    counts = analysis.counts
+    if counts is None or counts.wait is None:
+        return
+    wait, masked = counts.wait, ""
+    if counts.masked_share:
+        masked = f"; {units.percent(counts.masked_share)} of the waiting masked by earlier steps"
+    p50, p95, p99, worst = (units.duration(ns) for ns in (wait.p50_ns, wait.p95_ns, wait.p99_ns, wait.max_ns))
+    yield from paper.wrapped(f"Waits       half up to {p50}, p95 {p95}, p99 {p99}, longest {worst}{masked}")
+
+
+def _missing(paper: _Paper, said: RunView) -> Iterator[Text]:
+    if said.not_observed:
+        yield from paper.wrapped(f"Not observed: {', '.join(said.not_observed)}", "dim")
+    for text in said.warnings[:2]:
+        yield from paper.wrapped(f"Warning: {text}", "yellow")

@@ -1,0 +1,181 @@
+"""Predictions from one analysed run, each made when it is first asked for.
+
+A forecast holds an analysis and is none: reading a run predicts nothing. Where the run cannot be predicted
+from, everything here is empty and `unpredicted` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Final, TypeVar
+
+from pipeprof.analyse.analysis import Analysis
+from pipeprof.analyse.choice import candidates
+from pipeprof.analyse.verdict import Verdict
+from pipeprof.errors import PipeprofError
+from pipeprof.record.choice import FixBasis, read_choice, write_choice
+from pipeprof.simulate import ranking, search
+from pipeprof.simulate.catalogue import Fix
+from pipeprof.simulate.demands.loader import Demands
+from pipeprof.simulate.demands.other_programs import open_run
+from pipeprof.simulate.extrapolation import Extrapolation
+from pipeprof.simulate.predict import Estimate, Prediction, Predictor
+from pipeprof.simulate.ranking import Choice, Ranked
+from pipeprof.simulate.search import HeatMap
+from pipeprof.simulate.tuning.tried import loader_arguments
+from pipeprof.vocabulary import causes, fixes
+
+T = TypeVar("T")
+
+VAIN: Final = Extrapolation(
+    "the remote place gave all that it could: what it gives to more or to fewer readers is not known, and is "
+    "predicted as if it had no limit"
+)
+
+
+class Forecast:
+    """Predictions of one run under other knobs. Equal questions are simulated once."""
+
+    def __init__(self, analysis: Analysis, seed: int = 0) -> None:
+        self.analysis, self.seed = analysis, seed
+
+    @cached_property
+    def ineffective(self) -> tuple[str, ...]:
+        """Return the fixes that get no more out of the place where the data is, whatever is predicted."""
+        verdict = self.analysis.verdict
+        words = [fix.word for fix in causes.record_of(verdict.cause).ineffective(verdict.detail)]
+        full = verdict.device is not None and verdict.device.state == "full"
+        return tuple(dict.fromkeys([*words, *([fixes.MORE_WORKERS.word] if full else [])]))
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Return the predictor opened on the run.
+
+        Raises `InconclusiveError` where it cannot be predicted from.
+        """
+        analysis, loader = self.analysis, self.analysis.verdict.measured.loader
+        demands = open_run(analysis.run, analysis.attribution, None if loader is None else loader.id)
+        if analysis.verdict.device is None and self.ineffective:
+            demands = replace(demands, notes=(*demands.notes, VAIN))
+        return Predictor(demands, self.seed)
+
+    @cached_property
+    def _opened(self) -> tuple[Predictor, Prediction] | str:
+        """Open the predictor and the long run as it is, or why there is none."""
+        try:
+            return self.predictor, self.predictor.base()
+        except PipeprofError as error:
+            return str(error)
+
+    @property
+    def unpredicted(self) -> str:
+        """Return the reason for which there are no predictions; empty where there are."""
+        return self._opened if isinstance(self._opened, str) else ""
+
+    @property
+    def demands(self) -> Demands | None:
+        """Return the demands of the run on each resource."""
+        return None if isinstance(self._opened, str) else self._opened[0].demands
+
+    @property
+    def base(self) -> Prediction | None:
+        """Predict the long run as it is, which the fixes are compared with."""
+        return None if isinstance(self._opened, str) else self._opened[1]
+
+    def _answer(self, ask: Callable[[Predictor], T]) -> T | None:
+        """Ask the predictor; None where the run, or the question, has no answer."""
+        if isinstance(self._opened, str):
+            return None
+        try:
+            return ask(self._opened[0])
+        except PipeprofError:
+            return None
+
+    @cached_property
+    def replay(self) -> Prediction | None:
+        """Predict the run from its own demands: compared with the measured numbers it shows what to trust."""
+        return self._answer(Predictor.replay)
+
+    @property
+    def replay_error(self) -> float | None:
+        """Return the distance of the replay from the measured throughput, as a share of it."""
+        measured = self.analysis.verdict.measured.throughput_samples_per_s
+        if self.replay is None or not measured:
+            return None
+        return self.replay.throughput.value / measured - 1
+
+    @cached_property
+    def headroom_samples_per_s(self) -> Estimate | None:
+        """Return the throughput in samples a second that the best of all loaders could add."""
+        return self._answer(ranking.headroom)
+
+    @cached_property
+    def fixes(self) -> tuple[Ranked, ...]:
+        """Rank every fix of the catalogue: the largest gain first, those that do not fit in memory last."""
+        return tuple(self._answer(lambda predictor: ranking.rank(predictor, self.ineffective)) or ())
+
+    @cached_property
+    def choice(self) -> Choice:
+        """Choose the fix to name, and what is predicted of it.
+
+        Only what bears on the cause is simulated for it.
+        """
+        facts, finding = self.analysis.facts, self.analysis.verdict.finding
+        words = () if facts is None else candidates(finding, facts)
+        if facts is None or not words:
+            return Choice(fixes.NONE.word)
+        ranked = self._answer(lambda predictor: ranking.rank(predictor, self.ineffective, words))
+        return ranking.choose(ranked or (), finding, facts, self.replay_error)
+
+    @property
+    def advice(self) -> list[Ranked]:
+        """Return up to three fixes to do that are predicted, the chosen one first where it is."""
+        facts = self.analysis.facts
+        if self.choice.word == fixes.NONE.word or facts is None:
+            return []
+        return ranking.advice(
+            self.fixes, self.choice, self.analysis.verdict.finding, facts, self.replay_error
+        )
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Return the verdict of the analysis, naming the chosen fix."""
+        return self.analysis.verdict.advising(self.choice.word, self.analysis.facts, self._fix_basis)
+
+    @property
+    def _fix_basis(self) -> FixBasis:
+        """Return `forecast` where predicted gains chose the fix, or left none of those that bear on it."""
+        if self.choice.word != fixes.NONE.word:
+            return "ledger" if self.choice.ranked is None else "forecast"
+        facts, finding = self.analysis.facts, self.analysis.verdict.finding
+        asked = facts is not None and candidates(finding, facts)
+        return "forecast" if asked and not self.unpredicted else "ledger"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `pipeprof report --json` prints: the verdict's figures, and every fix with its gain."""
+        advised = {one.fix.title for one in self.advice}
+        fixes = [{**one.summary(), "advised": one.fix.title in advised} for one in self.fixes]
+        return {**self.publish().as_dict(), "fixes": fixes, "not_predicted": self.unpredicted or None}
+
+    def arguments_of(self, fix: Fix) -> dict[str, Any]:
+        """Return the arguments of the DataLoader that carry a fix out; empty where they alone do not."""
+        return {} if self.unpredicted else loader_arguments(self.predictor.demands.measured, fix.knobs)
+
+    def publish(self) -> Verdict:
+        """Return the verdict for whoever shows it. That of a whole run is recorded beside it with its fix, so
+        that nothing which reads the run later names another."""
+        choice = self.verdict.choice
+        if self.analysis.loader is None and choice != read_choice(self.analysis.run.directory):
+            write_choice(self.analysis.run.directory, choice)
+        return self.verdict
+
+    @cached_property
+    def heat_map(self) -> HeatMap | None:
+        """Return the workers and prefetch around the run and its advised place."""
+        _ = self.fixes  # a cell that is a fix has its prediction
+        chosen = self.choice.ranked
+        counted = chosen is not None and chosen.fix.word in ranking.COUNTED
+        advised = (chosen.fix.knobs.workers, chosen.fix.knobs.prefetch) if chosen and counted else None
+        return self._answer(lambda predictor: search.small_map(predictor, advised))

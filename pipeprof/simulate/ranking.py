@@ -1,0 +1,181 @@
+"""The fixes of the catalogue with what is predicted of each, and which of them to do first.
+
+`choose` applies the one rule of `pipeprof.analyse.choice` to predicted gains; verdict, page, terminal and
+`predict` show what it returns. `advice` puts the next best behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from pipeprof.analyse import choice
+from pipeprof.analyse.causes import Finding
+from pipeprof.analyse.choice import EQUAL
+from pipeprof.analyse.figures import Facts
+from pipeprof.errors import InconclusiveError
+from pipeprof.simulate.catalogue import Fix, catalogue
+from pipeprof.simulate.knobs import MEMORY, Knobs
+from pipeprof.simulate.predict import Estimate, Prediction, Predictor
+from pipeprof.simulate.sampling import scalable
+from pipeprof.vocabulary import fixes, mechanisms, owners
+
+MOST_ADVISED: Final = 3
+UNLIKE: Final = 0.25
+"""Largest error of a replay, as a share of the measured throughput, with which it may choose a fix."""
+NO_WORSE: Final = (fixes.FEWER_WORKERS.word, fixes.FASTER_STORAGE.word)
+"""Fixes that are left out where they would lose throughput."""
+COUNTED: Final = (fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word, fixes.DEEPER_PREFETCH.word)
+"""Fixes that are a number: the smallest of those within `EQUAL` of the best stands for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A fix with what is predicted of it."""
+
+    fix: Fix
+    prediction: Prediction
+    gain: float
+    """Share of the present throughput that it adds; below 0 where it makes things worse."""
+    feasible: bool = True
+    """True where the machine has the memory that it needs, as far as that is known."""
+
+    @property
+    def worthwhile(self) -> bool:
+        """Return True where it gains more than nothing, and the machine can take it."""
+        return self.feasible and self.gain > EQUAL
+
+    def summary(self) -> dict[str, Any]:
+        """Return the change, its costs and the figures with it, as plain values, for JSON."""
+        fix = self.fix
+        return {
+            "fix": fix.word,
+            "title": fix.title,
+            "how": fix.how,
+            "keys": fix.keys or None,
+            "gain": self.gain,
+            "throughput_samples_per_s": self.prediction.throughput.as_dict(),
+            "stall_share": self.prediction.stall.as_dict(),
+            "ram_bytes": fix.ram_bytes,
+            "cores": fix.cores,
+            "feasible": None if fix.ram_bytes is None else self.feasible,
+            "assumption": fix.assumption,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON: all of the prediction with them."""
+        return {**self.summary(), **self.prediction.as_dict()}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The fix to name; `ranked` is what is predicted of it, None where nothing is."""
+
+    word: str
+    ranked: Ranked | None = None
+
+
+def rank(
+    predictor: Predictor, ineffective: Collection[str] = (), words: Collection[str] | None = None
+) -> list[Ranked]:
+    """Predict the fixes of the catalogue, the largest gain first, those that do not fit in memory last.
+
+    Those in `ineffective` are left out; where `words` are given, all others. Where more workers are
+    ineffective, so is every fix that brings more of them. Raises as `predict` does for the run as it is.
+    """
+    demands, base = predictor.demands, predictor.base().throughput.value
+    most = demands.measured.workers if fixes.MORE_WORKERS.word in ineffective else None
+    groups: dict[str, list[Ranked]] = {}
+    for fix in catalogue(demands):
+        if fix.word in ineffective or (words is not None and fix.word not in words):
+            continue
+        if most is not None and fix.knobs.workers > most:
+            continue
+        try:
+            prediction = predictor.predict(fix.knobs)
+        except InconclusiveError:
+            continue
+        gain = prediction.throughput.value / base - 1 if base else 0.0
+        feasible = choice.fits_in_memory(fix.ram_bytes or 0, demands.host.memory_bytes)
+        key = fix.word if fix.word in COUNTED else fix.title
+        groups.setdefault(key, []).append(Ranked(fix, prediction, gain, feasible))
+    kept = [_cheapest_of_the_best(group) for group in groups.values()]
+    kept = [candidate for candidate in kept if candidate.fix.word not in NO_WORSE or candidate.gain > -EQUAL]
+    return sorted(kept, key=lambda candidate: (not candidate.feasible, -candidate.gain))
+
+
+def _cheapest_of_the_best(group: Sequence[Ranked]) -> Ranked:
+    best = max(candidate.gain for candidate in group)
+    near = [candidate for candidate in group if choice.equal(candidate.gain, best)]
+    return min(near, key=lambda candidate: (candidate.fix.knobs.workers, candidate.fix.knobs.prefetch))
+
+
+def choose(
+    ranked: Sequence[Ranked], finding: Finding, facts: Facts, replay_error: float | None = None
+) -> Choice:
+    """Choose among predicted fixes by what bears on the cause.
+
+    Where the replay is further than `UNLIKE` from the run, the predictor does not know what held it up: the
+    fix is then chosen without gains, and a prediction of it is kept only where it gains.
+    """
+    best = {candidate.fix.word: candidate for candidate in reversed(ranked) if candidate.feasible}
+    # What cannot be done here gains nothing.
+    gains = dict.fromkeys((candidate.fix.word for candidate in ranked), 0.0)
+    if abs(replay_error or 0.0) > UNLIKE:
+        gains = {word: gain for word, gain in gains.items() if word not in best}
+        best = {word: candidate for word, candidate in best.items() if candidate.worthwhile}
+    else:
+        gains |= {word: candidate.gain for word, candidate in best.items()}
+    word = choice.choose(finding, facts, gains)
+    if finding.shown is not None and finding.shown.mechanism is mechanisms.LOST_CACHE:
+        return Choice(word, None)  # the replay makes each sample anew, and knows no cache
+    return Choice(word, best.get(word))
+
+
+def advice(
+    ranked: Sequence[Ranked],
+    chosen: Choice,
+    finding: Finding,
+    facts: Facts,
+    replay_error: float | None = None,
+) -> list[Ranked]:
+    """List the predicted ones of at most three fixes to do: the chosen one, then the largest gains of others.
+
+    Empty where none was chosen. What is known to be useless here is left out, however much the predictor
+    gives it, and all others where the replay is unlike the run. More cores cost money, and are there only
+    where they were chosen.
+    """
+    if chosen.word == fixes.NONE.word:
+        return []
+    if abs(replay_error or 0.0) > UNLIKE:
+        return [] if chosen.ranked is None else [chosen.ranked]
+    others: dict[str, Ranked] = {}
+    for candidate in ranked:
+        word = candidate.fix.word
+        if not candidate.worthwhile or word in (chosen.word, fixes.MORE_CORES.word):
+            continue
+        if not choice.is_useless(word, finding, facts):
+            others.setdefault(word, candidate)
+    if chosen.ranked is None:
+        return list(others.values())[: MOST_ADVISED - 1]
+    return [chosen.ranked, *others.values()][:MOST_ADVISED]
+
+
+def in_memory(predictor: Predictor) -> Knobs:
+    """Return the knobs of the same loop with every batch already in memory."""
+    demands = predictor.demands
+    knobs = demands.measured
+    kept = {owners.MAIN.name, owners.H2D.name, owners.COLLECTIVE.name}
+    everything = dict.fromkeys(scalable(demands) - kept, 0.0)
+    # where no read was seen none is left to be made cheaper, and another storage could not be asked for
+    if demands.place.reads_observed:
+        knobs = replace(knobs, storage=MEMORY, keep="decoded")
+    return replace(knobs, scale={**knobs.scale, **everything})
+
+
+def headroom(predictor: Predictor) -> Estimate:
+    """Estimate the samples a second that the best of all loaders could add."""
+    best = predictor.predict(in_memory(predictor)).throughput
+    now = predictor.base().throughput.value
+    return Estimate(*(max(0.0, rate - now) for rate in (best.value, best.low, best.high)))

@@ -1,0 +1,284 @@
+"""The demands of a run that has not happened, drawn from the batches of one that has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pipeprof.devices import LINKS
+from pipeprof.simulate.clock import share_of_core
+from pipeprof.simulate.demands.loader import Demands, StartUp
+from pipeprof.simulate.demands.loop import RECEIVING
+from pipeprof.simulate.demands.read import Floats
+from pipeprof.simulate.knobs import MEMORY, Knobs
+from pipeprof.timeline import Ints
+from pipeprof.units import NS_PER_S
+from pipeprof.vocabulary import owners
+
+PIN_BYTES_PER_S: Final = 5e9
+"""The pin thread's copy into page-locked memory where the run shows none: about what one core copies."""
+SHARD_READ_BYTES: Final = 1 << 20
+"""Read size on shards where the run read files: tar streams read ahead by about this much."""
+
+MEETING_CPU_NS: Final = 650_000
+"""Cost to each rank of meeting the others: an all-reduce of one number over gloo took 0.60 to 0.73 ms of CPU
+in 2 and in 4 processes that had slept before it, on two cores (x86-64, Linux 6.18, torch 2.15)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Demands of each batch of one rank, as plain lists, since the walk reads single entries. Times in ns."""
+
+    cpu: list[float]
+    read_cpu: list[float]
+    requests: list[float]
+    read_bytes: list[float]
+    away: list[float]
+    """Neither on a core nor waiting for one, nor for a device that is modelled."""
+    waking: list[float]
+    handover: list[float]
+    helper: list[float]
+    transfer: list[float]
+    locked: list[float]
+    """Above 0 where a batch is received when its worker has made the next one, whose making held its lock."""
+    pin: list[float]
+    receive: list[float]
+    copy: list[float]
+    submit: list[float]
+    compute: list[float]
+    loop: list[float]
+    met: list[float]
+    """Recorded meetings with the other ranks, after the step."""
+    meeting_ns: float
+    """CPU time of meeting the other ranks after a step, on top of what was recorded."""
+    onwards: bool
+    """Each worker's reads go on where its last one ended."""
+    compute_threads: int
+    """Threads of the host that compute a step; 0 where an accelerator does."""
+    steps: int
+    start_up: StartUp
+    batches_per_epoch: int
+    rows: Ints
+    """Which recorded batch each entry came from."""
+
+
+def draw(demands: Demands, knobs: Knobs, steps: int, seed: int, rank: int = 0) -> Draw:
+    """Draw demands of `steps` batches, and of those that the workers make ahead of the last.
+
+    With as many steps as were recorded they come in the recorded order (a replay). Otherwise those after
+    warm-up come shuffled, and again, each whole, so that what goes together in a batch stays together and
+    two predictions differ by their knobs and not by their luck.
+    """
+    rows = _rows(demands, steps + knobs.outstanding, steps, (seed, rank))
+    lists = {name: values[rows].tolist() for name, values in changed(demands, knobs).items()}
+    return Draw(
+        **lists,
+        meeting_ns=MEETING_CPU_NS if knobs.ranks > demands.measured.ranks else 0.0,
+        onwards=knobs.access == "shards",
+        compute_threads=_threads(knobs) if demands.computes_on_cpu else 0,
+        steps=steps,
+        start_up=_start_up(demands, knobs),
+        batches_per_epoch=_batches_per_epoch(demands, knobs, steps),
+        rows=rows,
+    )
+
+
+def _start_up(demands: Demands, knobs: Knobs) -> StartUp:
+    """Return the recorded start-up as work: workers that started up together shared the cores.
+
+    Of it only wall time is known, and is taken to have been work for a core all the time that it had one.
+    """
+    recorded, measured = demands.start_up, demands.measured
+    factor = knobs.scale.get(owners.STARTUP.name, 1.0)
+    alone, together = (
+        share_of_core(tasks, measured.cores, measured.neighbours) for tasks in (1, max(1, measured.workers))
+    )
+    return StartUp(
+        recorded.host_ns * alone * factor, recorded.boot_ns * together * factor, recorded.shutdown_ns * factor
+    )
+
+
+def _batches_per_epoch(demands: Demands, knobs: Knobs, steps: int) -> int:
+    """Return the recorded number of batches of an epoch.
+
+    An epoch that was seen once is not known to come again, nor its start-up.
+    """
+    batches = max(1, round(demands.batches_per_epoch / batch_ratio(demands, knobs)))
+    return batches if demands.steps > demands.batches_per_epoch else max(batches, steps)
+
+
+def _threads(knobs: Knobs) -> int:
+    """Return the threads that torch computes with: one a core."""
+    return max(1, round(knobs.cores))
+
+
+def _rows(demands: Demands, wanted: int, steps: int, seed: tuple[int, int]) -> Ints:
+    rows = np.resize(np.random.default_rng(seed).permutation(demands.measured_rows), wanted)
+    if seed[1] == 0 and steps == demands.steps:
+        rows[:steps] = np.arange(steps)
+    return rows.astype(np.int64)
+
+
+def batch_ratio(demands: Demands, knobs: Knobs) -> float:
+    """Return the size of a batch under the knobs over that of the recorded ones; 1 where that was not
+    observed."""
+    return knobs.batch_size / demands.batch_samples if demands.batch_samples else 1.0
+
+
+def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
+    """Return the recorded batches' demands as the knobs make them; the keys are the lists of a `Draw`."""
+    batches, ratio, scale = demands.batches, batch_ratio(demands, knobs), knobs.scale
+    between = scale.get(owners.TRANSFER.name, 1.0)
+    loop = scale.get(owners.MAIN.name, 1.0)
+    wakes = knobs.storage != MEMORY or demands.measured.storage == MEMORY
+    cpu = cpu_by_owner(demands, knobs)
+    reading = [ns for owner, ns in cpu.items() if is_storage(owner)]
+    requests, read_bytes = _requests(demands, knobs, ratio)
+    return {
+        "read_cpu": _total(reading, len(batches)),
+        "cpu": _total([ns for owner, ns in cpu.items() if not is_storage(owner)], len(batches)),
+        "requests": requests,
+        "read_bytes": read_bytes,
+        "away": _total(away_by_owner(demands, knobs).values(), len(batches)),
+        "waking": batches.waking * ratio * wakes,
+        "handover": batches.handover * between,
+        "helper": batches.helper - _queue_thread(demands) * (1 - between),
+        "transfer": batches.transfer * between,
+        "locked": batches.locked * ~(knobs.shares_by_name & (batches.locked == RECEIVING)),
+        "pin": _pin(demands, knobs, ratio),
+        "receive": _received(demands, knobs) * between,
+        "copy": _copy(demands, knobs, ratio),
+        "submit": batches.submit * loop,
+        "compute": batches.compute * ratio / _speed(demands, knobs) + knobs.extra_compute_ns,
+        "loop": batches.loop * loop,
+        # several ranks are walked together, and meet there
+        "met": batches.met * scale.get(owners.COLLECTIVE.name, 1.0) * (knobs.ranks == 1),
+    }
+
+
+def _total(parts: Iterable[Floats], length: int) -> Floats:
+    return np.asarray(sum(parts, np.zeros(length)), dtype=np.float64)
+
+
+def _pin(demands: Demands, knobs: Knobs, ratio: float) -> Floats:
+    """Return the pin thread's work: as recorded, or a copy of the batch where the knobs start that thread."""
+    if knobs.pin_memory == demands.measured.pin_memory:
+        return demands.batches.pin * ratio * knobs.scale.get(owners.PIN.name, 1.0)
+    # the thread exists only beside a real accelerator
+    pins = knobs.pin_memory and not demands.emulated_accelerator
+    copied_ns = demands.batch_bytes * ratio * NS_PER_S / PIN_BYTES_PER_S
+    return np.full(len(demands.batches), copied_ns * pins)
+
+
+def _speed(demands: Demands, knobs: Knobs) -> float:
+    """Return how many times as fast a step is as recorded: on the CPU also by threads that share it."""
+    shared = _threads(knobs) / _threads(demands.measured) if demands.computes_on_cpu else 1.0
+    return knobs.accelerator_speed * shared
+
+
+def _queue_thread(demands: Demands) -> Floats:
+    """Return the CPU time of helper threads that may be the queue thread's: no more than handing over took.
+
+    The others compute for the worker, and do as much however light its batches are.
+    """
+    batches = demands.batches
+    return np.minimum(batches.helper, batches.handover + batches.transfer + batches.receive)
+
+
+def _received(demands: Demands, knobs: Knobs) -> Floats:
+    """Return what is left of taking a batch: nothing crosses between processes where there are no workers.
+
+    The sampler draws in `next` all the same.
+    """
+    receive = demands.batches.receive
+    inline = demands.measured.workers and not knobs.workers
+    return np.minimum(receive, demands.sampler_ns) if inline else receive
+
+
+def is_storage(owner: str) -> bool:
+    """Tell whether an owner is a part of the storage."""
+    return owners.merged(owner) == owners.STORAGE.name
+
+
+def _factor(knobs: Knobs, owner: str) -> float:
+    """Return the factor of `scale` for an owner; that of `storage` holds for its parts."""
+    whole = owners.merged(owner)
+    return knobs.scale.get(owner, 1.0) * (knobs.scale.get(whole, 1.0) if whole != owner else 1.0)
+
+
+def cpu_by_owner(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
+    """Return the CPU time of making each recorded batch by owner, as the knobs make it."""
+    ratio, decoded = batch_ratio(demands, knobs), knobs.keep == "decoded"
+    cpu = dict(demands.batches.cpu)
+    if moved_ns := _crossing(demands, knobs):
+        collating = cpu.get(owners.COLLATE.name, np.zeros(len(demands.batches)))
+        cpu[owners.COLLATE.name] = np.maximum(collating + moved_ns, 0.0)
+    gone = {owner for owner in cpu if decoded and (is_storage(owner) or owner == owners.DECODE.name)}
+    return {owner: ns * ratio * (owner not in gone) * _factor(knobs, owner) for owner, ns in cpu.items()}
+
+
+def away_by_owner(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
+    """Return the time of making each recorded batch on no core, by owner, as the knobs make it.
+
+    What reads waited for was recorded of one storage: of another its cost model says it.
+    """
+    ratio, measured = batch_ratio(demands, knobs), demands.measured
+    same = knobs.storage == measured.storage and knobs.keep == measured.keep
+    return {
+        owner: ns * ratio * (same or not is_storage(owner)) * _factor(knobs, owner)
+        for owner, ns in demands.batches.away.items()
+    }
+
+
+def scalable(demands: Demands) -> set[str]:
+    """Return the owners of whose demands something was recorded: what `scale.<owner>` may be asked of."""
+    batches, start_up = demands.batches, demands.start_up
+    others: dict[str, tuple[Floats, ...]] = {
+        owners.TRANSFER.name: (batches.handover, batches.helper, batches.transfer, batches.receive),
+        owners.PIN.name: (batches.pin,),
+        owners.H2D.name: (batches.copy,),
+        owners.MAIN.name: (batches.submit, batches.loop),
+        owners.COLLECTIVE.name: (batches.met,),
+        owners.STARTUP.name: (np.asarray([start_up.host_ns, start_up.boot_ns, start_up.shutdown_ns]),),
+    }
+    made = [*batches.cpu.items(), *batches.away.items()]
+    made_owners = {owners.merged(owner) for owner, values in made if values.any()}
+    return made_owners | {owner for owner, parts in others.items() if any(part.any() for part in parts)}
+
+
+def _crossing(demands: Demands, knobs: Knobs) -> float:
+    """Return the CPU time that collating a recorded batch takes more, or less, where batches begin or cease
+    to cross between processes: workers collate into fresh shared memory."""
+    crossed, crosses = demands.measured.workers > 0, knobs.workers > 0
+    return (crosses - crossed) * demands.batch_bytes * (demands.host.fresh_byte_ns or 0.0)
+
+
+def _requests(demands: Demands, knobs: Knobs, ratio: float) -> tuple[Floats, Floats]:
+    """Return requests (those that move the arm, on a disk) and bytes of each batch that reach the device."""
+    batches, measured = demands.batches, demands.measured
+    count, size_bytes = batches.requests, batches.read_bytes
+    if knobs.storage.kind == "memory" or knobs.keep == "decoded":
+        return np.zeros(len(batches)), np.zeros(len(batches))
+    if knobs.access != measured.access:
+        asked = batches.samples * (1 - measured.cache_share)
+        count = asked if knobs.access == "files" else np.ceil(size_bytes / SHARD_READ_BYTES)
+    elif knobs.storage.kind == "disk" and knobs.access == "files":
+        count = count * demands.place.positioned
+    missed = (1 - knobs.cache_share) / (1 - measured.cache_share) if measured.cache_share < 1 else 1.0
+    return count * ratio * missed, size_bytes * ratio * missed
+
+
+def _copy(demands: Demands, knobs: Knobs, ratio: float) -> Floats:
+    """Return the time on the link; by the link's model where the question changes the link or the kind of
+    memory."""
+    copy, measured = demands.batches.copy * ratio, demands.measured
+    factor = knobs.scale.get(owners.H2D.name, 1.0)
+    unasked = knobs.link is None and knobs.pin_memory == measured.pin_memory
+    if unasked or not copy.any():  # a copy that was not seen is part of the step already
+        return copy * factor
+    link = knobs.link or demands.host.link or LINKS["pcie-gen3"]
+    size_bytes = round(demands.batch_bytes * ratio)
+    return np.full(len(copy), link.copy_ns(size_bytes, knobs.pin_memory) * factor)

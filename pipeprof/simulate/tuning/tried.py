@@ -1,0 +1,31 @@
+"""Arguments with which a fix can be tried on the script or the scenario that was measured."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Final
+
+from pipeprof.simulate.catalogue import Fix
+from pipeprof.simulate.knobs import Knobs
+
+_OF_LOADER: Final = {
+    "workers": "num_workers",
+    "prefetch": "prefetch_factor",
+    "in_order": "in_order",
+    "pin_memory": "pin_memory",
+    "persistent_workers": "persistent_workers",
+}
+"""Argument of torch's DataLoader by knob."""
+
+
+def loader_arguments(before: Knobs, after: Knobs) -> dict[str, Any]:
+    """Return the arguments of a DataLoader that lead from one to the other; empty where others differ too."""
+    changed = [each.name for each in fields(Knobs) if getattr(before, each.name) != getattr(after, each.name)]
+    if not all(name in _OF_LOADER for name in changed):
+        return {}
+    return {_OF_LOADER[name]: getattr(after, name) for name in changed}
+
+
+def scenario_keys(fix: Fix) -> tuple[str, ...]:
+    """Return the keys of a scenario, with their values, that carry a fix out; empty where none do."""
+    return tuple(fix.keys.split())

@@ -1,0 +1,568 @@
+"""A recorded run as the arrays of its events, with everything that several rooms derive from them.
+
+The steps are joined with the batches that they took. What follows from the columns alone is a property of
+`Timeline`: when a step ended, whether its batch was ready, which of its wait the device did not feel, where
+the passes over the loaders begin and end, and what lies between them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+
+from pipeprof.graph import UNBOUNDED, Shape
+from pipeprof.passes import (
+    NO_SPANS,
+    NOT_OBSERVED,
+    Bools,
+    EpochOrder,
+    Ints,
+    LoopPass,
+    LoopTimes,
+    Pass,
+    PassMarks,
+    Spans,
+    Window,
+    clipped,
+    find_passes,
+    read_marks,
+    spans_of,
+    union,
+)
+from pipeprof.record.columns import whole_numbers
+from pipeprof.record.events import RunEvent, read_events
+from pipeprof.record.meta import AcceleratorMeta, LoaderMeta
+from pipeprof.record.reader import Run
+from pipeprof.record.schema import MAIN_PROCESS
+
+__all__ = [
+    "NOT_OBSERVED",
+    "READY_TAKE_NS",
+    "Bools",
+    "Ints",
+    "Keys",
+    "LoopPass",
+    "PassMarks",
+    "Spans",
+    "Timeline",
+    "Window",
+    "ints",
+    "measured_window",
+    "previous",
+    "read_ints",
+    "read_timeline",
+    "shapes_of",
+    "take",
+    "union",
+]
+
+READY_TAKE_NS: Final = 300_000
+"""Time above which a wait for a batch that was finished before was a wait for the pin thread. Taking a batch
+that lies pinned takes less: waking up and handing it over, 221 µs in all as measured on an idle machine."""
+
+
+def shapes_of(run: Run, timeline: Timeline) -> dict[int, Shape]:
+    """Return the shape of each loader of a run by its id, from run.json; what run.json does not say is seen.
+
+    A loader with workers that run.json does not name is taken to have as many as made its batches.
+    """
+    device = run.meta.accelerator
+    synchronises = _synchronises(device, timeline)
+    overlap = _copies_overlap(timeline) if device.copies_overlap is None else device.copies_overlap
+    depth = device.queue_depth or UNBOUNDED
+    shapes = {}
+    for loader in np.unique(timeline.loader).tolist():
+        loader_meta = run.meta.loader(loader)
+        workers = loader_meta.workers
+        if workers is None:
+            workers = int(timeline.worker[timeline.loader == loader].max(initial=MAIN_PROCESS)) + 1
+        shapes[loader] = Shape(
+            workers=workers,
+            prefetch=loader_meta.prefetch or 2,
+            in_order=loader_meta.in_order is not False,
+            pin_memory=loader in timeline.pin_threads,
+            pageable=not (loader_meta.pin_memory if device.pinned is None else device.pinned),
+            copies_overlap=overlap,
+            synchronises=synchronises,
+            queue_depth=depth,
+        )
+    return shapes
+
+
+def _pin_threads(run: Run) -> frozenset[int]:
+    """Return the loaders that were to pin their batches; torch starts no thread for it without a GPU."""
+    gpu = run.meta.accelerator.device_of_torch or bool(run.meta.machine.gpu_names)
+    return frozenset(loader.id for loader in run.meta.loaders if gpu and loader.pin_memory)
+
+
+_AUTOMATIC: Final = re.compile(r"loader\d+")
+"""Name that a session gives a loader that nobody has named."""
+
+
+def _alike(run: Run, taken_from: Collection[int]) -> dict[int, int]:
+    """Return for each loader of the steps the first made with the same arguments: most often itself."""
+    first: dict[LoaderMeta, int] = {}
+    kinds = {}
+    for loader in sorted(taken_from):
+        loader_meta = run.meta.loader(loader)
+        unnamed = _AUTOMATIC.fullmatch(loader_meta.name) and loader_meta.dataset is not None
+        kinds[loader] = first.setdefault(
+            replace(loader_meta, id=0, name="" if unnamed else loader_meta.name), loader
+        )
+    return kinds
+
+
+def _synchronises(device: AcceleratorMeta, timeline: Timeline) -> bool:
+    """Return True where the device says so, or nearly every step had ended when the host went on from it."""
+    if device.synchronises:
+        return True
+    seen = (timeline.compute_end_ns != NOT_OBSERVED) & (timeline.launch_ns != NOT_OBSERVED)
+    waited = timeline.launch_ns[seen] >= timeline.compute_end_ns[seen]
+    return bool(seen.any() and waited.mean() >= 0.9)
+
+
+def _copies_overlap(timeline: Timeline) -> bool:
+    """Return True where some copies began before the step before them had ended."""
+    began, ended = timeline.copy_start_ns[1:], timeline.compute_end_ns[:-1]
+    seen = (began != NOT_OBSERVED) & (ended != NOT_OBSERVED)
+    return not seen.any() or bool((began[seen] >= ended[seen]).mean() < 0.9)
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """A recorded run, one entry a step, in the order of the steps. Times in ns, `NOT_OBSERVED` where null.
+
+    The properties are derived from the columns, each once and in one place.
+    """
+
+    step: Ints
+    loader: Ints
+    epoch: Ints
+    seq: Ints
+    warmup: Bools
+    """True where the step is not measured: it comes before those that are, or its loader was not asked
+    for."""
+    samples: Ints
+    worker: Ints
+    dispatch_ns: Ints
+    start_ns: Ints
+    finish_ns: Ints
+    pickled_ns: Ints
+    sent_ns: Ints
+    received_ns: Ints
+    arrival_ns: Ints
+    request_ns: Ints
+    take_ns: Ints
+    launch_ns: Ints
+    copy_start_ns: Ints
+    copy_end_ns: Ints
+    compute_start_ns: Ints
+    compute_end_ns: Ints
+    device_wait_ns: Ints
+    batch_row: Ints
+    """Row of the step's batch in the `batches` table."""
+    previous: Ints
+    """Entry of the batch that the same worker made before this one, of the same loader and epoch."""
+    marks: Mapping[Pass, PassMarks] = field(default_factory=dict)
+    """Record in the run's events of its passes over loaders."""
+    standstills: Spans = NO_SPANS
+    """Spans in which the process stood still, stopped by a signal or in a frozen container; and in which the
+    loop waited while a worker did."""
+    clock_events: tuple[RunEvent, ...] = ()
+    """Times at which the machine's clock was set, or the machine had slept."""
+    pin_threads: frozenset[int] = frozenset()
+    """Loaders whose batches go through a thread of the main process that pins them."""
+    alike: Mapping[int, int] = field(default_factory=dict)
+    """The first of its kind, for a loader that was made anew with the same arguments."""
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    @cached_property
+    def device_observed(self) -> bool:
+        """Return True where the end of at least one step was seen on the device."""
+        return bool((self.compute_end_ns != NOT_OBSERVED).any())
+
+    @cached_property
+    def device_waits(self) -> bool:
+        """Return True where the device measured its own wait before at least one step."""
+        return bool((self.device_wait_ns != NOT_OBSERVED).any())
+
+    @property
+    def device_timed(self) -> bool:
+        """Return True where the device told anything of its time: when steps ended, or how long it waited."""
+        return self.device_observed or self.device_waits
+
+    @cached_property
+    def measured(self) -> Bools:
+        """Return the steps that the figures count."""
+        return ~self.warmup
+
+    @cached_property
+    def wait_ns(self) -> Ints:
+        """Return the time that the main thread spent in `next(iterator)`, per step."""
+        return np.asarray(np.maximum(self.take_ns - self.request_ns, 0))
+
+    @cached_property
+    def loader_code_ns(self) -> Ints:
+        """Return the part of each `next` in which a loader without workers made no batch; 0 with workers."""
+        own = self.wait_ns - np.maximum(self.finish_ns - self.start_ns, 0)
+        seen = (self.worker < 0) & (self.start_ns != NOT_OBSERVED) & (self.finish_ns != NOT_OBSERVED)
+        return np.where(seen, np.maximum(own, 0), 0)
+
+    @cached_property
+    def pickling_ns(self) -> Ints:
+        """Return the time of pickling each batch and writing it to the pipe; `NOT_OBSERVED` if unknown."""
+        seen = (self.pickled_ns != NOT_OBSERVED) & (self.sent_ns != NOT_OBSERVED)
+        return np.where(seen, np.maximum(self.sent_ns - self.pickled_ns, 0), NOT_OBSERVED)
+
+    @cached_property
+    def usual_pickling_ns(self) -> float | None:
+        """Return the median of `pickling_ns` over the measured batches; None where none was observed."""
+        seen = self.pickling_ns[self.measured & (self.pickling_ns != NOT_OBSERVED)]
+        return float(np.median(seen)) if len(seen) else None
+
+    @cached_property
+    def masked_wait_ns(self) -> Ints:
+        """Return the part of each wait that the accelerator spent working on earlier steps: no stall.
+
+        By the device's own measure of the wait where there is one, else by the intervals in which it computed
+        or copied a batch; 0 where no device was observed.
+        """
+        starts, ends = computing(self)
+        if len(starts):
+            copied = (self.copy_start_ns != NOT_OBSERVED) & (self.copy_end_ns != NOT_OBSERVED)
+            starts = np.append(starts, self.copy_start_ns[copied])
+            ends = np.append(ends, self.copy_end_ns[copied])
+            at = np.append(starts, ends) - starts[0]
+            steps = np.append(np.ones(len(starts), np.int64), np.full(len(ends), -1))
+            order = np.argsort(at, kind="stable")
+            at, busy = at[order], np.cumsum(steps[order])
+            worked = np.append(0, np.cumsum(np.where(busy[:-1] > 0, np.diff(at), 0)))
+            inside = np.interp(self.take_ns - starts[0], at, worked)
+            inside -= np.interp(self.request_ns - starts[0], at, worked)
+            return np.asarray(np.minimum(np.rint(inside).astype(np.int64), self.wait_ns))
+        idle = np.where(self.device_wait_ns == NOT_OBSERVED, self.wait_ns, self.device_wait_ns)
+        return np.asarray(np.maximum(self.wait_ns - idle, 0))
+
+    @cached_property
+    def available_ns(self) -> Ints:
+        """Return the time at which each batch could be taken; `NOT_OBSERVED` where nothing tells.
+
+        When it was seen to arrive, or the main process had unpickled it, or the loop had made it itself. Else
+        when it was finished, or, where that was after it had been asked for, when the wait for it ended. A
+        batch that was finished long before may still be waited for where a thread pins: see `READY_TAKE_NS`.
+        """
+        pinned = self._pinned
+        late = (self.finish_ns > self.request_ns) | (pinned & (self.wait_ns > READY_TAKE_NS))
+        guess = np.where(late, self.take_ns, self.finish_ns)
+        known = np.where(pinned, NOT_OBSERVED, self.received_ns)  # a thread has pinned it since
+        known = np.where(self.arrival_ns == NOT_OBSERVED, known, self.arrival_ns)
+        known = np.where(known == NOT_OBSERVED, guess, known)
+        return np.where(self.worker < 0, self.finish_ns, np.minimum(known, self.take_ns))
+
+    @cached_property
+    def ready(self) -> Ints:
+        """Return 1 where the batch lay there when the loop asked for it, 0 where not, `NOT_OBSERVED` if
+        unknown.
+
+        It lies there when nothing is left but to take it: pinned in the main process where a thread pins,
+        else in the pipe to it, from which `next` itself unpickles. A batch that the loop makes itself when it
+        asks for it never does.
+        """
+        sent = np.where(self.sent_ns == NOT_OBSERVED, self.finish_ns, self.sent_ns)
+        there = np.where(self._pinned, self.available_ns, sent)
+        known = (there != NOT_OBSERVED) | (self.worker < 0)
+        return np.where(known, (self.worker >= 0) & (there <= self.request_ns), NOT_OBSERVED).astype(np.int64)
+
+    @cached_property
+    def _pinned(self) -> Bools:
+        return np.isin(self.loader, list(self.pin_threads)) & (self.worker >= 0)
+
+    @cached_property
+    def epochs(self) -> EpochOrder:
+        """Return the position of each step in its own pass over its loader."""
+        return EpochOrder(self.step, self.loader, self.epoch)
+
+    @cached_property
+    def epoch_first(self) -> Bools:
+        """Return True where the step is the first of a pass over its loader."""
+        return np.asarray(self.epochs.position == 0)
+
+    @cached_property
+    def passes(self) -> tuple[LoopPass, ...]:
+        """Find the loop's passes over its loaders, in the order in which they began."""
+        return find_passes(
+            LoopTimes(
+                self.loader,
+                self.epoch,
+                self.epochs,
+                self.worker,
+                self.request_ns,
+                self.take_ns,
+                self.launch_ns,
+                self.compute_end_ns,
+                self.marks,
+            )
+        )
+
+    @cached_property
+    def step_end_ns(self) -> Ints:
+        """Return the time at which each step ended, never going back.
+
+        With its computation where the device was seen; else when the loop turned to something else: the next
+        request, the next iterator, or the end of the pass. See `LoopPass.end_ns` for the last of a pass.
+        """
+        ends = np.append(self.request_ns[1:], self.take_ns[-1:])
+        for loop_pass in self.passes:
+            ends[loop_pass.last] = (
+                min(ends[loop_pass.last], loop_pass.end_ns)
+                if loop_pass.last + 1 < len(self)
+                else loop_pass.end_ns
+            )
+        ends[-1:] = np.maximum(ends[-1:], max((loop_pass.end_ns for loop_pass in self.passes), default=0))
+        for loop_pass in self.passes:
+            if (
+                loop_pass.first
+                and loop_pass.made_ns is not None
+                and loop_pass.made_ns[0] >= self.take_ns[loop_pass.first - 1]
+            ):
+                ends[loop_pass.first - 1] = min(ends[loop_pass.first - 1], loop_pass.made_ns[0])
+        ends = np.where(self.compute_end_ns == NOT_OBSERVED, ends, self.compute_end_ns)
+        return np.maximum.accumulate(ends)
+
+    @cached_property
+    def pauses(self) -> Spans:
+        """Return the spans in which the loop was in no pass over any loader, between first and last: not the
+        loop's time.
+
+        Evaluation without a loader, checkpoints, setting up, a person between two cells of a notebook.
+        """
+        inside = [span for loop_pass in self.passes for span in loop_pass.spans]
+        if not inside:
+            return NO_SPANS
+        starts, ends = union(*spans_of(inside))
+        return ends[:-1], starts[1:]
+
+    @cached_property
+    def entries(self) -> Spans:
+        """Return the spans in which the loop was in `iter(loader)`, up to asking for the first batch: it
+        draws indices there."""
+        return union(
+            *spans_of(
+                (loop_pass.begin_ns, int(self.request_ns[loop_pass.first])) for loop_pass in self.passes
+            )
+        )
+
+    @cached_property
+    def first_startups(self) -> Spans:
+        """Return the spans in which the loop waited for a loader's workers to start the first time: no part
+        of a steady rate.
+
+        From `iter(loader)` until the first batch was begun. A loader that was made anew with the same
+        arguments has started before.
+        """
+        spans, started = [], set[int]()
+        for loop_pass in self.passes:
+            kind = self.kind_of(loop_pass.loader)
+            if self.worker[loop_pass.first] >= 0 and kind not in started:
+                started.add(kind)
+                spans += self._startup(loop_pass)
+        return union(*spans_of(spans))
+
+    def _startup(self, loop_pass: LoopPass) -> list[tuple[int, int]]:
+        """Return the spans in which the loop waited in a pass for its workers to start: until it had its
+        iterator, and until the first batch was begun."""
+        begun = min(int(self.start_ns[loop_pass.first]), int(self.take_ns[loop_pass.first]))
+        waited = (loop_pass.begin_ns, max(begun, loop_pass.begin_ns))
+        return [waited] if loop_pass.made_ns is None else [loop_pass.made_ns, waited]
+
+    def startup_ns(self, loop_pass: LoopPass) -> int:
+        """Return how long the loop waited in a pass for workers to start."""
+        starts, ends = union(*spans_of(self._startup(loop_pass)))
+        return int((ends - starts).sum())
+
+    @cached_property
+    def startups(self) -> Spans:
+        """Return the spans in which the loop had workers started or shut down, in order."""
+        return union(
+            *spans_of(
+                span for loop_pass in self.passes for span in (loop_pass.made_ns, loop_pass.closed_ns) if span
+            )
+        )
+
+    @cached_property
+    def kinds(self) -> Ints:
+        """Return the loader of each step; of several that were made with the same arguments the first."""
+        numbers = np.arange(int(self.loader.max(initial=0)) + 1)
+        return np.array([self.kind_of(loader) for loader in numbers.tolist()])[self.loader]
+
+    def kind_of(self, loader: int) -> int:
+        """Return the first loader that was made with the arguments of `loader`: most often itself."""
+        return self.alike.get(loader, loader)
+
+    def only(self, kind: int) -> Timeline:
+        """Return the same run with no other steps measured than those of one kind of loader."""
+        return replace(self, warmup=self.warmup | (self.kinds != kind))
+
+    def part(self, kept: Ints) -> Timeline:
+        """Return the steps at the positions `kept` alone."""
+        columns: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        some = {name: values[kept] for name, values in columns.items() if isinstance(values, np.ndarray)}
+        place = np.full(len(self) + 1, -1, dtype=np.int64)
+        place[kept] = np.arange(len(kept))
+        return Timeline(**{**columns, **some, "previous": place[self.previous[kept]]})
+
+
+def computing(timeline: Timeline) -> Spans:
+    """Return when the device computed each step that was seen, in order of starts."""
+    begun, ended = timeline.compute_start_ns, timeline.compute_end_ns
+    seen = (begun != NOT_OBSERVED) & (ended != NOT_OBSERVED)
+    order = np.argsort(begun[seen], kind="stable")
+    return begun[seen][order], ended[seen][order]
+
+
+_FROM_STEPS = [
+    "step",
+    "loader",
+    "epoch",
+    "seq",
+    "samples",
+    "request_ns",
+    "pickled_ns",
+    "sent_ns",
+    "received_ns",
+    "arrival_ns",
+    "take_ns",
+    "launch_ns",
+    "copy_start_ns",
+    "copy_end_ns",
+    "compute_start_ns",
+    "compute_end_ns",
+    "device_wait_ns",
+]
+_FROM_BATCHES = ["worker", "dispatch_ns", "start_ns", "finish_ns"]
+
+
+def read_timeline(run: Run) -> Timeline:
+    """Join the steps of a run with the batches that they took, on (loader, epoch, seq)."""
+    events = read_events(run)
+    columns = read_ints(run, "steps", [*_FROM_STEPS, "warmup"])
+    if (np.diff(columns["step"]) < 0).any():
+        order = np.argsort(columns["step"], kind="stable")
+        columns = {name: values[order] for name, values in columns.items()}
+    key = ("loader", "epoch", "seq")
+    batches = read_ints(run, "batches", [*key, *_FROM_BATCHES])
+    row = Keys(*(batches.pop(name) for name in key)).find(*(columns[name] for name in key))
+    for name in _FROM_BATCHES:
+        columns[name] = take(batches.pop(name), row, MAIN_PROCESS if name == "worker" else NOT_OBSERVED)
+    return Timeline(
+        warmup=columns.pop("warmup") == 1,
+        batch_row=row,
+        previous=previous(columns["loader"], columns["epoch"], columns["worker"], columns["start_ns"]),
+        marks=read_marks(events),
+        standstills=_standstills(events, columns["request_ns"], columns["take_ns"]),
+        clock_events=tuple(event for event in events if event.kind in ("clock_set", "slept")),
+        pin_threads=_pin_threads(run),
+        alike=_alike(run, set(np.unique(columns["loader"]).tolist())),
+        **columns,
+    )
+
+
+def _standstills(events: Iterable[RunEvent], request_ns: Ints, take_ns: Ints) -> Spans:
+    """Return the spans of `Timeline.standstills`, by the events that end them and the waits of the loop."""
+    spans: list[tuple[int, int]] = []
+    for event in events:
+        if event.kind != "suspended" or not (event.detail or "").isdecimal():
+            continue
+        start, end = event.time_ns - int(event.detail or 0), event.time_ns
+        if event.worker is None:
+            spans.append((start, end))
+        else:  # the others went on, and so did the loop, until it had to wait
+            begun, ended = np.maximum(request_ns, start), np.minimum(take_ns, end)
+            spans += zip(begun[ended > begun].tolist(), ended[ended > begun].tolist(), strict=True)
+    return union(*spans_of(spans))
+
+
+def take(values: Ints, row: Ints, missing: int = NOT_OBSERVED) -> Ints:
+    """Return `values` at each row, `missing` where the row is negative."""
+    if len(values) == 0:
+        return np.full(len(row), missing, dtype=np.int64)
+    return np.where(row >= 0, values[row], missing)
+
+
+def read_ints(run: Run, table: str, names: Sequence[str]) -> dict[str, Ints]:
+    """Read integer columns of a table, without holding the whole table as Arrow."""
+    parts: dict[str, list[Ints]] = {name: [np.zeros(0, np.int64)] for name in names}
+    for piece in run.pieces(table, names):
+        for name in names:
+            parts[name].append(ints(piece[name]))
+    return {name: np.concatenate(parts.pop(name)) for name in names}
+
+
+def ints(column: Any) -> Ints:
+    """Return an integer column of Arrow as int64, `NOT_OBSERVED` for null."""
+    return whole_numbers(column, NOT_OBSERVED)
+
+
+class Keys:
+    """Index that finds the row of a (loader, epoch, seq) in a table that has each key once."""
+
+    def __init__(self, loader: Ints, epoch: Ints, seq: Ints) -> None:
+        self._base = [int(column.max(initial=0)) + 1 for column in (loader, epoch, seq)]
+        packed = self._pack(loader, epoch, seq)
+        self._order = np.argsort(packed, kind="stable")
+        self._sorted = packed[self._order]
+
+    @classmethod
+    def of(cls, timeline: Timeline) -> Keys:
+        """Return the keys of a timeline's steps."""
+        return cls(timeline.loader, timeline.epoch, timeline.seq)
+
+    def _pack(self, loader: Ints, epoch: Ints, seq: Ints) -> Ints:
+        return (loader * self._base[1] + epoch) * self._base[2] + seq
+
+    def find(self, loader: Ints, epoch: Ints, seq: Ints) -> Ints:
+        """Return for each key its row, or -1."""
+        if len(self._sorted) == 0:
+            return np.full(len(loader), -1, dtype=np.int64)
+        known = (epoch < self._base[1]) & (seq < self._base[2])
+        wanted = self._pack(loader, epoch, seq)
+        place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        return np.where(known & (self._sorted[place] == wanted), self._order[place], -1).astype(np.int64)
+
+
+def previous(loader: Ints, epoch: Ints, worker: Ints, start: Ints) -> Ints:
+    """Return the position of the batch made before by the same worker of the same loader and epoch, or -1."""
+    order = np.lexsort((start, worker, epoch, loader))
+    same = (np.diff(loader[order]) == 0) & (np.diff(epoch[order]) == 0) & (np.diff(worker[order]) == 0)
+    before = np.full(len(order), -1, dtype=np.int64)
+    before[order[1:][same]] = order[:-1][same]
+    return np.where(start == NOT_OBSERVED, -1, before)
+
+
+def measured_window(timeline: Timeline) -> Window | None:
+    """Return the window from the end of the last step before the first measured one to the end of the last.
+
+    Left out are the loop's pauses, standstills of the process, the first start-up of each loader's workers,
+    and steps between that are not measured. Steps at the end whose computation was not seen any more (a torn
+    run) are left out too. None where no step was measured.
+    """
+    seen = timeline.compute_end_ns != NOT_OBSERVED
+    measured = np.flatnonzero(timeline.measured & (seen if seen.any() else True))
+    if len(measured) == 0:
+        return None
+    first, last = int(measured[0]), int(measured[-1])
+    ends = timeline.step_end_ns
+    start = int(ends[first - 1]) if first else min(loop_pass.begin_ns for loop_pass in timeline.passes)
+    end = max(int(ends[last]), start)
+    others = np.flatnonzero(timeline.warmup[first:last]) + first
+    between = (ends[others - 1], ends[others])
+    spans = (timeline.pauses, timeline.standstills, timeline.first_startups, between)
+    outside = union(*(np.concatenate(edge) for edge in zip(*spans, strict=True)))
+    return Window(start, end, clipped(outside, start, end))

@@ -1,0 +1,292 @@
+"""ProfiledDataLoader and profile(): torch's DataLoader, observed where it stands and never forked.
+
+A room above `measure` and `analyse`: the loader's own `verdict()` is where measuring and analysing meet.
+"""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
+
+import torch
+from torch.utils.data import DataLoader
+
+from pipeprof.analyse import analysis
+from pipeprof.analyse.verdict import Verdict
+from pipeprof.errors import TraceError
+from pipeprof.measure.host.telemetry import Telemetry, check_rate
+from pipeprof.measure.probe import torch_hook as hook
+from pipeprof.measure.session.iterables import ObservedIterable, inside_unseen, loaders_in
+from pipeprof.measure.session.job import free_directory, own_directory
+from pipeprof.measure.session.loader_watch import LoaderWatch
+from pipeprof.measure.session.run_meta import status_of
+from pipeprof.measure.session.session import Session
+from pipeprof.record.meta import RunMeta
+from pipeprof.record.reader import load
+from pipeprof.record.schema import TABLES
+from pipeprof.record.writer import TraceWriter
+
+
+class LoaderArguments(TypedDict, total=False):
+    """Arguments of torch's DataLoader, for whoever checks types: a misspelt one is an error."""
+
+    batch_size: int | None
+    shuffle: bool | None
+    sampler: Any
+    batch_sampler: Any
+    num_workers: int
+    collate_fn: Callable[[list[Any]], Any] | None
+    pin_memory: bool
+    drop_last: bool
+    timeout: float
+    worker_init_fn: Callable[[int], None] | None
+    multiprocessing_context: Any
+    generator: Any
+    prefetch_factor: int | None
+    persistent_workers: bool
+    pin_memory_device: str
+    in_order: bool
+
+
+class ProfiledDataLoader(DataLoader[Any]):
+    """torch's DataLoader, observed: same arguments, same batches, same random numbers.
+
+    `out` is the run directory, or `out-2`, … where it holds a run already, as after a notebook's cell that is
+    run again; by default a temporary one that goes with the loader, or with the process.
+    `detail="sample"` keeps every span. With `lines` the stacks of the workers and of the loop's thread
+    are sampled, so that a verdict names lines of code; `parts_of` and `kernels` are those of `profile`.
+    `session` is an observed run to join; loaders that are rebuilt from this one's attributes, as
+    Lightning does, join its run. The run ends when the last of its loaders, and of their iterators, is
+    gone.
+
+    Raises what DataLoader raises, and `TraceError` where `out` cannot be written.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *arguments: Any,
+        out: Path | str | None = None,
+        detail: str = "batch",
+        lines: bool = False,
+        parts_of: torch.nn.Module | None = None,
+        kernels: int = 0,
+        session: Session | None = None,
+        **keywords: Unpack[LoaderArguments],
+    ) -> None:
+        super().__init__(dataset, *arguments, **keywords)
+        self.out, self.detail = out, detail
+        self.session = session or Session(
+            free_directory(out),
+            detail=detail,
+            held_by_loaders=True,
+            lines=lines,
+            parts_of=parts_of,
+            kernels=kernels,
+        )
+        self.session.hold()
+        self.session.observe(self)
+        watch = hook.observer_of(self)
+        assert isinstance(watch, LoaderWatch)
+        weakref.finalize(self, _gone, self.session, watch).atexit = False
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle and copy it as the plain DataLoader that it is without its run."""
+        state = {k: v for k, v in self.__dict__.items() if k not in ("out", "detail", "session")}
+        return _plain, (state,)
+
+    def summary(self) -> dict[str, float]:
+        """Return a small flat dictionary of the run so far, for any logger: see `Session.summary`."""
+        return self.session.summary()
+
+    def verdict(self) -> Verdict:
+        """Analyse the run so far: what `pipeprof.load(RUN).verdict` gives. Nothing is predicted."""
+        return verdict_of(self.session)
+
+    def save(self, directory: Path | str) -> Path:
+        """Write the run so far into `directory`, which must not hold one. Returns it."""
+        return save_run(self.session, directory)
+
+
+def _gone(session: Session, watch: LoaderWatch) -> None:
+    """Close the session of a loader that is gone.
+
+    One that was never iterated may have been taken apart for a new one, as Accelerate's `prepare` does: the
+    run then goes on for as long as its data set is there.
+    """
+    dataset = None if watch.iterated else watch.dataset()
+    if dataset is None:
+        session.release()
+    else:
+        weakref.finalize(dataset, session.release).atexit = False
+
+
+def _plain(state: dict[str, Any]) -> DataLoader[Any]:
+    loader: DataLoader[Any] = DataLoader.__new__(DataLoader)
+    loader.__dict__.update(state)
+    return loader
+
+
+Batch_co = TypeVar("Batch_co", covariant=True)
+Batch = TypeVar("Batch")
+
+
+class Profiled(Protocol[Batch_co]):
+    """Gives what an iterable gives, while it is observed."""
+
+    def __iter__(self) -> Iterator[Batch_co]:
+        """Give the batches."""
+
+    def summary(self) -> dict[str, float]:
+        """Return a small flat dictionary of the run so far."""
+
+    def verdict(self) -> Verdict:
+        """Analyse the run so far."""
+
+    def save(self, directory: Path | str) -> Path:
+        """Write the run so far into a directory."""
+
+
+if TYPE_CHECKING:
+
+    class ObservedLoader(DataLoader[Any], Profiled[Any]):
+        """A DataLoader while `profile` observes it."""
+
+
+@overload
+def profile(
+    loader: DataLoader[Any],
+    out: Path | str | None = None,
+    detail: str = "batch",
+    telemetry_hz: float = 0.0,
+    lines: bool = False,
+    show: bool = False,
+    parts_of: torch.nn.Module | None = None,
+    kernels: int = 0,
+) -> AbstractContextManager[ObservedLoader]: ...
+
+
+@overload
+def profile(
+    loader: Iterable[Batch],
+    out: Path | str | None = None,
+    detail: str = "batch",
+    telemetry_hz: float = 0.0,
+    lines: bool = False,
+    show: bool = False,
+    parts_of: torch.nn.Module | None = None,
+    kernels: int = 0,
+) -> AbstractContextManager[Profiled[Batch]]: ...
+
+
+@contextmanager
+def profile(
+    loader: Any,
+    out: Path | str | None = None,
+    detail: str = "batch",
+    telemetry_hz: float = 0.0,
+    lines: bool = False,
+    show: bool = False,
+    parts_of: torch.nn.Module | None = None,
+    kernels: int = 0,
+) -> Iterator[Any]:
+    """Observe a loader that exists, or anything else that is iterated, for as long as the block lasts.
+
+    Gives a DataLoader itself, and something in place of any other iterable, with `summary`, `verdict` and
+    `save` as a `ProfiledDataLoader` has them. Of an iterable the waits are observed, and of the DataLoaders
+    in it all. The run is written to `out`, or to `out-2`, … where `out` holds a run already, as after a cell
+    that is run again; without it, it is gone after the block.
+    `telemetry_hz` times a second it looks at CPU, memory, disks and GPUs, by default never: a look costs
+    about a millisecond of CPU. With `lines` the stacks of the workers and of the loop's thread are sampled.
+    With `show` the verdict is printed at the end of a block that did not raise.
+    `parts_of` is the model that the loop calls: its forward and backward, the optimisers' steps and
+    collectives are timed on the device. The kernels of `kernels` steps after the first three are traced by
+    torch.profiler, which makes them slower: they and those before count as warm-up.
+
+    Raises `MeasureError` for what cannot be iterated and for a rate that cannot be, `TraceError` where `out`
+    cannot be written.
+    """
+    check_rate(telemetry_hz)
+    plain = isinstance(loader, DataLoader)
+    loaders = [loader] if plain else loaders_in(loader)
+    unseen = [] if loaders else [inside_unseen(loader)]
+    session = Session(
+        free_directory(out),
+        detail=detail,
+        meta=RunMeta(not_observed=tuple(unseen)),
+        lines=lines,
+        parts_of=parts_of,
+        kernels=kernels,
+    )
+    before = [(each, hook.observer_of(each)) for each in loaders]
+    telemetry = Telemetry(session.telemetry, rate_hz=telemetry_hz)
+    error: BaseException | None = None
+    observed: Any = None
+    methods = _methods(session, samples_seen=bool(loaders))
+    outer: dict[str, Any] = {}
+    try:
+        observed = loader if plain else ObservedIterable(loader, session, bool(loaders))
+        for each in loaders:
+            session.observe(each)
+        outer = {name: observed.__dict__[name] for name in methods if name in observed.__dict__}
+        observed.__dict__.update(methods)
+        with telemetry:
+            yield observed
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        for name in methods if observed is not None else ():
+            observed.__dict__.pop(name, None)
+        if observed is not None:
+            observed.__dict__.update(outer)  # those of a block around this one
+        for each, observer in before:
+            hook.restore(each, observer)
+        if telemetry_hz:
+            session.amend(telemetry.entered)
+        session.close(status_of(error), error=error)
+        if show and error is None:
+            print(verdict_of(session))
+        session.discard()
+
+
+def _methods(session: Session, samples_seen: bool) -> dict[str, Any]:
+    def summary() -> dict[str, float]:
+        figures = session.summary()
+        return figures if samples_seen else {k: v for k, v in figures.items() if not k.startswith("samples")}
+
+    return {
+        "summary": summary,
+        "verdict": lambda: verdict_of(session),
+        "save": lambda directory: save_run(session, directory),
+    }
+
+
+def verdict_of(session: Session) -> Verdict:
+    """Analyse a session so far. Raises `TraceError` where its record cannot be read."""
+    session.flush()
+    return analysis.load(session.directory).verdict
+
+
+def save_run(session: Session, directory: Path | str) -> Path:
+    """Write a copy of a session so far, complete in itself.
+
+    Raises `TraceError` where it cannot be written.
+    """
+    session.flush()
+    run = load(session.directory)
+    target = own_directory(Path(directory))
+    writer = TraceWriter(target, run.meta)
+    try:
+        for name in TABLES:
+            table = run.table(name)
+            writer.append(name, {column: table[column].combine_chunks() for column in table.column_names})
+        writer.close("complete")
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)  # half a copy would be taken for a run
+        raise TraceError(f"cannot write {target}: {error.strerror}", "choose another directory") from error
+    return target

@@ -1,0 +1,48 @@
+"""How much of a difference the speed of the cores explains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeprof.analyse.analysis import Analysis, load
+from pipeprof.analyse.differences import compare
+from pipeprof.analyse.gates import check
+from pipeprof.analyse.resources.cores import core_speeds
+from tests.factory import MS, Plan, make_run
+
+
+def on_cores(directory: Path, decode: int, spin_ns: float | None) -> Analysis:
+    """A run that one worker's decoding limits, whose cores took so long for the fixed piece of work."""
+    found = load(make_run(directory, Plan(batches=120, workers=1, stages={"decode": decode}, jitter=0.02)))
+    assert found.facts is not None
+    return replace(found, facts=replace(found.facts, spin_ns=spin_ns))
+
+
+def test_what_needs_no_core_is_not_slower_on_slow_cores() -> None:
+    half = core_speeds(1e6, 2e6, {"decode": 100, "storage": 100})
+    assert half is not None
+    assert half.relative == pytest.approx(-0.5)
+    assert half.explains == pytest.approx(1 / 1.5 - 1), "the half that is decoding takes twice as long"
+    disk = core_speeds(1e6, 2e6, {"storage": 100})
+    assert disk is not None
+    assert disk.explains == 0
+    assert core_speeds(None, 1e6, {"decode": 1}) is None
+
+
+def test_slow_cores_are_no_regression(tmp_path: Path) -> None:
+    base = on_cores(tmp_path / "base", 40 * MS, 1.0e6)
+    slow = on_cores(tmp_path / "slow", 50 * MS, 1.25e6)
+    same = on_cores(tmp_path / "same", 50 * MS, 1.0e6)
+    speeds = compare([base, slow])[0].cores
+    assert speeds is not None
+    assert speeds.explains == pytest.approx(-0.2, abs=0.03)
+    assert "slower" in speeds.sentence
+    gate = check(slow, baseline=base, max_regression=0.05)[0]
+    assert gate.passed is None
+    assert "the cores were 20% slower" in gate.says
+    assert check(same, baseline=base, max_regression=0.05)[0].passed is False
+    unmeasured = on_cores(tmp_path / "unmeasured", 50 * MS, None)
+    assert check(unmeasured, baseline=base, max_regression=0.05)[0].passed is False

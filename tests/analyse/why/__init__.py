@@ -1,0 +1,1 @@
+"""Mechanisms and lines, on made runs."""

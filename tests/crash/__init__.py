@@ -1,0 +1,1 @@
+"""Whatever kills a program, fills its disk or stops its clock: the record stays readable."""

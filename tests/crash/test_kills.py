@@ -1,0 +1,43 @@
+"""A few of the kills that `python -m tests.crash` makes by the hundred."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.crash.harness import STARVED_S, Harness
+from tests.crash.programs import ATTACHING, RECORDING
+
+
+def kill(harness: Harness, *kills: tuple[str, str, float]) -> None:
+    for program, victim, moment_s in kills:
+        kill = harness.kill(program, victim, moment_s, from_first_step=program in RECORDING)
+        if kill.lost_s is not None and kill.starved_s < STARVED_S:
+            assert kill.lost_s < 1.0, kill
+    harness.finish()
+    assert [kill for kill in harness.kills if kill.faults] == []
+    assert any(kill.lost_s is not None for kill in harness.kills)
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_a_record_and_nothing_else(tmp_path: Path) -> None:
+    """Whole groups: none of their workers has to find out that it is alone."""
+    kill(
+        Harness(tmp_path, orphans_s=0.5),
+        ("ProfiledDataLoader", "group", 0.9),
+        ("trace", "group", 1.2),
+        ("export parquet", "main", 0.2),
+    )
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("ptrace_right")
+def test_a_job_that_is_attached_to(tmp_path: Path) -> None:
+    """Its pipeprof is killed, and it goes on; it is killed, and its record stays."""
+    kill(Harness(tmp_path), (ATTACHING, "main", 0.9), ("job attached to", "main", 1.1))
+
+
+@pytest.mark.heavy
+def test_orphans_end(tmp_path: Path) -> None:
+    kill(Harness(tmp_path), ("profile", "main", 1.1), ("run", "main", 1.4), ("trace", "worker", 1.2))

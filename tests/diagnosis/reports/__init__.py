@@ -1,0 +1,1 @@
+"""Public reports of slow input pipelines, rebuilt as plain training scripts: an exam with known answers."""

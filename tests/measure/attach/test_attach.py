@@ -1,0 +1,242 @@
+"""Attach to real jobs: their batches stay the same, their runs say why, and nothing of pipeprof is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from pipeprof.analyse.analysis import Analysis, load
+from pipeprof.measure.attach.attach import Attached, Wanted, attach
+from pipeprof.measure.attach.control import PREFIX
+from pipeprof.measure.session.session import Session
+from tests.forked import Program, verb
+from tests.measure.attach import jobs
+from tests.timing import Timing
+
+# By hand: each enters real processes while they compute. Seen once each, and not again in a dozen runs: a job
+# that was gone after its pipeprof had been killed, and a loader whose batches were missed.
+pytestmark = [
+    pytest.mark.usefixtures("ptrace_right"),
+    pytest.mark.heavy,
+    pytest.mark.usefixtures("of_any_length"),
+]
+LOADER_STEPS = 40
+MANY = 50
+
+
+def jpegs(directory: Path, workers: int = 2, **arguments: object) -> list[DataLoader[object]]:
+    data = jobs.Jpegs(directory)
+    return [DataLoader(data, batch_size=8, shuffle=True, num_workers=workers, **arguments)]  # type: ignore[arg-type]
+
+
+def attached(pid: int, out: Path, steps: int = LOADER_STEPS, **wanted: object) -> Attached:
+    return attach(pid, Wanted(out, seconds=60.0, steps=steps, **wanted))  # type: ignore[arg-type]
+
+
+def traced(loaders: list[DataLoader[object]], out: Path) -> Analysis:
+    with Session(out, "trace", lines=True) as session:
+        for loader in loaders:
+            for step, _ in enumerate(session.observe(loader)):
+                if step == LOADER_STEPS:
+                    break
+    return load(out)
+
+
+def assert_exact(found: Analysis) -> None:
+    assert found.ledger is not None
+    wall_ns = found.ledger.window.wall_ns
+    assert sum(found.ledger.ledger_ns.values()) == wall_ns
+    assert sum(found.ledger.path_ns.values()) == wall_ns
+
+
+def test_a_jpeg_job_is_told_as_trace_tells_it_and_notices_nothing(tmp_path: Path, timing: Timing) -> None:
+    loaders = partial(jpegs, tmp_path)
+    jpegs(tmp_path)
+    job = jobs.Job(loaders, tmp_path / "job")
+    job.wait_for(3)
+    done = attached(job.pid, tmp_path / "run")
+    again = attached(job.pid, tmp_path / "again", steps=10)
+    said = job.end()
+
+    assert (done.steps >= LOADER_STEPS, done.ended, done.unseen_workers) == (True, False, 0)
+    assert again.steps >= 10
+    assert said["left"] == jobs.CLEAN
+    steps = min(said["steps"], 60)
+    assert said["digests"][:steps] == jobs.digests_alone(loaders, tmp_path / "alone", steps)
+
+    found, whole = load(done.directory), traced(jpegs(tmp_path), tmp_path / "traced")
+    assert_exact(found)
+    assert_exact(load(again.directory))
+    meta = found.run.meta
+    assert (meta.kind, meta.status, meta.loaders[0].workers, meta.pid) == ("attach", "complete", 2, job.pid)
+    made = found.run.table("batches").to_pydict()
+    assert set(made["worker"]) == {0, 1}
+    assert set(made["samples"]) == {8}
+    assert any(time_ns is not None for time_ns in made["dispatch_ns"])
+    stages = set(found.run.table("stages")["stage"].to_pylist())
+    assert {"decode", "collate", "transform:RandomResizedCrop"} <= stages
+    warm = found.run.table("steps")["warmup"].to_pylist()
+    assert warm[0] and not warm[-1], "what was under way is not observed"
+    if not any(timing.explains(v.cause, v.detail) for v in (found.verdict, whole.verdict)):
+        assert found.verdict.cause == whole.verdict.cause
+        assert [hot.line for hot in found.verdict.hot[:1]] == [hot.line for hot in whole.verdict.hot[:1]]
+
+
+@pytest.mark.parametrize("what", ["no workers", "stream"])
+def test_other_loaders(tmp_path: Path, what: str) -> None:
+    def loaders() -> list[DataLoader[object]]:
+        if what == "stream":
+            return [DataLoader(jobs.Stream(), batch_size=4, num_workers=2)]
+        return [DataLoader(jobs.Numbers(), batch_size=4)]
+
+    job = jobs.Job(loaders, tmp_path / "job")
+    job.wait_for(2)
+    done = attached(job.pid, tmp_path / "run", steps=30)
+    said = job.end()
+    assert said["left"] == jobs.CLEAN
+    assert said["digests"][:40] == jobs.digests_alone(loaders, tmp_path / "alone", 40)
+    found = load(done.directory)
+    assert_exact(found)
+    assert found.run.table("batches").num_rows >= 15
+    assert set(found.run.table("stages")["stage"].to_pylist()) >= {"getitem", "collate"}
+
+
+def test_epochs_of_persistent_workers_and_new_ones(tmp_path: Path) -> None:
+    def loaders() -> list[DataLoader[object]]:
+        data = jobs.Numbers(40)
+        return [
+            DataLoader(data, batch_size=4, num_workers=1, persistent_workers=True),
+            DataLoader(jobs.Numbers(24), batch_size=4, num_workers=1),
+        ]
+
+    job = jobs.Job(loaders, tmp_path / "job")
+    job.wait_for(20)
+    done = attached(job.pid, tmp_path / "run", steps=50)
+    job.wait_for(job.steps + 20)  # the loops go on after it
+    said = job.end()
+    assert said["left"] == jobs.CLEAN
+    assert said["digests"][:60] == jobs.digests_alone(loaders, tmp_path / "alone", 60)
+    found = load(done.directory)
+    assert_exact(found)
+    steps, batches = (found.run.table(name).to_pydict() for name in ("steps", "batches"))
+    assert {0, 1} == set(steps["loader"])
+    made = set(zip(batches["loader"], batches["epoch"], batches["seq"], strict=True))
+    taken = list(zip(steps["loader"], steps["epoch"], steps["seq"], strict=True))
+    assert len(made) == batches["seq"].__len__(), "each batch has a number of its own"
+    late = [key for key, warm in zip(taken, steps["warmup"], strict=True) if not warm]
+    assert len(late) >= 30
+    assert set(late) <= made, "what came after the begin is observed whole"
+
+
+def kill_pipeprof(job: jobs.Job, directory: Path, after_s: float) -> None:
+    """Attach with a pipeprof of its own, and kill it."""
+    directory.mkdir(parents=True)
+    outside = Program(verb("attach", "--seconds", "60", "--out", "run", str(job.pid)), directory)
+    time.sleep(after_s)
+    outside.kill()
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.heavy)])
+def test_a_job_outlives_pipeprof(tmp_path: Path, kills: int) -> None:
+    loaders = partial(jpegs, tmp_path)
+    jpegs(tmp_path)
+    job = jobs.Job(loaders, tmp_path / "job")
+    job.wait_for(3)
+    for number in range(kills):
+        kill_pipeprof(job, tmp_path / str(number), 1.5 if kills == 1 else 0.05 + number * 0.11)
+        assert job.program.alive, job.program.finished(5)
+        job.wait_for(job.steps + 8)
+    done = attached(job.pid, tmp_path / "last", steps=10)
+    said = job.end()
+    assert said["left"] == jobs.CLEAN
+    assert done.steps >= 10
+    assert said["digests"][:20] == jobs.digests_alone(loaders, tmp_path / "alone", 20)
+    for path in Path("/tmp").glob(f"{PREFIX}*"):
+        assert time.time() - path.stat().st_mtime > 300, "the job removes what pipeprof has left"
+
+
+def test_a_job_that_ends_meanwhile(tmp_path: Path) -> None:
+    job = jobs.Job(lambda: [DataLoader(jobs.Numbers(), batch_size=4, num_workers=1)], tmp_path / "job")
+    job.wait_for(2)
+
+    def end(workers: int) -> None:
+        job.wait_for(job.steps + 150)  # the record is handed to the kernel about once a second
+        (job.directory / "stop").touch()
+
+    done = attach(job.pid, Wanted(tmp_path / "run", seconds=60.0), end)
+    assert done.ended
+    job.end()
+    assert load(done.directory).run.table("steps").num_rows >= 10
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(600)
+def test_fifty_in_a_row_leave_no_growth(tmp_path: Path) -> None:
+    """In an interpreter of its own: the pages of a forked one become its own as they are touched."""
+    directory = tmp_path / "job"
+    directory.mkdir()
+    source = (
+        "from functools import partial; from pathlib import Path\n"
+        "from tests.measure.attach.jobs import train\nfrom tests.measure.attach.test_attach import jpegs\n"
+        f"train(partial(jpegs, Path({str(tmp_path)!r})), Path({str(directory)!r}))"
+    )
+    job = subprocess.Popen([sys.executable, "-c", source], cwd=Path(__file__).parents[3])
+    seen = []
+    try:
+        while not (directory / "steps").exists():
+            time.sleep(0.1)
+        for number in range(MANY):
+            attached(job.pid, tmp_path / f"run-{number}", steps=3)
+            time.sleep(0.3)
+            seen.append(held(job.pid))
+    finally:
+        (directory / "stop").touch()
+        job.wait(60)
+    assert json.loads((directory / "result.json").read_text())["left"] == jobs.CLEAN
+    for early, late in zip(seen[4], seen[-1], strict=True):
+        assert late["threads"] <= early["threads"]
+        assert late["descriptors"] <= early["descriptors"] + 8, "tensors on their way are among them"
+        assert late["maps"] <= early["maps"] + 8
+        assert late["private_bytes"] < early["private_bytes"] * 1.03 + 4e6
+
+
+def held(pid: int) -> list[dict[str, int]]:
+    """What the job and each of its workers hold."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [
+        {
+            "descriptors": len(os.listdir(f"/proc/{each}/fd")),  # noqa: PTH208
+            "threads": len(os.listdir(f"/proc/{each}/task")),  # noqa: PTH208
+            "maps": len(Path(f"/proc/{each}/maps").read_text().splitlines()),
+            "private_bytes": private(each),
+        }
+        for each in (str(pid), *children)
+    ]
+
+
+def private(pid: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private"))
+
+
+@pytest.mark.heavy
+def test_spawned_workers(tmp_path: Path) -> None:
+    loaders = partial(jpegs, tmp_path, multiprocessing_context="spawn")
+    jpegs(tmp_path)
+    job = jobs.Job(loaders, tmp_path / "job")
+    job.wait_for(3, 120.0)
+    done = attached(job.pid, tmp_path / "run")
+    said = job.end()
+    assert said["left"] == jobs.CLEAN
+    assert done.unseen_workers == 0
+    found = load(done.directory)
+    assert_exact(found)
+    assert "decode" in set(found.run.table("stages")["stage"].to_pylist())

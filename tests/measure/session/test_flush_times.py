@@ -1,0 +1,33 @@
+"""When the record is flushed; the time is handed in."""
+
+from __future__ import annotations
+
+from pipeprof.measure.session.flush import FLUSH_EVERY_S, LOOK_EVERY_S, Rhythm
+
+
+def flushes(looks_s: list[float]) -> list[float]:
+    rhythm, times = Rhythm(0.0), []
+    for now_s in looks_s:
+        if rhythm.is_due(now_s):
+            rhythm.flush(now_s)
+            times.append(now_s)
+    return times
+
+
+def test_a_thread_in_time_flushes_in_its_period() -> None:
+    looks = [LOOK_EVERY_S * n for n in range(1, 100)]
+    times = flushes(looks)
+    gaps = [after - before for before, after in zip([0.0, *times], times, strict=False)]
+    assert all(FLUSH_EVERY_S - 1e-9 <= gap < FLUSH_EVERY_S + 2 * LOOK_EVERY_S for gap in gaps)
+
+
+def test_a_thread_that_comes_late_flushes_at_each_look() -> None:
+    """It gets a core every 0.4 s: waiting for its period would leave 1.2 s between two flushes."""
+    looks = [0.4 * n for n in range(1, 10)]
+    assert flushes(looks) == looks
+
+
+def test_lateness_is_forgotten() -> None:
+    looks = [0.4 + LOOK_EVERY_S * n for n in range(100)]
+    times = flushes(looks)
+    assert times[0] == 0.4 and times[-1] - times[-2] > FLUSH_EVERY_S - LOOK_EVERY_S
