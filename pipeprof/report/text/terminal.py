@@ -1,5 +1,7 @@
 """The report for a terminal: the page's order in at most 40 lines, as wide as the terminal is.
 
+A file or a pipe gets all lines: nobody can scroll a report that was cut when it was written.
+
 Plain text where the output is no terminal or `NO_COLOR` is set (rich sees to both). What comes from users'
 files is printed as text, never as rich markup, and without control characters.
 """
@@ -71,14 +73,19 @@ def show(
     console = Console(file=file, highlight=False, soft_wrap=True)
     columns = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
     width = min(WIDEST, max(NARROWEST, columns))
-    for line in lines(forecast, report, width, price_per_hour):
+    most = MOST_LINES if console.is_terminal else None
+    for line in lines(forecast, report, width, price_per_hour, most):
         console.print(line if encodable(line.plain, console.encoding) else ascii_only(line.plain))
 
 
 def lines(
-    forecast: Forecast, report: str | None = None, width: int = WIDTH, price_per_hour: float | None = None
+    forecast: Forecast,
+    report: str | None = None,
+    width: int = WIDTH,
+    price_per_hour: float | None = None,
+    most: int | None = MOST_LINES,
 ) -> list[Text]:
-    """Return the lines, at most `MOST_LINES` of `width` columns."""
+    """Return the lines of `width` columns, at most `most` of them; None for all."""
     from rich.text import Text
 
     said = facts(forecast.analysis.run, forecast.publish())
@@ -93,7 +100,7 @@ def lines(
         *_missing(paper, said),
     ]
     last = [Text(clean(f"Report: {report}"))] if report else []  # a path is of no use when it is cut
-    room = MOST_LINES - len(last)
+    room = len(parts) if most is None else most - len(last)
     if len(parts) > room:
         left = f"… {len(parts) - room + 1} more lines in the page"
         parts = [*parts[: room - 1], *paper.wrapped(left, "dim")]

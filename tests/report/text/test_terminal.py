@@ -61,10 +61,17 @@ def test_the_table_sums_to_the_whole(stalled_forecast: Forecast) -> None:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_forty_lines_of_eighty_columns_at_most(odd_forecasts: dict[str, Forecast], name: str) -> None:
+def test_a_file_gets_every_line_of_eighty_columns(odd_forecasts: dict[str, Forecast], name: str) -> None:
     lines = shown(odd_forecasts[name]).splitlines()
-    assert len(lines) <= terminal.MOST_LINES
+    assert "more lines in the page" not in "".join(lines)
     assert max(map(len, lines)) <= terminal.WIDTH
+
+
+def test_a_low_terminal_says_how_many_lines_the_page_has_more(stalled_forecast: Forecast) -> None:
+    whole = terminal.lines(stalled_forecast, most=None)
+    low = [line.plain for line in terminal.lines(stalled_forecast, most=10)]
+    assert low[-1] == f"… {len(whole) - 9} more lines in the page"
+    assert low[:-1] == [line.plain for line in whole[:9]]
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
