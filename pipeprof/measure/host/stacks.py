@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -69,7 +68,7 @@ def read_stack(pid: int, waits: bool) -> Stack | None:
 
     The process may be a child of this one, or any that may be traced.
     """
-    if sys.version_info < (3, 14) and not ptrace.is_supported():
+    if not ptrace.is_supported():
         return None
     directory = tempfile.mkdtemp(prefix="pipeprof-stack-")
     try:
