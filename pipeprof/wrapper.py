@@ -208,8 +208,8 @@ def profile(
 
     Gives a DataLoader itself, and something in place of any other iterable, with `summary`, `verdict`,
     `recent` and `save` as a `ProfiledDataLoader` has them. Of an iterable the waits are observed, and of the
-    DataLoaders in it all. The run is written to `out`, or to `out-2`, … where `out` holds a run already, as after a cell
-    that is run again; without it, it is gone after the block.
+    DataLoaders in it all. The run is written to `out`, or to `out-2`, … where `out` holds a run already,
+    as after a cell that is run again; without it, it is gone after the block.
     `telemetry_hz` times a second it looks at CPU, memory, disks and GPUs, by default never: a look costs
     about a millisecond of CPU. With `lines` the stacks of the workers and of the loop's thread are sampled.
     With `show` the verdict is printed at the end of a block that did not raise.

@@ -18,7 +18,7 @@ from pipeprof.analyse.analysis import Analysis, analyse
 from pipeprof.analyse.live.tail import Tail
 from pipeprof.analyse.why.lines import Line, parse_line
 from pipeprof.passes import Ints
-from pipeprof.record.columns import whole_numbers
+from pipeprof.record.columns import flags, whole_numbers
 from pipeprof.record.meta import RunMeta
 from pipeprof.record.reader import Run, load
 from pipeprof.record.remote import incoming
@@ -166,7 +166,7 @@ class LiveRun:
                 continue
             table = tail.last(2 * chunks + 2)
             if name in ("batches", "stages", "spans") and len(table):
-                table = table.filter(pa.array(np.isin(_keys(table), keys)))
+                table = table.filter(flags(np.isin(_keys(table), keys)))
             tables[name] = table
         return tables
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 
-from pipeprof.record.columns import whole_numbers
+from pipeprof.record.columns import flags, whole_numbers
 from pipeprof.record.schema import MISSING, TABLES
 
 MOST_CHUNKS: Final = 3000
@@ -126,7 +126,7 @@ class Tail:
             if len(times) and times.max() < time_ns:
                 break
             whole = len(times) == 0 or times.min() >= time_ns
-            tables.append(table if whole else table.filter(pa.array(times >= time_ns)))
+            tables.append(table if whole else table.filter(flags(times >= time_ns)))
         return self._joined(tables[::-1]), len(tables)
 
     def forget_before(self, chunks: int) -> None:
@@ -151,7 +151,8 @@ class Tail:
 
     def _joined(self, tables: list[pa.Table]) -> pa.Table:
         if not tables:
-            return TABLES[self.name].empty_table()
+            fields = TABLES[self.name]
+            return pa.Table.from_arrays([pa.nulls(0, field.type) for field in fields], schema=fields)
         return pa.concat_tables(tables).unify_dictionaries()
 
 
