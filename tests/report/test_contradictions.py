@@ -14,9 +14,10 @@ from pipeprof import units
 from pipeprof.analyse.analysis import load
 from pipeprof.cli import cli
 from pipeprof.measure.bench.run_display import Progress, Window
-from pipeprof.report.page import advice, html
-from pipeprof.report.page.view import facts
+from pipeprof.report.page import html
 from pipeprof.report.text import terminal
+from pipeprof.report.wording import advice
+from pipeprof.report.wording.view import facts
 from pipeprof.simulate.forecast import Forecast
 from tests.factory import MS, Plan, make_run
 from tests.report.page.test_html import Page
