@@ -1,4 +1,4 @@
-"""Arguments of torch's DataLoader and what scenarios call them: either name is taken where one is asked for."""
+"""Arguments of torch's DataLoader and what scenarios call them: either name is taken for the other."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ KEY_OF: Final[Mapping[str, str]] = {
 
 
 def key_named(word: str) -> str:
-    """Return the key of a scenario for a word that may be an argument, as `num_workers` or `loader.num_workers`."""
+    """Return the key of a scenario for a word that may be an argument, as `loader.num_workers`."""
     return KEY_OF.get(word.removeprefix("loader."), word)
