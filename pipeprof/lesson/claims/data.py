@@ -86,13 +86,13 @@ def moves(runs: Labelled) -> str:
     return f"Waiting {'falls' if after.stall < before.stall else 'rises'} from {ends.format('to')}."
 
 
-def alike(one: LessonRun, two: LessonRun) -> bool:
+def alike(run: LessonRun, other: LessonRun) -> bool:
     """Return whether the waiting of two runs is the same within noise: their intervals overlap."""
-    if one.stall is None or two.stall is None:
+    if run.stall is None or other.stall is None:
         return False
-    first, second = one.said.stall_interval, two.said.stall_interval
+    first, second = run.said.stall_interval, other.said.stall_interval
     if first is None or second is None:
-        return abs(one.stall - two.stall) < ALIKE
+        return abs(run.stall - other.stall) < ALIKE
     return first[0] <= second[1] and second[0] <= first[1]
 
 
