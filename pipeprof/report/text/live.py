@@ -13,8 +13,8 @@ from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.live.run import LiveRun, WorkerNow
 from pipeprof.analyse.sentence import at_line
-from pipeprof.report import words
 from pipeprof.report.text.terminal import clean
+from pipeprof.report.wording import words
 from pipeprof.vocabulary import causes, owners
 
 if TYPE_CHECKING:
