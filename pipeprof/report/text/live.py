@@ -101,7 +101,7 @@ def page(parts: Sequence[Part], chosen: int, of_all: bool, with_workers: bool, w
     part = parts[chosen % len(parts)]
     live, analysis = part.live, part.analysis
     rows = [
-        *(_beside(parts, part) if of_job else ()),
+        *(_rows_of_parts(parts, part) if of_job else ()),
         *_head(live, analysis),
         *_ledger(live, analysis, of_all),
         *(_workers(live.workers()) if with_workers else ()),
@@ -110,7 +110,7 @@ def page(parts: Sequence[Part], chosen: int, of_all: bool, with_workers: bool, w
     return [Text(clean(text)[:width], style=style, no_wrap=True) for text, style in rows]
 
 
-def _beside(parts: Sequence[Part], chosen: Part) -> Iterator[Row]:
+def _rows_of_parts(parts: Sequence[Part], chosen: Part) -> Iterator[Row]:
     """Give a row for each part; of too many, those that wait most."""
     by_wait = sorted(range(len(parts)), key=lambda number: _waiting(parts[number]))
     shown = [parts[number] for number in sorted(by_wait[-MOST_PARTS:])]
