@@ -144,7 +144,7 @@ def kill_pipeprof(job: jobs.Job, directory: Path, after_s: float) -> None:
     outside.kill()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.timeout(600))])
 def test_a_job_outlives_pipeprof(tmp_path: Path, kills: int) -> None:
     loaders = partial(jpegs, tmp_path)
     jpegs(tmp_path)
