@@ -22,8 +22,8 @@ from tests.forked import Program, verb
 from tests.measure.attach import jobs
 from tests.timing import Timing
 
-# By hand: each enters real processes while they compute. Seen once, and not again: a job that was gone after its
-# pipeprof had been killed; it may have come to its last step, of which jobs have had more since.
+# By hand: each enters real processes while they compute. Seen once, and not again: a job that was gone after
+# its pipeprof had been killed; it may have come to its last step, of which jobs have had more since.
 pytestmark = [
     pytest.mark.usefixtures("ptrace_right"),
     pytest.mark.heavy,
@@ -215,7 +215,7 @@ def test_fifty_in_a_row_leave_no_growth(tmp_path: Path, timing: Timing) -> None:
         assert late["private_bytes"] < early["private_bytes"] * 1.03 + 4e6
 
 
-def pace(pid: int, directory: Path, steps: int = 200) -> tuple[float, float]:
+def pace(pid: int, directory: Path, steps: int = 50) -> tuple[float, float]:
     """Steps a second, and CPU seconds of job and workers a step, over some steps."""
     taken = int((directory / "steps").read_text() or 0)
     began_s, began_cpu_s, now = time.monotonic(), cpu_s(pid), taken
