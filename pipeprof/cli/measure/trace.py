@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeprof.cli.options import Destination, kernels_option, name_option
+from pipeprof.cli.options import Destination, kernels_option, name_option, quiet_option, verbose_option
 from pipeprof.cli.runs import report_run, short
 from pipeprof.cli.say import say
 from pipeprof.errors import MeasureError, PipeprofError
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module, as with python -m.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--lines/--no-lines", default=True, help="Sample which lines the time goes to; on by default.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing of pipeprof's own but errors.")
+@quiet_option
+@verbose_option
 @click.option(
     "--telemetry-hz",
     type=float,
@@ -105,6 +106,7 @@ def command(
     no_report: bool,
     lines: bool,
     quiet: bool,
+    verbose: bool,
     telemetry_hz: float,
     files: bool,
     probe_storage: bool,
@@ -135,6 +137,8 @@ def command(
     """
     if not as_module and script.endswith((".yaml", ".yml")):
         raise MeasureError(f"{script} is no Python script", f"for a scenario: pipeprof run {script}")
+    if not as_module:
+        _refuse_absent(Path(script))
     from pipeprof.record.directories import refuse_recorded
 
     if out is not None:
@@ -156,8 +160,8 @@ def command(
             if traced.runs.elsewhere and (settings or tries or steps or seconds):
                 own = "--set, --try, --steps and --seconds are for the script's own process"
                 click.echo(f"pipeprof: {own}, and were not tried in those that it started", err=True)
-            _tell(traced.runs, page=not no_report, quiet=quiet, probe=probe_storage)
-            _ask(traced.runs, page=not no_report, quiet=quiet or probe_storage)
+            _tell(traced.runs, page=not no_report, quiet=quiet, verbose=verbose, probe=probe_storage)
+            _ask(traced.runs, page=not no_report, quiet=quiet or probe_storage, verbose=verbose)
         elif rank.rank == chosen.first and traced.written:  # they are reported together, when all have ended
             job = address(short(traced.runs.directory.parent))
             which = "all ranks" if not chosen.known else f"the ranks observed ({chosen.text})"
@@ -165,7 +169,7 @@ def command(
 
     def tell_at_signal(traced: Traced) -> None:
         if rank is None and (traced.runs.steps or traced.runs.ranks or traced.runs.processes):
-            _tell(traced.runs, page=False, quiet=quiet)
+            _tell(traced.runs, page=False, quiet=quiet, verbose=verbose)
 
     trial = read_trial(settings, steps, seconds, then_exit, quiet, tries)
     traced = trace_script(
@@ -190,7 +194,17 @@ def command(
     ctx.exit(traced.exit_code)
 
 
-def _tell(runs: Gathered, page: bool, quiet: bool, probe: bool = False) -> None:
+def _refuse_absent(script: Path) -> None:
+    """Refuse a script that is not there before torch is imported. Raises `MeasureError`."""
+    try:
+        script.stat()
+    except OSError as error:
+        raise MeasureError(
+            f"{script} cannot be read: {error.strerror}", "give a Python script, or -m and a module"
+        ) from error
+
+
+def _tell(runs: Gathered, page: bool, quiet: bool, verbose: bool, probe: bool = False) -> None:
     """Report what was observed: the job that the script started, its processes, or its own run."""
     from pipeprof.cli.show import merge, processes
     from pipeprof.record.remote.outgoing import address
@@ -212,10 +226,10 @@ def _tell(runs: Gathered, page: bool, quiet: bool, probe: bool = False) -> None:
     else:
         if probe:
             _probe(runs.directory, quiet)
-        report_run(directory, page=page, quiet=quiet)
+        report_run(directory, page=page, quiet=quiet, verbose=verbose)
 
 
-def _ask(runs: Gathered, page: bool, quiet: bool) -> None:
+def _ask(runs: Gathered, page: bool, quiet: bool, verbose: bool) -> None:
     """Offer on a terminal to probe the storage; report again where that was wanted."""
     if quiet or runs.steps == 0 or runs.ranks or runs.processes:
         return
@@ -223,7 +237,7 @@ def _ask(runs: Gathered, page: bool, quiet: bool) -> None:
 
     if wants_probe(runs.directory):
         _probe(runs.directory, quiet=False)
-        report_run(short(runs.directory), page=page, quiet=False)
+        report_run(short(runs.directory), page=page, quiet=False, verbose=verbose)
 
 
 def _probe(directory: Path, quiet: bool) -> None:

@@ -82,6 +82,8 @@ def command(
         return
     if write is not None:
         raise MeasureError("--write is for scenarios", "the change of a script is OUT/change.diff")
+    if not as_module and not Path(file).is_file():
+        raise MeasureError(f"there is no script {file}", "give a Python script, or -m and a module")
     from pipeprof.simulate.tuning.processes import Script
 
     script = Script(file, arguments, as_module, overrides)
@@ -103,8 +105,6 @@ def _tune_script(
     from pipeprof.simulate.tuning.script import conclusion, result_as_dict, tune_script
 
     read_changes(script.settings)  # what cannot be set is refused before anything is run
-    if not script.as_module and not Path(script.target).is_file():
-        raise MeasureError(f"there is no script {script.target}", "give a Python script, or -m and a module")
     if int(os.getenv("WORLD_SIZE", "1")) > 1:
         raise MeasureError("tune runs the script by itself", "start it without torchrun")
     name = script.target if script.as_module else Path(script.target).stem
