@@ -76,8 +76,9 @@ if TYPE_CHECKING:
     metavar="FIX",
     multiple=True,
     help="Try a fix that is no argument of a loader, and take it back at the end: one-thread, gc-freeze, "
-    "affinity, file-system-sharing, or ram=DIR, which reads DIR's files into the page cache where they fit "
-    "(copies to /dev/shm and decoded caches cannot be tried without an edit). May stand several times.",
+    "affinity, file-system-sharing, cached, which keeps made samples in memory for the passes after the "
+    "first, or ram=DIR, which reads DIR's files into the page cache where they fit (copies to /dev/shm "
+    "cannot be tried without an edit). May stand several times.",
 )
 @click.option(
     "--warmup-steps", type=click.IntRange(min=0), default=0, help="Do not count so many first steps."
