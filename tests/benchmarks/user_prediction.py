@@ -4,7 +4,8 @@ Run by hand on a quiet machine: `python -m tests.benchmarks.user_prediction [--o
 Each kind of `user_job.py` is traced with 1 and with 2 workers. From each of the two 0, 1, 2 and 4 workers are
 predicted; each is measured by the plain job, twice, with the base setting before and after. Files lie on
 a disk that the kernel limits, where root and cgroups allow that, else on an emulated device; they are
-predicted without and with a probe of the storage. The drift is what the base itself differed by.
+predicted without and with a probe of the storage. The drift is what the base itself differed by. Runs and
+what was measured are kept: `--again` predicts from them once more.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from pipeprof.analyse.analysis import load
+from pipeprof.record.added.storage_probe import PROBE_JSON
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.knobs import change
 from tests.diagnosis.reports.exam import whole_disk
@@ -48,6 +51,13 @@ class Case:
     @property
     def limited(self) -> bool:
         return self.reads_per_s is not None or self.bytes_per_s is not None
+
+    @property
+    def limits(self) -> str:
+        """What sets the pace of most of its cells."""
+        if not self.limited:
+            return "the CPU"
+        return "a device with room" if self.name == "room" else "a full device"
 
 
 CASES = (
@@ -76,6 +86,8 @@ class Cell:
     measured: float
     drift: float
     state: str
+    replayed: float
+    """Error of the replay of the traced run itself."""
 
     @property
     def error(self) -> float:
@@ -124,60 +136,66 @@ def emulated(case: Case, data: Path) -> list[str]:
 
 
 class Exam:
-    """Runs of one case."""
+    """Runs of one case, kept in `runs` with what was measured."""
 
     def __init__(self, case: Case, data: Path, runs: Path) -> None:
         self.case, self.data, self.runs = case, data, runs
-        self.extra = emulated(case, data)
+        self.extra: list[str] = []
 
     def job(self, workers: int) -> list[str]:
         case = self.case
         asked = ["--workers", str(workers), "--step-ms", str(case.step_ms), "--data", str(self.data)]
         return [str(JOB), case.kind, *asked, *self.extra]
 
-    def run(self, command: list[str]) -> str:
-        with (
-            limited(self.case, self.data)
-            if not self.extra
-            else limited(Case("", "", 0), self.data) as entering
-        ):
+    def run(self, command: list[str]) -> float:
+        """Run a command that ends with the job's own line; return its samples a second."""
+        with limited(self.case if not self.extra else Case("", "", 0), self.data) as entering:
             done = subprocess.run(
                 [*entering, sys.executable, *command], capture_output=True, text=True, check=True
             )
-        return done.stdout
-
-    def measure(self, workers: int) -> float:
-        rate: float = json.loads(self.run(self.job(workers)).splitlines()[-1])["samples_per_s"]
+        rate: float = json.loads(done.stdout.splitlines()[-1])["samples_per_s"]
         return rate
 
-    def prepare(self) -> None:
-        """Make the data."""
-        subprocess.run([sys.executable, *self.job(1), "--prepare"], check=True)
+    @property
+    def kept(self) -> Path:
+        return self.runs / f"{self.case.name}.json"
 
-    def trace(self, workers: int, probe: bool, out: Path | None = None) -> Path:
-        out = out or self.runs / f"{self.case.name}-{workers}{'-probed' if probe else ''}"
+    def run_of(self, base: int) -> Path:
+        return self.runs / f"{self.case.name}-{base}"
+
+    def measure(self) -> None:
+        """Make the data, measure each setting at least twice, and trace the bases."""
+        self.extra = emulated(self.case, self.data)
+        subprocess.run([sys.executable, *self.job(1), "--prepare"], check=True)
+        measured: dict[int, list[float]] = {workers: [] for workers in WORKERS}
+        for workers in (1, 0, 1, 2, 1, 4, 1, 2, 0, 2, 4, 2):
+            measured[workers].append(self.run(self.job(workers)))
+        traced = {base: self.trace(base) for base in BASES}
+        kept = {"measured": measured, "traced": traced, "emulated": bool(self.extra)}
+        self.kept.write_text(json.dumps(kept))
+
+    def trace(self, base: int) -> float:
+        """Trace a base anew, with a probe where a disk is limited; return the job's own speed meanwhile."""
+        out = self.run_of(base)
+        shutil.rmtree(out, ignore_errors=True)
         trace = ["-m", "pipeprof", "trace", "--no-report", "-q", "--out", str(out)]
-        trace += ["--probe-storage"] if probe else []
-        self.run([*trace, *self.job(workers)])
-        return out
+        probed = self.case.limited and not self.extra
+        return self.run([*trace, *(["--probe-storage"] if probed else []), *self.job(base)])
 
     def cells(self) -> list[Cell]:
-        """Measure each setting twice, trace the bases between, and predict."""
-        self.prepare()
-        measured: dict[int, list[float]] = {workers: [] for workers in WORKERS}
-        order = (1, 0, 1, 2, 1, 4, 1, 2, 0, 2, 4, 2)
-        for workers in order:
-            measured[workers].append(self.measure(workers))
-        probed = self.case.limited and not self.extra
+        """Predict from the runs that are kept."""
+        kept = json.loads(self.kept.read_text())
+        measured = {int(workers): rates for workers, rates in kept["measured"].items()}
         found = []
         for base in BASES:
-            run = self.trace(base, probe=probed)
-            probe = run / "storage_probe.json"
-            hows = [("probe", probe)] if probe.exists() else []
-            for how, kept in [*hows, ("run alone", None)]:
-                if kept is None and probe.exists():
-                    probe.rename(run / "storage_probe.kept")
-                found += self.predicted(run, base, how, measured)
+            run = self.run_of(base)
+            probe, aside = run / PROBE_JSON, run / "storage_probe.aside"
+            if aside.exists():
+                aside.rename(probe)
+            if probe.exists():
+                found += self.predicted(run, base, "probe", measured)
+                probe.rename(aside)
+            found += self.predicted(run, base, "run alone", measured)
         return found
 
     def predicted(self, run: Path, base: int, how: str, measured: dict[int, list[float]]) -> list[Cell]:
@@ -202,51 +220,66 @@ class Exam:
                     mean(measured[workers]),
                     max(measured[base]) / min(measured[base]) - 1,
                     "–" if device is None else f"{device.state} ({device.basis or '–'})",
+                    forecast.replay_error or 0.0,
                 )
             )
         return cells
 
 
 def table(cells: list[Cell]) -> str:
-    """Return the cells as Markdown, then sums by case."""
+    """Return the cells as Markdown, then sums by case and by what limits."""
     rows = [
-        "| case | how | from | workers | predicted | interval | measured | error | inside | drift | device |"
+        "| case | how | from | workers | predicted | interval | measured | error | inside | drift | device | "
+        "replay |"
     ]
-    rows.append("| --- |" + " --- |" * 10)
+    rows.append("| --- |" + " --- |" * 11)
     for one in cells:
         rows.append(
             f"| {one.case} | {one.how} | {one.base} | {one.workers} | {one.predicted:.1f} | {one.low:.1f}–"
             f"{one.high:.1f} | {one.measured:.1f} | {one.error:+.1%} | {'yes' if one.inside else 'no'} | "
-            f"{one.drift:.1%} | {one.state} |"
+            f"{one.drift:.1%} | {one.state} | {one.replayed:+.1%} |"
         )
-    rows += ["", "| case | how | cells | median error | 95th percentile | inside |", "| --- |" + " --- |" * 5]
-    groups = {(one.case, one.how) for one in cells}
-    for case, how in [*sorted(groups), ("all", "all")]:
-        mine = [one for one in cells if case == "all" or (one.case, one.how) == (case, how)]
+    rows += ["", "| cells | how | number | median | 95th percentile | inside |", "| --- |" + " --- |" * 5]
+    for name, how, mine in groups(cells):
         errors = sorted(abs(one.error) for one in mine)
-        rows.append(
-            f"| {case} | {how} | {len(mine)} | {median(errors):.1%} | "
-            f"{errors[min(len(errors) - 1, round(0.95 * (len(errors) - 1)))]:.1%} | "
-            f"{sum(one.inside for one in mine)} of {len(mine)} |"
-        )
+        late = errors[min(len(errors) - 1, round(0.95 * (len(errors) - 1)))]
+        inside = f"{sum(one.inside for one in mine)} of {len(mine)}"
+        rows.append(f"| {name} | {how} | {len(mine)} | {median(errors):.1%} | {late:.1%} | {inside} |")
     return "\n".join(rows)
+
+
+def groups(cells: list[Cell]) -> Iterator[tuple[str, str, list[Cell]]]:
+    """Yield the cells by case, by what limits them, and all."""
+    limits = {case.name: case.limits for case in CASES}
+    for case, how in sorted({(one.case, one.how) for one in cells}):
+        yield case, how, [one for one in cells if (one.case, one.how) == (case, how)]
+    for limit, how in sorted({(limits[one.case], one.how) for one in cells}):
+        yield limit, how, [one for one in cells if (limits[one.case], one.how) == (limit, how)]
+    yield "all", "all", cells
 
 
 def main() -> None:
     """Take the exam and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    room = Path(tempfile.gettempdir())
     parser.add_argument("--only", choices=[case.name for case in CASES], action="append")
-    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "pipeprof-user-data")
+    parser.add_argument("--data", type=Path, default=room / "pipeprof-user-data")
+    parser.add_argument("--keep", type=Path, default=room / "pipeprof-user-runs", help="Where runs go.")
+    parser.add_argument("--again", action="store_true", help="Measure nothing: predict from the runs kept.")
     parser.add_argument("--results", type=Path, help="Write the table to this file too.")
     asked = parser.parse_args()
-    asked.data.mkdir(parents=True, exist_ok=True)
+    for directory in (asked.data, asked.keep):
+        directory.mkdir(parents=True, exist_ok=True)
     cells: list[Cell] = []
-    with tempfile.TemporaryDirectory(prefix="pipeprof-user-") as runs:
-        for case in CASES:
-            if asked.only is None or case.name in asked.only:
-                began = time.monotonic()
-                cells += Exam(case, asked.data, Path(runs)).cells()
-                print(f"{case.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    for case in CASES:
+        exam = Exam(case, asked.data, asked.keep)
+        if (asked.only and case.name not in asked.only) or (asked.again and not exam.kept.exists()):
+            continue
+        began = time.monotonic()
+        if not asked.again:
+            exam.measure()
+        cells += exam.cells()
+        print(f"{case.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     when = time.strftime("%d %B %Y")
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, {when}"
     text = f"{machine}\n\n{table(cells)}\n"

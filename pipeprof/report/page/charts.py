@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeprof.errors import PipeprofError
-from pipeprof.report import words
+from pipeprof.report.wording import words
 from pipeprof.vocabulary import owners
 
 if TYPE_CHECKING:
