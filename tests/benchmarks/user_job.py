@@ -2,8 +2,9 @@
 
     python user_job.py KIND --workers 2 --step-ms 10 --data DIR [--samples N]
 
-KIND is one of `KINDS`. The last line of its output is JSON: its own samples a second after the first batches.
-`--prepare` makes the data and ends. Files are evicted from memory before the loop, but those of kinds in RAM.
+KIND is one of `KINDS`; `remote` asks a web server at `--url`. The last line of its output is JSON: its own
+samples a second after the first batches. `--prepare` makes the data and ends. Files are evicted from memory
+before the loop, but those of kinds in RAM.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-KINDS = ("jpeg-ram", "text", "tensors", "jpeg-files", "raw-files", "mapped")
+KINDS = ("jpeg-ram", "text", "tensors", "jpeg-files", "raw-files", "mapped", "remote")
 FIRST = 4
 """Batches before the clock starts, and more with more workers."""
 ROWS, WIDTH = 32_768, 4096
@@ -61,7 +62,7 @@ def evict(data: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def dataset(kind: str, data: Path) -> tuple[Any, Any]:
+def dataset(kind: str, data: Path, url: str) -> tuple[Any, Any]:
     """Return the data set of a kind, and its collate function."""
     import numpy as np
     import torch
@@ -92,7 +93,13 @@ def dataset(kind: str, data: Path) -> tuple[Any, Any]:
             if kind == "jpeg-files":
                 with self.files[index].open("rb") as file:
                     return pixels(file)
-            return torch.frombuffer(bytearray(self.files[index].read_bytes()), dtype=torch.uint8)
+            body = asked_of(index) if kind == "remote" else self.files[index].read_bytes()
+            return torch.frombuffer(bytearray(body), dtype=torch.uint8)
+
+    def asked_of(index: int) -> Any:
+        import fsspec
+
+        return fsspec.filesystem("http").cat_file(f"{url}/{index % 2000}")
 
     def pixels(file: Any) -> Any:
         from PIL import Image
@@ -115,6 +122,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--prefetch", type=int, help="Of each worker; torch's own where it is not said.")
+    parser.add_argument("--url", default="", help="Where `remote` reads.")
     parser.add_argument("--emulate", help="An emulated device for the files, where none can be limited.")
     parser.add_argument("--prepare", action="store_true")
     asked = parser.parse_args()
@@ -126,14 +135,20 @@ def main() -> None:
 
     torch.set_num_threads(1)
     random.seed(0)
-    samples, collate = dataset(asked.kind, asked.data)
+    samples, collate = dataset(asked.kind, asked.data, asked.url)
     evict(asked.data / asked.kind)
     if asked.emulate:
         import pipeprof
 
         pipeprof.emulate(asked.data / asked.kind, asked.emulate)
     loader = DataLoader(
-        samples, 16, shuffle=True, num_workers=asked.workers, collate_fn=collate, drop_last=True
+        samples,
+        16,
+        shuffle=True,
+        num_workers=asked.workers,
+        prefetch_factor=asked.prefetch if asked.workers else None,
+        collate_fn=collate,
+        drop_last=True,
     )
     first = FIRST + 2 * asked.workers
     began = counted = 0

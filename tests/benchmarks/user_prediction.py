@@ -99,13 +99,13 @@ class Cell:
 
 
 @contextmanager
-def limited(case: Case, data: Path) -> Iterator[list[str]]:
+def limited(case: Case, data: Path, name: str = GROUP) -> Iterator[list[str]]:
     """Limit the disk of `data`; gives what stands before a command. Raises `OSError` where that cannot be."""
     if not case.limited:
         yield []
         return
     root, disk = (V1 if V1.is_dir() else V2), whole_disk(data)
-    group = root / GROUP
+    group = root / name
     group.mkdir(exist_ok=True)
     try:
         if root is V2:
