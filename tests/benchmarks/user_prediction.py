@@ -21,9 +21,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
+
+import altair as alt
+import vl_convert
 
 from pipeprof.analyse.analysis import load
 from pipeprof.record.added.storage_probe import PROBE_JSON
@@ -250,12 +253,33 @@ def table(cells: list[Cell]) -> str:
 
 def groups(cells: list[Cell]) -> Iterator[tuple[str, str, list[Cell]]]:
     """Yield the cells by case, by what limits them, and all."""
-    limits = {case.name: case.limits for case in CASES}
     for case, how in sorted({(one.case, one.how) for one in cells}):
         yield case, how, [one for one in cells if (one.case, one.how) == (case, how)]
+    yield from by_limit(cells)
+    yield "all", "all", cells
+
+
+def by_limit(cells: list[Cell]) -> Iterator[tuple[str, str, list[Cell]]]:
+    """Yield the cells by what limits them."""
+    limits = {case.name: case.limits for case in CASES}
     for limit, how in sorted({(limits[one.case], one.how) for one in cells}):
         yield limit, how, [one for one in cells if (limits[one.case], one.how) == (limit, how)]
-    yield "all", "all", cells
+
+
+def picture(cells: list[Cell]) -> bytes:
+    """Return predictions and their intervals over what was measured, with the line of equality, as PNG."""
+    points = [{**asdict(one), "limits": limits} for limits, _, mine in by_limit(cells) for one in mine]
+    ends = [value for one in cells for value in (one.measured, one.low, one.high)]
+    scale = alt.Scale(type="log", domain=[min(ends) * 0.9, max(ends) * 1.1])
+    x = alt.X("measured:Q", scale=scale, title="measured samples/s")
+    y = alt.Y("predicted:Q", scale=scale, title="predicted samples/s")
+    line = [{"measured": value, "predicted": value} for value in (min(ends), max(ends))]
+    equal = alt.Chart(alt.Data(values=line)).mark_line(color="grey").encode(x=x, y=y)
+    drawn = alt.Chart(alt.Data(values=points)).encode(x=x, color="limits:N")
+    bars = drawn.mark_rule(opacity=0.35).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    dots = drawn.mark_point(filled=True, size=40, opacity=0.8).encode(y=y, shape="how:N")
+    both = (equal + bars + dots).properties(width=420, height=420)
+    return vl_convert.vegalite_to_png(both.to_json(), scale=2)
 
 
 def main() -> None:
@@ -266,7 +290,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=room / "pipeprof-user-data")
     parser.add_argument("--keep", type=Path, default=room / "pipeprof-user-runs", help="Where runs go.")
     parser.add_argument("--again", action="store_true", help="Measure nothing: predict from the runs kept.")
-    parser.add_argument("--results", type=Path, help="Write the table to this file too.")
+    parser.add_argument("--results", type=Path, help="Write the table here, and a picture beside.")
     asked = parser.parse_args()
     for directory in (asked.data, asked.keep):
         directory.mkdir(parents=True, exist_ok=True)
@@ -286,6 +310,7 @@ def main() -> None:
     print(text)
     if asked.results is not None:
         asked.results.write_text(text)
+        asked.results.with_suffix(".png").write_bytes(picture(cells))
 
 
 if __name__ == "__main__":

@@ -171,6 +171,10 @@ class Demands:
     computes_on_cpu: bool
     world_size: int = 1
     """Ranks of the job that this run is one of."""
+    throughput: float | None = None
+    """Samples a second of the recorded loop; None where they were not observed."""
+    device_full: bool = False
+    """True where the storage's model was learned from a run that it gave all that it could."""
     scaling: ScalingProbe | None = None
     """The cost of making batches in several processes, where that was probed."""
     notes: tuple[Extrapolation, ...] = ()
@@ -237,9 +241,18 @@ def _demands(
         emulated_accelerator=bool(run.meta.accelerator.emulated),
         computes_on_cpu=run.meta.accelerator.kind == "cpu",
         world_size=setting.world_size(run),
+        throughput=_throughput(timeline),
+        device_full=device is not None and device.state == "full",
         scaling=read_scaling(run.directory),
         notes=_notes(run, recorded, device),
     )
+
+
+def _throughput(timeline: Timeline) -> float | None:
+    window, samples = measured_window(timeline), float(timeline.samples[timeline.measured].sum())
+    if window is None or window.wall_ns <= 0 or samples <= 0:
+        return None
+    return samples * NS_PER_S / window.wall_ns
 
 
 def _mean(values: Floats) -> float:
