@@ -166,24 +166,27 @@ class Exam:
     def run_of(self, base: int) -> Path:
         return self.runs / f"{self.case.name}-{base}"
 
-    def measure(self) -> None:
-        """Make the data, measure each setting at least twice, and trace the bases."""
+    def prepare(self) -> None:
+        """Make the data, and see whether its disk can be limited."""
         self.extra = emulated(self.case, self.data)
         subprocess.run([sys.executable, *self.job(1), "--prepare"], check=True)
+
+    def measure(self) -> None:
+        """Measure each setting at least twice, and trace the bases."""
+        self.prepare()
         measured: dict[int, list[float]] = {workers: [] for workers in WORKERS}
         for workers in (1, 0, 1, 2, 1, 4, 1, 2, 0, 2, 4, 2):
             measured[workers].append(self.run(self.job(workers)))
-        traced = {base: self.trace(base) for base in BASES}
+        probed = self.case.limited and not self.extra
+        traced = {base: self.trace(base, self.run_of(base), probed) for base in BASES}
         kept = {"measured": measured, "traced": traced, "emulated": bool(self.extra)}
         self.kept.write_text(json.dumps(kept))
 
-    def trace(self, base: int) -> float:
-        """Trace a base anew, with a probe where a disk is limited; return the job's own speed meanwhile."""
-        out = self.run_of(base)
+    def trace(self, workers: int, out: Path, probe: bool = False) -> float:
+        """Trace the job anew; return its own speed meanwhile."""
         shutil.rmtree(out, ignore_errors=True)
         trace = ["-m", "pipeprof", "trace", "--no-report", "-q", "--out", str(out)]
-        probed = self.case.limited and not self.extra
-        return self.run([*trace, *(["--probe-storage"] if probed else []), *self.job(base)])
+        return self.run([*trace, *(["--probe-storage"] if probe else []), *self.job(workers)])
 
     def cells(self) -> list[Cell]:
         """Predict from the runs that are kept."""
