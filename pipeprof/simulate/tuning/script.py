@@ -235,7 +235,9 @@ def conclusion(result: TunedScript) -> list[str]:
         )
         if gain.cores:
             lines.append(f"{gain.cores[0].upper()}{gain.cores[1:]}.")
-    if result.stays:
+    if result.gain is None and not tuned.agreed:
+        lines.append("No other setting could be measured in that time: give a larger --budget.")
+    elif result.stays:
         reason = "nothing else promises more" if result.gain is None else "no gain beyond noise was measured"
         lines.append(f"Stay as it is ({described(result.present)}): {reason}.")
     return lines

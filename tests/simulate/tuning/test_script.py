@@ -111,6 +111,16 @@ def test_a_healthy_script_stays_as_it_is(
     assert conclusion(result)[-1].startswith("Stay as it is (2 workers, prefetch 2)")
 
 
+def test_a_budget_that_was_too_small_is_told(
+    source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan = Plan(workers=2, batches=200, stages={"decode": 10 * MS}, compute=30 * MS)
+    result = tuned(Processes(source, plan), monkeypatch, tmp_path)
+    unknown = replace(result, gain=None, tuned=replace(result.tuned, agreed=False))
+    assert conclusion(unknown)[-1].endswith("give a larger --budget.")
+    assert "Stay" not in " ".join(conclusion(unknown))
+
+
 def test_what_takes_too_much_memory_is_left_out(
     source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
