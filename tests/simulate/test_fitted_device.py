@@ -79,3 +79,10 @@ def test_a_fit_is_bounded(tmp_path: Path) -> None:
     more = change(demands.measured, {"loader.workers": "8"})
     rate = Forecast(found).predictor.predict(more).throughput
     assert rate.low <= RATE / SAMPLE_BYTES <= rate.high
+
+
+def test_what_was_saved_up_counts_in_the_interval_of_a_short_run(tmp_path: Path) -> None:
+    """A limit makes up for a tenth of a second: of two seconds that is five percent."""
+    forecast = Forecast(load(run(tmp_path / "run", workers=1)))
+    base = forecast.predictor.base().throughput
+    assert 1 - base.low / base.value == pytest.approx(0.055, abs=0.015)
