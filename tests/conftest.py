@@ -22,6 +22,12 @@ _HELPERS = ("resource_tracker", "forkserver")
 _PATIENCE_S = 10.0
 
 
+def pytest_configure() -> None:
+    """Answer Ctrl-C also where the shell ignores it, as it does for what it starts in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _childless() -> bool:
     """Told by the kernel at once; psutil looks at every process of the machine, twice for each test."""
     try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeprof.report import matrix
-from pipeprof.report.page import html
+from pipeprof.report.page import html, matrix
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.matrix_predictions import predict_cells
 

@@ -28,6 +28,8 @@ def room(rooms: str = "", packages: str = "") -> Room:
 
 GROUND = "errors units redact suggest vocabulary devices"
 BELOW_MEASURE = f"{GROUND} scenario record"
+READ = f"{GROUND} record graph passes timeline analyse simulate"
+"""What reads a run and a forecast of it may import."""
 TORCH = "torch torchvision psutil pynvml numpy fsspec PIL rich"
 ROOMS: dict[str, Room] = {
     "errors": room(),
@@ -62,10 +64,12 @@ ROOMS: dict[str, Room] = {
     "startup": room("measure.session"),
     "analyse": room(f"{GROUND} record graph passes timeline", "pyarrow numpy"),
     "simulate": room(f"{GROUND} scenario record graph passes timeline analyse", "numpy"),
-    "report": room(
-        f"{GROUND} record graph passes timeline analyse simulate",
-        "pyarrow numpy jinja2 markupsafe rich altair vl_convert perfetto tensorboard",
-    ),
+    "report.wording": room(READ),
+    "report.page": room(f"{READ} report.wording", "pyarrow numpy jinja2 markupsafe altair vl_convert"),
+    "report.text": room(f"{READ} report.wording", "numpy rich"),
+    "report.export": room(f"{READ} report.wording", "pyarrow numpy perfetto tensorboard"),
+    # of many runs: their tables are the same on the page and in the terminal
+    "report": room(READ, "pyarrow numpy rich"),
     "lesson": room(
         f"{GROUND} scenario record graph passes timeline measure analyse simulate report",
         f"{TORCH} numpy altair rich markupsafe",

@@ -251,7 +251,9 @@ def _unfair(base: Analysis, other: Analysis) -> Iterator[str]:
     cores = min(left.cores or math.inf, right.cores or math.inf)
     if abs(left.other_cores - right.other_cores) > UNLIKE_SHARE * cores:
         first, second = (units.digits(facts.other_cores) for facts in (left, right))
-        yield f"other programs kept {first} cores busy in the first run, {second} in the second"
+        names = list(dict.fromkeys((*right.programs, *left.programs)))[:2]
+        busiest = f"; the busiest: {' and '.join(names)}" if names else ""
+        yield f"other programs kept {first} cores busy in the first run, {second} in the second{busiest}"
 
 
 def _relative_half(figure: Figure) -> float | None:
@@ -282,7 +284,8 @@ def difference(measure: Measure, base: Figure, other: Figure) -> Difference:
         low, high = (base.value * (ratio * math.exp(sign * half) - 1) for sign in (-1, 1))
         return Difference(measure, base, other, value, low, high)
     half = math.hypot(base.half, other.half)
-    return Difference(measure, base, other, value, value - half, value + half)
+    least = -math.inf if measure.kind == "share" else -base.value  # no time and no rate falls below 0
+    return Difference(measure, base, other, value, max(least, value - half), value + half)
 
 
 def figures(analysis: Analysis) -> dict[str, Figure]:

@@ -16,7 +16,7 @@ from pipeprof.lesson.claims.two_layer import two_layer
 from pipeprof.lesson.results import Results, read
 from pipeprof.record.files import write_atomically
 from pipeprof.report.page import document
-from pipeprof.report.page.view import created
+from pipeprof.report.wording.view import created
 
 CLAIMS = (disk, devices, memory, workers, copies, accelerators, networks, two_layer, workloads, beyond)
 

@@ -21,7 +21,7 @@ from pipeprof.lesson.kept import (
     read_kept,
 )
 from pipeprof.record.meta import RunMeta, Settings
-from pipeprof.report.page.view import RunView, facts
+from pipeprof.report.wording.view import RunView, facts
 from pipeprof.units import NS_PER_S
 
 

@@ -270,6 +270,8 @@ class MachineMeta(Part):
     kernel: str | None = None
     python: str | None = None
     platform: str | None = None
+    programs: Mapping[str, Amount] = field(default_factory=dict)
+    """Cores that the busiest other programs kept busy while the run was measured, by name."""
 
 
 @dataclass(frozen=True, slots=True)

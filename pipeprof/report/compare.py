@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pipeprof import units
 from pipeprof.analyse.differences import Compared, Difference, Repeated
 from pipeprof.record.files import write_atomically
-from pipeprof.report import words
 from pipeprof.report.page import charts, document
 from pipeprof.report.page.section import Row, Table
 from pipeprof.report.text.markdown import code, escaped
 from pipeprof.report.text.table import TextTable
 from pipeprof.report.text.terminal import WIDTH, clean
+from pipeprof.report.wording import words
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -13,9 +13,9 @@ from pipeprof.analyse.history.summaries import Summary
 from pipeprof.record.files import write_atomically
 from pipeprof.report.page import charts, document
 from pipeprof.report.page.section import Row, Table
-from pipeprof.report.page.view import created
 from pipeprof.report.text.table import TextTable
 from pipeprof.report.text.terminal import WIDTH, clean
+from pipeprof.report.wording.view import created
 from pipeprof.vocabulary import mechanisms
 
 MOST_ROWS: Final = 12

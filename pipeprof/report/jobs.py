@@ -12,11 +12,12 @@ from pipeprof.analyse.job.meetings import ClockFit
 from pipeprof.analyse.job.merged import JobAnalysis, RankRow, share
 from pipeprof.analyse.job.shards import ShardRow
 from pipeprof.record.files import write_atomically
-from pipeprof.report import reading, spread, words
+from pipeprof.report import spread
 from pipeprof.report.page import charts, document
 from pipeprof.report.page.section import Chart, Row, Section, Table, legend
 from pipeprof.report.text.table import TextTable
 from pipeprof.report.text.terminal import WIDTH, clean
+from pipeprof.report.wording import reading, words
 from pipeprof.vocabulary import bands, fixes, owners
 
 MOST_ROWS: Final = 12

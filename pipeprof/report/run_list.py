@@ -11,7 +11,7 @@ from pipeprof.errors import TraceError
 from pipeprof.record.choice import RecordedChoice, read_choice
 from pipeprof.record.reader import load
 from pipeprof.record.schema import RUN_JSON
-from pipeprof.report.page.view import created
+from pipeprof.report.wording.view import created
 
 DEPTH = 3
 

@@ -71,9 +71,9 @@ def stated(demands: Demands, knobs: Knobs) -> tuple[Extrapolation, ...]:
             )
         )
     if knobs.neighbours >= WORTH_TELLING:
-        taken = knobs.neighbours / (knobs.neighbours + knobs.cores)
+        taken = knobs.neighbours / (knobs.neighbours + measured.cores)
         extrapolations.append(
-            Extrapolation(f"assumes that other programs keep using {percent(taken)} of the cores")
+            Extrapolation(f"assumes that other programs keep using {percent(taken)} of this machine's cores")
         )
     if knobs.workers > 4 * max(1, measured.workers):
         far = f"workers from a run with {measured.workers}: far from what was measured"

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from pipeprof.cli import VERBS, _sign_of_life, cli
 from pipeprof.errors import PipeprofError
-from pipeprof.report import reading
 from pipeprof.report.text.topics import TOPICS, topic_lines
+from pipeprof.report.wording import reading
 from pipeprof.vocabulary import mechanisms, owners
 from tests.factory import MS, Plan, make_run
 

@@ -18,7 +18,7 @@ from pipeprof.cli import cli
 from pipeprof.cli.show import rerun as reruns
 from pipeprof.errors import InconclusiveError, MeasureError, PipeprofError
 from pipeprof.report import compare as shown
-from pipeprof.report.command import again
+from pipeprof.report.wording.command import again
 from tests.factory import MS, Plan, make_run
 from tests.report.page.hostile import SCRIPT
 from tests.report.page.test_html import Page

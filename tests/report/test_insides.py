@@ -14,9 +14,9 @@ from pipeprof.analyse.resources.makeup import Makeup, read_makeup
 from pipeprof.record.reader import Run, load
 from pipeprof.record.schema import TABLES
 from pipeprof.report.page import html, workers
-from pipeprof.report.page.view import facts
 from pipeprof.report.page.where import where
 from pipeprof.report.text import terminal
+from pipeprof.report.wording.view import facts
 from pipeprof.simulate.forecast import Forecast
 from tests.factory import MS, ORIGIN_NS, Plan, make_run
 from tests.report.page.test_timeline import column

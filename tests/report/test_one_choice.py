@@ -12,10 +12,11 @@ from click.testing import CliRunner
 
 import pipeprof
 from pipeprof.cli import cli
-from pipeprof.report.page import advice, html
-from pipeprof.report.page.view import facts
+from pipeprof.report.page import html
 from pipeprof.report.text import forecast as text
 from pipeprof.report.text import terminal
+from pipeprof.report.wording import advice
+from pipeprof.report.wording.view import facts
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.questions import overview
 from pipeprof.vocabulary import fixes

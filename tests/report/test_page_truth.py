@@ -24,10 +24,11 @@ from pipeprof.measure.bench.run import run as measured
 from pipeprof.record.directories import part_of
 from pipeprof.report import jobs
 from pipeprof.report.export import perfetto, tensorboard
-from pipeprof.report.page import advice, contents, html, view, workers
+from pipeprof.report.page import contents, html, workers
 from pipeprof.report.page.section import Section
 from pipeprof.report.text import terminal
 from pipeprof.report.text.markdown import escaped, markdown
+from pipeprof.report.wording import advice, view
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.vocabulary import fixes, owners
 from tests.analyse.jobs import Job, make_job

@@ -12,7 +12,7 @@ from pipeprof.analyse.analysis import load
 from pipeprof.cli import cli
 from pipeprof.errors import PipeprofError
 from pipeprof.record.decode import encode
-from pipeprof.report import matrix
+from pipeprof.report.page import matrix
 from pipeprof.simulate.forecast import Forecast
 from tests.factory import MS, Plan, make_run
 from tests.matrix_pages import laid_out, written

@@ -51,7 +51,7 @@ def tell(base: Analysis, other: Analysis, times: int, as_json: bool, force: bool
 
 
 def _command(analysis: Analysis) -> list[str]:
-    from pipeprof.report.command import again
+    from pipeprof.report.wording.command import again
 
     words = again(analysis.run.meta)
     if not words:

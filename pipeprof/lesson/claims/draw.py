@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from pipeprof import units
 from pipeprof.lesson.results import LessonRun
-from pipeprof.report import words
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Table
+from pipeprof.report.wording import words
 from pipeprof.vocabulary import owners
 
 GROUPS: Final = (

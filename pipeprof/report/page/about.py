@@ -10,12 +10,11 @@ from pipeprof.record.meta import (
     DataMeta,
     MachineMeta,
     OverheadMeta,
-    RunMeta,
     StorageMeta,
     TelemetryMeta,
 )
 from pipeprof.report.page.section import Section
-from pipeprof.report.page.view import RunView
+from pipeprof.report.wording.view import RunView, changed_lines
 
 
 def about(facts: RunView) -> Section:
@@ -67,17 +66,6 @@ def _measured(facts: RunView) -> str:
 
 def _nothing_missing(facts: RunView) -> str:
     return "nothing is missing" if facts.steps else "everything that a step would show"
-
-
-def changed_lines(meta: RunMeta) -> list[str]:
-    """Return, for each loader, the arguments that were set from outside in place of the script's."""
-    lines = dict.fromkeys(
-        f"{each.name}: "
-        + ", ".join(f"{change.argument}={change.value} (script: {change.script})" for change in each.changed)
-        for each in meta.loaders
-        if each.changed
-    )
-    return list(lines)
 
 
 def _joined(*parts: str | None) -> str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeprof.report import words
+from pipeprof.report.wording import words
 from pipeprof.vocabulary import owners
 
 if TYPE_CHECKING:

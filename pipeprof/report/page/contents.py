@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pipeprof.analyse.resources.makeup import read_makeup
 from pipeprof.analyse.why.lines import read_lines
-from pipeprof.report.page import about, advice, lines, storage, waiting, where, workers
+from pipeprof.report.page import about, lines, storage, waiting, what_if, where, workers
 from pipeprof.report.page.section import Section
 from pipeprof.report.page.source import Source, no_source
-from pipeprof.report.page.view import RunView
+from pipeprof.report.wording.view import RunView
 from pipeprof.simulate.forecast import Forecast
 
 
@@ -22,7 +22,7 @@ def sections(forecast: Forecast, facts: RunView, source: Source = no_source) -> 
     if attribution is not None:
         parts += [
             storage.storage(analysis, attribution.window),
-            advice.what_if(forecast),
-            advice.trust(forecast, facts),
+            what_if.what_if(forecast),
+            what_if.trust(forecast, facts),
         ]
     return [*parts, about.about(facts)]

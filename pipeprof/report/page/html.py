@@ -10,11 +10,11 @@ from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.record.files import write_atomically
-from pipeprof.report import matrix, words
-from pipeprof.report.page import advice, charts, contents, document, predicted_matrix, workers
+from pipeprof.report.page import charts, contents, document, matrix, predicted_matrix, workers
 from pipeprof.report.page.section import Chart, Row, Section, Table
 from pipeprof.report.page.source import Source, no_source, source_of
-from pipeprof.report.page.view import (
+from pipeprof.report.wording import advice, words
+from pipeprof.report.wording.view import (
     NO_VERDICT,
     RunView,
     cost_line,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pipeprof import units
 from pipeprof.analyse.why.lines import HotLine, Lines
-from pipeprof.report import words
 from pipeprof.report.page.section import Row, Section, Table
 from pipeprof.report.page.source import Source
+from pipeprof.report.wording import words
 
 
 def which_lines(lines: Lines, source: Source) -> Section:

@@ -8,7 +8,7 @@ from typing import Any
 from pipeprof import units
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Row, Table
-from pipeprof.report.text import forecast
+from pipeprof.report.wording.advice import estimate
 from pipeprof.simulate.matrix_predictions import Pair, errors
 
 
@@ -34,7 +34,7 @@ def chart(pairs: Sequence[Pair], source: str) -> dict[str, Any]:
             "high": pair.prediction.throughput.high,
             "measured": pair.measured,
             "label": pair.label,
-            "predicted_text": f"{forecast.estimate(pair.prediction.throughput)} samples/s",
+            "predicted_text": f"{estimate(pair.prediction.throughput)} samples/s",
             "measured_text": units.sample_rate(pair.measured),
         }
         for pair in pairs
@@ -49,7 +49,7 @@ def table(pairs: Sequence[Pair], missing: Sequence[tuple[str, str]]) -> Table:
             [
                 pair.label,
                 units.digits(pair.measured),
-                forecast.estimate(pair.prediction.throughput),
+                estimate(pair.prediction.throughput),
                 units.signed_percent(pair.error),
                 units.percent(pair.stall),
                 f"{units.percent(pair.prediction.stall.value)} "

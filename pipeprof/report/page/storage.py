@@ -12,9 +12,9 @@ from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.counts import SingleReads
 from pipeprof.analyse.figures import Facts
 from pipeprof.record.meta import StorageMeta
-from pipeprof.report import reading
 from pipeprof.report.page.section import Chart, Row, Section, Table
 from pipeprof.report.page.where import Line, line
+from pipeprof.report.wording import reading
 from pipeprof.timeline import NOT_OBSERVED, Window
 from pipeprof.vocabulary import owners
 

@@ -20,7 +20,7 @@ from pipeprof.analyse import over_time as series
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.resources.makeup import kernel_names
 from pipeprof.record.reader import Run
-from pipeprof.report import words
+from pipeprof.report.wording import words
 from pipeprof.timeline import NOT_OBSERVED, Ints, Keys, Timeline, ints
 from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.owners import READ

@@ -11,9 +11,9 @@ from pipeprof import units
 from pipeprof.analyse import over_time as series
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.counts import Counts, Spread
-from pipeprof.report import reading, words
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table
+from pipeprof.report.wording import reading, words
 from pipeprof.timeline import NOT_OBSERVED, ints
 from pipeprof.vocabulary import owners
 

@@ -13,10 +13,10 @@ from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.resources.makeup import Makeup
 from pipeprof.record.telemetry import read_sensors
-from pipeprof.report import reading, words
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table, legend
-from pipeprof.report.page.view import Owned, RunView
+from pipeprof.report.wording import reading, words
+from pipeprof.report.wording.view import Owned, RunView
 from pipeprof.timeline import NOT_OBSERVED, ints
 from pipeprof.vocabulary import owners
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
-from pipeprof.report import reading, words
 from pipeprof.report.page import timeline
 from pipeprof.report.page.section import Row, Section, Table
+from pipeprof.report.wording import reading, words
 from pipeprof.timeline import NOT_OBSERVED
 from pipeprof.vocabulary import owners
 

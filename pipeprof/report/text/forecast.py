@@ -8,19 +8,15 @@ from typing import Final
 from pipeprof import units
 from pipeprof.report.text.footnotes import WIDTH, Footnotes
 from pipeprof.report.text.table import TextTable
+from pipeprof.report.wording.advice import basis, costs, estimate
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.extrapolation import Extrapolation
-from pipeprof.simulate.predict import Estimate, Prediction
+from pipeprof.simulate.predict import Prediction
 from pipeprof.simulate.questions import Answer, Overview
 from pipeprof.simulate.ranking import Choice, Ranked
 from pipeprof.simulate.search import MOST_NODES, HeatMap, Need, Shared
 from pipeprof.vocabulary import fixes
 from pipeprof.vocabulary.owners import limit_of
-
-
-def estimate(value: Estimate) -> str:
-    """Return an estimate with its interval, such as `420 (405–436)`."""
-    return f"{units.digits(value.value)} ({units.digits(value.low)}–{units.digits(value.high)})"
 
 
 def answer_text(answer: Answer) -> Iterator[str]:
@@ -94,30 +90,6 @@ def fix_lines(fixes: Sequence[Ranked], known: Collection[Extrapolation] = ()) ->
 
 
 TOO_LARGE: Final = Extrapolation("more memory than this machine has")
-
-
-def _assumed(ranked: Ranked) -> tuple[str, ...]:
-    return (f"assumes: {ranked.fix.assumption}",) if ranked.fix.assumption else ()
-
-
-def basis(ranked: Ranked) -> tuple[Extrapolation, ...]:
-    """Return the assumptions of a fix, and how far its prediction is from the measurement."""
-    return (*map(Extrapolation, _assumed(ranked)), *ranked.prediction.extrapolations)
-
-
-def rests_on(ranked: Ranked, known: Collection[Extrapolation]) -> list[str]:
-    """Return the assumptions of a fix, and how far it is extrapolated beyond what is `known` before."""
-    beyond = (text for text in ranked.prediction.extrapolations if text not in known)
-    return [*_assumed(ranked), *(f"extrapolated: {text}" for text in beyond)]
-
-
-def costs(ranked: Ranked) -> str:
-    """Return the needs of a fix: `1.2 GB of memory, 4 cores`; empty where it needs nothing."""
-    size = ranked.fix.ram_bytes
-    memory = f"{units.size(size)} of memory" if size else "memory (how much was not observed)"
-    parts = [] if size == 0 else [memory]
-    parts += [units.cores(ranked.fix.cores)] if ranked.fix.cores else []
-    return ", ".join(parts)
 
 
 def _table(heads: Sequence[str], wrapped: Collection[int] = ()) -> TextTable:

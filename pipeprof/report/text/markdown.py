@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from pipeprof import units
 from pipeprof.analyse.sentence import at_line
-from pipeprof.report.page import advice
-from pipeprof.report.page.view import RunView, cost_line, facts, stall_line
 from pipeprof.report.text.terminal import clean
+from pipeprof.report.wording import advice
+from pipeprof.report.wording.view import RunView, cost_line, facts, stall_line
 from pipeprof.simulate.forecast import Forecast
 
 MOST_OWNERS = 8

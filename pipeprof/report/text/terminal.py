@@ -22,11 +22,11 @@ from pipeprof.analyse import over_time as series
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.resources.makeup import read_makeup
 from pipeprof.analyse.sentence import at_line
-from pipeprof.report import words
-from pipeprof.report.page import advice
-from pipeprof.report.page.about import changed_lines
-from pipeprof.report.page.view import (
+from pipeprof.report.text.table import TextTable
+from pipeprof.report.wording import advice, words
+from pipeprof.report.wording.view import (
     RunView,
+    changed_lines,
     cost_line,
     facts,
     loader_line,
@@ -34,7 +34,6 @@ from pipeprof.report.page.view import (
     stall_line,
     transfer_line,
 )
-from pipeprof.report.text.table import TextTable
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.units import ascii_only, encodable
 from pipeprof.vocabulary import bands, fixes

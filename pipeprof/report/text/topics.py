@@ -8,7 +8,7 @@ from typing import Final
 
 from pipeprof import units
 from pipeprof.analyse.verdict import ENOUGH
-from pipeprof.report import reading
+from pipeprof.report.wording import reading
 from pipeprof.vocabulary import bands, causes, mechanisms, owners
 from pipeprof.vocabulary.owners import Owner
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeprof.analyse.analysis import load
-from pipeprof.report.page.view import facts, transfer_line
 from pipeprof.report.page.waiting import waits
+from pipeprof.report.wording.view import facts, transfer_line
 from tests.factory import MS, Plan, make_run, walk
 
 pytestmark = pytest.mark.usefixtures("of_any_length")

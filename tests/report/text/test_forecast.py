@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeprof.report.page import advice
-from pipeprof.report.page.view import facts
+from pipeprof.report.page import what_if
 from pipeprof.report.text import forecast
 from pipeprof.report.text.footnotes import Footnotes
+from pipeprof.report.wording import advice
+from pipeprof.report.wording.view import facts
 from pipeprof.simulate.extrapolation import Extrapolation, merged
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.ranking import Choice, Ranked
@@ -89,6 +90,6 @@ def test_a_card_says_how_far_it_reaches(stalled_forecast: Forecast) -> None:
     far = replace(far, gain=9.0, prediction=replace(far.prediction, extrapolations=(FAR,)))
     said = facts(stalled_forecast.analysis.run, stalled_forecast.verdict)
     assert f"Extrapolated: {FAR}." in advice.card(far, (), said)["note"]
-    assert str(FAR) in advice.fixes_table((far,), shared=()).rows[0].how
+    assert str(FAR) in what_if.fixes_table((far,), shared=()).rows[0].how
     known = advice.card(far, (FAR,), said)["note"]
     assert "Extrapolated" not in known, "it holds for all of the page"

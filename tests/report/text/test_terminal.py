@@ -9,11 +9,11 @@ import pytest
 from pipeprof.analyse.analysis import load
 from pipeprof.analyse.harm import warning
 from pipeprof.analyse.why.lines import Lines
-from pipeprof.report.page.advice import cards
 from pipeprof.report.page.lines import which_lines
 from pipeprof.report.page.source import no_source
-from pipeprof.report.page.view import facts
 from pipeprof.report.text import terminal
+from pipeprof.report.wording.advice import cards
+from pipeprof.report.wording.view import facts
 from pipeprof.simulate.forecast import Forecast
 from tests.factory import MS, Plan, Sampled, loader_meta, make_run
 from tests.report.page.test_html import ODD

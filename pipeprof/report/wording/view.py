@@ -18,7 +18,7 @@ from pipeprof.analyse.why.lines import HotLine
 from pipeprof.analyse.why.transfer import Transfer
 from pipeprof.record.meta import LoaderMeta, RunMeta
 from pipeprof.record.reader import Run
-from pipeprof.report import words
+from pipeprof.report.wording import words
 from pipeprof.vocabulary import bands, causes, fixes, owners
 
 
@@ -231,6 +231,17 @@ def loader_line(said: RunView) -> str:
         f"Cause, fix and settings are of the loader {quoted(said.loader_name)}. "
         f"For another: pipeprof report {quoted(said.directory)} {others}"
     )
+
+
+def changed_lines(meta: RunMeta) -> list[str]:
+    """Return, for each loader, the arguments that were set from outside in place of the script's."""
+    lines = dict.fromkeys(
+        f"{each.name}: "
+        + ", ".join(f"{change.argument}={change.value} (script: {change.script})" for change in each.changed)
+        for each in meta.loaders
+        if each.changed
+    )
+    return list(lines)
 
 
 def _owned(measured: Measured) -> tuple[Owned, ...]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeprof.report import words
+from pipeprof.report.wording import words
 from pipeprof.vocabulary import owners
 
 OWNERS = [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeprof.record.meta import LoaderMeta, RunMeta, ScenarioMeta
-from pipeprof.report.command import of_fix, of_longer
+from pipeprof.report.wording.command import of_fix, of_longer
 from pipeprof.vocabulary import fixes
 from tests.factory import MS
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
-from pipeprof.report import words
 from pipeprof.report.page import charts
-from pipeprof.report.page.view import RunView, facts
+from pipeprof.report.wording import words
+from pipeprof.report.wording.view import RunView, facts
 from pipeprof.simulate.matrix_predictions import MatrixPredictions, Pair, keys_of, settings_of, text_of
 from pipeprof.simulate.predict import Prediction
 

@@ -1,0 +1,180 @@
+"""Fixes of a run and their predicted gains in words, with the command that tries each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from pipeprof import units
+from pipeprof.analyse.harm import warning
+from pipeprof.report.wording import command, reading
+from pipeprof.report.wording.view import RunView
+from pipeprof.simulate.extrapolation import Extrapolation
+from pipeprof.simulate.forecast import Forecast
+from pipeprof.simulate.predict import Estimate
+from pipeprof.simulate.ranking import Ranked
+from pipeprof.simulate.tuning.tried import scenario_keys
+from pipeprof.vocabulary import fixes, owners
+
+TRUSTED: Final = 0.10
+"""A replay further than this from what was measured makes gains hints."""
+
+
+def estimate(value: Estimate) -> str:
+    """Return an estimate with its interval, such as `420 (405–436)`."""
+    return f"{units.digits(value.value)} ({units.digits(value.low)}–{units.digits(value.high)})"
+
+
+def gain(ranked: Ranked) -> str:
+    """Return the speed with the fix over the speed without: `2.9×`, or `+12%` below one and a half."""
+    return f"{units.digits(1 + ranked.gain)}×" if ranked.gain >= 0.5 else f"+{units.percent(ranked.gain)}"
+
+
+def anchored(ranked: Ranked, measured: float | None) -> Estimate:
+    """Return the rate with the fix, as a gain over the measured rate: a replay's own base would be another.
+
+    Without a measured rate it is the predicted one.
+    """
+    rate = ranked.prediction.throughput
+    if not measured or not rate.value:
+        return rate
+    scale = measured * (1 + ranked.gain) / rate.value
+    return Estimate(rate.value * scale, rate.low * scale, rate.high * scale)
+
+
+def from_to(ranked: Ranked, measured: float | None) -> str:
+    """Return the rate now and with the fix: `16.8 → 21.2 samples/s`."""
+    return f"{_now(measured)}{units.digits(anchored(ranked, measured).value)} samples/s"
+
+
+def _now(measured: float | None) -> str:
+    return f"{units.digits(measured)} → " if measured else ""
+
+
+def cards(forecast: Forecast, facts: RunView) -> list[dict[str, str]]:
+    """Draw the first screen's fixes, the verdict's first."""
+    drawn = [
+        {
+            **card(candidate, shared_extrapolations(forecast), facts),
+            "command": trying(forecast, facts, candidate),
+            **_careful(warning_of(forecast, candidate)),
+        }
+        for candidate in forecast.advice
+    ]
+    if forecast.choice.ranked is None and facts.fix != fixes.NONE.word:
+        drawn.insert(0, {**_unpredicted(facts), **_careful(facts.warning)})
+    return drawn
+
+
+def warning_of(forecast: Forecast, ranked: Ranked) -> str | None:
+    """Return the harm that a fix does to this run's training or machine; None where none applies."""
+    return warning(ranked.fix.word, forecast.analysis.facts)
+
+
+def _careful(text: str | None) -> dict[str, str]:
+    return {"warning": text} if text else {}
+
+
+def _unpredicted(facts: RunView) -> dict[str, str]:
+    note = "Chosen from where the time went; no gain is predicted for it from this run."
+    title = fixes.BY_WORD[facts.fix].label
+    drawn = {"gain": "?", "of": "gain not predicted", "title": title, "note": note, "code": ""}
+    return {**drawn, "command": trying_unpredicted(facts)}
+
+
+def trying(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
+    """Return the command that tries a predicted fix on this run; empty where none does."""
+    return command.of_fix(
+        ranked.fix.word,
+        forecast.arguments_of(ranked.fix),
+        scenario_keys(ranked.fix),
+        facts.meta,
+        facts.loader,
+        bool(facts.other_loaders),
+    )
+
+
+def trying_unpredicted(facts: RunView) -> str:
+    """Return the command that tries the verdict's fix where nothing is predicted of it; empty for none."""
+    return command.of_fix(facts.fix, {}, (), facts.meta, facts.loader, bool(facts.other_loaders))
+
+
+MORE_STEPS: Final = ("too-few-steps", "too-short", "wide-interval")
+"""Decisive doubts that a longer run answers."""
+
+
+def measuring_more(facts: RunView) -> str:
+    """Return the command that measures an inconclusive run for long enough; empty where none does."""
+    if not facts.inconclusive or facts.detail not in MORE_STEPS:
+        return ""
+    return command.of_longer(facts.meta, facts.steps, facts.wall_ns or 0)
+
+
+def how_of(ranked: Ranked, facts: RunView) -> str:
+    """Return what to type: the keys of a scenario where one was run, else what to write in the program."""
+    is_scenario = facts.meta.kind == "bench"
+    return ranked.fix.keys if is_scenario and ranked.fix.keys else ranked.fix.how
+
+
+def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView) -> dict[str, str]:
+    """Draw one fix with its predicted gain, what to type, and what it rests on beyond what all `shared`."""
+    emulated = bool(facts.emulated)
+    rate, prediction = anchored(ranked, facts.throughput), ranked.prediction
+    notes = [
+        f"{_now(facts.throughput)}{estimate(rate)} samples/s{' with emulated parts' if emulated else ''}, "
+        f"stall {units.percent(prediction.stall.value)}; "
+        f"then limited by {owners.limit_of(prediction.limit)}.",
+        f"Needs {costs(ranked)}." if costs(ranked) else "",
+        *(f"{text[:1].upper()}{text[1:]}." for text in rests_on(ranked, shared)),
+    ]
+    return {
+        "gain": gain(ranked),
+        "of": f"{'the ' if ranked.gain >= 0.5 else ''}speed, predicted",
+        "title": ranked.fix.title[:1].upper() + ranked.fix.title[1:],
+        "note": " ".join(note for note in notes if note),
+        "code": how_of(ranked, facts),
+    }
+
+
+def shared_extrapolations(forecast: Forecast) -> tuple[Extrapolation, ...]:
+    """Return how all predictions from this run go beyond it."""
+    return forecast.base.extrapolations if forecast.base is not None else ()
+
+
+def hint(forecast: Forecast) -> str:
+    """Return how to read the fixes, and a warning where the simulator does not know this run."""
+    rough = replay_warning(forecast)
+    return f"{reading.FIXES} {rough}." if rough else reading.FIXES
+
+
+def replay_warning(forecast: Forecast) -> str:
+    """Return that predictions are rough estimates, where the replay is far from the run; else empty."""
+    gap = forecast.replay_error
+    if gap is None or abs(gap) <= TRUSTED:
+        return ""
+    way = "faster" if gap > 0 else "slower"
+    return f"Rough estimates: replayed unchanged, this run is {units.percent(abs(gap))} {way} than measured"
+
+
+def _assumed(ranked: Ranked) -> tuple[str, ...]:
+    return (f"assumes: {ranked.fix.assumption}",) if ranked.fix.assumption else ()
+
+
+def basis(ranked: Ranked) -> tuple[Extrapolation, ...]:
+    """Return the assumptions of a fix, and how far its prediction is from the measurement."""
+    return (*map(Extrapolation, _assumed(ranked)), *ranked.prediction.extrapolations)
+
+
+def rests_on(ranked: Ranked, known: Collection[Extrapolation]) -> list[str]:
+    """Return the assumptions of a fix, and how far it is extrapolated beyond what is `known` before."""
+    beyond = (text for text in ranked.prediction.extrapolations if text not in known)
+    return [*_assumed(ranked), *(f"extrapolated: {text}" for text in beyond)]
+
+
+def costs(ranked: Ranked) -> str:
+    """Return the needs of a fix: `1.2 GB of memory, 4 cores`; empty where it needs nothing."""
+    size = ranked.fix.ram_bytes
+    memory = f"{units.size(size)} of memory" if size else "memory (how much was not observed)"
+    parts = [] if size == 0 else [memory]
+    parts += [units.cores(ranked.fix.cores)] if ranked.fix.cores else []
+    return ", ".join(parts)
