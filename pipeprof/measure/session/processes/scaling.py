@@ -121,13 +121,13 @@ def _is_many(samples: Any) -> bool:
 
 
 class Makings:
-    """What each loader of a script makes its batches with, by the loader's number."""
+    """The parts of each of a script's loaders, by the loader's number."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[str, Making]] = {}
 
     def keep(self, number: int, name: str, loader: DataLoader[Any]) -> None:
-        """Keep what a loader makes its batches with."""
+        """Keep the parts of a loader that make its batches."""
         making = Making.of(loader)
         if making is not None:
             self._known[number] = name, making
