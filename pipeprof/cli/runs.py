@@ -173,10 +173,13 @@ def read(path: Path, loader: str | None = None, open_run: Callable[[Path], Run] 
 def forecast(
     path: Path, loader: str | None = None, open_run: Callable[[Path], Run] | None = None
 ) -> Forecast:
-    """Open and analyse a run, ready to be predicted from. Raises `TraceError` where there is none."""
-    from pipeprof.simulate.forecast import Forecast
+    """Open and analyse a run, ready to be predicted from while there is time for it.
 
-    return Forecast(read(path, loader, open_run))
+    Raises `TraceError` where there is none.
+    """
+    from pipeprof.simulate.forecast import PAGE_LIMIT_S, Forecast
+
+    return Forecast(read(path, loader, open_run), limit_s=PAGE_LIMIT_S)
 
 
 @contextmanager

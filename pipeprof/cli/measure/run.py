@@ -158,7 +158,7 @@ def measure(
     from pipeprof.measure.bench.run import run
     from pipeprof.measure.bench.run_display import shown
     from pipeprof.record import reader
-    from pipeprof.simulate.forecast import Forecast
+    from pipeprof.simulate.forecast import PAGE_LIMIT_S, Forecast
 
     written = ScenarioMeta(path=str(file), text=file.read_text(encoding="utf-8-sig"))
     error = None
@@ -170,7 +170,7 @@ def measure(
         recorded = reader.load(directory)
         if recorded.status == "running":  # there was no room for its last status
             recorded.meta = replace(recorded.meta, status="partial")
-        forecast = Forecast(analyse(recorded))
+        forecast = Forecast(analyse(recorded), limit_s=PAGE_LIMIT_S)
     except PipeprofError as unreadable:
         return Outcome(scenario, directory, None, error or unreadable)
     return Outcome(scenario, directory, forecast, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     "--probe-storage",
     is_flag=True,
     help="Then read some data files for up to 5 s: what does their storage give to 1 to 16 readers?",
+)
+@click.option(
+    "--probe-scaling",
+    is_flag=True,
+    help="Then make batches in 1, 2 and 4 processes for about 3 s: how does their cost grow with workers?",
 )
 @click.option(
     "--set",
@@ -111,6 +117,7 @@ def command(
     telemetry_hz: float,
     files: bool,
     probe_storage: bool,
+    probe_scaling: bool,
     settings: tuple[str, ...],
     steps: int | None,
     seconds: float | None,
@@ -173,6 +180,7 @@ def command(
             _tell(traced.runs, script, page=False, quiet=quiet, verbose=verbose)
 
     trial = read_trial(settings, steps, seconds, then_exit, quiet, tries)
+    trial = replace(trial, probes_scaling=probe_scaling and rank is None)
     traced = trace_script(
         script,
         arguments,

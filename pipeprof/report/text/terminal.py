@@ -203,6 +203,8 @@ def _fixes(paper: _Paper, forecast: Forecast, said: RunView) -> Iterator[Text]:
         yield from _command(advice.trying(forecast, said, candidate))
     if rough := advice.replay_warning(forecast):
         yield from paper.wrapped(rough, "yellow", indent=2)
+    if forecast.unfinished:
+        yield from paper.wrapped(f"{forecast.unfinished}.", "dim", indent=2)
 
 
 def _where(paper: _Paper, said: RunView) -> Iterator[Text]:
