@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeprof.errors import PipeprofError
 from pipeprof.report.wording import words
 from pipeprof.vocabulary import owners
 
@@ -389,10 +391,16 @@ def stall_fill(stall: float | None) -> str:
     return _RAMP[min(len(_RAMP) - 1, max(0, int(stall * len(_RAMP))))]
 
 
-def pictures(specs: Mapping[str, Spec], directory: Any, width: int = 900) -> list[str]:
-    """Write each chart as `<name>.png` (light, twice the pixels) into `directory`; returns the paths."""
-    import vl_convert
+def pictures(specs: Mapping[str, Spec], directory: Path, width: int = 900) -> list[str]:
+    """Write each chart as `<name>.png` (light, twice the pixels) into `directory`; returns the paths.
 
+    Raises `PipeprofError` where vl-convert is not installed.
+    """
+    try:
+        import vl_convert
+    except ImportError:
+        raise PipeprofError("pictures need vl-convert (84 MB)", "pip install 'pipeprof[png]'") from None
+    directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name, spec in specs.items():
         sized = {**spec, "width": width}
