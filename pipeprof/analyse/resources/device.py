@@ -436,7 +436,7 @@ def _allowed_bytes_per_s(seen: Device, means: Mapping[str, float]) -> float | No
     A limit on reads allows so many of the size that the group's, or the device's, had.
     """
     reads = _first(means, "group.reads_per_s", "device.reads_per_s")
-    size = means.get("group.read_bytes_per_s", seen.bytes_per_s)
+    size = _first(means, "group.read_bytes_per_s") or seen.bytes_per_s
     allowed = [seen.limit_bytes_per_s] if seen.limit_bytes_per_s else []
     if seen.limit_reads_per_s and reads and size:
         allowed.append(seen.limit_reads_per_s * size / reads)
