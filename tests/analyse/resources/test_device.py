@@ -235,7 +235,9 @@ def test_a_rising_curve_is_room_and_is_predicted_by(tmp_path: Path, monkeypatch:
 def test_a_damaged_probe_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "run"
     made(directory, monkeypatch, plan())
-    for text in ("", "[]", '{"schema": 1}', '{"schema": 9, "points": [{"readers": 1}]}'):
+    points = ('{"readers": 1, "bytes_per_s": -5.0}, {"readers": 0}', '{"readers": 1, "paused": true}')
+    of_no_reader = [f'{{"schema": 1, "points": [{each}]}}' for each in points]
+    for text in ("", "[]", '{"schema": 1}', '{"schema": 9, "points": [{"readers": 1}]}', *of_no_reader):
         (directory / "storage_probe.json").write_text(text)
         assert state(load(directory)).state == "not-known"
 
