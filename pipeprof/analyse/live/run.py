@@ -114,6 +114,11 @@ class LiveRun:
             self._add_steps(new)
         return self.run.status == "running" and not (self.directory / "steps.parquet").exists()
 
+    def close(self) -> None:
+        """Close its files."""
+        for tail in self._tails.values():
+            tail.close()
+
     def _read_meta(self) -> None:
         """Read the facts of the run anew where they may have changed: with each loader that it meets, and as
         its process was killed."""
