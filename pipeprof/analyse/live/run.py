@@ -95,7 +95,7 @@ class LiveRun:
         """Ledger of all windows since this began, each counted once."""
         self._counted_ns = 0
         self._workers: dict[int, WorkerNow] = {}
-        self._told: dict[str, int] = {}
+        self._counted_batches: dict[str, int] = {}
         """By table, the record batches whose rows the workers' state knows."""
         self._version = (0, 0)
         self._is_silent = True
@@ -200,8 +200,8 @@ class LiveRun:
         """Return the rows of a table that came since the last call."""
         tail = self._tails[name]
         tail.poll()
-        new = tail.batches - self._told.get(name, 0)
-        self._told[name] = tail.batches
+        new = tail.batches - self._counted_batches.get(name, 0)
+        self._counted_batches[name] = tail.batches
         rows: list[dict[str, Any]] = tail.last(min(new, _NEWEST)).select(columns).to_pylist()
         return rows
 
