@@ -15,6 +15,7 @@ from tests.architecture import (
     crowded_folders,
     forbidden_imports,
     import_circles,
+    room_circles,
 )
 from tests.prose import empty_names, vague_docstrings
 
@@ -37,6 +38,7 @@ ROOMS: dict[str, Room] = {
     "redact": room(),
     "vocabulary": room("errors units"),
     "suggest": room(),
+    "environment": room(),
     "devices": room("errors units suggest"),
     "scenario": room(GROUND, "yaml pydantic pydantic_core"),
     "record": room(GROUND, "pyarrow numpy pydantic"),
@@ -56,12 +58,19 @@ ROOMS: dict[str, Room] = {
         f"{BELOW_MEASURE} measure.progress measure.host measure.probe measure.storage", TORCH
     ),
     "measure.session": room(
-        f"{BELOW_MEASURE} startup measure.progress measure.device measure.host measure.probe", TORCH
+        f"{BELOW_MEASURE} environment measure.progress measure.device measure.host measure.probe", TORCH
     ),
-    "measure.bench": room(f"{BELOW_MEASURE} measure", TORCH),
-    "measure": room(BELOW_MEASURE, TORCH),
+    "measure.attach": room(
+        f"{BELOW_MEASURE} measure.progress measure.host measure.probe measure.session", TORCH
+    ),
+    "measure.bench": room(
+        f"{BELOW_MEASURE} measure.progress measure.device measure.host measure.probe measure.storage "
+        "measure.accelerator measure.data measure.session",
+        TORCH,
+    ),
+    "measure": room(),
     # runs in each interpreter that is started to be observed, and begins that when torch's loaders are used
-    "startup": room("measure.session"),
+    "startup": room("environment measure.session"),
     "analyse": room(f"{GROUND} record graph passes timeline", "pyarrow numpy"),
     "simulate": room(f"{GROUND} scenario record graph passes timeline analyse", "numpy"),
     "report.wording": room(READ),
@@ -94,6 +103,21 @@ OWN: dict[str, Room] = {
 
 def test_imports_only_what_its_room_may() -> None:
     assert forbidden_imports(PACKAGE, ROOMS, OWN) == []
+
+
+def test_no_two_rooms_may_import_each_other() -> None:
+    assert room_circles(ROOMS) == []
+    wings = {path.parent.name for path in (PACKAGE.root / "measure").glob("*/__init__.py")}
+    assert {f"measure.{wing}" for wing in wings} <= set(ROOMS), "a wing without a row may do what all may"
+
+
+def test_rooms_that_may_import_each_other_are_seen() -> None:
+    low, middle, high = room("high"), room("low"), room("middle")
+    assert room_circles({"low": low, "middle": middle, "high": high}) == ["low -> high -> middle -> low"]
+    assert room_circles({"low": room(), "middle": middle, "high": high}) == []
+    whole = {"low": room("high"), "high": room(), "high.wing": room("low")}
+    assert room_circles(whole) == ["low -> high.wing -> low"], "what may import a room may import its wings"
+    assert room_circles({"low": room(), "low.wing": room("low")}) == []
 
 
 PREDICTING = {

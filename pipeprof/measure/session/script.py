@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
+from pipeprof.environment import leave_alone
 from pipeprof.errors import INTERRUPTED, MeasureError, exit_code_of
 from pipeprof.measure.host.telemetry import Telemetry, check_rate
 from pipeprof.measure.probe.changes.arguments import means
@@ -29,7 +30,6 @@ from pipeprof.measure.session.processes.trial import Trial, Trying, begin_fixes,
 from pipeprof.measure.session.run_meta import NO_COMMAND, status_of
 from pipeprof.measure.session.session import Session
 from pipeprof.record.meta import RunMeta
-from pipeprof.startup import hook as startup
 from pipeprof.suggest import nearest
 
 SIGNAL_PATIENCE_S: Final = 1.0
@@ -139,7 +139,7 @@ def run_unobserved(target: str, arguments: Sequence[str], as_module: bool = Fals
     For a rank that was not chosen. Raises `MeasureError` where there is no such script.
     """
     execute = _module(target, arguments) if as_module else _script(target, arguments)
-    startup.stop()
+    leave_alone()
     try:
         execute()
     except BaseException as raised:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
 
+from pipeprof.environment import TRIAL
 from pipeprof.errors import MeasureError
 from pipeprof.measure.probe import torch_hook as hook
 from pipeprof.measure.probe.changes.arguments import Changes, read_changes
@@ -20,7 +21,6 @@ from pipeprof.measure.probe.changes.limit import Ended, Limit
 from pipeprof.measure.progress import say
 from pipeprof.measure.session.job import here
 from pipeprof.measure.session.session import Session
-from pipeprof.startup.environment import TRIAL
 
 
 @dataclass(frozen=True, slots=True)
