@@ -9,7 +9,6 @@ import numpy as np
 
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.making import Floats
-from pipeprof.analyse.resources.cores import SPIN
 from pipeprof.analyse.resources.device import Device, device_of
 from pipeprof.analyse.resources.page_cache import PageCache, page_cache_of
 from pipeprof.analyse.telemetry import sense
@@ -18,6 +17,7 @@ from pipeprof.devices import StorageModel
 from pipeprof.graph import Shape
 from pipeprof.record.added.storage_probe import read_probe
 from pipeprof.record.meta import RunMeta
+from pipeprof.record.names.sensors import SPIN, WorkerState
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, Ints, read_ints, take
 from pipeprof.vocabulary.owners import READ
@@ -53,7 +53,7 @@ class Facts:
     """Cores that other programs kept busy."""
     waited_cores: float
     """Cores that the making of batches could have used besides and did not get; 0 where not observed."""
-    states: Mapping[str, float]
+    states: Mapping[WorkerState, float]
     """Shares of what workers that were off their core waited for: see `sensors.Sensed`."""
     tier: str | None
     emulated_storage: bool

@@ -7,6 +7,7 @@ from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.verdict import Doubt
 from pipeprof.analyse.why.counts import Counts, read_counts
 from pipeprof.record.events import read_events
+from pipeprof.record.names.counters import SHARED_MEMORY_BYTES, SHARED_MEMORY_USED_BYTES
 from pipeprof.record.reader import Run
 from pipeprof.vocabulary import fixes, mechanisms
 
@@ -54,7 +55,7 @@ _LEAST_SHARE = 0.02
 
 def _shared_memory(counts: Counts) -> list[Doubt]:
     """Report a /dev/shm that was nearly full: a batch that finds no room in it ends the training."""
-    used, room = (counts.level(f"level.shared_memory{what}") for what in ("_used_bytes", "_bytes"))
+    used, room = (counts.level(name) for name in (SHARED_MEMORY_USED_BYTES, SHARED_MEMORY_BYTES))
     if not used or not room or used < NEARLY_FULL * room:
         return []
     problem = (

@@ -27,7 +27,6 @@ from pipeprof.units import NS_PER_S
 
 WINDOW_S: Final = 30.0
 _TIMED: Final = {"lines": "time_ns", "counters": "time_ns", "telemetry": "time_ns", "events": "time_ns"}
-_MEMORY: Final = "level.private_bytes"
 
 
 class Totals(NamedTuple):
@@ -160,7 +159,7 @@ class LiveRun:
                 now[row["worker"]] = WorkerNow(row["loader"], row["worker"], row["stage"] or "", line, None)
         counters = self._tails["counters"].last(8).select(["worker", "counter", "value"]).to_pylist()
         for row in counters:
-            if row["counter"] == _MEMORY and row["worker"] in now:
+            if row["counter"] == counters.PRIVATE_BYTES and row["worker"] in now:
                 now[row["worker"]] = now[row["worker"]]._replace(private_bytes=row["value"])
         return [now[worker] for worker in sorted(now)]
 

@@ -30,6 +30,16 @@ from pipeprof.devices import StorageModel, is_in_memory
 from pipeprof.passes import Ints
 from pipeprof.record.added.storage_probe import StorageProbe, read_probe
 from pipeprof.record.meta import DiskMeta, IoLimitMeta, RunMeta
+from pipeprof.record.names.sensors import (
+    DEVICE_BUSY,
+    DEVICE_IN_FLIGHT,
+    DEVICE_READS,
+    GROUP_READ_BYTES,
+    GROUP_READS,
+    PRESSURE_GROUP,
+    PRESSURE_MACHINE,
+    SensorName,
+)
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, read_ints, take
 from pipeprof.units import NS_PER_S
@@ -119,7 +129,7 @@ def device_of_run(run: Run, attribution: Attribution) -> Device | None:
 
 
 def device_of(
-    run: Run, attribution: Attribution, means: Mapping[str, float], probe: StorageProbe | None
+    run: Run, attribution: Attribution, means: Mapping[SensorName, float], probe: StorageProbe | None
 ) -> Device | None:
     """Return the state of the device of a run; None where nothing was read, or from memory by its design.
 
@@ -192,19 +202,19 @@ class _Reading:
         )
 
 
-def _first(means: Mapping[str, float], *sensors: str) -> float | None:
+def _first(means: Mapping[SensorName, float], *sensors: SensorName) -> float | None:
     """Return the mean of the first of some sensors that was read; None where none was."""
     return next((means[sensor] for sensor in sensors if sensor in means), None)
 
 
-def _figures(reading: _Reading, means: Mapping[str, float], meta: RunMeta) -> Device:
+def _figures(reading: _Reading, means: Mapping[SensorName, float], meta: RunMeta) -> Device:
     """Return the figures, with the state left open."""
     seconds = reading.wall_ns / NS_PER_S
     total, waited = float(reading.size_bytes.sum()), float(reading.waited_ns.sum())
-    reads_per_s = _first(means, "device.reads_per_s")
-    in_flight = _first(means, "device.reads_in_flight")
+    reads_per_s = _first(means, DEVICE_READS)
+    in_flight = _first(means, DEVICE_IN_FLIGHT)
     limits = _limits(meta)
-    pressure = _first(means, "pressure.io.group", "pressure.io.machine")
+    pressure = _first(means, PRESSURE_GROUP, PRESSURE_MACHINE)
     asked = reading.asked_bytes
     return Device(
         "not-known",
@@ -222,7 +232,7 @@ def _figures(reading: _Reading, means: Mapping[str, float], meta: RunMeta) -> De
         ),
         device_in_flight=in_flight,
         service_ns=in_flight / reads_per_s * NS_PER_S if in_flight is not None and reads_per_s else None,
-        device_busy=means.get("device.busy"),
+        device_busy=means.get(DEVICE_BUSY),
         io_pressure=None if pressure is None else min(1.0, pressure),
         memory_share=max(0.0, 1 - total / asked) if asked and reading.counts_device else None,
         growth=_growth(reading),
@@ -245,7 +255,7 @@ def _disks(meta: RunMeta) -> tuple[DiskMeta, ...]:
 # -- by the run itself -------------------------------------------------------------------------------------
 
 
-def _by_the_run(seen: Device, reading: _Reading, meta: RunMeta, means: Mapping[str, float]) -> Device:
+def _by_the_run(seen: Device, reading: _Reading, meta: RunMeta, means: Mapping[SensorName, float]) -> Device:
     if seen.memory_share is not None and seen.memory_share >= IN_MEMORY:
         share = units.percent(seen.memory_share)
         return replace(
@@ -271,10 +281,10 @@ _UNKNOWN: Final = (
 )
 
 
-def _by_limit(seen: Device, means: Mapping[str, float]) -> Device | None:
+def _by_limit(seen: Device, means: Mapping[SensorName, float]) -> Device | None:
     """Judge by the control groups' limits: the one that the run came nearest to."""
-    reads = _first(means, "group.reads_per_s", "device.reads_per_s")
-    size = means.get("group.read_bytes_per_s", seen.bytes_per_s)
+    reads = _first(means, GROUP_READS, DEVICE_READS)
+    size = means.get(GROUP_READ_BYTES, seen.bytes_per_s)
     each_bytes = (size or 0.0) / reads if reads else 0.0
     if seen.counts_device and seen.bytes_per_s is not None:  # others of the group come on top
         size = max(size or 0.0, seen.bytes_per_s)

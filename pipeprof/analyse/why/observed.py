@@ -16,6 +16,7 @@ from pipeprof.analyse.ledger.walk import SOON
 from pipeprof.analyse.why.counts import Counts, read_counts
 from pipeprof.analyse.why.lines import HotLine, Lines, read_lines, stage_of
 from pipeprof.analyse.why.transfer import receive_starts
+from pipeprof.record.names.counters import CounterName
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints
 from pipeprof.vocabulary import owners
@@ -118,7 +119,7 @@ class Observed:
             return self.making_ns
         return int(self.stages_ns.get(stage_of(self.owner), 0))
 
-    def per_sample(self, counter: str) -> float:
+    def per_sample(self, counter: CounterName) -> float:
         """Return how often the workers counted something for each sample that they made."""
         counted = self.counts.of_workers[counter] + self.counts.of_main[counter]
         return counted / self.samples if self.samples else 0.0

@@ -12,6 +12,7 @@ from pipeprof.analyse import over_time as series
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.resources.makeup import Makeup
+from pipeprof.record.names.sensors import gpu_of, of_gpu
 from pipeprof.record.telemetry import read_sensors
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table, legend
@@ -23,7 +24,6 @@ from pipeprof.vocabulary import owners
 DAY: Final = "accelerator's day"
 PATH: Final = "critical path"
 MOST_KERNELS: Final = 20
-_UTILIZATION: Final = ".utilization"
 
 
 def where(facts: RunView, makeup: Makeup | None = None) -> Section:
@@ -267,7 +267,8 @@ def _nvml(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
     gpu = _trained_on(analysis)
     if gpu is None:
         return None
-    readings = read_sensors(analysis.run, f"{gpu}{_UTILIZATION}")[f"{gpu}{_UTILIZATION}"]
+    sensor = of_gpu(gpu, "utilization")
+    readings = read_sensors(analysis.run, sensor)[sensor]
     period_s = analysis.run.meta.telemetry.nvml_sample_period_s
     period = f" of {units.duration(period_s * units.NS_PER_S)}" if period_s else ""
     driver = "amdsmi" if analysis.run.meta.accelerator.kind == "rocm" else "NVML"
@@ -277,7 +278,8 @@ def _nvml(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
 
 def _trained_on(analysis: Analysis) -> str | None:
     """Return NVML's name of the accelerator: NVML counts all GPUs, CUDA those that the program may see."""
-    seen = [name.removesuffix(_UTILIZATION) for name in read_sensors(analysis.run, ending=_UTILIZATION)]
+    sensors = read_sensors(analysis.run)
+    seen = [gpu for sensor in sensors if (gpu := gpu_of(sensor, "utilization")) is not None]
     uuid = analysis.run.meta.accelerator.uuid
     uuids = analysis.run.meta.telemetry.gpu_uuids
     same = [gpu for gpu in seen if uuid and uuids.get(gpu) == f"GPU-{uuid}"]  # CUDA leaves the prefix out
