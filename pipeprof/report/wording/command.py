@@ -15,16 +15,9 @@ from pipeprof.analyse.verdict import MIN_STEPS, MIN_WALL_NS
 from pipeprof.record.meta import LoaderMeta, RunMeta
 from pipeprof.redact import STRUCK
 from pipeprof.vocabulary import fixes
+from pipeprof.vocabulary.knobs import scenario_key
 
 _ALL: Final = "loader"
-_SCENARIO: Final = {
-    "num_workers": "loader.workers",
-    "prefetch_factor": "loader.prefetch",
-    "in_order": "loader.in_order",
-    "pin_memory": "loader.pin_memory",
-    "persistent_workers": "loader.persistent_workers",
-}
-"""Key of a scenario by argument of DataLoader."""
 _FORK: Final = {"multiprocessing_context": "fork"}
 _TRIED: Final = (
     fixes.ONE_THREAD.word,
@@ -59,9 +52,7 @@ def of_fix(
             return shlex.join([*_without(own, {}), "--try", word, *script])
         return _of_script(words, meta.script_words, arguments, loader, others)
     if meta.kind == "bench" and "run" in words[1:4] and not meta.settings.cell:
-        wanted = [
-            f"{_SCENARIO[name]}={_text(value)}" for name, value in arguments.items() if name in _SCENARIO
-        ]
+        wanted = [f"{key}={_text(value)}" for name, value in arguments.items() if (key := scenario_key(name))]
         return _of_scenario(words, wanted or list(keys))
     return ""
 
