@@ -20,6 +20,7 @@ from pipeprof.record.meta import RunMeta
 from pipeprof.record.names.sensors import SPIN, WorkerState
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, Ints, read_ints, take
+from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary.owners import READ
 
 
@@ -100,6 +101,42 @@ class Facts:
     def mean_read_bytes(self) -> float | None:
         """Return the mean size of a read, in bytes."""
         return self.read_bytes / self.reads if self.reads and self.read_bytes is not None else None
+
+    @property
+    def mean_read_ns(self) -> float | None:
+        """Return the mean time of a read."""
+        return self.read_wall_ns / self.reads if self.reads and self.read_wall_ns else None
+
+    @property
+    def read_bytes_per_s(self) -> float:
+        """Return the bytes read in each second of the measured window."""
+        return (self.read_bytes or 0) * NS_PER_S / max(1, self.wall_ns)
+
+    @property
+    def reads_per_s(self) -> float | None:
+        """Return the reads in each second of the measured window."""
+        return self.reads * NS_PER_S / max(1, self.wall_ns) if self.reads else None
+
+    @property
+    def reads_in_flight(self) -> float | None:
+        """Return the reads that were waited for at once, on average."""
+        return self.read_wall_ns / max(1, self.wall_ns) if self.read_wall_ns else None
+
+    @property
+    def read_queue_share(self) -> float | None:
+        """Return the share of the time of reads that they queued behind others."""
+        if self.read_queue_ns is None:
+            return None
+        return self.share_of_reading(self.read_queue_ns)
+
+    def share_of_reading(self, spent_ns: int) -> float | None:
+        """Return what a time is of the time of all reads; None where none was timed."""
+        return spent_ns / self.read_wall_ns if self.read_wall_ns else None
+
+    def mean_request_ns(self, kind: str) -> float | None:
+        """Return the mean time of a kind of requests of a remote place; None where none was made."""
+        spent_ns, times = self.requests.get(kind, (0, 0))
+        return spent_ns / times if times else None
 
     @property
     def idle_cores(self) -> float | None:

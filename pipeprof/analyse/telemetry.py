@@ -16,10 +16,11 @@ from pipeprof.record.names.sensors import (
     STEAL,
     SensorName,
     WorkerState,
+    gpu_of,
     state_of,
 )
 from pipeprof.record.reader import Run
-from pipeprof.record.telemetry import pieces, read_sensors
+from pipeprof.record.telemetry import pieces, read_sensors, sensors_of
 
 Values = npt.NDArray[np.float64]
 
@@ -52,6 +53,18 @@ def sense(run: Run, window: Window) -> Sensed:
     total = sum(waiting.values())
     shares = {state: share / total for state, share in waiting.items()} if total else {}
     return Sensed(own, others, shares, means)
+
+
+def trained_gpu(run: Run) -> str | None:
+    """Return the driver's name of the GPU that trained: NVML counts all, CUDA those that the program may see.
+
+    None where it cannot be told.
+    """
+    seen = [gpu for sensor in sensors_of(run) if (gpu := gpu_of(sensor, "utilization")) is not None]
+    uuid, uuids = run.meta.accelerator.uuid, run.meta.telemetry.gpu_uuids
+    same = [gpu for gpu in seen if uuid and uuids.get(gpu) == f"GPU-{uuid}"]  # CUDA leaves the prefix out
+    candidates = same or seen
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _means(run: Run, window: Window) -> tuple[dict[SensorName, float], dict[WorkerState, float]]:

@@ -12,13 +12,12 @@ from pipeprof.analyse import over_time as series
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.resources.makeup import Makeup
-from pipeprof.record.names.sensors import gpu_of, of_gpu
-from pipeprof.record.telemetry import read_sensors
+from pipeprof.analyse.telemetry import trained_gpu
+from pipeprof.record.names.sensors import of_gpu
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table, legend
 from pipeprof.report.wording import reading, words
 from pipeprof.report.wording.view import Owned, RunView
-from pipeprof.timeline import NOT_OBSERVED, ints
 from pipeprof.vocabulary import owners
 
 DAY: Final = "accelerator's day"
@@ -201,7 +200,7 @@ def line(what: Line, values: Any, seconds: Any) -> Chart | None:
     ]
     if not rows:
         return None
-    says = f"The mean is {what.text(float(np.nanmean(values)))}."
+    says = f"The mean is {what.text(series.mean_of(values))}."
     colour = words.colour(what.owner)
     spec = charts.line_over_time(
         rows, what.title, what.unit, colour, says, until=float(seconds[-1]), share=what.share
@@ -246,42 +245,21 @@ _NVML = Line(
 
 def _next_ready(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
     """Return a chart that tells whether the batch asked for was already there."""
-    t = analysis.timeline
-    known = t.measured & (t.ready != NOT_OBSERVED) & (t.worker >= 0)
-    ready = np.where(known, t.ready.astype(np.float64), np.nan)
-    # a loop that runs ahead of its device asks for the first batches before the window: they are its first
-    asked = np.clip(t.request_ns, edges[0], edges[-1] - 1)
-    return line(_NEXT, series.mean_per_bin(asked, ready, edges), seconds)
+    return line(_NEXT, series.next_ready(analysis.timeline, edges), seconds)
 
 
 def _ready(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
     """Return the depth of the ready queue at the moment of each request."""
-    steps = analysis.run.table("steps").sort_by("step")
-    ready = ints(steps["ready_batches"]).astype(np.float64)
-    ready[ready == NOT_OBSERVED] = np.nan
-    return line(_READY, series.mean_per_bin(ints(steps["request_ns"]), ready, edges), seconds)
+    return line(_READY, series.ready_batches(analysis.run, edges), seconds)
 
 
 def _nvml(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
     """Return the driver's own figure of the GPU that trained, where it can be told which one that was."""
-    gpu = _trained_on(analysis)
+    gpu = trained_gpu(analysis.run)
     if gpu is None:
         return None
-    sensor = of_gpu(gpu, "utilization")
-    readings = read_sensors(analysis.run, sensor)[sensor]
     period_s = analysis.run.meta.telemetry.nvml_sample_period_s
     period = f" of {units.duration(period_s * units.NS_PER_S)}" if period_s else ""
     driver = "amdsmi" if analysis.run.meta.accelerator.kind == "rocm" else "NVML"
     what = _NVML._replace(title=f"{driver} utilisation of {gpu}", how=_NVML.how.format(period=period))
-    return line(what, series.mean_per_bin(readings.time_ns, readings.value, edges), seconds)
-
-
-def _trained_on(analysis: Analysis) -> str | None:
-    """Return NVML's name of the accelerator: NVML counts all GPUs, CUDA those that the program may see."""
-    sensors = read_sensors(analysis.run)
-    seen = [gpu for sensor in sensors if (gpu := gpu_of(sensor, "utilization")) is not None]
-    uuid = analysis.run.meta.accelerator.uuid
-    uuids = analysis.run.meta.telemetry.gpu_uuids
-    same = [gpu for gpu in seen if uuid and uuids.get(gpu) == f"GPU-{uuid}"]  # CUDA leaves the prefix out
-    candidates = same or seen
-    return candidates[0] if len(candidates) == 1 else None
+    return line(what, series.sensor_means(analysis.run, of_gpu(gpu, "utilization"), edges), seconds)
