@@ -228,11 +228,12 @@ def _pair(base: Analysis, other: Analysis, unlike: tuple[str, ...]) -> Compared:
         unlike,
         tuple(_unfair(base, other)),
         tuple(sorted(emulated)),
-        _cores(base, other),
+        cores_between(base, other),
     )
 
 
-def _cores(base: Analysis, other: Analysis) -> CoreSpeeds | None:
+def cores_between(base: Analysis, other: Analysis) -> CoreSpeeds | None:
+    """Compare the speed of the cores while two runs were taken; None where it was not measured."""
     if base.facts is None or other.facts is None or base.ledger is None:
         return None
     return core_speeds(base.facts.spin_ns, other.facts.spin_ns, base.ledger.path_ns)
@@ -250,7 +251,9 @@ def _unfair(base: Analysis, other: Analysis) -> Iterator[str]:
     cores = min(left.cores or math.inf, right.cores or math.inf)
     if abs(left.other_cores - right.other_cores) > UNLIKE_SHARE * cores:
         first, second = (units.digits(facts.other_cores) for facts in (left, right))
-        yield f"other programs kept {first} cores busy in the first run, {second} in the second"
+        names = list(dict.fromkeys((*right.programs, *left.programs)))[:2]
+        busiest = f"; the busiest: {' and '.join(names)}" if names else ""
+        yield f"other programs kept {first} cores busy in the first run, {second} in the second{busiest}"
 
 
 def _relative_half(figure: Figure) -> float | None:
@@ -281,7 +284,8 @@ def difference(measure: Measure, base: Figure, other: Figure) -> Difference:
         low, high = (base.value * (ratio * math.exp(sign * half) - 1) for sign in (-1, 1))
         return Difference(measure, base, other, value, low, high)
     half = math.hypot(base.half, other.half)
-    return Difference(measure, base, other, value, value - half, value + half)
+    least = -math.inf if measure.kind == "share" else -base.value  # no time and no rate falls below 0
+    return Difference(measure, base, other, value, max(least, value - half), value + half)
 
 
 def figures(analysis: Analysis) -> dict[str, Figure]:

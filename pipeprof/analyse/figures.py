@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -96,6 +96,13 @@ class Facts:
     """Time inside `next` in which a loader without workers made no batch."""
     device: Device | None = None
     """State of the device that the data came from; None where none was read, or the data are remote."""
+    programs: Mapping[str, float] = field(default_factory=dict)
+    """Cores that the busiest other programs kept busy, by name."""
+
+    @property
+    def busiest(self) -> str:
+        """Return the names of the busiest other programs, as `, most of it pytest`; empty without any."""
+        return f", most of it {' and '.join(self.programs)}" if self.programs else ""
 
     @property
     def mean_read_bytes(self) -> float | None:
@@ -206,6 +213,7 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         pickling_ns=attribution.timeline.usual_pickling_ns,
         loader_code_ns=int(attribution.timeline.loader_code_ns[measured].sum()),
         device=device,
+        programs=machine.programs,
         page_cache=page_cache_of(meta, attribution, device, reads.bytes, samples),
     )
 

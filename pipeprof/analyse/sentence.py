@@ -103,6 +103,7 @@ def _texts(figures: Mapping[str, Any], facts: Facts | None, device: str) -> dict
     """Return each figure of the evidence as text, in the unit that its name ends with."""
     texts = {name: _text(name, value) for name, value in figures.items() if value is not None}
     texts["device"] = device
+    texts["busiest"] = facts.busiest if facts is not None else ""
     texts["emulated"] = "(emulated) " if facts is not None and facts.emulated_storage else ""
     if "workers" in figures:
         workers = figures["workers"]

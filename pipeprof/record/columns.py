@@ -54,6 +54,11 @@ def nullable(
     return _fixed(values, kind, seen)
 
 
+def flags(values: npt.NDArray[np.bool_]) -> pa.Array:
+    """Return truth values as an array, as for a filter."""
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(values), [None, _bits(values)])
+
+
 def named(numbers: npt.NDArray[np.int32], names: Sequence[str]) -> pa.Array:
     """Return a dictionary column: `names[number]` for each number, null for a negative one."""
     kind = pa.dictionary(pa.int32(), pa.string())

@@ -16,6 +16,7 @@ import yaml
 
 from pipeprof.errors import ScenarioError, first_line
 from pipeprof.suggest import nearest
+from pipeprof.vocabulary.arguments import key_named
 
 Key = tuple[str | int, ...]
 """The way to a value: keys of mappings and indices of lists."""
@@ -116,18 +117,19 @@ def override(source: Source, overrides: Iterable[str]) -> None:
     for text in overrides:
         place = f"--set {text}"
         dotted, equals, written = text.partition("=")
-        parts = dotted.strip().split(".")
+        dotted = key_named(dotted.strip())
+        parts = dotted.split(".")
         if not equals or not all(parts):
             raise ScenarioError(f"{place}: is not KEY=VALUE", "for example --set loader.workers=8")
         value = _parse(written, place, {}, lines=False)
         key: Key = ("matrix", ".".join(parts[1:])) if parts[0] == "matrix" and parts[1:] else tuple(parts)
         source.overridden.add(key)
         matrix = source.values.get("matrix")
-        if isinstance(matrix, dict) and dotted.strip() in matrix:
+        if isinstance(matrix, dict) and dotted in matrix:
             if isinstance(value, list):
-                key = ("matrix", dotted.strip())
+                key = ("matrix", dotted)
             else:
-                del matrix[dotted.strip()]
+                del matrix[dotted]
         source.put(key, value, place)
 
 

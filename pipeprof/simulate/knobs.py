@@ -18,6 +18,7 @@ from pipeprof.devices import (
 from pipeprof.errors import InconclusiveError, ScenarioError
 from pipeprof.graph import Shape
 from pipeprof.suggest import nearest
+from pipeprof.vocabulary.arguments import key_named
 
 MEMORY: Final = STORAGE["ram"]
 """Data held in host memory: costs nothing but the CPU time of reading it."""
@@ -169,6 +170,7 @@ def _with(knobs: Knobs, **changes: Any) -> Knobs:
 
 
 def _change_one(knobs: Knobs, key: str, text: str, step_ns: float | None) -> Knobs:
+    key = key_named(key)
     if key in _SIMPLE:
         name, kind = _SIMPLE[key]
         value = _read(key, text, kind)

@@ -275,6 +275,12 @@ def predict(
     )
 
 
+def replayed_rate(demands: Demands, most_steps: int) -> float:
+    """Return the samples a second of the run as it was recorded, of no more than so many measured steps."""
+    steps = min(demands.steps, demands.warmup + most_steps)
+    return _play(demands, demands.measured, steps, min(steps - 1, demands.warmup), seed=0).rate
+
+
 def _play(demands: Demands, knobs: Knobs, steps: int, warmup: int, seed: int) -> Played:
     draws = [draw(demands, knobs, steps, seed, rank) for rank in range(knobs.ranks)]
     walked = walk(knobs, draws)[0]

@@ -189,7 +189,7 @@ OVERSUBSCRIBED: Final = Detail(
 QUOTA: Final = Detail("quota", "The container's CPU quota is used up.", fixes=(fixes.MORE_CORES,))
 NEIGHBOUR: Final = Detail(
     "neighbour",
-    "Other programs, or other guests of the host, use the cores.",
+    "Other programs, or other guests of the host, kept {other_cores} cores busy{busiest}.",
     fixes=(fixes.FREE_CORES,),
 )
 CPU_CONTENTION: Final = Cause(

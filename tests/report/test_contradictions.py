@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from pipeprof import units
 from pipeprof.analyse.analysis import load
+from pipeprof.analyse.differences import Figure, Measure, difference
 from pipeprof.cli import cli
 from pipeprof.measure.bench.run_display import Progress, Window
 from pipeprof.report.page import html
@@ -19,6 +21,7 @@ from pipeprof.report.text import terminal
 from pipeprof.report.wording import advice
 from pipeprof.report.wording.view import facts
 from pipeprof.simulate.forecast import Forecast
+from pipeprof.simulate.uncertainty import stated
 from tests.factory import MS, Plan, make_run
 from tests.report.page.test_html import Page
 
@@ -97,3 +100,25 @@ def test_cards_behind_the_first_are_ranked_by_gain(stalled_forecast: Forecast) -
 
 def test_percent_signs_are_written_in_one_way(stalled_forecast: Forecast) -> None:
     assert not re.search(r"\d %", printed(stalled_forecast))
+
+
+TIME = Measure("wait_ns", "mean wait", "time", False)
+
+
+@pytest.mark.parametrize("other", [Figure(0.0, -2e6, 2e6), Figure(1e6, -9e6, 11e6)])
+def test_no_time_falls_by_more_than_all_of_it(other: Figure) -> None:
+    base = Figure(10e6, 9e6, 11e6)
+    found = difference(TIME, base, other)
+    assert found.low is not None and found.low >= -10e6
+
+
+def test_one_run_knows_one_share_of_the_other_programs(stalled_forecast: Forecast) -> None:
+    demands = stalled_forecast.predictor.demands
+    beside = replace(demands.measured, neighbours=2.0)
+    said = {
+        str(each)
+        for cores in (1.0, 4.0, 16.0)
+        for each in stated(replace(demands, measured=beside), replace(beside, cores=cores))
+        if "other programs" in str(each)
+    }
+    assert len(said) == 1

@@ -44,6 +44,15 @@ def test_an_empty_section_is_a_section_of_defaults(write: Write) -> None:
     assert one(write("loader:\nrun:\n  steps: 9\n")).loader.workers == 4
 
 
+def test_arguments_of_dataloader_are_keys_too(write: Write) -> None:
+    path = write("loader: {workers: 1}\n")
+    for written in ("num_workers=3", "loader.num_workers=3", "loader.workers=3"):
+        assert one(path, written).loader.workers == 3
+    assert one(path, "prefetch_factor=5").loader.prefetch == 5
+    of_matrix = write("matrix: {loader.workers: [1, 2]}\n")
+    assert one(of_matrix, "num_workers=4").loader.workers == 4
+
+
 def test_numbers_with_exponents_are_numbers(write: Write) -> None:
     scenario = one(write("data: {samples: 1e3}\nmodel: {learning_rate: 1e-6}\nrun: {seconds: 1.5e1}\n"))
     assert scenario.data.samples == 1000

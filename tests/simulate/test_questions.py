@@ -252,6 +252,11 @@ def test_units_of_a_bandwidth() -> None:
         change(Knobs(storage=HDD), {"storage.bandwidth": "fast"})
 
 
+def test_arguments_of_dataloader_are_knobs_too() -> None:
+    asked = change(Knobs(), {"num_workers": "3", "loader.prefetch_factor": "5", "loader.pin_memory": "true"})
+    assert (asked.workers, asked.prefetch, asked.pin_memory) == (3, 5, True)
+
+
 def test_a_step_time_is_asked_in_milliseconds() -> None:
     assert change(Knobs(), {"accelerator.step_ms": "5"}, step_ns=20e6).accelerator_speed == 4
     with pytest.raises(ScenarioError, match="no step time"):

@@ -1,42 +1,55 @@
 """Reading of the end of a table while its run is being written: what is new, and what is recent.
 
-A stream is read forwards once, message by message, without decoding; of what is old nothing is kept but the
-dictionaries that later messages refer to. Reading on costs what was appended since.
+A stream is walked forwards once, from the head of a message to that of the next: bodies are read and decoded
+where they are asked for, which is at the end. Reading on costs what was appended since.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import deque
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 
-from pipeprof.record.columns import whole_numbers
+from pipeprof.record.columns import flags, whole_numbers
 from pipeprof.record.schema import MISSING, TABLES
 
 MOST_CHUNKS: Final = 3000
 """Flushes of a table that are kept: more than half an hour of them, at the usual rate."""
 _END: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-_BLOCK: Final = 1 << 22
+_PREFIX: Final = struct.Struct("<II")
+_HEAD_BYTES: Final = 8192
+"""Most that is read of a message at first: the heads of our tables are smaller."""
+
+
+Span = tuple[int, int]
+"""Begin and end of a message in its file."""
 
 
 class _Chunk:
-    """One record batch of a stream, decoded when it is asked for."""
+    """One record batch of a stream, read and decoded when it is asked for."""
 
-    def __init__(self, dictionaries: dict[int, bytes], message: bytes) -> None:
-        self._parts = (dictionaries, message)
+    def __init__(self, dictionaries: dict[int, Span], message: Span) -> None:
+        self._parts = (*dictionaries.values(), message)
         self._table: pa.Table | None = None
 
-    def table(self, schema: bytes) -> pa.Table:
-        """Return the chunk, decoded."""
+    def table(self, schema: bytes, file: BinaryIO, name: str) -> pa.Table:
+        """Return the chunk, with the columns of table `name` that this version knows."""
         if self._table is None:
-            dictionaries, message = self._parts
-            whole = b"".join((schema, *dictionaries.values(), message, _END))
-            self._table = pa.ipc.open_stream(whole).read_all()
-            self._parts = ({}, b"")
+            parts = (os.pread(file.fileno(), end - at, at) for at, end in self._parts)
+            read = pa.ipc.open_stream(b"".join((schema, *parts, _END))).read_all()
+            fields = TABLES[name]
+            self._table = pa.Table.from_arrays([_column(read, field) for field in fields], schema=fields)
         return self._table
+
+    def forget(self) -> None:
+        """Hold nothing of it in memory."""
+        self._table = None
 
 
 class Tail:
@@ -47,85 +60,108 @@ class Tail:
         self.chunks: deque[_Chunk] = deque(maxlen=MOST_CHUNKS)
         self.batches = 0
         """Record batches that were read."""
+        self._decoded: set[_Chunk] = set()
+        self._file: BinaryIO | None = None
         self._at = 0
         self._schema = b""
-        self._dictionaries: dict[int, bytes] = {}
+        self._dictionaries: dict[int, Span] = {}
 
     def poll(self) -> int:
         """Read what was appended since the last call; return how many record batches that were."""
-        before = new = 0
         try:
-            with self.path.open("rb") as file:
-                file.seek(self._at)
-                rest = b""
-                while block := file.read(_BLOCK):
-                    rest += block
-                    before, count = self._take(rest)
-                    new += count
-                    self._at += before
-                    rest = rest[before:]
+            file = self.path.open("rb")
         except FileNotFoundError:  # nothing was recorded yet, or the run has ended
-            return new
-        return new
+            return 0
+        if self._file is not None:
+            self._file.close()
+        self._file = file
+        before, size = self.batches, os.fstat(file.fileno()).st_size
+        while self._take(file.fileno(), size):
+            pass
+        return self.batches - before
 
-    def _take(self, data: bytes) -> tuple[int, int]:
-        """Take the whole messages at the begin of `data`; return their bytes, and the batches among them."""
-        at = count = 0
-        while at + 8 <= len(data):
-            mark, size = struct.unpack_from("<II", data, at)
-            if mark != 0xFFFFFFFF or size == 0:  # the end of the stream
-                break
-            if at + 8 + size > len(data):
-                break
-            kind, body, number = _header(data, at + 8)
-            end = at + 8 + size + body
-            if end > len(data):
-                break
-            count += self._add(kind, number, data[at:end])
-            at = end
-        return at, count
+    def _take(self, file: int, size: int) -> bool:
+        """Take the message that comes next, but for its body; False where none is whole."""
+        head = os.pread(file, _HEAD_BYTES, self._at)
+        if len(head) < _PREFIX.size:
+            return False
+        mark, length = _PREFIX.unpack_from(head)
+        if mark != 0xFFFFFFFF or length == 0:  # the end of the stream
+            return False
+        start = _PREFIX.size + length
+        if start > len(head) and len(head := os.pread(file, start, self._at)) < start:
+            return False
+        kind, body, number = _header(head, _PREFIX.size)
+        message = self._at, self._at + start + body
+        if message[1] > size:
+            return False
+        self._add(kind, number, message, head[:start])
+        self._at = message[1]
+        return True
 
-    def _add(self, kind: int, number: int, message: bytes) -> bool:
-        if kind == _SCHEMA:
-            self._schema = message
+    def _add(self, kind: int, number: int, message: Span, head: bytes) -> None:
+        if kind == _SCHEMA:  # it has no body
+            self._schema = head
         elif kind == _DICTIONARY:
             self._dictionaries = {**self._dictionaries, number: message}
         elif kind == _BATCH:
             self.chunks.append(_Chunk(self._dictionaries, message))
             self.batches += 1
-            return True
-        return False
+
+    def each_of_last(self, chunks: int) -> list[pa.Table]:
+        """Return the last record batches, each as a table with the columns that this version knows."""
+        return [self._table(chunk) for chunk in islice(reversed(self.chunks), chunks)][::-1]
 
     def last(self, chunks: int) -> pa.Table:
-        """Return the last record batches as one table, with the columns that this version knows."""
-        wanted = list(self.chunks)[-chunks:] if chunks > 0 else []
-        return self._joined([chunk.table(self._schema) for chunk in wanted])
+        """Return the last record batches as one table."""
+        return self._joined(self.each_of_last(chunks))
 
     def since(self, column: str, time_ns: int) -> tuple[pa.Table, int]:
         """Return the rows from a time on, by a column of times, and the number of their record batches."""
         tables: list[pa.Table] = []
-        for chunk in reversed(self.chunks):
-            table = chunk.table(self._schema)
+        older = iter(reversed(self.chunks))
+        for chunk in older:
+            table = self._table(chunk)
             times = whole_numbers(table[column], MISSING)
             if len(times) and times.max() < time_ns:
                 break
             whole = len(times) == 0 or times.min() >= time_ns
-            tables.append(table if whole else table.filter(pa.array(times >= time_ns)))
+            tables.append(table if whole else table.filter(flags(times >= time_ns)))
         return self._joined(tables[::-1]), len(tables)
 
+    def forget_before(self, chunks: int) -> None:
+        """Hold no more than the last record batches in memory."""
+        kept = set(islice(reversed(self.chunks), chunks))
+        for chunk in self._decoded - kept:
+            chunk.forget()
+        self._decoded &= kept
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Return some columns of all rows that were read: from the file, since memory holds the end alone."""
+        with pa.memory_map(str(self.path)) as file:
+            whole = file.read_buffer(self._at)
+            there = pa.ipc.open_stream(whole).schema
+            options = pa.ipc.IpcReadOptions(included_fields=[there.get_field_index(name) for name in names])
+            return pa.ipc.open_stream(whole, options=options).read_all()
+
+    def _table(self, chunk: _Chunk) -> pa.Table:
+        assert self._file is not None
+        self._decoded.add(chunk)
+        return chunk.table(self._schema, self._file, self.name)
+
     def _joined(self, tables: list[pa.Table]) -> pa.Table:
-        schema = TABLES[self.name]
-        chunked = [
-            pa.chunked_array([_column(table, field) for table in tables], type=field.type) for field in schema
-        ]
-        return pa.Table.from_arrays(chunked, schema=schema).unify_dictionaries()
+        if not tables:
+            fields = TABLES[self.name]
+            return pa.Table.from_arrays([pa.nulls(0, field.type) for field in fields], schema=fields)
+        return pa.concat_tables(tables).unify_dictionaries()
 
 
 def _column(table: pa.Table, field: pa.Field) -> Any:
     if field.name not in table.column_names:
         return pa.nulls(len(table), field.type)
-    column = table[field.name].cast(field.type)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    column = table[field.name]
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return array if array.type == field.type else array.cast(field.type)
 
 
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3

@@ -29,12 +29,13 @@ from pipeprof.cli.options import Directory
     is_flag=True,
     help="PID is a rank, or the launcher, of a job: observe all ranks on this node.",
 )
+@click.option("--torchrun", is_flag=True, help="Observe all ranks of the torchrun on this node; without PID.")
 @click.option(
     "--path",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A directory that holds pipeprof, for a job whose Python does not have it.",
 )
-@click.argument("pid", type=int)
+@click.argument("pid", type=int, required=False)
 def command(
     out: Path | None,
     seconds: float | None,
@@ -46,8 +47,9 @@ def command(
     hang: bool,
     hang_after: float | None,
     all_ranks: bool,
+    torchrun: bool,
     path: Path | None,
-    pid: int,
+    pid: int | None,
 ) -> None:
     """Observe the training process PID and its loader's workers, say where their time goes, and let go.
 
@@ -59,6 +61,9 @@ def command(
     from pipeprof.measure.attach import attach, ranks
     from pipeprof.record.directories import new_directory
 
+    if (pid is None) != torchrun:
+        raise click.UsageError("give PID, or --torchrun and no PID")
+    pid, all_ranks = (ranks.torchrun(), True) if pid is None else (pid, all_ranks)
     pids = ranks.ranks_of(pid) if all_ranks else [pid]
     for each in pids:
         attach.check(each)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
     "--probe-storage",
     is_flag=True,
     help="Then read some data files for up to 5 s: what does their storage give to 1 to 16 readers?",
+)
+@click.option(
+    "--probe-scaling",
+    is_flag=True,
+    help="Then make batches in 1, 2 and 4 processes for about 3 s: how does their cost grow with workers?",
 )
 @click.option(
     "--set",
@@ -108,6 +114,7 @@ def command(
     telemetry_hz: float,
     files: bool,
     probe_storage: bool,
+    probe_scaling: bool,
     settings: tuple[str, ...],
     steps: int | None,
     seconds: float | None,
@@ -156,7 +163,7 @@ def command(
             if traced.runs.elsewhere and (settings or tries or steps or seconds):
                 own = "--set, --try, --steps and --seconds are for the script's own process"
                 click.echo(f"pipeprof: {own}, and were not tried in those that it started", err=True)
-            _tell(traced.runs, page=not no_report, quiet=quiet, probe=probe_storage)
+            _tell(traced.runs, script, page=not no_report, quiet=quiet, probe=probe_storage)
             _ask(traced.runs, page=not no_report, quiet=quiet or probe_storage)
         elif rank.rank == chosen.first and traced.written:  # they are reported together, when all have ended
             job = address(short(traced.runs.directory.parent))
@@ -165,9 +172,10 @@ def command(
 
     def tell_at_signal(traced: Traced) -> None:
         if rank is None and (traced.runs.steps or traced.runs.ranks or traced.runs.processes):
-            _tell(traced.runs, page=False, quiet=quiet)
+            _tell(traced.runs, script, page=False, quiet=quiet)
 
     trial = read_trial(settings, steps, seconds, then_exit, quiet, tries)
+    trial = replace(trial, probes_scaling=probe_scaling and rank is None)
     traced = trace_script(
         script,
         arguments,
@@ -190,7 +198,7 @@ def command(
     ctx.exit(traced.exit_code)
 
 
-def _tell(runs: Gathered, page: bool, quiet: bool, probe: bool = False) -> None:
+def _tell(runs: Gathered, script: str, page: bool, quiet: bool, probe: bool = False) -> None:
     """Report what was observed: the job that the script started, its processes, or its own run."""
     from pipeprof.cli.show import merge, processes
     from pipeprof.record.remote.outgoing import address
@@ -208,7 +216,8 @@ def _tell(runs: Gathered, page: bool, quiet: bool, probe: bool = False) -> None:
     if runs.steps == 0 and quiet:
         return  # there is nothing to report
     if runs.steps == 0:
-        say(f"pipeprof: the script took no batch from a DataLoader; see {address(directory)}", err=True)
+        problem = f"{script} took no batch from a DataLoader before it ended"
+        say(f"pipeprof: {problem}; its record is {address(directory)}", err=True)
     else:
         if probe:
             _probe(runs.directory, quiet)

@@ -50,7 +50,7 @@ def _predicted_against_measured(results: Results, claim: Claim) -> None:
         f"(simulated), with a median error of "
         f"{units.percent(error.median)} and {units.percent(error.largest)} at the most."
     )
-    claim.short = f"predicted within {units.percent(error.median)}, in the median"
+    claim.short = f"Predictions were off by {units.percent(error.median)} in the median."
     claim.charts.append(_trust(pairs))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pipeprof import units
 from pipeprof.lesson.claims import draw
 from pipeprof.lesson.claims.claim import Claim, blank_claim
-from pipeprof.lesson.claims.data import stall, unobserved
+from pipeprof.lesson.claims.data import moves, stall, unobserved
 from pipeprof.lesson.claims.draw import Bar
 from pipeprof.lesson.kept import NetworkTime, NetworkTimes
 from pipeprof.lesson.results import LessonRun, Results
@@ -25,6 +25,8 @@ ACCELERATORS: Final = (
     ("H100", "6_accelerators-preset=h100-resnet50"),
     ("B200, other network", "6_accelerators-preset=b200-retinanet"),
 )
+OTHER_NETWORK: Final = "6_accelerators-preset=b200-retinanet"
+"""Run of the accelerator whose published figure is of another network: no rung of the others' ladder."""
 NETWORKS: Final = (
     "alexnet", "vgg16", "googlenet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
     "wide_resnet50_2", "resnext50_32x4d", "densenet121",
@@ -61,12 +63,18 @@ def accelerators(results: Results) -> Claim:
             real = run.said.meta.accelerator
             runs.append((f"{real.name} (real)" if real.device_of_torch else label, run))
     if runs:
-        each = ", ".join(f"{label} {stall(run)}" for label, run in runs)
+        ladder = [(label, run) for label, run in runs if run.name != OTHER_NETWORK]
+        each = ", ".join(f"{label} {stall(run)}" for label, run in ladder or runs)
         claim.answer = (
             f"Fed by one and the same loader (measured), the accelerator waited: {each} of the time."
         )
-        claim.short = f"{runs[0][0]} {stall(runs[0][1])}, {runs[-1][0]} {stall(runs[-1][1])}"
-        how = "All but the first are emulated; the loader is the same."
+        claim.short = moves(ladder or runs)
+        if ladder and len(ladder) < len(runs):
+            claim.more.append(
+                f"The B200 waited {stall(runs[-1][1])}: its step is of another network with larger images, "
+                "which takes longer, so that it is no rung of this ladder."
+            )
+        how = "All but the first are emulated; the loader is the same. Only the B200 has another network."
         claim.charts = [draw.days("claim6_days", runs, "The same loader, ever faster accelerators", how)]
         claim.legend = draw.legend([run for _, run in runs])
         claim.tables = [_needs(runs)]
@@ -142,7 +150,7 @@ def networks(results: Results) -> Claim:
     batch = f"a batch of {kept.batch} images"
     claim.answer = f"Forward and backward of {batch} on this CPU ({threads}, measured): {each}."
     claim.more = [_against(kept, times, names)]
-    claim.short = "the CPU's side" if not kept.cuda else "both sides"
+    claim.short = "Measured on the CPU alone." if not kept.cuda else "Measured on the CPU and on the GPU."
     title = f"On the CPU, batches of {kept.batch} images (measured)"
     claim.charts = [draw.bars("claim7", shown, "forward and backward of one batch, s", title)]
     heads = [
@@ -211,7 +219,7 @@ def workloads(results: Results) -> Claim:
         return unobserved(claim, results, "9_networks")
     each = ", ".join(f"{bar.label} {bar.text}" for bar in shown)
     claim.answer = f"A training step of 2 images on this CPU (measured): {each}."
-    claim.short = f"{len(shown)} of {len(NETWORKS)} trained here"
+    claim.short = f"{len(shown)} of {len(NETWORKS)} networks were trained here."
     title = "A training step of each network on this CPU, batches of 2 images (measured)"
     claim.charts = [draw.bars("claim9", shown, "time of a step, s", title)]
     rest = [pretty(name) for name, ns in times.items() if not ns]

@@ -47,6 +47,8 @@ LADDER: Final = (
 )
 NO_BETTER: Final = 0.05
 """Smaller speed-ups count as zero."""
+ALIKE: Final = 0.01
+"""Smaller differences of two runs' shares count as none where no intervals tell."""
 
 
 def labelled(results: Results, names: Names, claim: Claim) -> Labelled:
@@ -73,6 +75,27 @@ def stall(run: LessonRun | None) -> str:
     return units.percent(run.stall if run is not None else None)
 
 
+def moves(runs: Labelled) -> str:
+    """Return how the waiting moves from the first run to the last, in a sentence."""
+    (first, before), (last, after) = runs[0], runs[-1]
+    ends = f"{stall(before)} ({first}) {{}} {stall(after)} ({last})"
+    if len(runs) == 1:
+        return f"Waiting is {stall(before)} ({first})."
+    if before.stall is None or after.stall is None or alike(before, after):
+        return f"Waiting is {ends.format('and')}."
+    return f"Waiting {'falls' if after.stall < before.stall else 'rises'} from {ends.format('to')}."
+
+
+def alike(run: LessonRun, other: LessonRun) -> bool:
+    """Return whether the waiting of two runs is the same within noise: their intervals overlap."""
+    if run.stall is None or other.stall is None:
+        return False
+    first, second = run.said.stall_interval, other.said.stall_interval
+    if first is None or second is None:
+        return abs(run.stall - other.stall) < ALIKE
+    return first[0] <= second[1] and second[0] <= first[1]
+
+
 def capital(text: str) -> str:
     """Return the text with a capital letter at its start."""
     return text[:1].upper() + text[1:]
@@ -89,7 +112,7 @@ def disk(results: Results) -> Claim:
         f"{units.percent(run.said.utilization)} of the time and waited for data {stall(run)} of it: "
         f"{units.sample_rate(run.rate)} (measured) where {units.sample_rate(run.full_rate)} were possible."
     )
-    claim.short = f"waited {stall(run)} of the time"
+    claim.short = f"It waited {stall(run)} of the time."
     attribution = run.analysis.attribution
     if attribution is not None:
         section = where.when(run.analysis, attribution)
@@ -108,7 +131,28 @@ def disk(results: Results) -> Claim:
 def devices(results: Results) -> Claim:
     """Build claim 2: the same loop on an SSD, and on NVMe."""
     claim = blank_claim(2, results.directory)
-    return _compared(claim, labelled(results, DEVICES, claim), "claim2_days")
+    runs = labelled(results, DEVICES, claim)
+    compared, known = _compared(claim, runs, "claim2_days"), dict(runs)
+    ssd, nvme = known.get("SSD"), known.get("NVMe SSD")
+    if ssd is not None and nvme is not None and (said := _no_faster(ssd, nvme)):
+        compared.more.append(said)
+        compared.short = f"{moves(runs[:2])} NVMe adds nothing." if len(runs) == len(DEVICES) else said
+    return compared
+
+
+def _no_faster(ssd: LessonRun, nvme: LessonRun) -> str:
+    """Return why the faster drive does not wait less; empty where it does."""
+    if alike(ssd, nvme):
+        return (
+            "Between SSD and NVMe SSD there is no difference beyond noise: the drive is no longer what the "
+            "accelerator waits for."
+        )
+    if ssd.stall is not None and nvme.stall is not None and nvme.stall > ssd.stall:
+        return (
+            "The NVMe SSD's model is the faster one: that its run waited more than the SSD's comes from this "
+            "machine's cores, which decode the images, and not from the drive."
+        )
+    return ""
 
 
 def memory(results: Results) -> Claim:
@@ -124,8 +168,7 @@ def _compared(claim: Claim, runs: Labelled, chart: str) -> Claim:
         return claim
     each = ", ".join(f"{label} {stall(run)}" for label, run in runs)
     claim.answer = f"The accelerator (emulated) waited for data (measured): {each} of the time."
-    (first, before), (last, after) = runs[0], runs[-1] if len(runs) < 4 else runs[2]
-    claim.short = f"{first} {stall(before)}, {last} {stall(after)}"
+    claim.short = moves(runs if len(runs) < 4 else runs[:3])
     claim.charts = [draw.days(chart, runs, "What the accelerator did with its time")]
     claim.legend = draw.legend([run for _, run in runs])
     return claim
@@ -146,7 +189,7 @@ def workers(results: Results) -> Claim:
             ends.append(_where_it_ends(label, own, alone))
     claim.answer, *claim.more = ends
     best = min(cells, key=lambda run: 1.0 if run.stall is None else run.stall)
-    claim.short = f"{stall(best)} with {best.cell.get('loader.workers')} workers, at best"
+    claim.short = f"At best it waits {stall(best)}, with {_many(best.cell['loader.workers'])}."
     claim.side_by_side = True
     return claim
 
@@ -217,6 +260,27 @@ def _because(run: LessonRun) -> str:
     return f"and the verdict on that run is “{cause}”"
 
 
+def _copying(claim: Claim, runs: dict[str, LessonRun]) -> None:
+    """Say what copying costs, and that it costs nothing where it is hidden."""
+    plain, ahead, none = (runs.get(COPIES[i][0]) for i in (0, 2, 3))
+    free = None if none is None else none.said.utilization
+    if plain is None or free is None or plain.said.utilization is None:
+        claim.short = f"Copies were compared in {units.plural(len(runs), 'way')}."
+        return
+    cost = max(0.0, free - plain.said.utilization)
+    claim.short = f"Copying from ordinary memory costs {units.percent(cost)} of the time"
+    if ahead is not None and ahead.said.utilization is not None:
+        if free - ahead.said.utilization < ALIKE:
+            claim.short += ", copied ahead nothing"
+            claim.more.append(
+                "Copied ahead, a batch costs nothing that this could measure: the accelerator computes as "
+                f"much as with nothing to copy, within {units.percent(ALIKE)} of the time."
+            )
+        else:
+            claim.short += f", copied ahead {units.percent(free - ahead.said.utilization)}"
+    claim.short += "."
+
+
 def copies(results: Results) -> Claim:
     """Build claim 5: the copy from host memory, and the whole ladder."""
     claim = blank_claim(5, results.directory)
@@ -224,10 +288,7 @@ def copies(results: Results) -> Claim:
     if runs:
         each = ", ".join(f"{label} {units.percent(run.said.utilization)}" for label, run in runs)
         claim.answer = f"The accelerator (emulated) computed, with each batch from: {each} of the time."
-        (_, first), (_, last) = runs[0], runs[-1]
-        claim.short = (
-            f"computing {units.percent(first.said.utilization)} to {units.percent(last.said.utilization)}"
-        )
+        _copying(claim, dict(runs))
         claim.charts = [
             draw.days("claim5_days", runs, "One loop, the batch copied in three ways, and not at all")
         ]

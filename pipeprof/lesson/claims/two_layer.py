@@ -74,7 +74,7 @@ def _ways(claim: Claim, trained: Sequence[Trained]) -> None:
         _agreement(width, [each for each in trained if each.d_in == width]) for width in widths
     )
     first = [each for each in trained if each.d_in == widths[0]]
-    claim.short = f"{len(first)} ways, {'one loss' if apart(first) <= AGREE else 'not one loss'}"
+    claim.short = f"{len(first)} ways end at {'one loss' if apart(first) <= AGREE else 'different losses'}."
     bars = [
         Bar(each.label, each.iteration_ns / 1e3, units.duration(each.iteration_ns), ACCELERATOR.name)
         for each in first

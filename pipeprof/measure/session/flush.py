@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from pipeprof.errors import TraceError
 from pipeprof.measure.host.sensors.processors import Cores, Spin, Steal, cpu_times
+from pipeprof.measure.host.sensors.programs import Programs
 from pipeprof.measure.host.sensors.reads import Reads
 from pipeprof.measure.probe.counting.files_read import FilesRead
 from pipeprof.measure.progress import say
@@ -94,7 +95,7 @@ class Flusher:
         self.lock = threading.Lock()
         self._writer, self._steps, self._pending, self._stopped = writer, steps, pending, stopped
         self._states, self._steal, self._spin = WorkerStates(), Steal(), Spin()
-        self._cores = Cores()
+        self._cores, self._programs = Cores(), Programs()
         self._reads = Reads(writer.meta.reading.io_limits)
         self._dropped = self._dropped_of_gone = 0
         self._stop = threading.Event()
@@ -216,6 +217,8 @@ class Flusher:
         tables = self._drain(last)
         tables["steps"] = self._steps.take(taken, last)
         self._forget_old_epochs()
+        if not last:
+            self._programs.begin()
         times = cpu_times()
         sensed = self._states.report() | self._steal.read(times) | self._spin.read() | self._reads.read()
         if not self._pending.counts_cores:
@@ -317,7 +320,9 @@ class Flusher:
             self._flush(last=True)
             self.active = False
             self._states.close()
-            self._writer.meta = final(self._writer.meta)
+            meta = final(self._writer.meta)
+            machine = replace(meta.machine, programs=self._programs.busiest())
+            self._writer.meta = replace(meta, machine=machine)
             try:
                 self._writer.close(status)
             except OSError as error:

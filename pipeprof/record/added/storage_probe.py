@@ -44,14 +44,14 @@ class StorageProbe:
 
     how: str = ""
     """`whole`: files from their start to their end; `random`: pieces of large files; `mapped`: through a
-    memory map."""
+    memory map; `url`: objects of a remote place."""
     request_bytes: int = 0
     files: int = 0
     points: tuple[ProbePoint, ...] = ()
     took_s: float = 0.0
     read_bytes: int = 0
     cold: str = ""
-    """Way past the page cache: `direct` or `evicted`."""
+    """Way past the page cache: `direct`, `evicted`, or `remote` where there is none."""
 
     @property
     def counts_device(self) -> bool:

@@ -15,7 +15,7 @@ from pipeprof.analyse.verdict import MIN_STEPS, MIN_WALL_NS
 from pipeprof.record.meta import LoaderMeta, RunMeta
 from pipeprof.redact import STRUCK
 from pipeprof.vocabulary import fixes
-from pipeprof.vocabulary.knobs import scenario_key
+from pipeprof.vocabulary.arguments import KEY_OF
 
 _ALL: Final = "loader"
 _FORK: Final = {"multiprocessing_context": "fork"}
@@ -52,7 +52,7 @@ def of_fix(
             return shlex.join([*_without(own, {}), "--try", word, *script])
         return _of_script(words, meta.script_words, arguments, loader, others)
     if meta.kind == "bench" and "run" in words[1:4] and not meta.settings.cell:
-        wanted = [f"{key}={_text(value)}" for name, value in arguments.items() if (key := scenario_key(name))]
+        wanted = [f"{KEY_OF[name]}={_text(value)}" for name, value in arguments.items() if name in KEY_OF]
         return _of_scenario(words, wanted or list(keys))
     return ""
 

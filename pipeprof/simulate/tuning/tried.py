@@ -7,13 +7,13 @@ from typing import Any
 
 from pipeprof.simulate.catalogue import Fix
 from pipeprof.simulate.knobs import Knobs
-from pipeprof.vocabulary.knobs import ARGUMENT_OF
+from pipeprof.vocabulary.arguments import ARGUMENT_OF
 
 
 def loader_arguments(before: Knobs, after: Knobs) -> dict[str, Any]:
     """Return the arguments of a DataLoader that lead from one to the other; empty where others differ too."""
     changed = [each.name for each in fields(Knobs) if getattr(before, each.name) != getattr(after, each.name)]
-    if not all(name in ARGUMENT_OF for name in changed):
+    if not all(name in ARGUMENT_OF and name != "batch_size" for name in changed):  # which changes learning
         return {}
     return {ARGUMENT_OF[name]: getattr(after, name) for name in changed}
 

@@ -94,7 +94,7 @@ def test_a_limit_that_is_reached_is_a_full_device(
     more = forecast.predictor.predict(change(forecast.predictor.demands.measured, {"loader.workers": "8"}))
     assert more.throughput.value == pytest.approx(found.verdict.measured.throughput_samples_per_s, rel=0.06)
     assert forecast.replay is not None
-    assert forecast.replay_error == pytest.approx(0.0, abs=0.05)
+    assert forecast.replay_error == pytest.approx(0.0, abs=0.02)
 
 
 def test_a_limit_far_away_is_room_up_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

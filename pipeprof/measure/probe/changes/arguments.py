@@ -13,7 +13,7 @@ from typing import Any, Final
 from pipeprof.errors import MeasureError
 from pipeprof.record.meta import MOST_BATCHES_AHEAD, MOST_WORKERS
 from pipeprof.suggest import nearest
-from pipeprof.vocabulary.knobs import ARGUMENT_OF
+from pipeprof.vocabulary.arguments import ARGUMENT_OF
 
 ALL: Final = "loader"
 """Name under which all loaders of a script are addressed."""

@@ -1,0 +1,26 @@
+"""Arguments of torch's DataLoader and what scenarios call them: either name is taken for the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+KEY_OF: Final[Mapping[str, str]] = {
+    "num_workers": "loader.workers",
+    "prefetch_factor": "loader.prefetch",
+    "batch_size": "loader.batch_size",
+    "in_order": "loader.in_order",
+    "pin_memory": "loader.pin_memory",
+    "persistent_workers": "loader.persistent_workers",
+    "multiprocessing_context": "loader.start_method",
+}
+"""Key of a scenario by argument of DataLoader."""
+ARGUMENT_OF: Final[Mapping[str, str]] = {
+    key.removeprefix("loader."): argument for argument, key in KEY_OF.items()
+}
+"""Argument of DataLoader by knob: the last part of a scenario's key."""
+
+
+def key_named(word: str) -> str:
+    """Return the key of a scenario for a word that may be an argument, as `loader.num_workers`."""
+    return KEY_OF.get(word.removeprefix("loader."), word)
