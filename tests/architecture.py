@@ -179,6 +179,16 @@ def _circles(graph: Mapping[str, list[str]]) -> list[str]:
     return circles
 
 
+def shared_names(package: Package) -> dict[str, list[str]]:
+    """Return the public classes of which several modules have one of that name, with those modules."""
+    homes: dict[str, list[str]] = {}
+    for module, path in package.modules.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module)
+    return {name: modules for name, modules in homes.items() if len(modules) > 1}
+
+
 def crowded_folders(package: Package, most: int) -> list[str]:
     """List folders that hold more than `most` modules, `__init__` not counted."""
     counts: dict[Path, int] = {}

@@ -16,6 +16,7 @@ from tests.architecture import (
     forbidden_imports,
     import_circles,
     room_circles,
+    shared_names,
 )
 from tests.prose import empty_names, vague_docstrings
 
@@ -176,6 +177,17 @@ def test_a_hidden_backend_is_seen(hidden: str) -> None:
 
 def test_there_is_no_import_circle() -> None:
     assert import_circles(PACKAGE) == []
+
+
+def test_a_class_is_the_only_one_of_its_name() -> None:
+    assert set(shared_names(PACKAGE)) <= {"PipeprofCallback"}, "Lightning and transformers have one each"
+
+
+def test_two_classes_of_one_name_are_seen(tmp_path: Path) -> None:
+    house = made(
+        tmp_path, low__a="class Cell: ...\nclass _Own: ...", high__b="class Cell: ...\nclass _Own: ..."
+    )
+    assert shared_names(Package(house)) == {"Cell": ["high.b", "low.a"]}
 
 
 def test_a_folder_can_be_taken_in() -> None:

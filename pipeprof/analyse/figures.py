@@ -9,10 +9,10 @@ import numpy as np
 
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.making import Floats
-from pipeprof.analyse.resources.device import Device, device_of
+from pipeprof.analyse.resources.device import StorageState, device_of
 from pipeprof.analyse.resources.page_cache import PageCache, page_cache_of
 from pipeprof.analyse.telemetry import sense
-from pipeprof.analyse.why.counts import read_counts
+from pipeprof.analyse.why.totals import read_counts
 from pipeprof.devices import StorageModel
 from pipeprof.graph import Shape
 from pipeprof.record.added.storage_probe import read_probe
@@ -94,7 +94,7 @@ class Facts:
     """Median time in which a batch was pickled and written to the pipe."""
     loader_code_ns: int = 0
     """Time inside `next` in which a loader without workers made no batch."""
-    device: Device | None = None
+    device: StorageState | None = None
     """State of the device that the data came from; None where none was read, or the data are remote."""
     programs: Mapping[str, float] = field(default_factory=dict)
     """Cores that the busiest other programs kept busy, by name."""

@@ -11,7 +11,7 @@ from pipeprof.devices.models import Service, State
 Serve = Callable[[State, int, Request], Service]
 
 
-class Device:
+class VirtualStorage:
     """Storage in virtual time, shared by every worker of every rank on the node."""
 
     def __init__(self, model: StorageModel, readers: int) -> None:

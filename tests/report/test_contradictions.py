@@ -15,7 +15,7 @@ from pipeprof import units
 from pipeprof.analyse.analysis import load
 from pipeprof.analyse.differences import Figure, Measure, difference
 from pipeprof.cli import cli
-from pipeprof.measure.bench.run_display import Progress, Window
+from pipeprof.measure.bench.run_display import Progress, RecentRates
 from pipeprof.report.page import html
 from pipeprof.report.text import terminal
 from pipeprof.report.wording import advice
@@ -79,7 +79,7 @@ def test_where_no_step_was_measured_something_is_missing(tmp_path: Path) -> None
 
 def test_computing_and_waiting_are_no_more_than_all_of_the_time() -> None:
     progress, seconds = Progress("x", 200, 60.0), iter([0.0, 2.0])
-    window = Window(progress, lambda: next(seconds))
+    window = RecentRates(progress, lambda: next(seconds))
     window.view()
     progress.steps, progress.samples = 50, 400
     progress.busy_ns, progress.wait_ns = 800_000_000, 1_400_000_000

@@ -73,7 +73,7 @@ FLAT: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class StorageState:
     """The state, its evidence, and the figures behind it; None for what was not observed."""
 
     state: State
@@ -123,14 +123,14 @@ class Device:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def device_of_run(run: Run, attribution: Attribution) -> Device | None:
+def device_of_run(run: Run, attribution: Attribution) -> StorageState | None:
     """Return the state of the device of an attributed run: see `device_of`."""
     return device_of(run, attribution, sense(run, attribution.window).means, read_probe(run.directory))
 
 
 def device_of(
     run: Run, attribution: Attribution, means: Mapping[SensorName, float], probe: StorageProbe | None
-) -> Device | None:
+) -> StorageState | None:
     """Return the state of the device of a run; None where nothing was read, or from memory by its design.
 
     `means` are the sensors' over the measured window.
@@ -207,7 +207,7 @@ def _first(means: Mapping[SensorName, float], *sensors: SensorName) -> float | N
     return next((means[sensor] for sensor in sensors if sensor in means), None)
 
 
-def _figures(reading: _Reading, means: Mapping[SensorName, float], meta: RunMeta) -> Device:
+def _figures(reading: _Reading, means: Mapping[SensorName, float], meta: RunMeta) -> StorageState:
     """Return the figures, with the state left open."""
     seconds = reading.wall_ns / NS_PER_S
     total, waited = float(reading.size_bytes.sum()), float(reading.waited_ns.sum())
@@ -216,7 +216,7 @@ def _figures(reading: _Reading, means: Mapping[SensorName, float], meta: RunMeta
     limits = _limits(meta)
     pressure = _first(means, PRESSURE_GROUP, PRESSURE_MACHINE)
     asked = reading.asked_bytes
-    return Device(
+    return StorageState(
         "not-known",
         reads_in_flight=waited / reading.wall_ns,
         bytes_per_s=total / seconds,
@@ -255,7 +255,9 @@ def _disks(meta: RunMeta) -> tuple[DiskMeta, ...]:
 # -- by the run itself -------------------------------------------------------------------------------------
 
 
-def _by_the_run(seen: Device, reading: _Reading, meta: RunMeta, means: Mapping[SensorName, float]) -> Device:
+def _by_the_run(
+    seen: StorageState, reading: _Reading, meta: RunMeta, means: Mapping[SensorName, float]
+) -> StorageState:
     if seen.memory_share is not None and seen.memory_share >= IN_MEMORY:
         share = units.percent(seen.memory_share)
         return replace(
@@ -281,7 +283,7 @@ _UNKNOWN: Final = (
 )
 
 
-def _by_limit(seen: Device, means: Mapping[SensorName, float]) -> Device | None:
+def _by_limit(seen: StorageState, means: Mapping[SensorName, float]) -> StorageState | None:
     """Judge by the control groups' limits: the one that the run came nearest to."""
     reads = _first(means, GROUP_READS, DEVICE_READS)
     size = means.get(GROUP_READ_BYTES, seen.bytes_per_s)
@@ -317,7 +319,7 @@ def _by_limit(seen: Device, means: Mapping[SensorName, float]) -> Device | None:
     )
 
 
-def _held_back(seen: Device, meta: RunMeta) -> Device | None:
+def _held_back(seen: StorageState, meta: RunMeta) -> StorageState | None:
     """Judge by reads that were waited for and were not in the device's own queue."""
     waited, queued = seen.reads_in_flight or 0.0, seen.device_in_flight
     if not seen.counts_device or waited < WAITED or queued is None or queued >= HELD_BACK * waited:
@@ -329,7 +331,7 @@ def _held_back(seen: Device, meta: RunMeta) -> Device | None:
     return _full(seen, "held-back", figures, keeps_credit=True)
 
 
-def _busy_disk(seen: Device, meta: RunMeta) -> Device | None:
+def _busy_disk(seen: StorageState, meta: RunMeta) -> StorageState | None:
     """Judge by a rotating disk that always had something to do: it has one arm."""
     turns = any(disk.rotational and not disk.virtual for disk in _disks(meta))
     if not turns or seen.device_busy is None or seen.device_busy < BUSY:
@@ -339,7 +341,7 @@ def _busy_disk(seen: Device, meta: RunMeta) -> Device | None:
     )
 
 
-def _by_growth(seen: Device, meta: RunMeta) -> Device | None:
+def _by_growth(seen: StorageState, meta: RunMeta) -> StorageState | None:
     """Judge by how much longer reads took where more were in flight."""
     if seen.growth is None:
         return None
@@ -355,7 +357,7 @@ def _by_growth(seen: Device, meta: RunMeta) -> Device | None:
     )
 
 
-def _short_queue(seen: Device, meta: RunMeta) -> Device | None:
+def _short_queue(seen: StorageState, meta: RunMeta) -> StorageState | None:
     """Judge by the queue of a real SSD; a hypervisor's disk may be limited below what is seen here."""
     solid = bool(_disks(meta)) and all(disk.rotational is False and not disk.virtual for disk in _disks(meta))
     if not solid or seen.device_in_flight is None or seen.device_in_flight > SHORT_QUEUE:
@@ -369,7 +371,7 @@ def _short_queue(seen: Device, meta: RunMeta) -> Device | None:
     )
 
 
-def _full(seen: Device, basis: str, figures: str, keeps_credit: bool = False) -> Device:
+def _full(seen: StorageState, basis: str, figures: str, keeps_credit: bool = False) -> StorageState:
     return replace(
         seen,
         state="full",
@@ -418,7 +420,7 @@ def _others_in_flight(start: Ints, finish: Ints, waited: Values) -> Values:
 # -- by figures from elsewhere -----------------------------------------------------------------------------
 
 
-def _by_model(seen: Device, model: StorageModel, reading: _Reading) -> Device | None:
+def _by_model(seen: StorageState, model: StorageModel, reading: _Reading) -> StorageState | None:
     """Judge an emulated device, or one of a profile, by its own figures."""
     if model.kind == "memory" or seen.bytes_per_s is None:
         return None
@@ -440,7 +442,7 @@ def _by_model(seen: Device, model: StorageModel, reading: _Reading) -> Device | 
     )
 
 
-def _by_probe(seen: Device, probe: StorageProbe) -> Device:
+def _by_probe(seen: StorageState, probe: StorageProbe) -> StorageState:
     """Judge by the curve of a probe."""
     of_device = seen.counts_device and probe.counts_device
     curve = probe.curve(of_device)

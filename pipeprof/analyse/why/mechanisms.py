@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from pipeprof import units
-from pipeprof.analyse.why.counts import Counts
 from pipeprof.analyse.why.observed import Observed
 from pipeprof.analyse.why.shown import Shown
+from pipeprof.analyse.why.totals import CounterTotals
 from pipeprof.record.events import read_events
 from pipeprof.record.names import counters
 from pipeprof.record.schema import MAIN_PROCESS
@@ -212,7 +212,7 @@ def _threads(observed: Observed) -> Shown | None:
     return Shown(mechanisms.THREADS, min(1.0, explains), figures, fixes.ONE_THREAD)
 
 
-def _runnable(counts: Counts) -> int | None:
+def _runnable(counts: CounterTotals) -> int | None:
     """Return how many threads of all workers ran or could run, at the fullest look; None where not read."""
     looks = counts.levels.get(counters.THREADS_RUNNABLE, {})
     workers = [value for worker, value in looks.items() if worker != MAIN_PROCESS]

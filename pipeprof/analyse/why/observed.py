@@ -13,8 +13,8 @@ from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.making import Stages
 from pipeprof.analyse.ledger.walk import SOON
-from pipeprof.analyse.why.counts import Counts, read_counts
 from pipeprof.analyse.why.lines import HotLine, Lines, read_lines, stage_of
+from pipeprof.analyse.why.totals import CounterTotals, read_counts
 from pipeprof.analyse.why.transfer import receive_starts
 from pipeprof.record.names.counters import CounterName
 from pipeprof.record.reader import Run
@@ -69,7 +69,7 @@ class Observed:
         return self.lines.hot(max(others, key=others.__getitem__)) if others else ()
 
     @cached_property
-    def counts(self) -> Counts:
+    def counts(self) -> CounterTotals:
         """Read the processes' counters."""
         return read_counts(self.run)
 

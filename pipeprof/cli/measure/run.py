@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """Measured cell of a scenario; `error` where it failed. A run that failed may be readable still."""
 
     scenario: Scenario
@@ -145,7 +145,7 @@ def directories(scenarios: list[Scenario], file: Path, out: Path | None) -> list
     return [parent / scenario.name for scenario in scenarios]
 
 
-def measure(scenario: Scenario, directory: Path, file: Path, kernels: int = 0) -> Outcome:
+def measure(scenario: Scenario, directory: Path, file: Path, kernels: int = 0) -> CellOutcome:
     """Run one scenario and read its record back, whatever it ended with."""
     from pipeprof.analyse.analysis import analyse
     from pipeprof.measure.bench.run import run
@@ -165,11 +165,11 @@ def measure(scenario: Scenario, directory: Path, file: Path, kernels: int = 0) -
             recorded.meta = replace(recorded.meta, status="partial")
         forecast = Forecast(analyse(recorded))
     except PipeprofError as unreadable:
-        return Outcome(scenario, directory, None, error or unreadable)
-    return Outcome(scenario, directory, forecast, error)
+        return CellOutcome(scenario, directory, None, error or unreadable)
+    return CellOutcome(scenario, directory, forecast, error)
 
 
-def show(outcome: Outcome, page: Path | None) -> None:
+def show(outcome: CellOutcome, page: Path | None) -> None:
     """Print the report, then what went wrong and whether the run came to what the scenario expects."""
     from pipeprof.report.text import terminal
 
@@ -185,7 +185,7 @@ def show(outcome: Outcome, page: Path | None) -> None:
         say("As this scenario expects.")
 
 
-def show_matrix(outcomes: list[Outcome]) -> None:
+def show_matrix(outcomes: list[CellOutcome]) -> None:
     """Write a page for all cells of a matrix, beside them; nothing for a single run."""
     from pipeprof.report.page import html
     from pipeprof.simulate.matrix_predictions import predict_cells
@@ -197,7 +197,7 @@ def show_matrix(outcomes: list[Outcome]) -> None:
         say(f"{len(forecasts)} of {len(outcomes)} runs. Report of all: {page}")
 
 
-def as_data(outcomes: list[Outcome]) -> Any:
+def as_data(outcomes: list[CellOutcome]) -> Any:
     """Return the answer's dictionary; for a matrix a list with an entry for each cell."""
     cells = [
         {
@@ -213,7 +213,7 @@ def as_data(outcomes: list[Outcome]) -> Any:
     return cells if outcomes[0].scenario.cell else cells[0]["answer"]
 
 
-def exit_code(outcomes: list[Outcome], strict: bool) -> int:
+def exit_code(outcomes: list[CellOutcome], strict: bool) -> int:
     """Return the first error's code, a signal's after an interruption, 1 where `expect` was missed."""
     for outcome in outcomes:
         if outcome.error is not None:

@@ -53,7 +53,7 @@ class Watched(Protocol):
         ...
 
 
-class Stopped(NamedTuple):
+class Standstill(NamedTuple):
     """Standstill of one worker, which has ended."""
 
     loader: int
@@ -78,12 +78,12 @@ class WorkerStates:
         self._stopped_ns: dict[int, int] = {}
         """Time at which each thread was first seen stopped, of those that are."""
 
-    def look(self, watched: Iterable[Watched]) -> list[Stopped]:
+    def look(self, watched: Iterable[Watched]) -> list[Standstill]:
         """Look once at each worker. The files of those that no one watches are closed.
 
         Return the standstills that have ended since the last look.
         """
-        stops: list[Stopped] = []
+        stops: list[Standstill] = []
         if not _ON_LINUX:
             return stops
         gone = set(self._files)
@@ -99,7 +99,7 @@ class WorkerStates:
                     self._looks.setdefault(worker, Counter())[state] += 1
                 stopped_ns = self._stop_of(thread, state == "stopped")
                 if stopped_ns >= LEAST_STOP_NS:
-                    stops.append(Stopped(watch.loader_number, worker, stopped_ns))
+                    stops.append(Standstill(watch.loader_number, worker, stopped_ns))
         for thread in gone:
             self._close(thread)
         return stops

@@ -19,7 +19,7 @@ _DOWN: Final = ("loader.prefetch", "loader.batch_size", "accelerator.step_ms")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class MatrixCell:
     """Run of the matrix, or a prediction."""
 
     knobs: Mapping[str, str]
@@ -41,7 +41,7 @@ class Matrix:
     """The cells and how to lay them out: columns, rows, and one heat map for each combination of the rest."""
 
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[MatrixCell, ...]
     across: str | None
     down: str | None
     others: tuple[str, ...]
@@ -49,7 +49,7 @@ class Matrix:
     """Cells that were not predicted, each with the reason."""
 
     @property
-    def source(self) -> Cell | None:
+    def source(self) -> MatrixCell | None:
         """Return the cell whose run the others are predicted from."""
         return next((cell for cell in self.cells if cell.source), None)
 
@@ -103,8 +103,8 @@ def _pick(varying: Sequence[str], wanted: Sequence[str]) -> str | None:
     return next(iter((*preferred, *numeric)), None)
 
 
-def _cell(said: RunView, knobs: dict[str, str]) -> Cell:
-    return Cell(
+def _cell(said: RunView, knobs: dict[str, str]) -> MatrixCell:
+    return MatrixCell(
         knobs,
         said.stall_share,
         said.throughput,
@@ -161,7 +161,7 @@ def headline(laid_out: Matrix) -> str:
     )
 
 
-def knobs_text(cell: Cell) -> str:
+def knobs_text(cell: MatrixCell) -> str:
     """Return the knobs in words, such as `tier hdd, workers 4`."""
     return ", ".join(f"{words.knob(key)} {value}" for key, value in cell.knobs.items()) or "the one cell"
 
@@ -187,15 +187,15 @@ def _axes(laid_out: Matrix) -> list[str]:
     return [key for key in (laid_out.across, laid_out.down) if key]
 
 
-def _groups(laid_out: Matrix) -> dict[str, list[Cell]]:
-    groups: dict[str, list[Cell]] = {}
+def _groups(laid_out: Matrix) -> dict[str, list[MatrixCell]]:
+    groups: dict[str, list[MatrixCell]] = {}
     for cell in laid_out.cells:
         title = ", ".join(f"{words.knob(key)} {cell.knobs[key]}" for key in laid_out.others)
         groups.setdefault(title, []).append(cell)
     return groups
 
 
-def _box(laid_out: Matrix, cell: Cell, stall: float | None, predicted: bool = False) -> dict[str, Any]:
+def _box(laid_out: Matrix, cell: MatrixCell, stall: float | None, predicted: bool = False) -> dict[str, Any]:
     fill = charts.stall_fill(stall)
     rate = cell.prediction.throughput.value if predicted and cell.prediction else cell.throughput
     note = f"stall {units.percent(stall)}, {units.sample_rate(rate)}{', predicted' if predicted else ''}"
@@ -220,7 +220,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _say(cells: Sequence[Cell], predicted: bool = False) -> str:
+def _say(cells: Sequence[MatrixCell], predicted: bool = False) -> str:
     stalls = [cell.prediction.stall.value for cell in cells if cell.prediction] if predicted else []
     seen = stalls or [cell.stall for cell in cells if cell.stall is not None]
     if not seen:

@@ -12,7 +12,7 @@ from pipeprof.analyse.counts import SingleReads
 from pipeprof.analyse.figures import Facts
 from pipeprof.record.meta import StorageMeta
 from pipeprof.report.page.section import Chart, Row, Section, Table
-from pipeprof.report.page.where import Line, line
+from pipeprof.report.page.where import LineChart, line
 from pipeprof.report.wording import reading
 from pipeprof.timeline import Window
 from pipeprof.vocabulary import owners
@@ -47,7 +47,7 @@ def _rate(analysis: Analysis, window: Window, reads: Any, emulated: bool) -> Cha
     edges = series.edges(window.start_ns, window.end_ns, at_most=120)
     seconds = (edges - window.start_ns) / units.NS_PER_S
     rate = series.rate_per_s(analysis.timeline, reads.bytes, edges)
-    what = Line(
+    what = LineChart(
         "storage",
         f"Bytes read{' (emulated device)' if emulated else ''}",
         reading.BYTES,

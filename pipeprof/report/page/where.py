@@ -172,7 +172,7 @@ def _stacked(seconds: Any, parts: list[tuple[str, Any]]) -> list[dict[str, Any]]
     return rows
 
 
-class Line(NamedTuple):
+class LineChart(NamedTuple):
     """Name of a chart over time, instructions for reading it, and the format of its values."""
 
     name: str
@@ -185,7 +185,7 @@ class Line(NamedTuple):
     share: bool = False
 
 
-def line(what: Line, values: Any, seconds: Any) -> Chart | None:
+def line(what: LineChart, values: Any, seconds: Any) -> Chart | None:
     """Return a stepped area over the bins that have a value; None where none has."""
     rows = [
         {
@@ -211,7 +211,7 @@ def line(what: Line, values: Any, seconds: Any) -> Chart | None:
     return Chart(what.name, spec, table, what.title, what.how)
 
 
-_NEXT = Line(
+_NEXT = LineChart(
     "next",
     "Was the next batch ready?",
     "Share of steps whose own batch lay there when the loop asked for it. Batches come in order: one slow "
@@ -221,7 +221,7 @@ _NEXT = Line(
     units.percent,
     share=True,
 )
-_READY = Line(
+_READY = LineChart(
     "ready",
     "Ready batches",
     "Finished batches in the queue when the loop asked for the next. Near 0 means that the workers are too "
@@ -230,7 +230,7 @@ _READY = Line(
     owners.H2D.name,
     lambda value: f"{units.digits(value)} batches",
 )
-_NVML = Line(
+_NVML = LineChart(
     "nvml",
     "NVML utilisation",
     "Sampled by the driver; it counts the GPU as used when one kernel, however small, ran in the sample "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from pipeprof.simulate.catalogue import Fix
+from pipeprof.simulate.catalogue import PossibleFix
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.vocabulary.arguments import ARGUMENT_OF
 
@@ -18,6 +18,6 @@ def loader_arguments(before: Knobs, after: Knobs) -> dict[str, Any]:
     return {ARGUMENT_OF[name]: getattr(after, name) for name in changed}
 
 
-def scenario_keys(fix: Fix) -> tuple[str, ...]:
+def scenario_keys(fix: PossibleFix) -> tuple[str, ...]:
     """Return the keys of a scenario, with their values, that carry a fix out; empty where none do."""
     return tuple(fix.keys.split())

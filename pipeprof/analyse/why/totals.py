@@ -18,7 +18,7 @@ Process = tuple[int, int, int]
 
 
 @dataclass
-class Counts:
+class CounterTotals:
     """Counts of a run's processes."""
 
     of_workers: Counter[CounterName] = field(default_factory=Counter)
@@ -62,7 +62,7 @@ class Counts:
         return sum(value for counts in both for name, value in counts.items() if name.startswith(beginning))
 
 
-def read_counts(run: Run) -> Counts:
+def read_counts(run: Run) -> CounterTotals:
     """Read and add up the table `counters` of a run, once."""
     counts = _read.get(run)
     if counts is None:
@@ -70,11 +70,11 @@ def read_counts(run: Run) -> Counts:
     return counts
 
 
-_read: Final[WeakKeyDictionary[Run, Counts]] = WeakKeyDictionary()
+_read: Final[WeakKeyDictionary[Run, CounterTotals]] = WeakKeyDictionary()
 
 
-def _read_table(run: Run) -> Counts:
-    counts = Counts()
+def _read_table(run: Run) -> CounterTotals:
+    counts = CounterTotals()
     read: dict[Process, tuple[int, int]] = {}
     for piece in run.pieces("counters", ("loader", "epoch", "worker", "counter", "value")):
         columns = piece.to_pydict()
@@ -94,7 +94,7 @@ def _read_table(run: Run) -> Counts:
 
 
 def _add_level(
-    counts: Counts,
+    counts: CounterTotals,
     read: dict[Process, tuple[int, int]],
     name: CounterName,
     process: Process,
