@@ -180,7 +180,9 @@ def test_there_is_no_import_circle() -> None:
 
 
 def test_a_class_is_the_only_one_of_its_name() -> None:
-    assert set(shared_names(PACKAGE)) <= {"PipeprofCallback"}, "Lightning and transformers have one each"
+    shared = shared_names(PACKAGE)
+    shared.pop("PipeprofCallback")  # Lightning and transformers have one each
+    assert shared == {}, "give one of them a name that says what it is"
 
 
 def test_two_classes_of_one_name_are_seen(tmp_path: Path) -> None:
