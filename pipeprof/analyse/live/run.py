@@ -20,6 +20,7 @@ from pipeprof.analyse.why.lines import Line, parse_line
 from pipeprof.passes import Ints
 from pipeprof.record.columns import flags, whole_numbers
 from pipeprof.record.meta import RunMeta
+from pipeprof.record.names import counters
 from pipeprof.record.reader import Run, load
 from pipeprof.record.remote import incoming
 from pipeprof.record.schema import MISSING, RUN_JSON, TABLES
@@ -176,8 +177,8 @@ class LiveRun:
             if row["worker"] is not None and row["worker"] >= 0:
                 line = parse_line((row["stack"] or "").rpartition("\n")[2])
                 now[row["worker"]] = WorkerNow(row["loader"], row["worker"], row["stage"] or "", line, None)
-        counters = self._tails["counters"].last(8).select(["worker", "counter", "value"]).to_pylist()
-        for row in counters:
+        rows = self._tails["counters"].last(8).select(["worker", "counter", "value"]).to_pylist()
+        for row in rows:
             if row["counter"] == counters.PRIVATE_BYTES and row["worker"] in now:
                 now[row["worker"]] = now[row["worker"]]._replace(private_bytes=row["value"])
         return [now[worker] for worker in sorted(now)]
