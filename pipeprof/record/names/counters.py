@@ -38,14 +38,18 @@ PARSE_NS: Final = _counter(
     "open.parse_ns", "time in constructors of archives, tables and containers, which parse a header"
 )
 REPEATED_PARSE_NS: Final = _counter(
-    "open.repeated_parse_ns", "of that, for files that the process had opened before"
+    "open.repeated_parse_ns", "time in them, and in `open`, for files that the process had opened before"
 )
 ROWS: Final = _counter("decode.rows", "rows that readers of tables have decoded")
 ROWS_NS: Final = _counter("decode.rows_ns", "time in which they did")
-SKIPPED_BYTES: Final = _counter(
-    "skip.bytes", "bytes decompressed to be skipped, by seeks in compressed files"
+MEMBER_BYTES: Final = _counter(
+    "decode.member_bytes", "bytes of arrays unpacked whole from archives of arrays (npz)"
 )
-SKIPPED_NS: Final = _counter("skip.ns", "time in those seeks")
+MEMBERS_NS: Final = _counter("decode.members_ns", "time in which they were")
+SKIPPED_BYTES: Final = _counter(
+    "skip.bytes", "bytes decompressed to be skipped, by seeks in compressed files and in chunks of HDF5"
+)
+SKIPPED_NS: Final = _counter("skip.ns", "time in those")
 FRAMES: Final = _counter(
     "decode.frames", "frames of moving pictures decoded, those before the one that was asked for included"
 )
