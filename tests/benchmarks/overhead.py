@@ -6,8 +6,7 @@ Counted is CPU time of the main process and of the workers, because wall time dr
 milliseconds, because the speed of a shared core changes by a factor of two within seconds. Printed is the
 median of the rounds with a 95 % interval from a bootstrap: for pipeprof, and without workers for
 torch.profiler and cProfile on the same loop, which do not see workers. `lines` compares a run that samples
-lines with one that does not. Results are kept in README.md beside
-this file.
+lines with one that does not. Results are kept in README.md beside this file.
 """
 
 from __future__ import annotations
@@ -231,8 +230,9 @@ def lines(rounds: int) -> None:
     """What lines add to a run that is observed, with 2 workers: JPEGs, and small batches from memory."""
     tools = {"lines": with_lines_beside_without}
     with tempfile.TemporaryDirectory() as folder:
-        data = ConcatDataset([images(Path(folder), 256)] * 6)
-        compare("JPEG, 2 workers", lambda: DataLoader(data, 32, num_workers=2), 20, 2, 32, rounds, tools)
+        data = ConcatDataset([images(Path(folder), 256)] * 12)
+        # long rounds: the threads of either session have more to do in their first second
+        compare("JPEG, 2 workers", lambda: DataLoader(data, 32, num_workers=2), 40, 2, 32, rounds, tools)
     rows = Rows(64 * 2000)
     compare("in RAM, 2 workers", lambda: DataLoader(rows, 64, num_workers=2), 150, 10, 64, rounds, tools)
 

@@ -273,7 +273,7 @@ def gains(rows: Sequence[Row], description: str) -> Spec:
         tooltip=[alt.Tooltip("fix:N"), alt.Tooltip("text:N", title="predicted")],
     )
     bars = base.mark_bar(size=14).encode(
-        x=alt.X("value:Q", title="more samples/s than as it is, %, predicted"),
+        x=alt.X("value:Q", title="more samples/s, %, predicted"),
         color=alt.Color("colour:N", scale=None),
     )
     intervals = base.mark_rule(size=2).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"))

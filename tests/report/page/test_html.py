@@ -300,3 +300,15 @@ def test_a_jobs_page_draws_each_rank(tmp_path: Path) -> None:
     for row in job.ranks:
         ends = [box["end"] for box in boxes if box["view"] == f"rank {row.rank}"]
         assert ends == sorted(ends) and ends[-1] == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_rank_leads_to_its_own_page_where_there_is_one(tmp_path: Path) -> None:
+    job = merge([make_job(tmp_path / "job", Job(read={2: 30 * MS}))])
+    own = job.ranks[1].directory / "report.html"
+    own.touch()
+    links = [
+        attrs["href"]
+        for name, attrs in Page(jobs.write(job, tmp_path / "job.html").read_text()).elements
+        if name == "a" and not (attrs["href"] or "#").startswith("#")
+    ]
+    assert [tmp_path / str(link) for link in links] == [own]
