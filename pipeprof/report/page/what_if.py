@@ -13,10 +13,12 @@ from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table
 from pipeprof.report.wording import reading, words
 from pipeprof.report.wording.advice import (
+    anchor,
     anchored,
     costs,
     estimate,
     gain,
+    headroom_text,
     replay_warning,
     rests_on,
     shared_extrapolations,
@@ -43,8 +45,13 @@ def what_if(forecast: Forecast) -> Section:
         why = forecast.unpredicted or "this run does not answer for other numbers of workers"
         section.missing = f"No prediction: {' '.join(why.split())}."
         return section
+    base = forecast.base
+    scale = anchor(_measured(forecast), base.throughput.value if base is not None else None)
+    section.legend = charts.stall_scale()
     section.how += " This run is outlined in grey" + (", the advised one in blue." if cells.advised else ".")
-    section.charts = [Chart("whatif", charts.heat_map(_cells(cells), _says(cells), "workers", "prefetch"))]
+    section.charts = [
+        Chart("whatif", charts.heat_map(_cells(cells, scale), _says(cells), "workers", "prefetch"))
+    ]
     section.charts[0].table = _map_table(cells)
     rest_on = [text for row in cells.cells for cell in row for text in cell.extrapolations]
     section.facts = [("Extrapolated", text) for text in merged(rest_on)]
@@ -86,7 +93,8 @@ def _bars(forecast: Forecast) -> list[dict[str, Any]]:
     return bars
 
 
-def _cells(heat_map: HeatMap) -> list[dict[str, Any]]:
+def _cells(heat_map: HeatMap, scale: float) -> list[dict[str, Any]]:
+    """Return the cells' boxes; rates are multiplied by `scale`, and so gains over the measured one."""
     boxes = []
     for workers, row in zip(heat_map.workers, heat_map.cells, strict=True):
         for prefetch, cell in zip(heat_map.prefetch, row, strict=True):
@@ -103,7 +111,7 @@ def _cells(heat_map: HeatMap) -> list[dict[str, Any]]:
                     "ink": words.ink(fill),
                     "outline": "this run" if here else "advised" if there else "none",
                     "note": f"{units.percent(stall)} ({units.interval((cell.stall.low, cell.stall.high))}), "
-                    f"{units.digits(cell.throughput.value)} samples/s, predicted",
+                    f"{units.digits(scale * cell.throughput.value)} samples/s, predicted",
                 }
             )
     return boxes
@@ -176,13 +184,9 @@ def trust(forecast: Forecast, facts: RunView) -> Section:
     if rough := replay_warning(forecast):
         section.how += f" {rough}."
     section.tables = [Table("Predicted beside measured", ["", "measured", "replayed", "interval"], rows)]
-    headroom = forecast.headroom_samples_per_s
-    if headroom is not None:
-        section.facts = [
-            (
-                "Headroom",
-                f"if loading were free: {estimate(headroom)} samples/s more",
-            )
-        ]
-    section.facts += [("Extrapolated", text) for text in merged(replay.extrapolations)]
+    headroom, base = forecast.headroom_samples_per_s, forecast.base
+    if headroom is not None and base is not None:
+        section.facts = [("Headroom", headroom_text(headroom, facts.throughput, base.throughput.value))]
+    if forecast.heat_map is None:  # its section says them otherwise
+        section.facts += [("Extrapolated", text) for text in merged(replay.extrapolations)]
     return section

@@ -17,7 +17,7 @@ from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table, legend
 from pipeprof.report.wording import reading, words
 from pipeprof.report.wording.view import Owned, RunView
-from pipeprof.timeline import NOT_OBSERVED, ints
+from pipeprof.timeline import NOT_OBSERVED
 from pipeprof.vocabulary import owners
 
 DAY: Final = "accelerator's day"
@@ -101,8 +101,8 @@ def _boxes(facts: RunView, view: str) -> list[dict[str, Any]]:
                     "start": at,
                     "end": at + share,
                     "middle": at + share / 2,
-                    "text": each,
-                    "time": f"{each} each step",
+                    "text": each if view == DAY else units.percent(share),
+                    "time": f"{each} each step{'' if view == DAY else ', of what sets its length'}",
                     "share": units.percent(share),
                 }
             )
@@ -136,7 +136,7 @@ def when(analysis: Analysis, attribution: Attribution) -> Section:
         for i in range(len(edges) - 1)
     ]
     section.charts = [Chart("when", spec, Table("Shares over time", ["from second", *labels], rows))]
-    for panel in (_next_ready, _ready, _nvml):
+    for panel in (_next_ready, _nvml):
         chart = panel(analysis, edges, seconds)
         if chart is not None and (constant := _constant(chart)) is not None:
             section.facts.append((chart.title, f"{constant} all along"))
@@ -222,15 +222,6 @@ _NEXT = Line(
     units.percent,
     share=True,
 )
-_READY = Line(
-    "ready",
-    "Ready batches",
-    "Finished batches in the queue when the loop asked for the next. Near 0 means that the workers are too "
-    "slow; steadily high, that the accelerator sets the pace.",
-    "batches",
-    owners.H2D.name,
-    lambda value: f"{units.digits(value)} batches",
-)
 _NVML = Line(
     "nvml",
     "NVML utilisation",
@@ -252,14 +243,6 @@ def _next_ready(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
     # a loop that runs ahead of its device asks for the first batches before the window: they are its first
     asked = np.clip(t.request_ns, edges[0], edges[-1] - 1)
     return line(_NEXT, series.mean_per_bin(asked, ready, edges), seconds)
-
-
-def _ready(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
-    """Return the depth of the ready queue at the moment of each request."""
-    steps = analysis.run.table("steps").sort_by("step")
-    ready = ints(steps["ready_batches"]).astype(np.float64)
-    ready[ready == NOT_OBSERVED] = np.nan
-    return line(_READY, series.mean_per_bin(ints(steps["request_ns"]), ready, edges), seconds)
 
 
 def _nvml(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
