@@ -153,7 +153,7 @@ def heat_maps(laid_out: Matrix) -> list[Multiple]:
     """Return the small multiples in order of appearance."""
     names = (words.knob(laid_out.across or ""), words.knob(laid_out.down or ""))
     maps = []
-    for title, cells in _groups(laid_out).items():
+    for title, cells in _groups(laid_out, laid_out.others).items():
         boxes = [_box(laid_out, cell) for cell in cells]
         maps.append(Multiple(title, charts.heat_map(boxes, _say(cells), *names)))
     return maps
@@ -186,20 +186,28 @@ def knobs_text(cell: Cell) -> str:
 
 
 def enough(laid_out: Matrix, target: float = 0.05) -> list[str]:
-    """Return, for each small multiple, the first cell in order of knobs whose stall is below `target`."""
+    """Return the first cell in order of knobs whose stall is below `target`, for each value of those without
+    an order, as a tier is."""
     lines = []
-    for title, cells in _groups(laid_out).items():
+    axes = [key for key in _axes(laid_out) if _is_ordered(laid_out, key)]
+    apart = [key for key in (*laid_out.others, *_axes(laid_out)) if key not in axes]
+    for title, cells in _groups(laid_out, apart).items():
         low = [cell for cell in cells if cell.stall is not None and cell.stall < target]
-        first = min(low, key=lambda cell: [_value(cell.knobs[key]) for key in _axes(laid_out)], default=None)
+        first = min(low, key=lambda cell: [_value(cell.knobs[key]) for key in axes], default=None)
         where = f"{title}: " if title else ""
         if first is None:
             lines.append(f"{where}no setting keeps waiting under {units.percent(target)}.")
         else:
-            knobs = ", ".join(f"{words.knob(key)} {first.knobs[key]}" for key in _axes(laid_out))
+            knobs = ", ".join(f"{words.knob(key)} {first.knobs[key]}" for key in axes)
             lines.append(
                 f"{where}waiting stays under {units.percent(target)} from {knobs or 'the one cell'} on."
             )
-    return lines
+    return [f"{line[:1].upper()}{line[1:]}" for line in lines]
+
+
+def _is_ordered(laid_out: Matrix, key: str) -> bool:
+    """Return whether a knob's values are numbers."""
+    return not any(isinstance(_value(cell.knobs[key]), str) for cell in laid_out.cells)
 
 
 def in_all(laid_out: Matrix) -> list[str]:
@@ -211,10 +219,11 @@ def _axes(laid_out: Matrix) -> list[str]:
     return [key for key in (laid_out.across, laid_out.down) if key]
 
 
-def _groups(laid_out: Matrix) -> dict[str, list[Cell]]:
+def _groups(laid_out: Matrix, keys: Sequence[str]) -> dict[str, list[Cell]]:
+    """Group the cells by their values of some knobs, in order of appearance."""
     groups: dict[str, list[Cell]] = {}
     for cell in laid_out.cells:
-        title = ", ".join(f"{words.knob(key)} {cell.knobs[key]}" for key in laid_out.others)
+        title = ", ".join(f"{words.knob(key)} {cell.knobs[key]}" for key in keys)
         groups.setdefault(title, []).append(cell)
     return groups
 

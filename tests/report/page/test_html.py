@@ -247,6 +247,7 @@ def test_a_matrix_of_two_knobs_is_one_map_with_a_row_for_each_cell(tmp_path: Pat
     assert sum(tag == "tr" for tag, _ in page.elements) == (1 + 4) + (1 + 3)
     assert "tier hdd" in page.text and "tier ssd" in page.text
     assert "In all cells: batch size 32" in page.text
+    assert "Tier hdd: " in page.text and "Tier ssd: waiting stays under 5.0% from workers" in page.text
     assert "emulated parts in 4 of 4 runs" in page.text
 
 
