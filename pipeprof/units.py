@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from datetime import datetime
 from typing import Final
 
 NOT_OBSERVED: Final = "not observed"
@@ -181,3 +182,11 @@ def cores(number: float | None) -> str:
 def plural(number: int, noun: str) -> str:
     """Return a count with its noun: `1 step`, `2,000 steps`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def moment(text: object) -> str:
+    """Return an ISO time as `21 Nov 2026, 09:15`; the text itself where it is none."""
+    try:
+        return f"{datetime.fromisoformat(str(text)):%-d %b %Y, %H:%M}"
+    except ValueError:
+        return str(text) if text else NOT_OBSERVED

@@ -6,16 +6,19 @@ A room above `measure` and `analyse`: the loader's own `verdict()` is where meas
 from __future__ import annotations
 
 import shutil
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, TypeVar, Unpack, overload
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils.data import DataLoader
 
 from pipeprof.analyse import analysis
+from pipeprof.analyse.live.run import LiveRun
 from pipeprof.analyse.verdict import Verdict
 from pipeprof.errors import TraceError
 from pipeprof.measure.host.telemetry import Telemetry, check_rate
@@ -107,6 +110,10 @@ class ProfiledDataLoader(DataLoader[Any]):
         """Analyse the run so far: what `pipeprof.load(RUN).verdict` gives. Nothing is predicted."""
         return verdict_of(self.session)
 
+    def recent(self) -> Verdict | None:
+        """Analyse the last 30 s, at a cost that does not grow with the run: see `recent_of`."""
+        return recent_of(self.session)
+
     def save(self, directory: Path | str) -> Path:
         """Write the run so far into `directory`, which must not hold one. Returns it."""
         return save_run(self.session, directory)
@@ -146,6 +153,9 @@ class Profiled(Protocol[Batch_co]):
 
     def verdict(self) -> Verdict:
         """Analyse the run so far."""
+
+    def recent(self) -> Verdict | None:
+        """Analyse the last 30 s of the run."""
 
     def save(self, directory: Path | str) -> Path:
         """Write the run so far into a directory."""
@@ -196,10 +206,10 @@ def profile(
 ) -> Iterator[Any]:
     """Observe a loader that exists, or anything else that is iterated, for as long as the block lasts.
 
-    Gives a DataLoader itself, and something in place of any other iterable, with `summary`, `verdict` and
-    `save` as a `ProfiledDataLoader` has them. Of an iterable the waits are observed, and of the DataLoaders
-    in it all. The run is written to `out`, or to `out-2`, … where `out` holds a run already, as after a cell
-    that is run again; without it, it is gone after the block.
+    Gives a DataLoader itself, and something in place of any other iterable, with `summary`, `verdict`,
+    `recent` and `save` as a `ProfiledDataLoader` has them. Of an iterable the waits are observed, and of the
+    DataLoaders in it all. The run is written to `out`, or to `out-2`, … where `out` holds a run already,
+    as after a cell that is run again; without it, it is gone after the block.
     `telemetry_hz` times a second it looks at CPU, memory, disks and GPUs, by default never: a look costs
     about a millisecond of CPU. With `lines` the stacks of the workers and of the loop's thread are sampled.
     With `show` the verdict is printed at the end of a block that did not raise.
@@ -262,6 +272,7 @@ def _methods(session: Session, samples_seen: bool) -> dict[str, Any]:
     return {
         "summary": summary,
         "verdict": lambda: verdict_of(session),
+        "recent": lambda: recent_of(session),
         "save": lambda directory: save_run(session, directory),
     }
 
@@ -270,6 +281,30 @@ def verdict_of(session: Session) -> Verdict:
     """Analyse a session so far. Raises `TraceError` where its record cannot be read."""
     session.flush()
     return analysis.load(session.directory).verdict
+
+
+_followed: Final[WeakKeyDictionary[Session, LiveRun]] = WeakKeyDictionary()
+_following: Final = threading.Lock()
+
+
+def recent_of(session: Session) -> Verdict | None:
+    """Analyse the last 30 s of a session, as `pipeprof live` does; None before its first steps and after it.
+
+    Each call reads on from where the last one ended. Any thread may call.
+    """
+    if not session.active:
+        return None
+    session.flush()
+    with _following:
+        try:
+            live = _followed.get(session)
+            if live is None or live.directory != session.directory:  # it has moved to its place in a job
+                live = _followed[session] = LiveRun(session.directory)
+            live.poll()
+            analysed = live.analyse()
+        except (TraceError, OSError):  # it ends just now
+            return None
+    return None if analysed is None else analysed.verdict
 
 
 def save_run(session: Session, directory: Path | str) -> Path:

@@ -228,11 +228,12 @@ def _pair(base: Analysis, other: Analysis, unlike: tuple[str, ...]) -> Compared:
         unlike,
         tuple(_unfair(base, other)),
         tuple(sorted(emulated)),
-        _cores(base, other),
+        cores_between(base, other),
     )
 
 
-def _cores(base: Analysis, other: Analysis) -> CoreSpeeds | None:
+def cores_between(base: Analysis, other: Analysis) -> CoreSpeeds | None:
+    """Compare the speed of the cores while two runs were taken; None where it was not measured."""
     if base.facts is None or other.facts is None or base.ledger is None:
         return None
     return core_speeds(base.facts.spin_ns, other.facts.spin_ns, base.ledger.path_ns)

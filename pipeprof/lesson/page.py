@@ -16,7 +16,6 @@ from pipeprof.lesson.claims.two_layer import two_layer
 from pipeprof.lesson.results import Results, read
 from pipeprof.record.files import write_atomically
 from pipeprof.report.page import document
-from pipeprof.report.wording.view import created
 
 CLAIMS = (disk, devices, memory, workers, copies, accelerators, networks, two_layer, workloads, beyond)
 
@@ -40,7 +39,7 @@ def render(results: Results) -> str:
         "unexpected": _unexpected(results),
     }
     specs = {chart.name: chart.spec for claim in claims for chart in claim.charts}
-    crumbs = ["lesson", created(results.lesson.created_at)]
+    crumbs = ["lesson", units.moment(results.lesson.created_at)]
     context = {"v": view, "crumbs": crumbs}
     return document.render(
         "lesson.html.j2", "The lesson", context, {"charts": specs}, timeline=False, package="pipeprof.lesson"

@@ -2,7 +2,8 @@
 
 `pyarrow.array`, and all that makes a scalar of Arrow such as `fill_null`, ask pandas about what they are
 given, so their first call in a process imports pandas, where that is installed: up to two seconds of CPU,
-which a short run, and a verb that reads one, would feel. Buffers import nothing.
+which a short run, and a verb that reads one, would feel. `cast` imports Arrow's functions, 50 ms. Buffers
+import nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import pyarrow as pa
 from pipeprof.redact import redact
 
 _INT64: Final = pa.int64()
-_FLOAT64: Final = pa.float64()
 
 
 def arrow_array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
@@ -54,6 +54,11 @@ def nullable(
     return _fixed(values, kind, seen)
 
 
+def flags(values: npt.NDArray[np.bool_]) -> pa.Array:
+    """Return truth values as an array, as for a filter."""
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(values), [None, _bits(values)])
+
+
 def named(numbers: npt.NDArray[np.int32], names: Sequence[str]) -> pa.Array:
     """Return a dictionary column: `names[number]` for each number, null for a negative one."""
     kind = pa.dictionary(pa.int32(), pa.string())
@@ -62,23 +67,27 @@ def named(numbers: npt.NDArray[np.int32], names: Sequence[str]) -> pa.Array:
 
 
 def whole_numbers(column: pa.ChunkedArray | pa.Array, missing: int) -> npt.NDArray[np.int64]:
-    """Return an integer column as int64, `missing` for null."""
-    return _read(column, _INT64, np.dtype(np.int64), missing)
+    """Return a column of integers, or of booleans, as int64, `missing` for null."""
+    return _read(column, np.dtype(np.int64), missing)
 
 
 def decimals(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float64]:
     """Return a column of numbers as float64, NaN for null."""
-    return _read(column, _FLOAT64, np.dtype(np.float64), np.nan)
+    return _read(column, np.dtype(np.float64), np.nan)
 
 
-def _read(column: Any, kind: pa.DataType, dtype: np.dtype[Any], missing: float) -> npt.NDArray[Any]:
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    array = whole.cast(kind)
-    seen, data = array.buffers()
+def _read(column: Any, dtype: np.dtype[Any], missing: float) -> npt.NDArray[Any]:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    seen, *values_at = array.buffers()
+    data = values_at[0] if values_at else None  # a column of type null has no values at all
     if data is None:
         return np.full(len(array), missing, dtype=dtype)
     span = slice(array.offset, array.offset + len(array))
-    values = np.frombuffer(data, dtype)[span]
+    if pa.types.is_boolean(array.type):
+        held = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    else:
+        held = np.frombuffer(data, array.type.to_pandas_dtype())
+    values = held[span].astype(dtype, copy=False)
     if array.null_count == 0:
         return values
     bits = np.unpackbits(np.frombuffer(seen, np.uint8), bitorder="little")[span]

@@ -221,12 +221,13 @@ class StorageMeta(Part):
 
 @dataclass(frozen=True, slots=True)
 class ReadFileMeta:
-    """A file that batches were made from, by its absolute path."""
+    """A file that batches were made from, by its absolute path, or its URL."""
 
     path: str = ""
     size_bytes: Count | None = None
     how: str | None = None
-    """`read`: opened by Python's `open`; `mapped` into a worker's memory; `held` open by one."""
+    """`read`: opened by Python's `open`; `mapped` into a worker's memory; `held` open by one; `url`: read
+    through fsspec, with the bytes of one read as its size."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from pipeprof.errors import TraceError
 from pipeprof.record.directories import attempts, parts, processes
@@ -21,12 +20,17 @@ from pipeprof.record.meta import RunMeta
 from pipeprof.record.plain_files import read_text
 from pipeprof.record.remote.incoming import is_recent
 from pipeprof.record.schema import RUN_JSON, Status
-from pipeprof.record.tables import read_pieces, read_table
 from pipeprof.redact import redact
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Run:
-    """Run, read. Tables are read when first asked for and are empty where nothing was recorded."""
+    """Run, read. Tables are read when first asked for and are empty where nothing was recorded.
+
+    What reads them is imported then, too: a list of many runs asks for none.
+    """
 
     def __init__(self, directory: Path, meta: RunMeta) -> None:
         self.directory = directory
@@ -46,12 +50,16 @@ class Run:
 
     def table(self, name: str) -> pa.Table:
         """Return the table `name` of `TABLES`, whole."""
+        from pipeprof.record.tables import read_table
+
         if name not in self._tables:
             self._tables[name] = read_table(self.directory, name)
         return self._tables[name]
 
     def pieces(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield some columns of a table, piece by piece: for tables that are long and read once."""
+        from pipeprof.record.tables import read_pieces
+
         if name in self._tables:
             yield self._tables[name].select(columns)
             return

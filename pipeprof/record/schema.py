@@ -11,9 +11,12 @@ observed"; a zero was measured.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Literal
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCHEMA_VERSION: Final = 1
 RUN_JSON: Final = "run.json"
@@ -22,136 +25,153 @@ MAIN_PROCESS: Final = -1
 MISSING: Final = -1
 """Value that stands for a null where integers cannot be null: no time, count or size of ours is negative."""
 
-_I16, _I32, _I64 = pa.int16(), pa.int32(), pa.int64()
-_NAME = pa.dictionary(pa.int32(), pa.string())
-_KEY = [("loader", _I16), ("epoch", _I32), ("seq", _I64)]
+_I16, _I32, _I64 = "int16", "int32", "int64"
+_NAME: Final = "name"
+"""A text of which there are few: a dictionary."""
+_KEY: Final = (("loader", _I16), ("epoch", _I32), ("seq", _I64))
 
-TABLES: Final[dict[str, pa.Schema]] = {
+_COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     # One row for each batch that was made. Key: loader, epoch, seq (the order in which it was asked for).
     # A column that is added to `batches`, `stages` or `spans` is a figure of the workers' records too: see
     # `measure.probe.layout`.
-    "batches": pa.schema(
-        [
-            *_KEY,
-            ("worker", _I16),  # MAIN_PROCESS where there are no workers
-            ("samples", _I32),
-            ("dispatch_ns", _I64),  # the main process put the batch's indices into the worker's queue
-            ("start_ns", _I64),  # the worker turned to it
-            ("finish_ns", _I64),  # collate returned; null where it raised
-            ("gc_ns", _I64),  # in Python's garbage collector, between start and finish
-            ("cpu_ns", _I64),  # thread CPU time in [start, finish]
-            ("runq_ns", _I64),  # runnable and without a core; blocked is the rest
-            ("device_bytes", _I64),  # bytes that came from a block device
-            ("helper_cpu_ns", _I64),  # CPU of the process's other threads
-            ("major_faults", _I64),
-            ("bytes", _I64),  # size of the batch's tensors
-            ("slowest_index", _I64),  # data set index of the slowest sample
-            ("slowest_ns", _I64),
-            ("shard", _NAME),  # the file read from last, where it holds many samples; no column in older runs
-        ]
-    ),
+    "batches": [
+        *_KEY,
+        ("worker", _I16),  # MAIN_PROCESS where there are no workers
+        ("samples", _I32),
+        ("dispatch_ns", _I64),  # the main process put the batch's indices into the worker's queue
+        ("start_ns", _I64),  # the worker turned to it
+        ("finish_ns", _I64),  # collate returned; null where it raised
+        ("gc_ns", _I64),  # in Python's garbage collector, between start and finish
+        ("cpu_ns", _I64),  # thread CPU time in [start, finish]
+        ("runq_ns", _I64),  # runnable and without a core; blocked is the rest
+        ("device_bytes", _I64),  # bytes that came from a block device
+        ("helper_cpu_ns", _I64),  # CPU of the process's other threads
+        ("major_faults", _I64),
+        ("bytes", _I64),  # size of the batch's tensors
+        ("slowest_index", _I64),  # data set index of the slowest sample
+        ("slowest_ns", _I64),
+        ("shard", _NAME),  # the file read from last, where it holds many samples; no column in older runs
+    ],
     # One row for each batch that the loop took.
-    "steps": pa.schema(
-        [
-            ("step", _I64),  # counts up over the whole run
-            *_KEY,
-            ("warmup", pa.bool_()),
-            ("samples", _I32),
-            ("request_ns", _I64),  # next(iterator) was called
-            ("pickled_ns", _I64),  # the worker's queue thread began to pickle the batch
-            ("sent_ns", _I64),  # and had written it to the pipe
-            ("sent_bytes", _I64),  # size of its pickle; tensors travel beside it, in shared memory
-            ("receive_start_ns", _I64),  # the main process or its pin thread began to unpickle the batch
-            ("received_ns", _I64),  # and had unpickled it
-            ("arrival_ns", _I64),  # the batch was in the main process, ready to be taken
-            ("take_ns", _I64),  # next(iterator) returned
-            ("launch_ns", _I64),  # the host had submitted the step (or finished it, where it synchronises)
-            ("copy_start_ns", _I64),  # host to device, on the device's clock
-            ("copy_end_ns", _I64),
-            ("compute_start_ns", _I64),
-            ("compute_end_ns", _I64),
-            ("device_wait_ns", _I64),  # unmasked wait, measured on the device itself
-            ("ready_batches", _I32),  # finished by workers and not taken, at request
-        ]
-    ),
+    "steps": [
+        ("step", _I64),  # counts up over the whole run
+        *_KEY,
+        ("warmup", "bool"),
+        ("samples", _I32),
+        ("request_ns", _I64),  # next(iterator) was called
+        ("pickled_ns", _I64),  # the worker's queue thread began to pickle the batch
+        ("sent_ns", _I64),  # and had written it to the pipe
+        ("sent_bytes", _I64),  # size of its pickle; tensors travel beside it, in shared memory
+        ("receive_start_ns", _I64),  # the main process or its pin thread began to unpickle the batch
+        ("received_ns", _I64),  # and had unpickled it
+        ("arrival_ns", _I64),  # the batch was in the main process, ready to be taken
+        ("take_ns", _I64),  # next(iterator) returned
+        ("launch_ns", _I64),  # the host had submitted the step (or finished it, where it synchronises)
+        ("copy_start_ns", _I64),  # host to device, on the device's clock
+        ("copy_end_ns", _I64),
+        ("compute_start_ns", _I64),
+        ("compute_end_ns", _I64),
+        ("device_wait_ns", _I64),  # unmasked wait, measured on the device itself
+        ("ready_batches", _I32),  # finished by workers and not taken, at request
+    ],
     # Per batch and stage. scope 0: while the batch was made; 1: in the loop, after it was taken.
-    "stages": pa.schema(
-        [
-            *_KEY,
-            ("scope", pa.int8()),
-            ("stage", _NAME),
-            ("wall_ns", _I64),  # of this stage alone: inner stages are taken out
-            ("cpu_ns", _I64),
-            ("runq_ns", _I64),
-            ("queue_ns", _I64),  # storage stages: waiting for other requests on the device
-            ("bytes", _I64),
-            ("count", _I32),
-        ]
-    ),
+    "stages": [
+        *_KEY,
+        ("scope", "int8"),
+        ("stage", _NAME),
+        ("wall_ns", _I64),  # of this stage alone: inner stages are taken out
+        ("cpu_ns", _I64),
+        ("runq_ns", _I64),
+        ("queue_ns", _I64),  # storage stages: waiting for other requests on the device
+        ("bytes", _I64),
+        ("count", _I32),
+    ],
     # Single spans, kept for some batches (for all with detail="sample").
-    "spans": pa.schema(
-        [
-            *_KEY,
-            ("worker", _I16),
-            ("stage", _NAME),
-            ("sample", _I64),  # data set index; null where the span is of the whole batch
-            ("start_ns", _I64),
-            ("wall_ns", _I64),
-            ("cpu_ns", _I64),
-            ("bytes", _I64),
-        ]
-    ),
+    "spans": [
+        *_KEY,
+        ("worker", _I16),
+        ("stage", _NAME),
+        ("sample", _I64),  # data set index; null where the span is of the whole batch
+        ("start_ns", _I64),
+        ("wall_ns", _I64),
+        ("cpu_ns", _I64),
+        ("bytes", _I64),
+    ],
     # Samples of Python stacks: one row for each stack and stage that was seen since the flush before.
-    "lines": pa.schema(
-        [
-            ("time_ns", _I64),  # of the flush
-            ("loader", _I16),  # null for the training thread
-            ("worker", _I16),  # MAIN_PROCESS for the training thread
-            ("stage", _NAME),  # as in `stages`; `wait` and `main` for the training thread
-            ("stack", _NAME),  # its lines, outermost first: file, line, function, a generator's mark; tabs
-            ("samples", _I32),
-            ("wall_ns", _I64),  # that the samples stand for
-            ("cpu_ns", _I64),  # that the thread was on a core meanwhile
-        ]
-    ),
+    "lines": [
+        ("time_ns", _I64),  # of the flush
+        ("loader", _I16),  # null for the training thread
+        ("worker", _I16),  # MAIN_PROCESS for the training thread
+        ("stage", _NAME),  # as in `stages`; `wait` and `main` for the training thread
+        ("stack", _NAME),  # its lines, outermost first: file, line, function, a generator's mark; tabs
+        ("samples", _I32),
+        ("wall_ns", _I64),  # that the samples stand for
+        ("cpu_ns", _I64),  # that the thread was on a core meanwhile
+    ],
     # What was counted in a process since the flush before: see COUNTERS.
-    "counters": pa.schema(
-        [
-            ("time_ns", _I64),
-            ("loader", _I16),
-            ("epoch", _I32),
-            ("worker", _I16),
-            ("counter", _NAME),
-            ("value", _I64),
-        ]
-    ),
+    "counters": [
+        ("time_ns", _I64),
+        ("loader", _I16),
+        ("epoch", _I32),
+        ("worker", _I16),
+        ("counter", _NAME),
+        ("value", _I64),
+    ],
     # One row for each collective in which this rank met the others, after the step that it ends.
-    "collectives": pa.schema([("step", _I64), ("start_ns", _I64), ("end_ns", _I64)]),
+    "collectives": [("step", _I64), ("start_ns", _I64), ("end_ns", _I64)],
     # What a step is made of on its device: forward, backward, optimizer, collectives. Absent in older runs.
-    "parts": pa.schema([("step", _I64), ("part", _NAME), ("start_ns", _I64), ("end_ns", _I64)]),
+    "parts": [("step", _I64), ("part", _NAME), ("start_ns", _I64), ("end_ns", _I64)],
     # Kernels of a few steps, as torch.profiler traced them; operators where no device computed.
-    "kernels": pa.schema(
-        [
-            ("kernel", _NAME),
-            ("start_ns", _I64),
-            ("wall_ns", _I64),
-            ("device", _I16),  # null for an operator on the CPU
-            ("stream", _I64),
-        ]
-    ),
-    "telemetry": pa.schema([("time_ns", _I64), ("sensor", _NAME), ("value", pa.float64())]),
+    "kernels": [
+        ("kernel", _NAME),
+        ("start_ns", _I64),
+        ("wall_ns", _I64),
+        ("device", _I16),  # null for an operator on the CPU
+        ("stream", _I64),
+    ],
+    "telemetry": [("time_ns", _I64), ("sensor", _NAME), ("value", "float64")],
     # What happened once: see EVENTS.
-    "events": pa.schema(
-        [
-            ("time_ns", _I64),
-            ("kind", _NAME),
-            ("loader", _I16),
-            ("epoch", _I32),
-            ("worker", _I16),
-            ("detail", pa.string()),
-        ]
-    ),
+    "events": [
+        ("time_ns", _I64),
+        ("kind", _NAME),
+        ("loader", _I16),
+        ("epoch", _I32),
+        ("worker", _I16),
+        ("detail", "string"),
+    ],
 }
+"""Names and types of the columns of each table."""
+
+
+class _Schemas(Mapping[str, "pa.Schema"]):
+    """Arrow's schemas of the tables, made when the first one is asked for.
+
+    Arrow takes 0.1 s of CPU to import, and what reads no table, such as a list of runs, does without it.
+    """
+
+    def __getitem__(self, name: str) -> pa.Schema:
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COLUMNS)
+
+    def __len__(self) -> int:
+        return len(_COLUMNS)
+
+    @cached_property
+    def _made(self) -> dict[str, pa.Schema]:
+        import pyarrow as pa
+
+        names = pa.dictionary(pa.int32(), pa.string())
+        return {
+            table: pa.schema(
+                [(name, names if kind == _NAME else pa.type_for_alias(kind)) for name, kind in columns]
+            )
+            for table, columns in _COLUMNS.items()
+        }
+
+
+TABLES: Final = _Schemas()
 
 COUNTERS: Final = {
     "gc.ns": "time in Python's garbage collector, by generation",
@@ -159,11 +179,13 @@ COUNTERS: Final = {
     "open.count": "files opened while batches were made",
     "open.repeated": "of those, files that the process had opened before",
     "open.parse_ns": "time in constructors of archives, tables and containers, which parse a header",
-    "open.repeated_parse_ns": "of that, for files that the process had opened before",
+    "open.repeated_parse_ns": "time in them, and in `open`, for files that the process had opened before",
     "decode.rows": "rows that readers of tables have decoded",
     "decode.rows_ns": "time in which they did",
-    "skip.bytes": "bytes decompressed to be skipped, by seeks in compressed files",
-    "skip.ns": "time in those seeks",
+    "decode.member_bytes": "bytes of arrays unpacked whole from archives of arrays (npz)",
+    "decode.members_ns": "time in which they were",
+    "skip.bytes": "bytes decompressed to be skipped, by seeks in compressed files and in chunks of HDF5",
+    "skip.ns": "time in those",
     "decode.frames": "frames of moving pictures decoded, those before the one that was asked for included",
     "decode.pictures": "pictures decoded",
     "decode.pixels": "pixels decoded",

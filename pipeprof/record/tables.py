@@ -12,11 +12,12 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeprof.errors import TraceError
+from pipeprof.record.columns import text_array, whole_numbers
 from pipeprof.record.plain_files import check_plain
 from pipeprof.record.remote import incoming
 from pipeprof.record.remote.incoming import RemoteTable
@@ -38,6 +39,10 @@ LEAST_BYTES_A_ROW: Final = 4
 """A table has as many rows as the one, or as its file has room for by the other. Steps take 25 bytes each."""
 MOST_TEXT_BYTES: Final = 256 << 20
 """Characters of one column of text, all rows together."""
+UNPACKED_OF_ANY_FILE: Final = 512 << 20
+MOST_UNPACKED: Final = 64
+"""A Parquet file takes so much memory by the one, or so many times its size by the other: a record of 300,000
+batches, 99 MB as streams, takes 6.4 MB."""
 
 
 def read_table(directory: Path, name: str) -> pa.Table:
@@ -48,15 +53,15 @@ def read_table(directory: Path, name: str) -> pa.Table:
     schema, path = TABLES[name], table_file(directory, name)
     if path is None:
         return _empty(schema)
-    with _refused(path):
+    with refused(path):
         if isinstance(path, RemoteTable) or path.suffix == ".parquet":
             with _parquet(path) as file:
                 held = [column for column in schema.names if column in file.schema_arrow.names]
-                return _conform(file.read(held), name, schema)
+                return conform(file.read(held), name, schema)
         batches = list(_stream(path))
         if not batches:
             return _empty(schema)
-        return _conform(pa.Table.from_batches(batches).unify_dictionaries(), name, schema)
+        return conform(pa.Table.from_batches(batches).unify_dictionaries(), name, schema)
 
 
 def read_pieces(directory: Path, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -68,15 +73,15 @@ def read_pieces(directory: Path, name: str, columns: Sequence[str]) -> Iterator[
     if path is None:
         return
     wanted = pa.schema([TABLES[name].field(column) for column in columns])
-    with _refused(path):
+    with refused(path):
         if isinstance(path, Path) and path.suffix != ".parquet":
             for group in grouped(_stream(path)):
-                yield _conform(group, name, wanted)
+                yield conform(group, name, wanted)
             return
         with _parquet(path) as file:
             held = [column for column in columns if column in file.schema_arrow.names]
             for batch in file.iter_batches(batch_size=1 << 18, columns=held):
-                yield _conform(pa.Table.from_batches([batch]), name, wanted)
+                yield conform(pa.Table.from_batches([batch]), name, wanted)
 
 
 def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
@@ -95,7 +100,7 @@ def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
 
 
 @contextmanager
-def _refused(path: Path | RemoteTable) -> Iterator[None]:
+def refused(path: Path | RemoteTable) -> Iterator[None]:
     """Raise what is wrong with a file as one `TraceError`."""
     try:
         with reached(path.url) if isinstance(path, RemoteTable) else nullcontext():
@@ -117,6 +122,7 @@ def _parquet(path: Path | RemoteTable) -> Iterator[pq.ParquetFile]:
         file = stack.enter_context(pq.ParquetFile(source, pre_buffer=remote))
         metadata = file.metadata
         _check_rows(metadata.num_rows, size)
+        _check_unpacked(metadata, size)
         texts = [
             field.name
             for field in file.schema_arrow
@@ -144,13 +150,26 @@ def _check_rows(rows: int, size: int) -> None:
         raise pa.ArrowInvalid(f"it has {rows:,} rows; {most:,} are the most in a file of its size")
 
 
+def _check_unpacked(metadata: pq.FileMetaData, size: int) -> None:
+    """Raise `ArrowInvalid` for a file that takes more memory than one of its size from a writer of ours."""
+    unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    most = max(UNPACKED_OF_ANY_FILE, size * MOST_UNPACKED)
+    if unpacked > most:
+        raise pa.ArrowInvalid(
+            f"it unpacks to {unpacked:,} bytes; {most:,} are the most for a file of its size"
+        )
+
+
 def _empty(schema: pa.Schema) -> pa.Table:
     """Return a table without rows; `Schema.empty_table` imports pandas (see `columns`)."""
     return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
-def _conform(table: pa.Table, name: str, schema: pa.Schema) -> pa.Table:
-    """Return the table with exactly the columns of `schema`; those that it lacks are null."""
+def conform(table: pa.Table, name: str, schema: pa.Schema) -> pa.Table:
+    """Return the table with exactly the columns of `schema`; those that it lacks are null.
+
+    Raises `ArrowException` for what is no table of that name.
+    """
     columns = [
         _as(table[field.name], field)
         if field.name in table.column_names
@@ -167,32 +186,47 @@ def _conform(table: pa.Table, name: str, schema: pa.Schema) -> pa.Table:
 def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     """Return a column as the schema has it. Raises `ArrowInvalid` for what is another, or too much text."""
     column.validate(full=True)  # damaged bytes may be no text, or point beyond a dictionary
-    if pa.types.is_dictionary(column.type) and pa.types.is_string(field.type):
-        lengths = (
-            pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
-            for chunk in column.chunks
-            if pa.types.is_string(column.type.value_type)
-        )
-        if sum(lengths) > MOST_TEXT_BYTES:
+    named_texts = pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)
+    if named_texts and pa.types.is_string(field.type):
+        if sum(map(_text_bytes, column.chunks)) > MOST_TEXT_BYTES:
             raise pa.ArrowInvalid(f"its {field.name} holds more than {MOST_TEXT_BYTES >> 20} MiB of text")
-    column = column.cast(field.type)
+        return pa.chunked_array([text_array(chunk.to_pylist()) for chunk in column.chunks], field.type)
+    if column.type != field.type:
+        column = column.cast(field.type)  # imports Arrow's functions, which takes 50 ms
     if field.name.endswith("_ns") and pa.types.is_int64(field.type):
         _check_times(column, field.name)
     return column
 
 
+def _text_bytes(chunk: pa.DictionaryArray) -> int:
+    """Return the bytes of text in a column whose texts stand in a dictionary."""
+    texts = chunk.dictionary
+    if not len(texts):
+        return 0
+    ends = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    rows = np.bincount(whole_numbers(chunk.indices, len(texts)), minlength=len(texts))[: len(texts)]
+    return int(np.dot(np.diff(ends).astype(np.int64), rows))
+
+
+def _ends(column: pa.ChunkedArray) -> tuple[int, int]:
+    """Return the least and the largest number of a column, null as 0, and 0 where it has no rows."""
+    chunks = (whole_numbers(chunk, 0) for chunk in column.chunks if chunk.null_count < len(chunk))
+    ends = [(int(numbers.min()), int(numbers.max())) for numbers in chunks]
+    return min((least for least, _ in ends), default=0), max((most for _, most in ends), default=0)
+
+
 def _check_times(column: pa.ChunkedArray, name: str) -> None:
     """Raise `ArrowInvalid` for times and durations whose differences do not fit into 64 bits."""
-    least, most = (number.as_py() for number in pc.min_max(column).values())
-    if least is not None and max(-least, most) > MOST_NS:
+    least, most = _ends(column)
+    if max(-least, most) > MOST_NS:
         raise pa.ArrowInvalid(f"its {name} holds {max(-least, most):,} ns; {MOST_NS:,} are the most")
 
 
 def _check_key(column: pa.ChunkedArray, key: str) -> int:
     """Return the largest number. Raises `ArrowInvalid` for what no writer of ours gives a batch."""
-    least, most = pc.min_max(column).values()
-    if column.null_count or least.as_py() < 0:
+    least, most = _ends(column)
+    if column.null_count or least < 0:
         raise pa.ArrowInvalid(f"it has rows without the number of their {key}")
-    if key == "epoch" and most.as_py() > MOST_EPOCHS:
-        raise pa.ArrowInvalid(f"it has epoch {most.as_py():,}; {MOST_EPOCHS:,} are the most")
-    return int(most.as_py())
+    if key == "epoch" and most > MOST_EPOCHS:
+        raise pa.ArrowInvalid(f"it has epoch {most:,}; {MOST_EPOCHS:,} are the most")
+    return most

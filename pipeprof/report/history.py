@@ -15,7 +15,6 @@ from pipeprof.report.page import charts, document
 from pipeprof.report.page.section import Row, Table
 from pipeprof.report.text.table import TextTable
 from pipeprof.report.text.terminal import WIDTH, clean
-from pipeprof.report.wording.view import created
 from pipeprof.vocabulary import mechanisms
 
 MOST_ROWS: Final = 12
@@ -112,7 +111,7 @@ def _why(group: Group) -> str:
 
 
 def _day(run: Summary) -> str:
-    return created(when(run)).partition(",")[0]
+    return units.moment(when(run)).partition(",")[0]
 
 
 def _figures(group: Group) -> list[str]:

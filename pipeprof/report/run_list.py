@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeprof import units
 from pipeprof.errors import TraceError
 from pipeprof.record.choice import RecordedChoice, read_choice
 from pipeprof.record.reader import load
 from pipeprof.record.schema import RUN_JSON
-from pipeprof.report.wording.view import created
 
 DEPTH = 3
 
@@ -100,7 +100,7 @@ def _entry(directory: Path) -> Entry:
         directory,
         Path(run.meta.name).name or directory.name,
         run.status,
-        created(when),
+        units.moment(when),
         when,
         run.meta.emulated,
         cell=bool(run.meta.settings.cell),

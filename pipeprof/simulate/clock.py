@@ -28,13 +28,14 @@ class VirtualClock:
         self._served = 0.0
         """CPU nanoseconds that a task which had always been runnable would have got by now."""
         self._serial = 0
-        self._timed: list[tuple[float, int, Then, Any]] = []
+        self._timed: list[tuple[float, int, float | None, Then, Any]] = []
         self._runnable: list[tuple[float, int, Then, Any]] = []
 
     def at(self, time_ns: float, then: Then, argument: Any = None) -> None:
         """Call `then(argument)` at `time_ns`, or now if that has passed."""
         self._serial += 1
-        heappush(self._timed, (time_ns if time_ns > self.now else self.now, self._serial, then, argument))
+        at_ns = time_ns if time_ns > self.now else self.now
+        heappush(self._timed, (at_ns, self._serial, None, then, argument))
 
     def work(self, cpu_ns: float, then: Then, argument: Any = None) -> None:
         """Call `then(argument)` when a core has spent `cpu_ns` on it.
@@ -45,6 +46,11 @@ class VirtualClock:
         """
         self._serial += 1
         heappush(self._runnable, (self._served + cpu_ns, self._serial, then, argument))
+
+    def work_from(self, time_ns: float, cpu_ns: float, then: Then, argument: Any = None) -> None:
+        """Call `then(argument)` when a core has spent `cpu_ns` on it, from `time_ns` on, which is to come."""
+        self._serial += 1
+        heappush(self._timed, (time_ns, self._serial, cpu_ns, then, argument))
 
     def run(self) -> None:
         """Advance until nothing is left to happen or `stopped` is set."""
@@ -60,10 +66,14 @@ class VirtualClock:
                     self.now = done
                     then(argument)
                     continue
-            time, _, then, argument = heappop(timed)
-            self._served += (time - self.now) * rate
+            time, _, cpu_ns, then, argument = heappop(timed)
+            self._served = served = self._served + (time - self.now) * rate
             self.now = time
-            then(argument)
+            if cpu_ns is None:
+                then(argument)
+            else:
+                self._serial = serial = self._serial + 1
+                heappush(runnable, (served + cpu_ns, serial, then, argument))
 
 
 class Meeting:

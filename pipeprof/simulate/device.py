@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from pipeprof.devices import Request, StorageModel
-from pipeprof.devices.models import Service, State
+from pipeprof.devices import Server, StorageModel
 
-Serve = Callable[[State, int, Request], Service]
+Read = Callable[[int], int]
+"""Maps the time at which a bundle of requests arrives to the time at which the last of it has been read."""
 
 
 class Device:
@@ -21,27 +22,31 @@ class Device:
         self.model = model
         self._state = model.new_state()
         self._served = 0
-        self._bundles: dict[float, Serve] = {}
+        self._bundles: dict[float, Server] = {}
 
-    def read(self, arrival_ns: float, requests: float, size_bytes: float, reader: int, onwards: bool) -> int:
-        """Return the end of `requests` of `size_bytes` in all, served in one go.
+    def reads(self, requests: float, size_bytes: float, reader: int, onwards: bool) -> Read:
+        """Return what reads `requests` of `size_bytes` in all in one go, again and again.
 
         Each cost of a request is multiplied: a bundle is to a piece what a request is to a sample.
         `onwards` goes on where this reader's last bundle ended, which a disk does without moving its arm
         unless another reader was served in between.
         """
-        self._served += 1
-        serve = self._bundles.get(requests) or self._bundle(requests)
-        size = round(size_bytes)
-        if not onwards:
-            return serve(self._state, int(arrival_ns), Request(self._served, 0, size)).end_ns
-        file_id = -2 - reader
-        offset = self._state[2] if self._state[1] == file_id else 0
-        return serve(self._state, int(arrival_ns), Request(file_id, offset, size)).end_ns
+        serve, size_bytes = self._bundles.get(requests) or self._bundle(requests), round(size_bytes)
+        if onwards:
+            return partial(self._read_on, serve, -2 - reader, size_bytes)
+        return partial(self._read, serve, size_bytes)
 
-    def _bundle(self, requests: float) -> Serve:
+    def _read(self, serve: Server, size_bytes: int, arrival_ns: int) -> int:
+        self._served = served = self._served + 1
+        return serve(self._state, arrival_ns, served, 0, size_bytes)[1]
+
+    def _read_on(self, serve: Server, file_id: int, size_bytes: int, arrival_ns: int) -> int:
+        offset = self._state[2] if self._state[1] == file_id else 0
+        return serve(self._state, arrival_ns, file_id, offset, size_bytes)[1]
+
+    def _bundle(self, requests: float) -> Server:
         """Return how so many requests are served in one go, to a hundredth."""
-        serve = self._bundles[requests] = _bundled(self.model, round(requests, 2)).serve
+        serve = self._bundles[requests] = _bundled(self.model, round(requests, 2)).server
         return serve
 
 

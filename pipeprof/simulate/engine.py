@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeprof.graph import OF_LOADER, Event, Shape
 from pipeprof.simulate.clock import Meeting, VirtualClock
-from pipeprof.simulate.device import Device, node_share
+from pipeprof.simulate.device import Device, Read, node_share
 from pipeprof.simulate.firing import Firing
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.sampling import Draw
@@ -47,11 +47,10 @@ class _Job:
     """One batch being made, in pieces that are alike."""
 
     k: int
-    reader: int
     left: int
     """Pieces still to be made."""
-    requests: float
-    read_bytes: float
+    read: Read | None
+    """Reading of a piece; None where nothing is read."""
     read_cpu_ns: float
     cpu_ns: float
     """CPU time of a piece, that of its reads included."""
@@ -149,35 +148,25 @@ class TrainingProcess:
         self._happen(Event.START, k, self._clock.now)
 
     def _make(self, k: int, _: float) -> None:
-        draw, pieces = self._draw, self._pieces
-        job = _Job(
-            k,
-            self._first_reader + max(0, self.worker[k]),
-            pieces,
-            draw.requests[k] / pieces,
-            draw.read_bytes[k] / pieces,
-            draw.read_cpu[k] / pieces,
-            (draw.cpu[k] + draw.read_cpu[k]) / pieces,
-        )
-        self._read(job)
+        draw, pieces, read = self._draw, self._pieces, None
+        requests, read_bytes = draw.requests[k] / pieces, draw.read_bytes[k] / pieces
+        if requests or read_bytes:
+            reader = self._first_reader + max(0, self.worker[k])
+            read = self._device.reads(requests, read_bytes, reader, draw.onwards)
+        read_cpu_ns = draw.read_cpu[k] / pieces
+        self._read(_Job(k, pieces, read, read_cpu_ns, (draw.cpu[k] + draw.read_cpu[k]) / pieces))
 
     def _read(self, job: _Job) -> None:
         clock = self._clock
-        if job.requests == job.read_bytes == 0.0:
-            clock.work(job.cpu_ns, self._piece_done, job)
-            return
-        # the CPU part of a read passes while the device works
-        now = clock.now
-        arrival = now - min(job.read_cpu_ns, now)
-        end = self._device.read(arrival, job.requests, job.read_bytes, job.reader, self._draw.onwards)
-        if end > now:
-            self._reading[job.k] += end - now
-            clock.at(end, self._prepare, job)
-        else:
-            clock.work(job.cpu_ns, self._piece_done, job)
-
-    def _prepare(self, job: _Job) -> None:
-        self._clock.work(job.cpu_ns, self._piece_done, job)
+        if job.read is not None:
+            # the CPU part of a read passes while the device works
+            now, read_cpu_ns = clock.now, job.read_cpu_ns
+            end = job.read(int(now - read_cpu_ns) if read_cpu_ns < now else 0)
+            if end > now:
+                self._reading[job.k] += end - now
+                clock.work_from(end, job.cpu_ns, self._piece_done, job)
+                return
+        clock.work(job.cpu_ns, self._piece_done, job)
 
     def _piece_done(self, job: _Job) -> None:
         job.left -= 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from time import thread_time
 from typing import Any, Final, TypeVar
 
 from pipeprof.analyse.analysis import Analysis
@@ -35,11 +36,30 @@ VAIN: Final = Extrapolation(
 )
 
 
+PAGE_LIMIT_S: Final = 5.0
+"""CPU time after which nothing more is predicted for a report: what is missing says so."""
+
+
 class Forecast:
     """Predictions of one run under other knobs. Equal questions are simulated once."""
 
-    def __init__(self, analysis: Analysis, seed: int = 0) -> None:
+    def __init__(
+        self,
+        analysis: Analysis,
+        seed: int = 0,
+        limit_s: float | None = None,
+        clock_s: Callable[[], float] = thread_time,
+    ) -> None:
+        """Begin with nothing predicted.
+
+        After `limit_s` of `clock_s` only the fix is still chosen, and all else left as it is: see
+        `unfinished`. None for no limit.
+        """
         self.analysis, self.seed = analysis, seed
+        self.unfinished = ""
+        """Word on what there was no time for; empty where there was for all that was asked."""
+        self._limit_s, self._clock_s = limit_s, clock_s
+        self._begun_s = clock_s()
 
     @cached_property
     def ineffective(self) -> tuple[str, ...]:
@@ -93,6 +113,26 @@ class Forecast:
         except PipeprofError:
             return None
 
+    def _answer_in_time(self, ask: Callable[[Predictor], T]) -> T | None:
+        """Ask the predictor what a report can do without, while there is time for it."""
+        if isinstance(self._opened, str):
+            return None
+        self._opened[0].is_late = self._is_late
+        try:
+            return self._answer(ask)
+        finally:
+            self._opened[0].is_late = bool
+
+    def _is_late(self) -> bool:
+        late = self._limit_s is not None and self._clock_s() - self._begun_s > self._limit_s
+        if late and not self.unfinished:
+            directory = self.analysis.run.place
+            self.unfinished = (
+                f"{self._limit_s:g} s of CPU were not enough for all fixes and numbers of workers: "
+                f"`pipeprof predict {directory}` takes its time"
+            )
+        return late
+
     @cached_property
     def replay(self) -> Prediction | None:
         """Predict the run from its own demands: compared with the measured numbers it shows what to trust."""
@@ -104,17 +144,17 @@ class Forecast:
         measured = self.analysis.verdict.measured.throughput_samples_per_s
         if self.replay is None or not measured:
             return None
-        return self.replay.throughput.value / measured - 1
+        return self.replay.rate / measured - 1
 
     @cached_property
     def headroom_samples_per_s(self) -> Estimate | None:
         """Return the throughput in samples a second that the best of all loaders could add."""
-        return self._answer(ranking.headroom)
+        return self._answer_in_time(ranking.headroom)
 
     @cached_property
     def fixes(self) -> tuple[Ranked, ...]:
         """Rank every fix of the catalogue: the largest gain first, those that do not fit in memory last."""
-        return tuple(self._answer(lambda predictor: ranking.rank(predictor, self.ineffective)) or ())
+        return tuple(self._answer_in_time(lambda predictor: ranking.rank(predictor, self.ineffective)) or ())
 
     @cached_property
     def choice(self) -> Choice:
@@ -157,7 +197,11 @@ class Forecast:
         """Return what `pipeprof report --json` prints: the verdict's figures, and every fix with its gain."""
         advised = {one.fix.title for one in self.advice}
         fixes = [{**one.summary(), "advised": one.fix.title in advised} for one in self.fixes]
-        return {**self.publish().as_dict(), "fixes": fixes, "not_predicted": self.unpredicted or None}
+        return {
+            **self.publish().as_dict(),
+            "fixes": fixes,
+            "not_predicted": self.unpredicted or self.unfinished or None,
+        }
 
     def arguments_of(self, fix: Fix) -> dict[str, Any]:
         """Return the arguments of the DataLoader that carry a fix out; empty where they alone do not."""
@@ -178,4 +222,4 @@ class Forecast:
         chosen = self.choice.ranked
         counted = chosen is not None and chosen.fix.word in ranking.COUNTED
         advised = (chosen.fix.knobs.workers, chosen.fix.knobs.prefetch) if chosen and counted else None
-        return self._answer(lambda predictor: search.small_map(predictor, advised))
+        return self._answer_in_time(lambda predictor: search.small_map(predictor, advised))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from pipeprof.analyse.ledger.attribution import Ledger
+from pipeprof.errors import InconclusiveError
 from pipeprof.graph import Event
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.engine import Walked, shape_of, walk
@@ -90,28 +91,68 @@ def _shares(ledger: Ledger) -> dict[str, float]:
     return {owner: ns / max(1, ledger.window.wall_ns) for owner, ns in ledger.ledger_ns.items()}
 
 
-@dataclass(frozen=True, slots=True)
+class Figures(NamedTuple):
+    """The figures of a prediction with their intervals."""
+
+    throughput: Estimate
+    utilization: Estimate
+    stall: Estimate
+    ends: Ends
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """A run that has not happened."""
+    """A run that has not happened.
+
+    Its ledger is walked, and the three short runs behind its intervals are played, when they are asked for.
+    """
 
     knobs: Knobs
-    throughput: Estimate
-    """Samples a second of the measured window, all ranks of all nodes together."""
-    utilization: Estimate
-    """Share of the window in which the accelerator computed, 0 to 1."""
-    stall: Estimate
-    """Share of the window in which it had nothing to do for want of a batch, 0 to 1."""
-    ledger: Ledger
-    timeline: Timeline = field(repr=False)
-    """Rank 0's events, in virtual ns from the start of the run."""
-    ends: Ends = field(repr=False, compare=False)
+    rate: float
+    """Samples a second of the measured window, all ranks of all nodes together: `throughput.value`."""
+    played: Played = field(repr=False)
+    find_figures: Callable[[], Figures] = field(repr=False, compare=False)
     extrapolations: tuple[Extrapolation, ...] = ()
     """Extrapolations of the question beyond what was measured, in words."""
 
     @property
+    def timeline(self) -> Timeline:
+        """Return rank 0's events, in virtual ns from the start of the run."""
+        return self.played.timeline
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Return the owners of its time."""
+        return self.played.ledger()
+
+    @property
+    def idle(self) -> float:
+        """Return the share of the window in which the accelerator waited for a batch: `stall.value`."""
+        return self.ledger.stall_ns / max(1, self.ledger.window.wall_ns)
+
+    @cached_property
+    def _figures(self) -> Figures:
+        return self.find_figures()
+
+    @property
+    def throughput(self) -> Estimate:
+        """Return the samples a second of the measured window, all ranks of all nodes together."""
+        return self._figures.throughput
+
+    @property
+    def utilization(self) -> Estimate:
+        """Return the share of the window in which the accelerator computed, 0 to 1."""
+        return self._figures.utilization
+
+    @property
+    def stall(self) -> Estimate:
+        """Return the share of the window in which it had nothing to do for want of a batch, 0 to 1."""
+        return self._figures.stall
+
+    @property
     def shares(self) -> dict[str, Estimate]:
         """Return the share of the window, 0 to 1, of each owner of the ledger. Worked out when asked for."""
-        return self.ends.shares(self.ledger)
+        return self._figures.ends.shares(self.ledger)
 
     @property
     def limit(self) -> str:
@@ -164,18 +205,29 @@ def long_run(demands: Demands, knobs: Knobs) -> tuple[int, int]:
     return warmup + counted, warmup
 
 
+class LateError(InconclusiveError):
+    """A question for which there is no more time."""
+
+
 class Predictor:
     """Predictor of one run. Equal questions are simulated once and give the same prediction."""
 
     def __init__(self, demands: Demands, seed: int = 0) -> None:
         self.demands, self.seed = demands, seed
+        self.is_late: Callable[[], bool] = bool
+        """True from when on nothing is predicted any more that is not known; never by itself."""
         self._known: dict[tuple[Knobs, int, int], Prediction] = {}
 
     def predict(self, knobs: Knobs, steps: int | None = None, warmup: int | None = None) -> Prediction:
-        """Predict the run that `knobs` would give; see `predict` for the arguments and what it raises."""
+        """Predict the run that `knobs` would give; see `predict` for the arguments and what it raises.
+
+        Raises `LateError` where `is_late` and the answer is not known.
+        """
         steps, warmup = _lengths(self.demands, knobs, steps, warmup)
         key = (knobs, steps, warmup)
         if key not in self._known:
+            if self.is_late():
+                raise LateError("there is no more time", "ask it alone: `pipeprof predict`")
             self._known[key] = self._predicted(knobs, steps, warmup)
         return self._known[key]
 
@@ -195,7 +247,7 @@ class Predictor:
         assert worst is not None, "only asked where there is one"
         steps, warmup = long_run(worst, worst.measured)
         full = _play(worst, worst.measured, steps, min(steps - 1, warmup), self.seed).rate
-        return self.base().throughput.value / full if full else 1.0
+        return self.base().rate / full if full else 1.0
 
     def base(self) -> Prediction:
         """Predict the long run as it is, which every change of knobs is compared with."""
@@ -217,16 +269,24 @@ def either(usual: Prediction, full: Prediction, scale: float) -> Prediction:
 
     `scale` brings those of the full device to the level of the run as it is.
     """
-    rate = full.throughput
-    rate = Estimate(rate.value * scale, rate.low * scale, rate.high * scale)
-    full = replace(full, knobs=usual.knobs, throughput=rate)
-    if rate.value >= usual.throughput.value * (1 - ALIKE):
+    if full.rate * scale >= usual.rate * (1 - ALIKE):
         return usual
+
+    def figures() -> Figures:
+        rate = full.throughput
+        rate = Estimate(rate.value * scale, rate.low * scale, rate.high * scale)
+        return Figures(
+            throughput=_around(rate, usual.throughput),
+            utilization=_around(full.utilization, usual.utilization),
+            stall=_around(full.stall, usual.stall),
+            ends=full._figures.ends,
+        )
+
     return replace(
         full,
-        throughput=_around(full.throughput, usual.throughput),
-        utilization=_around(full.utilization, usual.utilization),
-        stall=_around(full.stall, usual.stall),
+        knobs=usual.knobs,
+        rate=full.rate * scale,
+        find_figures=figures,
         extrapolations=(*usual.extrapolations, MAY_BE_FULL),
     )
 
@@ -258,21 +318,32 @@ def predict(
     extrapolations = stated(demands, knobs)
     steps, warmup = _lengths(demands, knobs, steps, warmup)
     played = _play(demands, knobs, steps, warmup, seed)
-    rate, ledger, wall_ns = played.rate, played.ledger(), max(1, played.window.wall_ns)
-    busy = ledger.ledger_ns.get(owners.ACCELERATOR.name, 0) / wall_ns
-    idle = ledger.stall_ns / wall_ns
-    ends = _ends(demands, knobs, steps - warmup, seed)
-    low, high = ends.low, ends.high
-    return Prediction(
-        knobs=knobs,
+    prediction: Prediction
+
+    def figures() -> Figures:
+        return _figures(prediction, _ends(demands, knobs, steps - warmup, seed))
+
+    prediction = Prediction(knobs, played.rate, played, figures, extrapolations)
+    return prediction
+
+
+def _figures(prediction: Prediction, ends: Ends) -> Figures:
+    """Return the figures of a prediction, with their intervals between the ends."""
+    rate, idle, low, high = prediction.rate, prediction.idle, ends.low, ends.high
+    wall_ns = max(1, prediction.ledger.window.wall_ns)
+    busy = prediction.ledger.ledger_ns.get(owners.ACCELERATOR.name, 0) / wall_ns
+    return Figures(
         throughput=Estimate(rate, rate * low, rate * high),
         utilization=Estimate(busy, busy * low, min(1.0, busy * high)),
         stall=Estimate(idle, max(0.0, 1 - (1 - idle) * high), 1 - (1 - idle) * low),
-        ledger=ledger,
-        timeline=played.timeline,
         ends=ends,
-        extrapolations=extrapolations,
     )
+
+
+def replayed_rate(demands: Demands, most_steps: int) -> float:
+    """Return the samples a second of the run as it was recorded, of no more than so many measured steps."""
+    steps = min(demands.steps, demands.warmup + most_steps)
+    return _play(demands, demands.measured, steps, min(steps - 1, demands.warmup), seed=0).rate
 
 
 def _play(demands: Demands, knobs: Knobs, steps: int, warmup: int, seed: int) -> Played:
@@ -337,6 +408,7 @@ def as_timeline(walked: Walked, demands: Demands, knobs: Knobs, drawn: Draw, war
         finish_ns=times[Event.FINISH],
         pickled_ns=unseen,
         sent_ns=shown(Event.SENT, observed.sent and knobs.workers > 0),
+        sent_bytes=unseen,
         received_ns=shown(Event.RECEIVED, observed.received and knobs.workers > 0),
         arrival_ns=shown(Event.AVAILABLE, observed.arrived or not knobs.workers),
         request_ns=times[Event.REQUEST],

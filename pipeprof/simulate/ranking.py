@@ -84,7 +84,7 @@ def rank(
     Those in `ineffective` are left out; where `words` are given, all others. Where more workers are
     ineffective, so is every fix that brings more of them. Raises as `predict` does for the run as it is.
     """
-    demands, base = predictor.demands, predictor.base().throughput.value
+    demands, base = predictor.demands, predictor.base().rate
     most = demands.measured.workers if fixes.MORE_WORKERS.word in ineffective else None
     groups: dict[str, list[Ranked]] = {}
     for fix in catalogue(demands):
@@ -96,7 +96,7 @@ def rank(
             prediction = predictor.predict(fix.knobs)
         except InconclusiveError:
             continue
-        gain = prediction.throughput.value / base - 1 if base else 0.0
+        gain = prediction.rate / base - 1 if base else 0.0
         feasible = choice.fits_in_memory(fix.ram_bytes or 0, demands.host.memory_bytes)
         key = fix.word if fix.word in COUNTED else fix.title
         groups.setdefault(key, []).append(Ranked(fix, prediction, gain, feasible))
@@ -177,5 +177,5 @@ def in_memory(predictor: Predictor) -> Knobs:
 def headroom(predictor: Predictor) -> Estimate:
     """Estimate the samples a second that the best of all loaders could add."""
     best = predictor.predict(in_memory(predictor)).throughput
-    now = predictor.base().throughput.value
+    now = predictor.base().rate
     return Estimate(*(max(0.0, rate - now) for rate in (best.value, best.low, best.high)))

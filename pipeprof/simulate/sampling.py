@@ -217,7 +217,18 @@ def cpu_by_owner(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         collating = cpu.get(owners.COLLATE.name, np.zeros(len(demands.batches)))
         cpu[owners.COLLATE.name] = np.maximum(collating + moved_ns, 0.0)
     gone = {owner for owner in cpu if decoded and (is_storage(owner) or owner == owners.DECODE.name)}
+    ratio *= _growth(demands, knobs)
     return {owner: ns * ratio * (owner not in gone) * _factor(knobs, owner) for owner, ns in cpu.items()}
+
+
+def _growth(demands: Demands, knobs: Knobs) -> float:
+    """Return how many times the recorded CPU time making a batch takes beside so many other processes."""
+    if demands.scaling is None:
+        return 1.0
+    asked, recorded = (
+        demands.scaling.growth_at(max(1, each.workers) * each.ranks) for each in (knobs, demands.measured)
+    )
+    return asked / recorded
 
 
 def away_by_owner(demands: Demands, knobs: Knobs) -> dict[str, Floats]:

@@ -167,7 +167,17 @@ def device_error(demands: Demands, knobs: Knobs) -> float:
     """Return the relative error of the throughput where devices set the pace."""
     other = knobs.storage != demands.measured.storage or knobs.access != demands.measured.access
     learned = knobs.storage.name == LEARNED and knobs != demands.measured
-    return sqrt(CLOCKS_ERROR**2 + (OTHER_DEVICE * other) ** 2 + (LEARNED_ERROR * learned) ** 2)
+    terms = CLOCKS_ERROR, OTHER_DEVICE * other, LEARNED_ERROR * learned, _of_credit(demands, knobs)
+    return sqrt(sum(term**2 for term in terms))
+
+
+def _of_credit(demands: Demands, knobs: Knobs) -> float:
+    """Return the error of a rate that was learned in a short time: what a limit had saved up counts in it."""
+    learned = knobs.storage.name == LEARNED and demands.device_full
+    if not learned or not demands.throughput:
+        return 0.0
+    seconds = demands.batches.samples[demands.measured_rows].sum() / demands.throughput
+    return float(min(1.0, knobs.storage.burst_s / seconds)) if seconds > 0 else 0.0
 
 
 def work_error(demands: Demands, knobs: Knobs, steps: int) -> float:

@@ -2,8 +2,9 @@
 
     python user_job.py KIND --workers 2 --step-ms 10 --data DIR [--samples N]
 
-KIND is one of `KINDS`. The last line of its output is JSON: its own samples a second after the first batches.
-`--prepare` makes the data and ends. Files are evicted from memory before the loop, but those of kinds in RAM.
+KIND is one of `KINDS`; `remote` asks a web server at `--url`. The last line of its output is JSON: its own
+samples a second after the first batches. `--prepare` makes the data and ends. Files are evicted from memory
+before the loop, but those of kinds in RAM.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-KINDS = ("jpeg-ram", "text", "tensors", "jpeg-files", "raw-files", "mapped")
+KINDS = ("jpeg-ram", "text", "tensors", "jpeg-files", "raw-files", "mapped", "remote")
 FIRST = 4
-"""Batches before the clock starts, and more with more workers."""
-ROWS, WIDTH = 32_768, 4096
+WIDTH = 4096
 
 
-def prepare(kind: str, data: Path) -> None:
+def first_counted(workers: int) -> int:
+    """Return the batches before the clock starts: more with more workers, which make some ahead."""
+    return FIRST + 2 * workers
+
+
+def prepare(kind: str, data: Path, rows: int) -> None:
     """Make the files of a kind, once."""
     if kind in ("jpeg-files", "raw-files"):
         count = 2400 if kind == "jpeg-files" else 3200
@@ -32,11 +37,13 @@ def prepare(kind: str, data: Path) -> None:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(jpeg(number) if kind == "jpeg-files" else os.urandom(64 * 1024))
-    if kind == "mapped" and not (data / kind / "rows.u8").exists():
+    mapped = data / kind / "rows.u8"
+    if kind == "mapped" and not (mapped.exists() and mapped.stat().st_size == rows * WIDTH):
         (data / kind).mkdir(parents=True, exist_ok=True)
+        block = os.urandom(1 << 22)
         with (data / kind / "rows.u8").open("wb") as out:
-            for _ in range(ROWS * WIDTH >> 22):
-                out.write(os.urandom(1 << 22))
+            for _ in range(rows * WIDTH >> 22):
+                out.write(block)
     os.sync()
 
 
@@ -61,7 +68,7 @@ def evict(data: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def dataset(kind: str, data: Path) -> tuple[Any, Any]:
+def dataset(kind: str, data: Path, url: str) -> tuple[Any, Any]:
     """Return the data set of a kind, and its collate function."""
     import numpy as np
     import torch
@@ -77,7 +84,7 @@ def dataset(kind: str, data: Path) -> tuple[Any, Any]:
             self.words = " ".join(f"word{number % 997}" for number in range(3000))
 
         def __len__(self) -> int:
-            return len(self.files) or (ROWS if kind == "mapped" else 100_000)
+            return len(self.files) or (len(self.rows) // WIDTH if self.rows is not None else 100_000)
 
         def __getitem__(self, index: int) -> Any:
             if kind == "jpeg-ram":
@@ -92,7 +99,13 @@ def dataset(kind: str, data: Path) -> tuple[Any, Any]:
             if kind == "jpeg-files":
                 with self.files[index].open("rb") as file:
                     return pixels(file)
-            return torch.frombuffer(bytearray(self.files[index].read_bytes()), dtype=torch.uint8)
+            body = asked_of(index) if kind == "remote" else self.files[index].read_bytes()
+            return torch.frombuffer(bytearray(body), dtype=torch.uint8)
+
+    def asked_of(index: int) -> Any:
+        import fsspec
+
+        return fsspec.filesystem("http").cat_file(f"{url}/{index % 2000}")
 
     def pixels(file: Any) -> Any:
         from PIL import Image
@@ -115,10 +128,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--prefetch", type=int, help="Of each worker; torch's own where it is not said.")
+    parser.add_argument("--rows", type=int, default=1 << 15, help=f"Rows of {WIDTH} bytes of `mapped`.")
+    parser.add_argument("--url", default="", help="Where `remote` reads.")
     parser.add_argument("--emulate", help="An emulated device for the files, where none can be limited.")
     parser.add_argument("--prepare", action="store_true")
     asked = parser.parse_args()
-    prepare(asked.kind, asked.data)
+    prepare(asked.kind, asked.data, asked.rows)
     if asked.prepare:
         return
     import torch
@@ -126,28 +142,37 @@ def main() -> None:
 
     torch.set_num_threads(1)
     random.seed(0)
-    samples, collate = dataset(asked.kind, asked.data)
+    samples, collate = dataset(asked.kind, asked.data, asked.url)
     evict(asked.data / asked.kind)
     if asked.emulate:
         import pipeprof
 
         pipeprof.emulate(asked.data / asked.kind, asked.emulate)
+    size = 4 if asked.kind == "mapped" else 16
     loader = DataLoader(
-        samples, 16, shuffle=True, num_workers=asked.workers, collate_fn=collate, drop_last=True
+        samples,
+        size,
+        shuffle=True,
+        num_workers=asked.workers,
+        prefetch_factor=asked.prefetch if asked.workers else None,
+        collate_fn=collate,
+        drop_last=True,
     )
-    first = FIRST + 2 * asked.workers
+    first = first_counted(asked.workers)
     began = counted = 0
-    start = time.monotonic()
+    start = ended = time.monotonic()
     for step, batch in enumerate(loader):
         time.sleep(asked.step_ms / 1e3)
         if step + 1 == first:
             began, start = step + 1, time.monotonic()
-        counted = step + 1
-        late = time.monotonic() - start > asked.seconds
-        if step + 1 > first and (late or step + 1 >= first + asked.batches):
+        counted, ended = step + 1, time.monotonic()  # leaving the loop waits for what the workers still read
+        late = ended - start > asked.seconds
+        # batches of several workers come in rounds: only whole ones are counted
+        whole = (step + 1 - first) % max(1, asked.workers) == 0
+        if step + 1 > first and whole and (late or step + 1 >= first + asked.batches):
             break
         del batch
-    rate = (counted - began) * 16 / (time.monotonic() - start)
+    rate = (counted - began) * size / (ended - start)
     print(json.dumps({"samples_per_s": rate}))
 
 

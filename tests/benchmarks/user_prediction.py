@@ -21,14 +21,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
+
+import altair as alt
+import vl_convert
 
 from pipeprof.analyse.analysis import load
 from pipeprof.record.added.storage_probe import PROBE_JSON
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.knobs import change
+from tests.benchmarks.user_job import first_counted
 from tests.diagnosis.reports.exam import whole_disk
 
 JOB = Path(__file__).with_name("user_job.py")
@@ -47,6 +51,9 @@ class Case:
     step_ms: float
     reads_per_s: int | None = None
     bytes_per_s: int | None = None
+    rows: int = 1 << 15
+    """Of a mapped file. A fault reads as much ahead as the disk's setting says, which may be 8 MiB: only of a
+    large file does a run read little twice."""
 
     @property
     def limited(self) -> bool:
@@ -67,7 +74,7 @@ CASES = (
     Case("tensors", "tensors", 2),
     Case("jpeg-files", "jpeg-files", 10, reads_per_s=300),
     Case("raw-files", "raw-files", 10, reads_per_s=600),
-    Case("mapped", "mapped", 10, bytes_per_s=20 << 20),
+    Case("mapped", "mapped", 10, bytes_per_s=100 << 20, rows=1 << 20),
     Case("room", "jpeg-files", 10, reads_per_s=3000),
 )
 
@@ -99,13 +106,13 @@ class Cell:
 
 
 @contextmanager
-def limited(case: Case, data: Path) -> Iterator[list[str]]:
+def limited(case: Case, data: Path, name: str = GROUP) -> Iterator[list[str]]:
     """Limit the disk of `data`; gives what stands before a command. Raises `OSError` where that cannot be."""
     if not case.limited:
         yield []
         return
     root, disk = (V1 if V1.is_dir() else V2), whole_disk(data)
-    group = root / GROUP
+    group = root / name
     group.mkdir(exist_ok=True)
     try:
         if root is V2:
@@ -145,7 +152,7 @@ class Exam:
     def job(self, workers: int) -> list[str]:
         case = self.case
         asked = ["--workers", str(workers), "--step-ms", str(case.step_ms), "--data", str(self.data)]
-        return [str(JOB), case.kind, *asked, *self.extra]
+        return [str(JOB), case.kind, *asked, "--rows", str(case.rows), *self.extra]
 
     def run(self, command: list[str]) -> float:
         """Run a command that ends with the job's own line; return its samples a second."""
@@ -163,24 +170,28 @@ class Exam:
     def run_of(self, base: int) -> Path:
         return self.runs / f"{self.case.name}-{base}"
 
-    def measure(self) -> None:
-        """Make the data, measure each setting at least twice, and trace the bases."""
+    def prepare(self) -> None:
+        """Make the data, and see whether its disk can be limited."""
         self.extra = emulated(self.case, self.data)
         subprocess.run([sys.executable, *self.job(1), "--prepare"], check=True)
+
+    def measure(self) -> None:
+        """Measure each setting at least twice, and trace the bases."""
+        self.prepare()
         measured: dict[int, list[float]] = {workers: [] for workers in WORKERS}
         for workers in (1, 0, 1, 2, 1, 4, 1, 2, 0, 2, 4, 2):
             measured[workers].append(self.run(self.job(workers)))
-        traced = {base: self.trace(base) for base in BASES}
+        probed = self.case.limited and not self.extra
+        traced = {base: self.trace(base, self.run_of(base), probed) for base in BASES}
         kept = {"measured": measured, "traced": traced, "emulated": bool(self.extra)}
         self.kept.write_text(json.dumps(kept))
 
-    def trace(self, base: int) -> float:
-        """Trace a base anew, with a probe where a disk is limited; return the job's own speed meanwhile."""
-        out = self.run_of(base)
+    def trace(self, workers: int, out: Path, probe: bool = False) -> float:
+        """Trace the job anew, without the batches that it does not count either; return its own speed."""
         shutil.rmtree(out, ignore_errors=True)
         trace = ["-m", "pipeprof", "trace", "--no-report", "-q", "--out", str(out)]
-        probed = self.case.limited and not self.extra
-        return self.run([*trace, *(["--probe-storage"] if probed else []), *self.job(base)])
+        trace += ["--warmup-steps", str(first_counted(workers))]
+        return self.run([*trace, *(["--probe-storage"] if probe else []), *self.job(workers)])
 
     def cells(self) -> list[Cell]:
         """Predict from the runs that are kept."""
@@ -250,12 +261,33 @@ def table(cells: list[Cell]) -> str:
 
 def groups(cells: list[Cell]) -> Iterator[tuple[str, str, list[Cell]]]:
     """Yield the cells by case, by what limits them, and all."""
-    limits = {case.name: case.limits for case in CASES}
     for case, how in sorted({(one.case, one.how) for one in cells}):
         yield case, how, [one for one in cells if (one.case, one.how) == (case, how)]
+    yield from by_limit(cells)
+    yield "all", "all", cells
+
+
+def by_limit(cells: list[Cell]) -> Iterator[tuple[str, str, list[Cell]]]:
+    """Yield the cells by what limits them."""
+    limits = {case.name: case.limits for case in CASES}
     for limit, how in sorted({(limits[one.case], one.how) for one in cells}):
         yield limit, how, [one for one in cells if (limits[one.case], one.how) == (limit, how)]
-    yield "all", "all", cells
+
+
+def picture(cells: list[Cell]) -> bytes:
+    """Return predictions and their intervals over what was measured, with the line of equality, as PNG."""
+    points = [{**asdict(one), "limits": limits} for limits, _, mine in by_limit(cells) for one in mine]
+    ends = [value for one in cells for value in (one.measured, one.low, one.high)]
+    scale = alt.Scale(type="log", domain=[min(ends) * 0.9, max(ends) * 1.1])
+    x = alt.X("measured:Q", scale=scale, title="measured samples/s")
+    y = alt.Y("predicted:Q", scale=scale, title="predicted samples/s")
+    line = [{"measured": value, "predicted": value} for value in (min(ends), max(ends))]
+    equal = alt.Chart(alt.Data(values=line)).mark_line(color="grey").encode(x=x, y=y)
+    drawn = alt.Chart(alt.Data(values=points)).encode(x=x, color="limits:N")
+    bars = drawn.mark_rule(opacity=0.35).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    dots = drawn.mark_point(filled=True, size=40, opacity=0.8).encode(y=y, shape="how:N")
+    both = (equal + bars + dots).properties(width=420, height=420)
+    return vl_convert.vegalite_to_png(both.to_json(), scale=2)
 
 
 def main() -> None:
@@ -266,7 +298,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=room / "pipeprof-user-data")
     parser.add_argument("--keep", type=Path, default=room / "pipeprof-user-runs", help="Where runs go.")
     parser.add_argument("--again", action="store_true", help="Measure nothing: predict from the runs kept.")
-    parser.add_argument("--results", type=Path, help="Write the table to this file too.")
+    parser.add_argument("--results", type=Path, help="Write the table here, and a picture beside.")
     asked = parser.parse_args()
     for directory in (asked.data, asked.keep):
         directory.mkdir(parents=True, exist_ok=True)
@@ -286,6 +318,7 @@ def main() -> None:
     print(text)
     if asked.results is not None:
         asked.results.write_text(text)
+        asked.results.with_suffix(".png").write_bytes(picture(cells))
 
 
 if __name__ == "__main__":

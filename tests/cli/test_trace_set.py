@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeprof.record.added.scaling_probe import read_scaling
 from pipeprof.record.reader import load
 from tests.cli.test_trace_scripts import SCRIPTS, losses, trace
 from tests.forked import Program, verb
@@ -215,6 +216,18 @@ def test_what_a_launcher_starts_gets_the_arguments_too(tmp_path: Path) -> None:
     assert "workers 1 batches 3" in traced.stdout
     meta = load(tmp_path / "run").meta
     assert (meta.stopped, meta.loaders[0].workers) == ("after 3 steps", 1)
+
+
+@pytest.mark.slow
+def test_the_making_of_batches_is_probed(makes: Path) -> None:
+    traced = trace("--probe-scaling", "--no-report", "makes.py", cwd=makes)
+    assert traced.returncode == 0, traced.stderr
+    assert "a batch of train_loader takes its CPU time in one process" in traced.stderr
+    probe = read_scaling(makes / "run")
+    assert probe is not None and [point.processes for point in probe.points] == [1, 2, 4]
+    (makes / "none.py").write_text("print('no loader')")
+    traced = Program(verb("trace", "--probe-scaling", "--no-report", "none.py"), makes).finished()
+    assert traced.returncode == 0 and "Traceback" not in traced.stderr
 
 
 @pytest.mark.heavy

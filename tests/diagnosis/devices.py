@@ -32,7 +32,7 @@ def limited(job: Job, workers: int) -> Callable[[Path], None]:
         data.mkdir(exist_ok=True)
         exam = Exam(job, data, out.parent)
         exam.prepare()
-        exam.trace(workers, probe=False, out=out)
+        exam.trace(workers, out)
 
     return measured
 

@@ -142,5 +142,5 @@ def _by_value(value: Any) -> Any:
     return (str, (bits(value),)) if isinstance(value, torch.Tensor) else NotImplemented
 
 
-_GIVEN: Final = ("summary", "verdict", "save")
+_GIVEN: Final = ("summary", "verdict", "recent", "save")
 """What `profile` gives a loader for as long as its block lasts."""

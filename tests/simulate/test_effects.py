@@ -9,6 +9,8 @@ import pytest
 
 from pipeprof.devices import LINKS, storage_preset
 from pipeprof.measure.host.profile import write_profile
+from pipeprof.record.added.scaling_probe import ScalingPoint, ScalingProbe, write_scaling
+from pipeprof.record.reader import load
 from pipeprof.simulate.catalogue import Fix, catalogue
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.knobs import MEMORY, Knobs, change
@@ -17,7 +19,7 @@ from pipeprof.simulate.questions import knobs_asked
 from pipeprof.simulate.sampling import PIN_BYTES_PER_S, changed, cpu_by_owner
 from tests.devices.test_profile import measured as measured_device
 from tests.factory import MS, Plan
-from tests.simulate.common import CPU_ONLY, HDD, READ_NS, demands_of, hdd_plan
+from tests.simulate.common import CPU_ONLY, HDD, READ_NS, demands_from, demands_of, hdd_plan
 
 
 def rate(demands: Demands, knobs: Knobs) -> float:
@@ -233,3 +235,21 @@ def test_a_device_that_sets_the_pace_leaves_the_ledger_little_doubt(tmp_path: Pa
     free = predict(demands, demands.measured).shares["decode"]
     assert bound.value > 0.5
     assert (bound.high - bound.low) / bound.value < (free.high - free.low) / free.value
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "growth"), [(1, 4, 2.0), (4, 1, 0.5), (2, 2, 1.0), (0, 2, 1.2)]
+)
+def test_a_batch_costs_more_beside_others_as_a_probe_showed(
+    recorded: int, asked: int, growth: float, tmp_path: Path
+) -> None:
+    """The CPU time of making grows by what four processes take over what the recorded number takes."""
+    points = tuple(ScalingPoint(n, 9, cost) for n, cost in ((1, 1e6), (2, 1.2e6), (4, 2e6)))
+    demands = demands_of(tmp_path / "run", Plan(batches=60, workers=recorded, stages=CPU_ONLY))
+    knobs = change(demands.measured, {"loader.workers": str(asked)})
+    unprobed = cpu_by_owner(demands, knobs)
+    write_scaling(tmp_path / "run", ScalingProbe("train", points))
+    probed = demands_from(load(tmp_path / "run"))
+    assert cpu_by_owner(probed, knobs)["decode"] == pytest.approx(growth * unprobed["decode"])
+    assert cpu_by_owner(probed, probed.measured)["decode"] == pytest.approx(demands.batches.cpu["decode"])
+    assert any("a probe of its making" in each.text for each in predict(probed, knobs).extrapolations)

@@ -72,6 +72,28 @@ def test_a_question_without_an_answer_leaves_the_others(
     assert html.render(found)
 
 
+def test_what_there_is_no_time_for_says_so_and_the_fix_is_chosen_all_the_same(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "run", Plan(batches=60, workers=1, stages={"decode": 90 * MS}))
+    whole = Forecast(analyse(run))
+    assert whole.fixes and whole.heat_map is not None and whole.unfinished == ""
+    hurried = Forecast(analyse(run), limit_s=5.0, clock_s=iter(range(0, 10_000, 10)).__next__)
+    page = html.render(hurried)
+    assert (hurried.choice.word, hurried.verdict.fix) == (whole.choice.word, whole.verdict.fix)
+    assert hurried.heat_map is None and 0 < len(hurried.fixes) < len(whole.fixes)
+    assert "pipeprof predict" in hurried.unfinished and "of CPU were not enough for all fixes" in page
+    assert hurried.as_dict()["not_predicted"] == hurried.unfinished
+
+
+def test_the_interval_of_a_prediction_is_played_when_it_is_asked_for(
+    tmp_path: Path, simulations: Callable[[], int]
+) -> None:
+    predictor = Forecast(analyse(recorded(tmp_path / "run", Plan(batches=60, stages=CPU_ONLY)))).predictor
+    base = predictor.base()
+    assert base.rate > 0 and simulations() == 1
+    assert base.throughput.low < base.rate == base.throughput.value < base.throughput.high
+    assert base.stall.value == base.idle and simulations() == 4
+
+
 def test_reading_a_run_simulates_nothing(tmp_path: Path, simulations: Callable[[], int]) -> None:
     directory = make_run(tmp_path / "run", hdd_plan(batches=60))
     analysis = pipeprof.load(directory)

@@ -5,8 +5,9 @@ Only the ends of the streams are decoded: a look costs the same after an hour as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import islice
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,16 +18,17 @@ from pipeprof.analyse.analysis import Analysis, analyse
 from pipeprof.analyse.live.tail import Tail
 from pipeprof.analyse.why.lines import Line, parse_line
 from pipeprof.passes import Ints
-from pipeprof.record.columns import whole_numbers
+from pipeprof.record.columns import flags, whole_numbers
 from pipeprof.record.meta import RunMeta
 from pipeprof.record.reader import Run, load
 from pipeprof.record.remote import incoming
-from pipeprof.record.schema import MISSING, TABLES
-from pipeprof.record.streams import read_stream
+from pipeprof.record.schema import MISSING, RUN_JSON, TABLES
 from pipeprof.units import NS_PER_S
 
 WINDOW_S: Final = 30.0
 _TIMED: Final = {"lines": "time_ns", "counters": "time_ns", "telemetry": "time_ns", "events": "time_ns"}
+_MANY: Final = 100
+"""Record batches from which on three columns of the whole file are read sooner than all of each."""
 _MEMORY: Final = "level.private_bytes"
 
 
@@ -83,40 +85,59 @@ class LiveRun:
         self._tails = {name: Tail(directory, name) for name in TABLES}
         self.all = Totals()
         self.window = Totals()
+        self._recent: deque[Totals] = deque()
+        """Figures of each flush of the last seconds."""
         self.ready: int | None = None
         """Batches that were ready at the last request."""
         self.ledger_ns: dict[str, int] = {}
         """Ledger of all windows since this began, each counted once."""
         self._counted_ns = 0
+        self._version = (0, 0)
+        self._is_silent = True
+        """True if nothing came with the last look: the run may have ended, or its process been killed."""
 
     def poll(self) -> bool:
         """Read what is new, at its URL too. Return whether the run still goes on."""
         incoming.refresh(self.directory)
-        steps = self._tails["steps"]
-        for tail in self._tails.values():
+        self._read_meta()
+        self._is_silent = True
+        for name, tail in self._tails.items():
             new = tail.poll()
-            if tail is steps:
+            if name == "steps" and new:
                 self._add_steps(new)
-        if not steps.path.exists():
-            self.run = load(self.directory)
+            self._is_silent &= new == 0
         return self.run.status == "running" and not (self.directory / "steps.parquet").exists()
 
+    def close(self) -> None:
+        """Close its files."""
+        for tail in self._tails.values():
+            tail.close()
+
+    def _read_meta(self) -> None:
+        """Read the facts of the run anew where they may have changed: with each loader that it meets, and as
+        its process was killed."""
+        with suppress(FileNotFoundError):
+            state = (self.directory / RUN_JSON).stat()
+            version = state.st_mtime_ns, state.st_size
+            if version != self._version or self._is_silent:
+                self.run, self._version = load(self.directory), version
+
     def _add_steps(self, new: int) -> None:
-        """Add the record batches that came to the figures of all steps."""
+        """Add the record batches that came to the figures of all steps, and to those of the last seconds."""
         steps = self._tails["steps"]
-        if new > len(steps.chunks):  # a long run, at the begin
-            for batch in islice(read_stream(steps.path), steps.batches):
-                self.all = _added(self.all, batch)
+        tables = steps.each_of_last(min(new, _MANY))
+        figures = [_figures(table) for table in tables]
+        if new > _MANY:  # a long run, at the begin
+            self.all = _figures(steps.columns(("request_ns", "take_ns", "samples")))
         else:
-            self.all = _added(self.all, steps.last(new))
-        table = steps.last(1)
-        if len(table) == 0:
-            return
-        now_ns = int(whole_numbers(table["take_ns"], MISSING).max())
-        taken, _ = steps.since("request_ns", now_ns - self.window_ns)
-        self.window = _added(Totals(), taken)
-        ready = whole_numbers(table["ready_batches"], MISSING)
+            self.all = _sum((self.all, *figures))
+        ready = whole_numbers(tables[-1]["ready_batches"], MISSING)
         self.ready = None if ready[-1] == MISSING else int(ready[-1])
+        self._recent.extend(figures)
+        since_ns = self._recent[-1].last_ns - self.window_ns
+        while self._recent[0].last_ns < since_ns:
+            self._recent.popleft()
+        self.window = _sum(self._recent)
 
     def analyse(self) -> Analysis | None:
         """Analyse the last seconds; None where they have no step."""
@@ -128,6 +149,9 @@ class LiveRun:
         since_ns = now_ns - self.window_ns
         taken, chunks = steps.since("request_ns", since_ns)
         tables = {"steps": taken, **self._others(taken, chunks, since_ns)}
+        for name, tail in self._tails.items():
+            if name != "events":  # they are few, and asked for whole
+                tail.forget_before(2 * chunks + 8)
         analysis = analyse(_WindowRun(self.directory, self.run.meta, tables))
         if analysis.ledger is not None and now_ns - self._counted_ns >= self.window_ns:
             self._counted_ns = now_ns
@@ -147,7 +171,7 @@ class LiveRun:
                 continue
             table = tail.last(2 * chunks + 2)
             if name in ("batches", "stages", "spans") and len(table):
-                table = table.filter(pa.array(np.isin(_keys(table), keys)))
+                table = table.filter(flags(np.isin(_keys(table), keys)))
             tables[name] = table
         return tables
 
@@ -165,19 +189,24 @@ class LiveRun:
         return [now[worker] for worker in sorted(now)]
 
 
-def _added(totals: Totals, steps: Any) -> Totals:
-    """Return the totals with some more steps."""
-    if len(steps) == 0:
-        return totals
+def _figures(steps: pa.Table) -> Totals:
+    """Return the figures of some steps, of which there is one at the least."""
     request, take, samples = (
         whole_numbers(steps[name], MISSING) for name in ("request_ns", "take_ns", "samples")
     )
+    counted = int(samples[samples != MISSING].sum())
+    return Totals(len(take), counted, int((take - request).sum()), int(request[0]), int(take[-1]))
+
+
+def _sum(parts: Iterable[Totals]) -> Totals:
+    """Return the figures of parts that follow each other, without those that have no steps."""
+    filled = [part for part in parts if part.steps]
     return Totals(
-        totals.steps + len(take),
-        totals.samples + int(samples[samples != MISSING].sum()),
-        totals.wait_ns + int((take - request).sum()),
-        totals.first_ns or int(request[0]),
-        int(take[-1]),
+        sum(part.steps for part in filled),
+        sum(part.samples for part in filled),
+        sum(part.wait_ns for part in filled),
+        filled[0].first_ns,
+        filled[-1].last_ns,
     )
 
 

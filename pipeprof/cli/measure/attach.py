@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeprof import units
-from pipeprof.cli.options import Directory
+from pipeprof.cli.options import Directory, quiet_option, verbose_option
 
 
 @click.command()
@@ -16,7 +16,8 @@ from pipeprof.cli.options import Directory
 @click.option("--steps", type=click.IntRange(min=1), help="Leave after so many steps, observed whole.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--lines/--no-lines", default=True, help="Sample which lines the time goes to; on by default.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing of pipeprof's own but errors.")
+@quiet_option
+@verbose_option
 @click.option("--telemetry-hz", type=float, default=0.0, help="Look at CPU, memory, disks so often a second.")
 @click.option("--hang", is_flag=True, help="The loop hangs: say which worker holds the batch, and where.")
 @click.option(
@@ -29,12 +30,13 @@ from pipeprof.cli.options import Directory
     is_flag=True,
     help="PID is a rank, or the launcher, of a job: observe all ranks on this node.",
 )
+@click.option("--torchrun", is_flag=True, help="Observe all ranks of the torchrun on this node; without PID.")
 @click.option(
     "--path",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A directory that holds pipeprof, for a job whose Python does not have it.",
 )
-@click.argument("pid", type=int)
+@click.argument("pid", type=int, required=False)
 def command(
     out: Path | None,
     seconds: float | None,
@@ -42,12 +44,14 @@ def command(
     no_report: bool,
     lines: bool,
     quiet: bool,
+    verbose: bool,
     telemetry_hz: float,
     hang: bool,
     hang_after: float | None,
     all_ranks: bool,
+    torchrun: bool,
     path: Path | None,
-    pid: int,
+    pid: int | None,
 ) -> None:
     """Observe the training process PID and its loader's workers, say where their time goes, and let go.
 
@@ -59,6 +63,9 @@ def command(
     from pipeprof.measure.attach import attach, ranks
     from pipeprof.record.directories import new_directory
 
+    if (pid is None) != torchrun:
+        raise click.UsageError("give PID, or --torchrun and no PID")
+    pid, all_ranks = (ranks.torchrun(), True) if pid is None else (pid, all_ranks)
     pids = ranks.ranks_of(pid) if all_ranks else [pid]
     for each in pids:
         attach.check(each)
@@ -94,4 +101,4 @@ def command(
     if done.steps == 0 and not done.ended:
         say(f"no batch was taken from a DataLoader meanwhile; see {seen}")
         return
-    report_run(seen, page=not no_report, quiet=quiet)
+    report_run(seen, page=not no_report, quiet=quiet, verbose=verbose)

@@ -9,20 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeprof.errors import TraceError
 
 if TYPE_CHECKING:
-    from pipeprof.analyse.analysis import Analysis
-    from pipeprof.analyse.live.run import LiveRun
-
-EVERY_S: Final = 1.0
-LONGEST_S: Final = 15.0
-BUDGET: Final = 0.01
-"""Share of a core that the analyses take: each waits for a hundred times what the last one cost."""
+    from pipeprof.analyse.live.budget import Analyses
+    from pipeprof.analyse.live.job import LiveJob
+    from pipeprof.report.text.live import Part
 
 
 @click.command()
@@ -30,21 +26,22 @@ BUDGET: Final = 0.01
 @click.option("--for", "seconds", type=click.FloatRange(min=0), help="Stop after so many seconds.")
 @click.argument("what", metavar="RUN|PID")
 def command(window: float, seconds: float | None, what: str) -> None:
-    """Show RUN, or the run that process PID writes, while it is written.
+    """Show RUN, or the run that process PID writes, while it is written; of a job all ranks side by side.
 
     On a terminal: the verdict of the last 30 s, where the time went, and the workers. Piped: a line a second.
     """
-    from pipeprof.analyse.live.run import LiveRun
+    from pipeprof.analyse.live.job import LiveJob
 
-    live = LiveRun(_directory(what), window)
-    if live.run.status != "running":
+    job = LiveJob(_directory(what), window)
+    states = {live.run.status for live in job.runs.values()}
+    if "running" not in states:
         raise TraceError(
-            f"{live.directory} has ended: {live.run.status}",
-            f"show it with: pipeprof report {live.directory}",
+            f"{job.directory} has ended: {', '.join(sorted(states))}",
+            f"show it with: pipeprof report {job.directory}",
         )
     show = _page if sys.stdout.isatty() else _lines
     with suppress(KeyboardInterrupt):
-        show(live, None if seconds is None else time.monotonic() + seconds)
+        show(job, None if seconds is None else time.monotonic() + seconds)
 
 
 def _directory(what: str) -> Path:
@@ -74,55 +71,48 @@ def _directory(what: str) -> Path:
     )
 
 
-class _Analyses:
-    """Analyses the window as often as the budget allows."""
+def _parts(job: LiveJob, analyses: Analyses) -> list[Part]:
+    from pipeprof.report.text.live import Part
 
-    def __init__(self, live: LiveRun, clock: Callable[[], float] = time.monotonic) -> None:
-        self._live, self._clock = live, clock
-        self._next_s = 0.0
-        self.newest: Analysis | None = None
-
-    def look(self) -> None:
-        """Analyse the window, where it is time."""
-        if self._clock() < self._next_s:
-            return
-        began_s = time.thread_time()
-        self.newest = self._live.analyse()
-        cost_s = time.thread_time() - began_s
-        self._next_s = self._clock() + min(LONGEST_S, max(EVERY_S, cost_s / BUDGET))
+    return [Part(name, live, analyses.of(live)) for name, live in job.runs.items()]
 
 
-def _lines(live: LiveRun, until_s: float | None) -> None:
+def _look(job: LiveJob, analyses: Analyses) -> None:
+    """Analyse the next run that has steps, where it is time."""
+    analyses.look([live for live in job.runs.values() if live.all.steps and live.run.status == "running"])
+
+
+def _lines(job: LiveJob, until_s: float | None) -> None:
+    from pipeprof.analyse.live.budget import EVERY_S, Analyses
     from pipeprof.report.text.live import line
 
-    analyses = _Analyses(live)
-    going = True
+    going, analyses = job.poll(), Analyses()
     while going and (until_s is None or time.monotonic() < until_s):
-        going = live.poll()
-        if live.all.steps and going:
-            analyses.look()
-            click.echo(line(live, analyses.newest))
+        _look(job, analyses)
+        if any(live.all.steps for live in job.runs.values()):
+            click.echo(line(_parts(job, analyses)))
         time.sleep(EVERY_S)
+        going = job.poll()
 
 
-def _page(live: LiveRun, until_s: float | None) -> None:
+def _page(job: LiveJob, until_s: float | None) -> None:
     from rich.console import Console, Group
     from rich.live import Live
 
+    from pipeprof.analyse.live.budget import EVERY_S, Analyses
     from pipeprof.report.text.live import page
 
-    analyses, console = _Analyses(live), Console()
-    of_all, with_workers, going = False, True, True
+    going, analyses, console = job.poll(), Analyses(), Console()
+    chosen, of_all, with_workers = 0, False, True
     with _keys() as pressed, Live(console=console, auto_refresh=False, screen=False) as display:
         while going and (until_s is None or time.monotonic() < until_s):
-            going = live.poll()
-            if live.all.steps and going:
-                analyses.look()
-            lines = page(live, analyses.newest, of_all, with_workers, console.width)
+            _look(job, analyses)
+            lines = page(_parts(job, analyses), chosen, of_all, with_workers, console.width)
             display.update(Group(*lines), refresh=True)
             key = pressed(EVERY_S)
+            chosen += key == "n"
             of_all, with_workers = of_all != (key == "a"), with_workers != (key == "w")
-            going = going and key != "q"
+            going = job.poll() and key != "q"
 
 
 def _no_key(seconds: float) -> str:

@@ -68,7 +68,7 @@ class Wanted(NamedTuple):
 def check(pid: int) -> None:
     """Raise `MeasureError` where process `pid` cannot be attached to. Touches nothing."""
     target.check(pid)
-    if sys.version_info < (3, 14) and not ptrace.is_supported():
+    if _remote_exec() is None and not ptrace.is_supported():
         raise MeasureError(
             "attach needs Python 3.14 on this kind of machine; before that it is for Linux on x86-64",
             "start the job under `pipeprof trace`",
@@ -173,12 +173,17 @@ def _inject(pid: int, control: Control) -> None:
     script = control.directory / _SCRIPT
     source = f"try:\n exec(open({str(script)!r}).read(),{{}})\nexcept BaseException:\n pass"
     try:
-        if sys.version_info >= (3, 14):
-            sys.remote_exec(pid, str(script))
+        if (remote_exec := _remote_exec()) is not None:
+            remote_exec(pid, str(script))
         else:
             ptrace.run_in_main_thread(pid, f"exec({source!r},{{}})")
     except (PermissionError, ptrace.NoRightError) as error:
         raise target.no_right(pid) from error
+    except RuntimeError as error:  # of remote_exec
+        raise MeasureError(
+            f"Python does not let pipeprof into process {pid}: {error}",
+            "start the job without PYTHON_DISABLE_REMOTE_DEBUG and -X disable-remote-debug",
+        ) from error
     except ProcessLookupError as error:
         raise MeasureError(f"process {pid} has ended", "") from error
     except ptrace.StuckError as error:
@@ -186,6 +191,11 @@ def _inject(pid: int, control: Control) -> None:
             f"the main thread of process {pid} has made no system call for {_seconds(ptrace.PATIENCE_S)}",
             "it computes without a pause; try again later",
         ) from error
+
+
+def _remote_exec() -> Callable[[int, str], None] | None:
+    """Return Python's own way in, of 3.14 and newer."""
+    return getattr(sys, "remote_exec", None)
 
 
 def _seconds(seconds: float) -> str:

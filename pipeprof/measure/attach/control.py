@@ -1,8 +1,9 @@
 """Directory through which pipeprof and a job that it is attached to talk, as files.
 
 pipeprof makes it, the job's side writes its state there, and `stop` asks it to leave. When the directory is
-gone, or pipeprof is, the job's side leaves by itself. It is of the standard library alone: the job reads this
-file before it imports anything.
+gone, or pipeprof is, the job's side leaves by itself and removes it. One whose pipeprof was killed before the
+job knew of it is removed by the next pipeprof. It is of the standard library alone: the job reads this file
+before it imports anything.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, Final
 
 PREFIX: Final = "pipeprof-attach-"
 _STATE, _STOP, _REQUEST = "state.json", "stop", "request.json"
+_UNASKED_S: Final = 60.0
+"""Age from which a directory without a request is taken for a dead pipeprof's: it is written at once."""
 
 
 class Control:
@@ -28,10 +31,12 @@ class Control:
 
     @classmethod
     def make(cls, request: dict[str, Any]) -> Control:
-        """Make a directory that holds a request, and who asks."""
+        """Make a directory that holds a request, and who asks; remove those that nobody will."""
+        remove_abandoned()
         control = cls(tempfile.mkdtemp(prefix=PREFIX))
         pid = os.getpid()
-        control._write(_REQUEST, {**request, "pid": pid, "started": started(pid)})
+        who = {"pid": pid, "started": started(pid), "pids": _numbering()}
+        control._write(_REQUEST, {**request, **who})
         return control
 
     def request(self) -> dict[str, Any]:
@@ -84,10 +89,44 @@ class Control:
         """Remove the directory."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def is_abandoned(self) -> bool:
+        """Tell whether its pipeprof is gone: as far as that can be seen from here."""
+        try:
+            asked = self.request()
+            if asked["pids"] != _numbering():  # of another container, which shares the directory
+                return False
+            return bool(started(asked["pid"]) != asked["started"])
+        except FileNotFoundError:
+            return _age_s(self.directory) > _UNASKED_S
+        except (OSError, ValueError, KeyError):
+            return False
+
     def _write(self, name: str, content: dict[str, Any]) -> None:
         temporary = self.directory / f".{name}.{os.getpid()}"
         temporary.write_text(json.dumps(content))
         temporary.replace(self.directory / name)
+
+
+def remove_abandoned() -> None:
+    """Remove the directories whose pipeprof was killed before a job could see that."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        control = Control(str(path))
+        if control.is_abandoned():
+            control.remove()
+
+
+def _numbering() -> str:
+    """Return the identity of the process numbers that are valid here."""
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def word_of(state: dict[str, Any]) -> str:

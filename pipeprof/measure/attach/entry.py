@@ -26,6 +26,9 @@ def enter() -> None:
         request = control.request()
     except Exception:  # pipeprof has given up meanwhile
         return
+    if control.is_over(request) == "gone":  # it was killed since it asked, and nobody else knows of this
+        control.remove()
+        return
     worker = os.getpid() in request["workers"] or None
     of = os.getpid() if worker else None
     try:

@@ -92,7 +92,7 @@ class Attachment:
         self._close("interrupted" if why == "gone" else "complete")
         Attachment.current = None
         self._control.say(state="left", steps=self.session.steps.taken)
-        if why == "gone":
+        if self._control.is_over(self._asked) == "gone":  # if only now: it would have removed it
             self._control.remove()
 
     def _leave_loop(self) -> None:

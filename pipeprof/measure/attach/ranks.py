@@ -23,9 +23,8 @@ def ranks_of(pid: int) -> list[int]:
     if started(pid) is None:
         raise MeasureError(f"there is no process {pid}", "give the PID of a rank, or of its launcher")
     launcher = _parent(pid) if _environment(pid).get("RANK") else pid
-    children = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
     by_rank = {}
-    for child in children:
+    for child in _processes():
         rank = _environment(child).get("RANK", "")
         if _parent(child) == launcher and rank.isdecimal() and started(child) is not None:
             by_rank[int(rank)] = child
@@ -34,6 +33,35 @@ def ranks_of(pid: int) -> list[int]:
             f"process {pid} is no rank of a job, nor the launcher of ranks", "leave --all-ranks out"
         )
     return [by_rank[rank] for rank in sorted(by_rank)]
+
+
+def torchrun() -> int:
+    """Return the process number of the one torchrun on this node.
+
+    Raises `MeasureError` where none runs here, or several.
+    """
+    launchers = set()
+    for pid in _processes():
+        environment = _environment(pid)
+        if environment.get("TORCHELASTIC_RUN_ID") and environment.get("RANK"):
+            parent = _parent(pid)
+            if parent is not None and not _environment(parent).get("RANK"):  # else pid is a rank's worker
+                launchers.add(parent)
+    if not launchers:
+        raise MeasureError(
+            "no job of torchrun is seen on this node",
+            "give the PID of a rank, or of its launcher: pipeprof attach --all-ranks PID",
+        )
+    if len(launchers) > 1:
+        raise MeasureError(
+            f"{len(launchers)} jobs of torchrun run on this node",
+            f"give one of them: pipeprof attach --all-ranks {' or '.join(map(str, sorted(launchers)))}",
+        )
+    return launchers.pop()
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
 
 
 def _parent(pid: int) -> int | None:

@@ -192,6 +192,8 @@ class AttachedIterator(IteratorWatch):
         super().__init__(owner, workers, mode)
         self._whole_from: int | None = None
         """Number of this epoch's first batch that is observed from its begin; None where not yet known."""
+        self._starts_observed = True
+        """True if the workers are observed from their start; others are once they have been entered."""
         self._outstanding: set[int] = set()
         """Batches that were asked for before the loop's request, where they may come out of order."""
         self._inside = self._has_left = False
@@ -216,6 +218,7 @@ class AttachedIterator(IteratorWatch):
             return False
         self._iterator = weakref.ref(iterator)
         self._processes = hook.workers_of(iterator)
+        self._starts_observed = is_new or self.workers == 0
         if not is_new:
             if self.workers == 0 or iterator._rcvd_idx < iterator._send_idx:  # else its loader keeps it
                 self._begin_epoch(self._created_ns)
@@ -277,7 +280,7 @@ class AttachedIterator(IteratorWatch):
 
     def _begin_epoch(self, asked_ns: int) -> int:
         epoch = super()._begin_epoch(asked_ns)
-        self._whole_from = 0
+        self._whole_from = 0 if self._starts_observed or all(self.ring.threads()) else None
         self.ring.dispatched_ns.clear()
         self.ring.ask(epoch)
         return epoch

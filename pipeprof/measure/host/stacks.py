@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import shutil
+import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +17,8 @@ from pipeprof.errors import MeasureError
 from pipeprof.measure.host import ptrace
 
 PATIENCE_S: Final = 3.0
+_SPY_S: Final = 10.0
+"""Longest time that py-spy is given: it reads the symbols of all libraries."""
 _SOURCE: Final = """
 import json, os, sys, threading
 
@@ -69,7 +73,7 @@ def read_stack(pid: int, waits: bool) -> Stack | None:
 
     The process may be a child of this one, or any that may be traced.
     """
-    if sys.version_info < (3, 14) and not ptrace.is_supported():
+    if not ptrace.is_supported():
         return None
     directory = tempfile.mkdtemp(prefix="pipeprof-stack-")
     try:
@@ -97,6 +101,25 @@ def _asked(pid: int, waits: bool, directory: Path) -> dict[str, Any] | None:
                 return seen
             time.sleep(0.02)
     return None
+
+
+def native_frame(pid: int) -> str | None:
+    """Return the innermost native function in which a process's main thread is, as `NAME (LIBRARY)`.
+
+    None where py-spy is not installed, may not look, or sees the interpreter alone.
+    """
+    if (spy := shutil.which("py-spy")) is None:
+        return None
+    command = [spy, "dump", "--json", "--native", "--pid", str(pid)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_SPY_S, check=True)
+        threads = json.loads(done.stdout)
+        frames = next(thread["frames"] for thread in threads if thread["os_thread_id"] == pid)
+        native = list(takewhile(lambda frame: frame["module"] is not None, frames))
+        named = [frame for frame in native if not frame["name"].startswith("0x")] or native
+        return f"{named[0]['name']} ({named[0]['short_filename']})" if named else None
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, StopIteration):
+        return None
 
 
 def state_of(pid: int) -> tuple[str, str]:

@@ -1,8 +1,9 @@
 """Asks the storage of a run what it gives to 1, 2, 4, 8 and 16 readers, by reading the run's own files cold.
 
-It only reads, the way the run did: files whole, pieces of large files, or through a memory map. Each part is
-dropped from the page cache before it is read; access times stay as they are where that is permitted. At most
-`MOST_S` seconds and `MOST_BYTES` bytes. Readers are threads: a read lets go of the interpreter's lock.
+It only reads, the way the run did: files whole, pieces of large files, through a memory map, or objects of a
+remote place through fsspec. What lies here is dropped from the page cache before it is read; access times
+stay as they are where that is permitted. At most `MOST_S` seconds and `MOST_BYTES` bytes. Readers are
+threads: a read lets go of the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import random
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -29,6 +30,7 @@ from pipeprof.measure.host.page_cache import evict_open
 from pipeprof.record.added.storage_probe import ProbePoint, StorageProbe, write_probe
 from pipeprof.record.meta import ReadFileMeta, RunMeta
 from pipeprof.record.reader import Run, load
+from pipeprof.redact import redact
 
 READERS: Final = (1, 2, 4, 8, 16)
 MOST_S: Final = 5.0
@@ -45,6 +47,9 @@ _LARGE_BYTES: Final = 16 * 2**20
 _LEAST_BYTES: Final = 4096
 _MOST_REQUEST: Final = 4 * 2**20
 _DEFAULT_REQUEST: Final = 128 * 1024
+_OBJECTS: Final = 256
+_HERE: Final = ("file", "local", "memory")
+"""Schemes of fsspec for what is on this machine, or in this process."""
 _BLOCK_BYTES: Final = 512
 """Unit of `ru_inblock`."""
 
@@ -61,6 +66,10 @@ class Plan:
     request_bytes: int
     first_bytes: int | None = None
     """Size of the first request of a file, where that is another: by it the kernel chooses its read-ahead."""
+    urls: tuple[str, ...] = ()
+    """What is read instead of files, where the run read from a remote place."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of that place's client."""
 
 
 def probe_storage(run: Path | str) -> StorageProbe:
@@ -85,7 +94,11 @@ def probe_storage(run: Path | str) -> StorageProbe:
 def plan_of(run: Run) -> Plan:
     """Return how to read like the run. Raises `MeasureError` where its files are not known, or not here."""
     meta = run.meta
-    known = [each for each in _recorded(meta) if _is_readable(Path(each.path))]
+    recorded = _recorded(meta)
+    remote = [each.path for each in recorded if each.how == "url"]
+    if meta.storage.remote or len(remote) > len(recorded) / 2:  # a list of them may lie here
+        return _objects(run, remote)
+    known = [each for each in recorded if _is_readable(Path(each.path))]
     if not known:
         raise MeasureError(
             f"{run.directory} names no file of its data that can be read here",
@@ -100,6 +113,40 @@ def plan_of(run: Run) -> Plan:
     largest = max(known, key=lambda each: each.size_bytes or 0)
     files = tuple(Path(each.path) for each in known if each.how == largest.how)
     return Plan("mapped" if largest.how == "mapped" else "random", files, _sample_bytes(run))
+
+
+def _objects(run: Run, known: Sequence[str]) -> Plan:
+    """Read objects of a remote place, in requests of the run's size."""
+    storage = run.meta.storage
+    urls = tuple(known) or tuple(_objects_below(storage.path or "", storage.options or {}))
+    if not urls:
+        raise MeasureError(f"{run.directory} names no object that can be listed", "see that they are there")
+    whole = _clipped(_request_bytes(run) + _LEAST_BYTES)
+    return Plan("url", (), whole, urls=urls, options=storage.options or {})
+
+
+def _objects_below(url: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the URLs of some objects of a scenario's place."""
+    client, root = _client(url, options)
+    try:
+        names = (f"{folder}/{name}" for folder, _, names in client.walk(root) for name in names)
+        yield from (str(client.unstrip_protocol(name)) for name in islice(names, _OBJECTS))
+    except Exception as error:  # clients raise what they like
+        raise MeasureError(f"{url} cannot be listed: {error}", "see that it can be read from here") from error
+
+
+def _client(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return fsspec's client for a URL, and the URL's path in it. Raises `MeasureError` for none."""
+    scheme = url.partition("://")[0].lower()
+    if "::" in url or scheme in _HERE:
+        raise MeasureError(f"{redact(url)} is no remote place", "name files of this machine by their paths")
+    try:
+        import fsspec
+
+        client = fsspec.filesystem(scheme, **options)
+        return client, str(client._strip_protocol(url))
+    except Exception as error:  # no such client, or not its package
+        raise MeasureError(f"{redact(url)} cannot be read: {error}", "install its client") from error
 
 
 def _whole_files(seen: Sequence[Path], size_bytes: float, request_bytes: int) -> Plan:
@@ -216,11 +263,11 @@ def probe_files(plan: Plan, point_s: float | None = None) -> StorageProbe:
     return StorageProbe(
         how=plan.how,
         request_bytes=plan.request_bytes,
-        files=len(plan.files),
+        files=len(plan.files) or len(plan.urls),
         points=tuple(points),
         took_s=took_s,
         read_bytes=read_bytes,
-        cold="evicted",
+        cold="remote" if plan.urls else "evicted",
     )
 
 
@@ -316,7 +363,7 @@ class _Files:
         self._whole: list[Path] = []
         self._lock = threading.Lock()
         self._large: list[_Large] = []
-        if plan.how != "whole":
+        if plan.how in ("random", "mapped"):
             for path in plan.files[:64]:
                 with suppress(OSError, ValueError):
                     self._large.append(_Large(path, plan.how == "mapped"))
@@ -328,6 +375,8 @@ class _Files:
 
     def reader(self, number: int) -> Read:
         """Return what makes one request of a reader."""
+        if self._plan.urls:
+            return self._fetch(random.Random(number + 1))
         if self._plan.how == "whole":
             buffer, first = bytearray(self._plan.request_bytes), bytearray(self._plan.first_bytes or 0)
             return lambda: _read_whole(self._next(), buffer, first)
@@ -336,6 +385,20 @@ class _Files:
         places = random.Random(number + 1)
         memory = np.empty(self._plan.request_bytes, np.uint8)
         return lambda: places.choice(self._large).read(places, memory)
+
+    def _fetch(self, places: random.Random) -> Read:
+        """Return what gets an object, or so much of it as one request of the run."""
+        client, _ = _client(self._plan.urls[0], self._plan.options)
+        names = [str(client._strip_protocol(url)) for url in self._plan.urls]
+        size = self._plan.request_bytes
+
+        def fetch() -> int:
+            try:
+                return len(client.cat_file(places.choice(names), start=0, end=size))
+            except Exception as error:  # clients raise what they like
+                raise OSError(str(error)) from error
+
+        return fetch
 
     def _next(self) -> Path:
         with self._lock:

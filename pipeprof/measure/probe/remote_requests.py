@@ -151,11 +151,19 @@ def _file_of(arguments: tuple[Any, ...]) -> str | None:
     return None
 
 
-def _came_from(file: str | None, sink: Sink) -> None:
-    """Note that bytes came from `file`. Its opening was not seen: a turn to another file counts as one."""
+def _came_from(file: str | None, sink: BatchRecorder, function: Any, size_bytes: int) -> None:
+    """Note that `size_bytes` came from `file`. Its opening was not seen: a turn to another file counts as
+    one."""
     if file is not None and file != sink.file:
         sink.file = file
         sink.files += 1
+        sink.opened_files.fetched(lambda: _url_of(function, file), size_bytes)
+
+
+def _url_of(function: Any, file: str) -> str:
+    """Return the URL of a file that a method of its file system, or of an open file, has read."""
+    owner = function.__self__
+    return str(getattr(owner, "fs", owner).unstrip_protocol(file))
 
 
 def timed_sync(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -169,7 +177,7 @@ def timed_sync(original: Callable[..., Any]) -> Callable[..., Any]:
             result = original(loop, function, *arguments, **options)
             if isinstance(result, bytes | bytearray):
                 record.bytes = len(result)
-                _came_from(_file_of(arguments), sink)
+                _came_from(_file_of(arguments), sink, function, len(result))
         return result
 
     return sync

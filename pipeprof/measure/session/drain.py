@@ -55,6 +55,11 @@ class RingSource(Protocol):
         """Return how its loop waits now; None where it does not."""
         ...
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Return True while its loop waits for a batch."""
+        ...
+
     def busy_threads(self) -> list[tuple[int, int]]:
         """Return worker number and thread of each worker that makes a batch now."""
         ...

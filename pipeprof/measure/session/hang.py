@@ -15,7 +15,7 @@ from time import monotonic_ns
 from typing import Any, Final, NamedTuple
 
 from pipeprof.measure.host.mounts import SHARED_MEMORY, shared_memory_bytes
-from pipeprof.measure.host.stacks import Stack, descriptors_of, read_stack, state_of
+from pipeprof.measure.host.stacks import Stack, descriptors_of, native_frame, read_stack, state_of
 from pipeprof.measure.session.passes import RecordEvent
 from pipeprof.measure.session.worker_state import waits_for
 from pipeprof.units import NS_PER_S, duration, plural, size
@@ -125,6 +125,8 @@ def _worker(worker: int, waiting: Waiting, in_full: bool) -> Iterator[str]:
         return
     yield f"  worker {worker} {doing}, in {_making(stack)}"
     if in_full:
+        if (native := native_frame(pid)) is not None:
+            yield f"    in native code: {native}"
         yield from _frames(stack.frames)
 
 

@@ -390,6 +390,11 @@ class IteratorWatch:
         owner = self.owner
         return Waiting(since_ns, owner.name, owner.number, self.epoch, seq, holder, pids, self._thread)
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Return True while its loop waits for a batch."""
+        return self._waiting_ns != 0
+
     def busy_threads(self) -> list[tuple[int, int]]:
         """Return worker number and thread of each worker that makes a batch now."""
         threads = self.ring.threads()

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from pipeprof.errors import INTERRUPTED, MeasureError, exit_code_of
+from pipeprof.errors import INTERRUPTED, MeasureError, PipeprofError, exit_code_of
 from pipeprof.measure.host.telemetry import Telemetry, check_rate
 from pipeprof.measure.probe.changes.arguments import means
 from pipeprof.measure.probe.changes.limit import Stop
@@ -130,6 +130,8 @@ def trace_script(
     if held.end():  # a second Ctrl-C: the run is whole, and there is no time for a report
         raise KeyboardInterrupt
     watched.check(code)
+    if code == 0 and session.steps.taken:
+        watched.probe()
     return traced(code)
 
 
@@ -201,6 +203,20 @@ class _Watched:
             error = None
         self._amend_telemetry()
         return error
+
+    def probe(self) -> None:
+        """Make batches in 1, 2 and 4 processes, where that was asked for. What cannot be probed is said."""
+        if not self._trial.probes_scaling:
+            return
+        trying = self._trying
+        trying.say("making batches in 1, 2 and 4 processes, for about 3 s")
+        try:
+            probe = trying.makings.probe(self._session.directory)
+        except PipeprofError as error:
+            trying.say(f"the making of batches was not probed: {error}")
+            return
+        grown = [f"{growth:.2f} times in {n}" for n, growth in probe.growth.items() if n > 1]
+        trying.say(f"a batch of {probe.loader} takes its CPU time in one process {', '.join(grown)}")
 
     def check(self, code: int) -> None:
         """Raise `MeasureError` where a script that ended with `code` was not tried with what was asked."""

@@ -1,7 +1,7 @@
 """State of the workers, looked at from outside: why one that makes a batch is not on a core.
 
 `/proc/<pid>/stat` and `wchan` tell a disk (D) from a lock, a socket and a sleep (all S). Looked at about 20
-times a second while a batch is being made, this becomes the sensors
+times a second while the loop waits, and some 7 while it does not, this becomes the sensors
 `worker<N>.state.<what>`: the share of the looks since the last report in which it was so; `<what>` is run,
 disk, lock, socket, sleep, pipe or other. Without `/proc` there are none: not observed. A worker that was
 stopped (T), as by SIGSTOP, is told with the time of it.

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeprof.errors import PipeprofError
 from pipeprof.report.page.section import legend
 from pipeprof.report.wording import words
 from pipeprof.vocabulary import owners
@@ -88,17 +90,27 @@ def stacked_bars(rows: Sequence[Row], name: str, description: str, bars_drawn: i
             labels=True, ticks=False, domain=False, labelLimit=130, labelAlign="left", labelPadding=120
         )
     )
-    tooltip = [alt.Tooltip("label:N", title="owner"), "time:N", "share:N", alt.Tooltip("view:N", title="of")]
+    tooltip = [
+        alt.Tooltip("label:N", title="owner"),
+        alt.Tooltip("time:N"),
+        alt.Tooltip("share:N"),
+        alt.Tooltip("view:N", title="of"),
+    ]
     bars = base.mark_bar(height=each - 14, stroke="white", strokeWidth=0.6).encode(
         x=alt.X("start:Q", title=None).axis(None).scale(domain=[0, 1], nice=False),
-        x2="end:Q",
+        x2=alt.X2("end:Q"),
         color=alt.Color("colour:N", scale=None),
         tooltip=tooltip,
     )
     inside = (
         base.transform_filter("(datum.end - datum.start) * width > 64")  # narrower than its text
         .mark_text(fontWeight="bold")
-        .encode(x="middle:Q", text="text:N", color=alt.Color("ink:N", scale=None), tooltip=tooltip)
+        .encode(
+            x=alt.X("middle:Q"),
+            text=alt.Text("text:N"),
+            color=alt.Color("ink:N", scale=None),
+            tooltip=tooltip,
+        )
     )
     return finished(bars + inside, name, description, height=each * max(1, bars_drawn))
 
@@ -112,16 +124,16 @@ def over_time(rows: Sequence[Row], labels: Sequence[str], colours: Sequence[str]
         .mark_rect(strokeWidth=0.7)
         .encode(
             x=alt.X("from:Q", title="seconds").axis(grid=False, tickCount=8).scale(nice=False),
-            x2="to:Q",
+            x2=alt.X2("to:Q"),
             y=alt.Y("low:Q", title=None)
             .axis(format="%", values=[0, 0.5, 1], minExtent=_LEFT)
             .scale(domain=[0, 1]),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
             color=alt.Color("what:N", legend=None).scale(domain=list(labels), range=list(colours)),
             stroke=alt.Stroke("what:N", legend=None).scale(
                 domain=list(labels), range=list(colours)
             ),  # no seams between bins
-            tooltip=["what:N", "share:N", alt.Tooltip("when:N", title="at")],
+            tooltip=[alt.Tooltip("what:N"), alt.Tooltip("share:N"), alt.Tooltip("when:N", title="at")],
         )
     )
     return finished(_zoomable(chart), "When it happened", description, height=150)
@@ -163,9 +175,9 @@ def line_over_time(
             x=alt.X("from:Q", title="seconds")
             .axis(grid=False, tickCount=8)
             .scale(nice=False, domain=[0, until]),
-            x2="to:Q",
+            x2=alt.X2("to:Q"),
             y=alt.Y("value:Q", title=None, axis=axis, scale=scale),
-            y2=alt.datum(0),
+            y2=alt.Y2Datum(0),
             tooltip=[alt.Tooltip("text:N", title=name), alt.Tooltip("when:N", title="at")],
         )
     )
@@ -186,17 +198,19 @@ def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
         .mark_bar(color=words.colour(words.WAITING), binSpacing=1)
         .encode(
             x=x.axis(grid=False, tickCount=6, format="~g"),
-            x2="to:Q",
+            x2=alt.X2("to:Q"),
             y=alt.Y("steps:Q", title="steps")
             .axis(tickCount=4, tickMinStep=1, minExtent=_LEFT)
             .scale(domain=[0, room]),
-            y2=alt.datum(0),
-            tooltip=[alt.Tooltip("text:N", title="wait"), "steps:Q"],
+            y2=alt.Y2Datum(0),
+            tooltip=[alt.Tooltip("text:N", title="wait"), alt.Tooltip("steps:Q")],
         )
     )
-    marked = alt.Chart(data_of(marks)).encode(x="at:Q", tooltip=["label:N"])
+    marked = alt.Chart(data_of(marks)).encode(x=alt.X("at:Q"), tooltip=[alt.Tooltip("label:N")])
     rules = marked.mark_rule(strokeDash=[3, 3], size=1.5)
-    labels = marked.mark_text(align="right", dx=-4).encode(text="label:N", y=alt.Y("row:Q", scale=None))
+    labels = marked.mark_text(align="right", dx=-4).encode(
+        text=alt.Text("label:N"), y=alt.Y("row:Q", scale=None)
+    )
     return finished(bars + rules + labels, "Which waits hurt", description, height=170)
 
 
@@ -249,12 +263,12 @@ def differences(rows: Sequence[Row], description: str) -> Spec:
     base = alt.Chart(data_of(rows)).encode(
         y=alt.Y("measure:N", sort=None, title=None).axis(ticks=False, domain=False),
         color=alt.Color("colour:N", scale=None),
-        tooltip=["measure:N", alt.Tooltip("text:N", title="difference"), "says:N"],
+        tooltip=[alt.Tooltip("measure:N"), alt.Tooltip("text:N", title="difference"), alt.Tooltip("says:N")],
     )
     x = alt.X("low:Q", title="change from the base: %, for shares in percentage points")
-    bars = base.mark_rule(size=3).encode(x=x, x2="high:Q")
-    dots = base.mark_point(filled=True, size=90, opacity=1).encode(x="value:Q")
-    zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(strokeDash=[3, 3]).encode(x="zero:Q")
+    bars = base.mark_rule(size=3).encode(x=x, x2=alt.X2("high:Q"))
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("value:Q"))
+    zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(strokeDash=[3, 3]).encode(x=alt.X("zero:Q"))
     return finished(zero + bars + dots, "Differences", description, height=max(1, len(rows)) * 34)
 
 
@@ -267,13 +281,13 @@ def gains(rows: Sequence[Row], description: str) -> Spec:
 
     base = alt.Chart(data_of(rows)).encode(
         y=alt.Y("fix:N", sort=None, title=None).axis(ticks=False, domain=False, labelLimit=300),
-        tooltip=["fix:N", alt.Tooltip("text:N", title="predicted")],
+        tooltip=[alt.Tooltip("fix:N"), alt.Tooltip("text:N", title="predicted")],
     )
     bars = base.mark_bar(size=14).encode(
         x=alt.X("value:Q", title="predicted speed-up, %"),
         color=alt.Color("colour:N", scale=None),
     )
-    intervals = base.mark_rule(size=2).encode(x="low:Q", x2="high:Q")
+    intervals = base.mark_rule(size=2).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"))
     return finished(bars + intervals, "Gains of the fixes", description, height=max(1, len(rows)) * 26)
 
 
@@ -291,12 +305,12 @@ def trust(rows: Sequence[Row], description: str) -> Spec:
     line = (
         alt.Chart(data_of([{"a": 0, "b": 0}, {"a": top, "b": top}]))
         .mark_line(strokeDash=[3, 3], strokeWidth=1, color="#8b92a0")
-        .encode(x="a:Q", y="b:Q")
+        .encode(x=alt.X("a:Q"), y=alt.Y("b:Q"))
     )
     intervals = (
         alt.Chart(data_of(ranged))
         .mark_rule(size=2, opacity=0.6, color=words.colour(owners.H2D.name))
-        .encode(x="low:Q", x2="high:Q", y="measured:Q")
+        .encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), y=alt.Y("measured:Q"))
     )
     points = (
         alt.Chart(data_of(rows))
@@ -327,16 +341,16 @@ def of_ranks(rows: Sequence[Row], description: str) -> Spec:
             x=alt.X("from:Q", title="share of the rank's time")
             .axis(format="%", grid=False)
             .scale(nice=False),
-            x2="to:Q",
+            x2=alt.X2("to:Q"),
             y=alt.Y("ranks:Q", title="ranks", stack=None).axis(tickMinStep=1, minExtent=_LEFT),
-            y2=alt.datum(0),
+            y2=alt.Y2Datum(0),
             color=alt.Color("what:N", title=None)
             .scale(
                 domain=["data wait", "rank wait"],
                 range=[words.colour(words.WAITING), words.colour(owners.RANK.name)],
             )
             .legend(orient="bottom"),
-            tooltip=["what:N", alt.Tooltip("text:N", title="share"), "ranks:Q"],
+            tooltip=[alt.Tooltip("what:N"), alt.Tooltip("text:N", title="share"), alt.Tooltip("ranks:Q")],
         )
     )
     return finished(chart, "All ranks", description, height=170)
@@ -354,13 +368,22 @@ def rates(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
             x=alt.X("at:T", title=None).axis(grid=False, tickCount=8),
             y=alt.Y("rate:Q", title="samples/s").scale(zero=False).axis(minExtent=_LEFT),
             color=alt.Color("of:N", title=None).legend(orient="bottom", columns=2, labelLimit=360),
-            tooltip=["run:N", "of:N", "at:T", alt.Tooltip("rate:Q", format=".4g"), "waiting:N"],
+            tooltip=[
+                alt.Tooltip("run:N"),
+                alt.Tooltip("of:N"),
+                alt.Tooltip("at:T"),
+                alt.Tooltip("rate:Q", format=".4g"),
+                alt.Tooltip("waiting:N"),
+            ],
         )
     )
     rules = (
         alt.Chart(data_of(marks))
         .mark_rule(strokeDash=[3, 3], size=1.5)
-        .encode(x="at:T", tooltip=["at:T", alt.Tooltip("change:N", title="change of the rate")])
+        .encode(
+            x=alt.X("at:T"),
+            tooltip=[alt.Tooltip("at:T"), alt.Tooltip("change:N", title="change of the rate")],
+        )
     )
     chart = points + rules if marks else points
     return finished(_zoomable(chart), "The rate of each run", description, height=260)
@@ -392,10 +415,16 @@ def stall_scale() -> list[dict[str, str]]:
     return legend([(f"{share:.0%} waiting", stall_fill(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)])
 
 
-def pictures(specs: Mapping[str, Spec], directory: Any, width: int = 900) -> list[str]:
-    """Write each chart as `<name>.png` (light, twice the pixels) into `directory`; returns the paths."""
-    import vl_convert
+def pictures(specs: Mapping[str, Spec], directory: Path, width: int = 900) -> list[str]:
+    """Write each chart as `<name>.png` (light, twice the pixels) into `directory`; returns the paths.
 
+    Raises `PipeprofError` where vl-convert is not installed.
+    """
+    try:
+        import vl_convert
+    except ImportError:
+        raise PipeprofError("pictures need vl-convert (84 MB)", "pip install 'pipeprof[png]'") from None
+    directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name, spec in specs.items():
         sized = {**spec, "width": width}

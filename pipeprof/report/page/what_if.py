@@ -41,20 +41,15 @@ def what_if(forecast: Forecast) -> Section:
     )
     section.folded = inconclusive
     cells = forecast.heat_map
-    if cells is None:
+    if cells is None and not forecast.unfinished:
         why = forecast.unpredicted or "this run does not answer for other numbers of workers"
         section.missing = f"No prediction: {' '.join(why.split())}."
         return section
-    base = forecast.base
-    scale = anchor(_measured(forecast), base.throughput.value if base is not None else None)
-    section.legend = charts.stall_scale()
-    section.how += " This run is outlined in grey" + (", the advised one in blue." if cells.advised else ".")
-    section.charts = [
-        Chart("whatif", charts.heat_map(_cells(cells, scale), _says(cells), "workers", "prefetch"))
-    ]
-    section.charts[0].table = _map_table(cells)
-    rest_on = [text for row in cells.cells for cell in row for text in cell.extrapolations]
-    section.facts = [("Extrapolated", text) for text in merged(rest_on)]
+    if forecast.unfinished:
+        section.facts = [("Not ready", f"{forecast.unfinished}.")]
+    if cells is not None:
+        base = forecast.base
+        _draw_map(section, cells, anchor(_measured(forecast), base.throughput.value if base else None))
     bars = _bars(forecast)
     if bars:
         described = ", ".join(f"{bar['fix']} {bar['text']}" for bar in bars)
@@ -71,6 +66,17 @@ def what_if(forecast: Forecast) -> Section:
     else:
         section.tables = [fixes_table(forecast.fixes, shared_extrapolations(forecast), _measured(forecast))]
     return section
+
+
+def _draw_map(section: Section, cells: HeatMap, scale: float) -> None:
+    """Add the heat map and its table; rates are multiplied by `scale`."""
+    section.legend = charts.stall_scale()
+    section.how += " This run is outlined in grey" + (", the advised one in blue." if cells.advised else ".")
+    chart = Chart("whatif", charts.heat_map(_cells(cells, scale), _says(cells), "workers", "prefetch"))
+    chart.table = _map_table(cells)
+    section.charts.append(chart)
+    rest_on = [text for row in cells.cells for cell in row for text in cell.extrapolations]
+    section.facts += [("Extrapolated", text) for text in merged(rest_on)]
 
 
 MOST_BARS: Final = 8

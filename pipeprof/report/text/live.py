@@ -1,10 +1,13 @@
-"""Picture of a run while it is written: one line where it is piped, a page that is redrawn on a terminal."""
+"""Picture of runs while they are written: one line where it is piped, a page that is redrawn on a terminal.
+
+The ranks of a job, or the processes of a program, stand side by side; the page shows one of them in full.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
@@ -18,12 +21,51 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MOST_OWNERS: Final = 8
+MOST_PARTS: Final = 16
+"""Ranks or processes that stand side by side at the most."""
 _BAR: Final = 30
+_SMALL_BAR: Final = 10
 KEYS: Final = "q quit · a all or last seconds · w workers"
+KEYS_OF_JOB: Final = f"n next · {KEYS}"
 
 
-def line(live: LiveRun, analysis: Analysis | None) -> str:
-    """Return the run's state in one line of at most 80 columns."""
+class Part(NamedTuple):
+    """One of the runs that are shown."""
+
+    name: str
+    """Its rank or process; empty where it is the only one."""
+    live: LiveRun
+    analysis: Analysis | None
+
+
+def line(parts: Sequence[Part]) -> str:
+    """Return the state of a run, or of all that are shown, in one line of at most 80 columns."""
+    if len(parts) == 1:
+        return _line(parts[0].live, parts[0].analysis)
+    steps = sorted(part.live.all.steps for part in parts)
+    between = units.count(steps[0]) if steps[0] == steps[-1] else f"{units.count(steps[0])} to {steps[-1]:,}"
+    worst = max(parts, key=_waiting)
+    rates = [part.live.window.samples_per_s for part in parts]
+    told = (
+        f"{len(parts)} {_kind(parts)}",
+        f"step {between}",
+        _rate(sum(filter(None, rates)) if any(rates) else None),
+        f"{worst.name}: {'stall ?' if worst.analysis is None else _stall(worst.analysis)}",
+    )
+    return clean(" | ".join(told))[:80]
+
+
+def _waiting(part: Part) -> float:
+    """Return how much a part waits: its share of stall, else of time in next()."""
+    stall = None if part.analysis is None else part.analysis.verdict.stall_share
+    return (stall if stall is not None else part.live.window.wait_share) or 0.0
+
+
+def _kind(parts: Sequence[Part]) -> str:
+    return "ranks" if parts[0].name.startswith("rank") else "processes"
+
+
+def _line(live: LiveRun, analysis: Analysis | None) -> str:
     window, ready = live.window, "?" if live.ready is None else str(live.ready)
     parts = (
         f"step {units.count(live.all.steps)}",
@@ -51,19 +93,40 @@ def _rate(samples_per_s: float | None) -> str:
     return "? samples/s" if samples_per_s is None else units.sample_rate(samples_per_s)
 
 
-def page(
-    live: LiveRun, analysis: Analysis | None, of_all: bool, with_workers: bool, width: int
-) -> list[Text]:
-    """Return the lines of the page, each at most `width` columns."""
+def page(parts: Sequence[Part], chosen: int, of_all: bool, with_workers: bool, width: int) -> list[Text]:
+    """Return the lines of the page, each at most `width` columns; part `chosen` is shown in full."""
     from rich.text import Text
 
+    of_job = len(parts) > 1
+    part = parts[chosen % len(parts)]
+    live, analysis = part.live, part.analysis
     rows = [
+        *(_rows_of_parts(parts, part) if of_job else ()),
         *_head(live, analysis),
         *_ledger(live, analysis, of_all),
         *(_workers(live.workers()) if with_workers else ()),
-        (KEYS, "dim"),
+        (KEYS_OF_JOB if of_job else KEYS, "dim"),
     ]
     return [Text(clean(text)[:width], style=style, no_wrap=True) for text, style in rows]
+
+
+def _rows_of_parts(parts: Sequence[Part], chosen: Part) -> Iterator[Row]:
+    """Give a row for each part; of too many, those that wait most."""
+    by_wait = sorted(range(len(parts)), key=lambda number: _waiting(parts[number]))
+    shown = [parts[number] for number in sorted(by_wait[-MOST_PARTS:])]
+    left = len(parts) - len(shown)
+    others = f", of which {left} that wait least are not shown" if left else ""
+    yield f"{len(parts)} {_kind(parts)}{others}", "bold"
+    name_width = max(len(part.name) for part in shown)
+    for part in shown:
+        live, analysis = part.live, part.analysis
+        bar = "█" * round(_waiting(part) * _SMALL_BAR)
+        stall = "stall ?" if analysis is None else _stall(analysis)
+        state = f"step {units.count(live.all.steps):>9}  {_rate(live.window.samples_per_s):>16}"
+        ended = "" if live.run.status == "running" else f" ({live.run.status})"
+        mark = ">" if part is chosen else " "
+        text = f"{mark} {part.name:<{name_width}}  {state}  {bar:<{_SMALL_BAR}} {stall}{ended}"
+        yield text, "" if part is chosen else "dim"
 
 
 Row = tuple[str, str]

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from shlex import quote as quoted
-from typing import Any, Final
+from typing import Final
 
 from pipeprof import units
 from pipeprof.analyse.verdict import Measured, Outside, Verdict
@@ -137,7 +136,7 @@ def facts(run: Run, verdict: Verdict) -> RunView:
         name=meta.name or Path(run.place).name,
         directory=run.place,
         status=measured.status,
-        created=created(meta.created_at),
+        created=units.moment(meta.created_at),
         headline=verdict.statement.headline,
         evidence=verdict.statement.evidence,
         mechanism=verdict.shown.mechanism.label if verdict.shown else None,
@@ -288,14 +287,6 @@ def _folded(rows: list[Owned]) -> tuple[Owned, ...]:
         sum(row.step_ns or 0.0 for row in tiny),
     )
     return (*(row for row in rows if row not in tiny), together)
-
-
-def created(text: Any) -> str:
-    """Return an ISO time as `21 Nov 2026, 09:15`; the text itself where it is none."""
-    try:
-        return f"{datetime.fromisoformat(str(text)):%-d %b %Y, %H:%M}"
-    except ValueError:
-        return str(text) if text else units.NOT_OBSERVED
 
 
 def chips(loader: LoaderMeta, steps: int, others: Sequence[str] = ()) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from pipeprof.analyse.telemetry import sense
 from pipeprof.devices import LinkModel, StorageModel, is_in_memory
 from pipeprof.errors import InconclusiveError
 from pipeprof.passes import LoopPass
+from pipeprof.record.added.scaling_probe import ScalingProbe, read_scaling
 from pipeprof.record.reader import Run
 from pipeprof.simulate.demands import knobs_of_run as setting
 from pipeprof.simulate.demands.learned_device import if_full, learned_model, request_bytes_of
@@ -170,6 +171,12 @@ class Demands:
     computes_on_cpu: bool
     world_size: int = 1
     """Ranks of the job that this run is one of."""
+    throughput: float | None = None
+    """Samples a second of the recorded loop; None where they were not observed."""
+    device_full: bool = False
+    """True where the storage's model was learned from a run that it gave all that it could."""
+    scaling: ScalingProbe | None = None
+    """The cost of making batches in several processes, where that was probed."""
     notes: tuple[Extrapolation, ...] = ()
     """Figures that were not observed, and what was assumed in their place."""
     if_full: Demands | None = None
@@ -234,8 +241,18 @@ def _demands(
         emulated_accelerator=bool(run.meta.accelerator.emulated),
         computes_on_cpu=run.meta.accelerator.kind == "cpu",
         world_size=setting.world_size(run),
+        throughput=_throughput(timeline),
+        device_full=device is not None and device.state == "full",
+        scaling=read_scaling(run.directory),
         notes=_notes(run, recorded, device),
     )
+
+
+def _throughput(timeline: Timeline) -> float | None:
+    window, samples = measured_window(timeline), float(timeline.samples[timeline.measured].sum())
+    if window is None or window.wall_ns <= 0 or samples <= 0:
+        return None
+    return samples * NS_PER_S / window.wall_ns
 
 
 def _mean(values: Floats) -> float:
@@ -302,6 +319,10 @@ def _notes(run: Run, recorded: Recorded, device: Device | None) -> tuple[Extrapo
         )
     if not recorded.counted.any():
         notes.append(Extrapolation("CPU time was not observed: time outside reads counts as CPU time"))
+    if read_scaling(run.directory) is not None:
+        notes.append(
+            Extrapolation("the cost of a batch grows with the processes as a probe of its making showed")
+        )
     if (ranks := setting.world_size(run)) > 1:
         waits = (
             "is taken to stay as it was"

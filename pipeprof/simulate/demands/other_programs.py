@@ -17,6 +17,7 @@ from pipeprof.analyse.ledger.attribution import Attribution, attribute
 from pipeprof.errors import InconclusiveError
 from pipeprof.graph import Event
 from pipeprof.record.reader import Run
+from pipeprof.simulate.demands.fitted_device import with_fitted_device
 from pipeprof.simulate.demands.loader import Demands, read_demands
 from pipeprof.simulate.engine import Walked, walk
 from pipeprof.simulate.sampling import Draw, draw
@@ -28,7 +29,8 @@ STEPS: Final = 300
 
 
 def open_run(run: Run, attribution: Attribution | None = None, loader: int | None = None) -> Demands:
-    """Read the demands of one loader of a run, with the other programs that it ran beside.
+    """Read the demands of one loader of a run, with the other programs that it ran beside, and the model of
+    its storage, where that was learned, fitted to it.
 
     `attribution` saves attributing the run again. Raises `InconclusiveError` where nothing was measured.
     """
@@ -36,7 +38,7 @@ def open_run(run: Run, attribution: Attribution | None = None, loader: int | Non
     if attribution is None:
         problem = f"{run.directory} holds no measured step"
         raise InconclusiveError(problem, "measure 50 or more to predict from")
-    return with_neighbours(read_demands(run, attribution, loader))
+    return with_fitted_device(with_neighbours(read_demands(run, attribution, loader)))
 
 
 def with_neighbours(demands: Demands) -> Demands:

@@ -8,14 +8,14 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis, analyse
 from pipeprof.analyse.choice import EQUAL
-from pipeprof.analyse.differences import figures
+from pipeprof.analyse.differences import cores_between, figures
 from pipeprof.errors import InconclusiveError
 from pipeprof.record.meta import LoaderMeta
 from pipeprof.record.reader import Run
@@ -35,6 +35,8 @@ class Gain:
     value: float
     low: float | None
     high: float | None
+    cores: str = ""
+    """How much of it the speed of the cores explains, in words; empty where that was alike."""
 
     @property
     def is_real(self) -> bool:
@@ -168,7 +170,8 @@ def _whole(changed: Mapping[str, Any], before: Setting, after: Setting) -> dict[
 
 
 def _gain(present: list[Analysis], best: Analysis) -> Gain:
-    """Compare throughputs. How far two runs of the present setting lie apart widens the interval."""
+    """Compare throughputs. How far two runs of the present setting lie apart widens the interval, and so does
+    what cores of another speed explain."""
     befores = [figures(each)["throughput_samples_per_s"] for each in present]
     after = figures(best)["throughput_samples_per_s"]
     values = [each.value for each in befores if each.value]
@@ -177,12 +180,15 @@ def _gain(present: list[Analysis], best: Analysis) -> Gain:
     before = sum(values) / len(values)
     ratio = after.value / before
     halves = [each.half for each in (*befores, after)]
+    speeds = cores_between(present[-1], best)
+    cores = "" if speeds is None else speeds.sentence
     if any(half is None for half in halves):
-        return Gain(ratio, None, None)
+        return Gain(ratio, None, None, cores)
     shares = [(each.half or 0.0) / each.value / len(values) for each in befores if each.value]
     spread = (max(values) - min(values)) / 2 / before
-    half = ratio * math.hypot(*shares, spread, (after.half or 0.0) / after.value)
-    return Gain(ratio, ratio - half, ratio + half)
+    explained = speeds.explains if speeds is not None and cores else 0.0
+    half = ratio * math.hypot(*shares, spread, (after.half or 0.0) / after.value, explained)
+    return Gain(ratio, ratio - half, ratio + half, cores)
 
 
 def _setting_of(loader: LoaderMeta) -> Setting:
@@ -227,7 +233,11 @@ def conclusion(result: TunedScript) -> list[str]:
             f"Best: {described(tuned.best)}: {units.digits(gain.value)} times the speed of the present "
             f"{described(result.present)}{interval}, measured."
         )
-    if result.stays:
+        if gain.cores:
+            lines.append(f"{gain.cores[0].upper()}{gain.cores[1:]}.")
+    if result.gain is None and not tuned.agreed:
+        lines.append("No other setting could be measured in that time: give a larger --budget.")
+    elif result.stays:
         reason = "nothing else promises more" if result.gain is None else "no gain beyond noise was measured"
         lines.append(f"Stay as it is ({described(result.present)}): {reason}.")
     return lines
@@ -240,7 +250,7 @@ def result_as_dict(result: TunedScript, written: Path) -> dict[str, Any]:
         **as_dict(result.tuned, written),
         "present": result.present.arguments(),
         "stay": result.stays,
-        "gain": None if gain is None else {"value": gain.value, "low": gain.low, "high": gain.high},
+        "gain": None if gain is None else asdict(gain),
         "loader": {"name": result.loader.name, "file": result.loader.file, "line": result.loader.line},
         "diff": result.edit.diff or None,
         "notes": list(result.edit.notes),

@@ -24,7 +24,8 @@ from torchvision import transforms
 from pipeprof.measure.host import ptrace
 from tests.forked import Program
 
-STEPS_AT_MOST = 5000
+STEPS_AT_MOST = 100_000
+"""A job that a test has lost ends some day; none may end before its test has had enough of it."""
 
 
 class Jpegs(Dataset[Any]):

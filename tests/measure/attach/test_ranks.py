@@ -3,34 +3,114 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from pipeprof.analyse.job.merge import merge
 from pipeprof.errors import MeasureError
+from pipeprof.measure.attach import ranks
 from pipeprof.measure.attach.ranks import ranks_of
+from pipeprof.record.reader import load
+from tests.forked import Program, verb
+from tests.measure.bench.test_ranks_together import free_port
 
 
 def test_ranks_are_the_launchers_children() -> None:
     source = "import os, time\nif os.fork() == 0: time.sleep(60)\ntime.sleep(60)"  # a worker has a RANK too
     command = [sys.executable, "-S", "-c", source]
-    ranks = [
+    both = [
         subprocess.Popen(command, env={**os.environ, "RANK": str(rank)}, start_new_session=True)
         for rank in (1, 0)
     ]
     try:
-        pids = [process.pid for process in reversed(ranks)]
+        pids = [process.pid for process in reversed(both)]
         deadline = time.monotonic() + 30
         while ranks_of(os.getpid()) != pids and time.monotonic() < deadline:
             time.sleep(0.05)
         assert ranks_of(os.getpid()) == pids
         assert ranks_of(pids[1]) == pids
     finally:
-        for process in ranks:
+        for process in both:
             os.killpg(process.pid, 9)
             process.wait()
+
+
+@pytest.mark.parametrize(
+    ("parents", "answer"),
+    [
+        ({2: 1, 3: 1, 4: 2}, 1),
+        ({2: 1, 3: 9}, "2 jobs of torchrun run on this node"),
+        ({}, "no job of torchrun"),
+    ],
+)
+def test_torchrun_is_found_by_its_ranks(
+    monkeypatch: pytest.MonkeyPatch, parents: dict[int, int], answer: int | str
+) -> None:
+    rank = {"RANK": "0", "TORCHELASTIC_RUN_ID": "none"}  # a rank's worker has it too
+    monkeypatch.setattr(ranks, "_processes", lambda: [1, *parents, 9])
+    monkeypatch.setattr(ranks, "_environment", lambda pid: rank if pid in parents else {})
+    monkeypatch.setattr(ranks, "_parent", parents.get)
+    if isinstance(answer, int):
+        assert ranks.torchrun() == answer
+        return
+    with pytest.raises(MeasureError, match=answer):
+        ranks.torchrun()
+
+
+TRAINS = """
+import pathlib, sys, time, torch
+from torch.utils.data import DataLoader, Dataset
+class Slow(Dataset):
+    def __len__(self): return 1000
+    def __getitem__(self, index):
+        time.sleep(0.002)
+        return torch.full((4,), float(index))
+taken = 0
+while not pathlib.Path("stop").exists():
+    for batch in DataLoader(Slow(), 4, num_workers=2):
+        taken += len(batch)
+        if pathlib.Path("stop").exists(): break
+        if taken == 40: open(f"ready-{__import__('os').environ['RANK']}", "w").close()
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("ptrace_right", "of_any_length")
+def test_both_ranks_of_a_torchrun_are_observed_with_their_workers(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(TRAINS)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    port = ["--master-port", str(free_port()), "train.py"]
+    job = subprocess.Popen([*launcher, *port], cwd=tmp_path, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 200
+        while len(list(tmp_path.glob("ready-*"))) < 2:
+            assert time.monotonic() < deadline and job.poll() is None
+            time.sleep(0.1)
+        attached = Program(
+            verb("attach", "--all-ranks", "--seconds", "60", "--steps", "40", "--out", "job", str(job.pid)),
+            tmp_path,
+        )
+        done = attached.finished()
+        assert done.returncode == 0, done.stderr
+        assert "observed 2 ranks, and out of them again" in done.stderr
+        rows = merge([tmp_path / "job"]).ranks
+        assert [row.rank for row in rows] == [0, 1]
+        assert all(row.steps >= 30 for row in rows)
+        for row in rows:
+            assert set(load(row.directory).table("batches")["worker"].to_pylist()) == {0, 1}
+        (tmp_path / "stop").touch()
+        assert job.wait(60) == 0, "the job ends as it would have"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
 
 
 def test_a_process_without_ranks_is_one_error() -> None:

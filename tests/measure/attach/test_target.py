@@ -129,6 +129,33 @@ def test_a_python_without_a_loader_is_left_as_it_was(tmp_path: Path, idle: subpr
 
 
 @pytest.mark.usefixtures("ptrace_right")
+def test_pythons_own_way_in_is_taken_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, idle: subprocess.Popen[str]
+) -> None:
+    asked = []
+
+    def remote_exec(pid: int, script: str) -> None:
+        asked.append(pid)
+        ptrace.run_in_main_thread(pid, f"exec(open({script!r}).read(), {{}})")
+
+    monkeypatch.setattr(sys, "remote_exec", remote_exec, raising=False)
+    with pytest.raises(MeasureError, match="has no DataLoader of torch"):
+        attach.attach(idle.pid, attach.Wanted(tmp_path / "run"))
+    assert asked == [idle.pid]
+
+
+def test_a_python_that_lets_nobody_in_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, idle: subprocess.Popen[str]
+) -> None:
+    def remote_exec(pid: int, script: str) -> None:
+        raise RuntimeError("Remote debugging is not enabled in the remote process")
+
+    monkeypatch.setattr(sys, "remote_exec", remote_exec, raising=False)
+    with pytest.raises(MeasureError, match=f"does not let pipeprof into process {idle.pid}: Remote"):
+        attach.attach(idle.pid, attach.Wanted(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("ptrace_right")
 @pytest.mark.parametrize("at_once", [False, True])
 def test_the_main_thread_runs_a_line(idle: subprocess.Popen[str], at_once: bool) -> None:
     for _ in range(3):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import http.server
 import mmap
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from fsspec import AbstractFileSystem, register_implementation
 
 from pipeprof.cli import cli
 from pipeprof.errors import MeasureError
 from pipeprof.measure.host.open_files import data_files
-from pipeprof.measure.host.storage_probe import Plan, plan_of, probe_files
+from pipeprof.measure.host.storage_probe import Plan, plan_of, probe_files, probe_storage
+from pipeprof.measure.session.session import Session
 from pipeprof.record.added.storage_probe import read_probe
 from pipeprof.record.reader import load
 from tests.factory import make_run
@@ -140,3 +144,111 @@ def test_files_that_are_mapped_or_held_are_seen_from_outside(tmp_path: Path) -> 
     view.close()
     assert seen == {str(mapped): "mapped", str(held): "held"}
     assert not [each for each in data_files(os.getpid()) if each.path.endswith((".so", ".py"))]
+
+
+class Far(AbstractFileSystem):
+    """A remote place: every object holds 50,000 bytes, but for those that are gone."""
+
+    protocol = "far"
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
+        if path.endswith("gone"):
+            raise RuntimeError("404")
+        return bytes(50_000)[start:end]
+
+    def walk(self, path: str, **_: Any) -> Iterator[Any]:  # type: ignore[override]
+        yield path, [], ["a", "b"]
+
+
+@pytest.fixture
+def far() -> None:
+    register_implementation("far", Far, clobber=True)
+
+
+def run_from(directory: Path, *urls: str, **storage: Any) -> Path:
+    files = [{"path": url, "size_bytes": 50_000, "how": "url"} for url in urls]
+    place = {"tier": None, "emulated": False, "model": None, **storage}
+    return make_run(directory, storage=place, emulated=[], reading={"files": files})
+
+
+@pytest.mark.usefixtures("far")
+def test_objects_are_read_through_their_client(tmp_path: Path) -> None:
+    run = load(run_from(tmp_path / "run", "far://bucket/a", "far://bucket/gone"))
+    plan = plan_of(run)
+    assert (plan.how, plan.urls) == ("url", ("far://bucket/a", "far://bucket/gone"))
+    probe = probe_files(plan, BRIEF_S)
+    assert (probe.how, probe.cold, probe.files) == ("url", "remote", 2)
+    assert not probe.counts_device, "no block device of this machine"
+    assert set(probe.curve(of_device=False)) == {1, 2, 4, 8, 16}
+    assert all(point.bytes_per_s > 0 for point in probe.points)
+
+
+@pytest.mark.usefixtures("far")
+def test_objects_of_a_scenarios_place_are_listed(tmp_path: Path) -> None:
+    run = load(run_from(tmp_path / "run", remote=True, path="far://bucket/set", tier="network"))
+    assert plan_of(run).urls == ("far://bucket/set/a", "far://bucket/set/b")
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("far://bucket/gone", "nothing could be read"),
+        ("memory://a", "is no remote place"),
+        ("file:///etc/passwd", "is no remote place"),
+        ("simplecache::far://a", "is no remote place"),
+        ("nosuch://a", "cannot be read"),
+    ],
+)
+def test_what_is_no_remote_place_is_one_clear_error(url: str, said: str, tmp_path: Path) -> None:
+    run = load(run_from(tmp_path / "run", url))
+    with pytest.raises(MeasureError, match=said):
+        probe_files(plan_of(run), BRIEF_S)
+
+
+class Objects(http.server.BaseHTTPRequestHandler):
+    """A web server whose every object holds 20,000 bytes."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "20000")
+        self.end_headers()
+        self.wfile.write(bytes(20_000))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+class Fetched:
+    """Samples from that server."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> int:
+        import fsspec
+
+        return len(fsspec.filesystem("http").cat_file(f"{self.url}/{index}"))
+
+
+@pytest.mark.slow
+def test_a_run_that_read_through_fsspec_can_be_probed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeprof.measure.host.storage_probe.POINT_S", BRIEF_S)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Objects)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        with Session(tmp_path / "run", files=True) as session:
+            assert sum(map(sum, session.loader(Fetched(url), batch_size=4, num_workers=1))) == 64 * 20_000
+        files = load(tmp_path / "run").meta.reading.files
+        assert [(each.how, each.size_bytes) for each in files] == [("url", 20_000)] * 4
+        assert all(each.path.startswith(url) for each in files)
+        assert probe_storage(tmp_path / "run").how == "url"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeprof.measure.session.flush import FLUSH_EVERY_S, LOOK_EVERY_S, Rhythm
+from pipeprof.measure.session.flush import FLUSH_EVERY_S, LOOK_EVERY_S, REST_S, Rhythm
 
 
 def flushes(looks_s: list[float]) -> list[float]:
@@ -31,3 +31,29 @@ def test_lateness_is_forgotten() -> None:
     looks = [0.4 + LOOK_EVERY_S * n for n in range(100)]
     times = flushes(looks)
     assert times[0] == 0.4 and times[-1] - times[-2] > FLUSH_EVERY_S - LOOK_EVERY_S
+
+
+def test_looks_are_rarer_while_there_is_nothing_to_look_at_and_flushes_are_not() -> None:
+    rhythm, now_s, looks, gaps, flushed_s = Rhythm(0.0), 0.0, 0, [], 0.0
+    while now_s < 60.0:
+        now_s += rhythm.pause_s
+        looks += 1
+        if rhythm.is_due(now_s):
+            rhythm.flush(now_s)
+            gaps.append(now_s - flushed_s)
+            flushed_s = now_s
+        rhythm.rest(is_idle=True)
+    assert looks < 60.0 / LOOK_EVERY_S / 2
+    assert all(FLUSH_EVERY_S - 1e-9 <= gap < FLUSH_EVERY_S + LOOK_EVERY_S for gap in gaps)
+    rhythm.rest(is_idle=False)
+    assert rhythm.pause_s == LOOK_EVERY_S
+
+
+def test_a_pause_is_no_lateness() -> None:
+    rhythm = Rhythm(0.0)
+    assert not rhythm.is_due(LOOK_EVERY_S)
+    rhythm.rest(is_idle=True)
+    assert rhythm.pause_s == REST_S
+    assert not rhythm.is_due(LOOK_EVERY_S + REST_S)
+    rhythm.rest(is_idle=True)
+    assert not rhythm.is_due(LOOK_EVERY_S + 2 * REST_S)

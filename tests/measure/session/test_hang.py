@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeprof.analyse.analysis import load
 from pipeprof.measure.attach.attach import Wanted, attach
+from pipeprof.measure.host.stacks import native_frame
 from pipeprof.measure.session.hang import HANG_TXT
 from pipeprof.measure.session.session import Session
 from tests.forked import Program
@@ -159,6 +163,67 @@ def test_a_hang_that_ends_leaves_the_job_as_it_was(tmp_path: Path) -> None:
     found = load(out)
     assert found.run.status == "complete"
     assert found.run.table("steps").num_rows == 100
+
+
+def with_full_shared_memory(out: Path) -> None:
+    """Train with a /dev/shm of this process's own, which one sample fills."""
+    new_mounts = 0x20000  # CLONE_NEWNS
+    if ctypes.CDLL(None, use_errno=True).unshare(new_mounts):
+        raise OSError(ctypes.get_errno(), "unshare")
+    for command in (
+        ["mount", "--make-rprivate", "/"],
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", "/dev/shm"],
+    ):
+        subprocess.run(command, check=True)
+
+    def fill() -> None:
+        with suppress(OSError), Path("/dev/shm/full").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"0" * 4096)
+
+    run(fill, out, workers=2, floats=25_000)
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("ptrace_right")
+@pytest.mark.skipif(os.getuid() != 0, reason="a /dev/shm of its own needs root")
+def test_shared_memory_that_is_full_is_told_with_the_batch_that_is_lost(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    program = Program(lambda: with_full_shared_memory(out), tmp_path)
+    try:
+        text = told(out)
+        assert "which worker 1 " in text.splitlines()[0]
+        assert "  /dev/shm is full: has " in text
+        assert program.alive
+    finally:
+        program.kill()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told_as"),
+    [
+        (
+            '[{"os_thread_id": PID, "frames": ['
+            '{"name": "0x7f", "module": "libc.so.6", "short_filename": "libc.so.6"},'
+            '{"name": "jpeg_read", "module": "/lib/libjpeg.so", "short_filename": "libjpeg.so"},'
+            '{"name": "f", "module": null, "short_filename": "a.py"}]}]',
+            "jpeg_read (libjpeg.so)",
+        ),
+        (
+            '[{"os_thread_id": PID, "frames": [{"name": "f", "module": null, "short_filename": "a.py"}]}]',
+            None,
+        ),
+        ("no JSON", None),
+    ],
+)
+def test_the_native_frame_is_py_spys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, told_as: str | None
+) -> None:
+    spy = tmp_path / "py-spy"
+    spy.write_text(f"#!/bin/sh\ncat <<END\n{answer.replace('PID', str(os.getpid()))}\nEND\n")
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert native_frame(os.getpid()) == told_as
 
 
 def test_a_hang_without_workers(tmp_path: Path) -> None:

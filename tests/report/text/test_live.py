@@ -57,7 +57,8 @@ def test_a_run_is_followed_while_it_is_written(tmp_path: Path) -> None:
         assert found.ledger.window.wall_ns < 2.5e9
         assert 0 < live.window.steps <= live.all.steps
         piped = Program(verb("live", "--for", "3", str(program.pid)), tmp_path).finished()
-        page = text.page(live, found, of_all=False, with_workers=True, width=80)
+        parts = [text.Part("", live, found)]
+        page = text.page(parts, 0, of_all=False, with_workers=True, width=80)
     finally:
         stop.touch()
         done = program.finished(60)
@@ -75,7 +76,7 @@ def test_a_run_is_followed_while_it_is_written(tmp_path: Path) -> None:
     assert any(row.startswith("All        ") for row in rows)
     assert any("█" in row for row in rows)
     assert any(row.startswith(("  0  ", "  1  ")) for row in rows), "each worker's stage"
-    totals = text.page(live, found, of_all=True, with_workers=False, width=80)
+    totals = text.page(parts, 0, of_all=True, with_workers=False, width=80)
     assert not any(row.plain == "Workers" for row in totals)
 
 
@@ -108,8 +109,9 @@ def followed(directory: Path, device_wait: int) -> tuple[LiveRun, Analysis]:
 def test_what_the_device_did_not_feel_is_no_stall(tmp_path: Path, device_wait: int, stall: str) -> None:
     live, found = followed(tmp_path / "run", device_wait)
     share = f"stall {units.percent(found.verdict.stall_share)}"
-    rows = [row.plain for row in text.page(live, found, of_all=True, with_workers=False, width=120)]
+    parts = [text.Part("", live, found)]
+    rows = [row.plain for row in text.page(parts, 0, of_all=True, with_workers=False, width=120)]
     (all_of_it,) = (row for row in rows if row.startswith("All "))
-    for said in (text.line(live, found), all_of_it):
+    for said in (text.line(parts), all_of_it):
         assert share in said and "in next() 50%" in said
-    assert stall in text.line(live, found)
+    assert stall in text.line(parts)

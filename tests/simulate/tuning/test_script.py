@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeprof.analyse.analysis import Analysis, analyse
 from pipeprof.cli import cli
 from pipeprof.errors import MeasureError, PipeprofError
 from pipeprof.record.reader import Run
@@ -85,6 +86,22 @@ def test_the_best_setting_its_gain_and_the_change_to_make(
     assert (told["stay"], told["best"]["num_workers"], told["loader"]["line"]) == (False, 4, 1)
 
 
+def test_what_the_cores_explain_widens_the_interval(tmp_path: Path) -> None:
+    """The second run is 30% faster, and so were the cores: that is no gain."""
+
+    def run(decode: int, spin_ns: float) -> Analysis:
+        plan = Plan(batches=200, stages={"decode": decode * MS})
+        found = analyse(recorded(tmp_path / f"{decode}-{spin_ns:g}", plan))
+        assert found.facts is not None
+        return replace(found, facts=replace(found.facts, spin_ns=spin_ns))
+
+    before, after = run(130, 1.3e6), run(100, 1e6)
+    gain, alike = tuning._gain([before], after), tuning._gain([before], run(100, 1.3e6))
+    assert gain.value == pytest.approx(1.3, rel=0.01)
+    assert alike.is_real and not alike.cores
+    assert gain.cores.startswith("the cores were 30% faster") and not gain.is_real
+
+
 def test_a_healthy_script_stays_as_it_is(
     source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -92,6 +109,16 @@ def test_a_healthy_script_stays_as_it_is(
     result = tuned(Processes(source, plan), monkeypatch, tmp_path)
     assert result.stays
     assert conclusion(result)[-1].startswith("Stay as it is (2 workers, prefetch 2)")
+
+
+def test_a_budget_that_was_too_small_is_told(
+    source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan = Plan(workers=2, batches=200, stages={"decode": 10 * MS}, compute=30 * MS)
+    result = tuned(Processes(source, plan), monkeypatch, tmp_path)
+    unknown = replace(result, gain=None, tuned=replace(result.tuned, agreed=False))
+    assert conclusion(unknown)[-1].endswith("give a larger --budget.")
+    assert "Stay" not in " ".join(conclusion(unknown))
 
 
 def test_what_takes_too_much_memory_is_left_out(
@@ -112,6 +139,8 @@ def test_what_takes_too_much_memory_is_left_out(
         (["--write", "x.yaml", "train.py"], "--write is for scenarios"),
         (["some.yaml", "--lr", "0.1"], "No such option"),
         (["--keep-order", "some.yaml"], "--keep-order is of no use for a scenario"),
+        (["--try", "cached", "some.yaml"], "--try is of no use for a scenario"),
+        (["--try", "cashed", "train.py"], "did you mean cached"),
         (["--budget", "1s", "train.py"], "give 90, 5m or 1h"),
         (["--max-memory", "much", "train.py"], "give 8GB"),
     ],
@@ -132,6 +161,12 @@ def test_options_after_a_script_are_the_scripts(source: Path, monkeypatch: pytes
     monkeypatch.setattr("pipeprof.cli.measure.tune._tune_script", lambda *given: asked.append(given))
     cli(["tune", "--budget", "2m", "train.py", "--budget", "7", "-m"], standalone_mode=False)
     assert asked[0][:2] == (Script("train.py", ("--budget", "7", "-m")), 120.0)
+
+
+def test_a_fix_is_tried_in_each_trial() -> None:
+    script = Script("train.py", ("--lr", "1"), tries=("cached",))
+    words = ["--quiet", "--set", "loader.num_workers=2", "--try", "cached", "train.py", "--lr", "1"]
+    assert script.words(["loader.num_workers=2"], ["--quiet"]) == words
 
 
 FAILS = "import sys\nprint('nothing to train on')\nsys.exit(3)\n"

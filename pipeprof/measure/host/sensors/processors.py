@@ -58,7 +58,7 @@ class Steal:
 
 _BLOCK: Final = bytes(1 << 16)
 _ROUNDS: Final = 16
-SPIN_EVERY_S: Final = 0.75
+SPIN_EVERY_S: Final = 1.5
 
 
 class Spin:

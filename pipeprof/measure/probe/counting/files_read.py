@@ -7,7 +7,7 @@ open are looked for from outside. Paths are those of this machine, and go throug
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +38,18 @@ class OpenedFiles:
 
     def opened(self, path: Any, size_bytes: int) -> None:
         """Keep every `EVERY`th file, up to `MOST_OF_WORKER` of them."""
+        self._keep(lambda: os.fsencode(os.path.abspath(os.fspath(path))), size_bytes)  # noqa: PTH100
+
+    def fetched(self, url: Callable[[], str], size_bytes: int) -> None:
+        """Keep what came from a URL, as `opened` keeps files; `url` is asked only then."""
+        self._keep(lambda: url().encode(), size_bytes)
+
+    def _keep(self, name: Callable[[], bytes], size_bytes: int) -> None:
         self._opened += 1
         if self._opened % EVERY != 1 or self.kept >= MOST_OF_WORKER:
             return
         with suppress(Exception):  # a path of the user's own kind may raise anything
-            self.unsent.append((os.fsencode(os.path.abspath(os.fspath(path))), size_bytes))  # noqa: PTH100
+            self.unsent.append((name(), size_bytes))
             self.kept += 1
 
     def send(self, slot: Any) -> None:
@@ -60,7 +67,8 @@ def files_in(records: npt.NDArray[Any]) -> list[ReadFileMeta]:
     for row in records[records["kind"] == Kind.FILE].view(FILE.dtype):
         before, _ = lists.get(int(row["epoch"]), (b"", 0))
         lists[int(row["epoch"])] = before + bytes(row["text"]).rstrip(b"\0"), int(row["size_bytes"])
-    return [ReadFileMeta(os.fsdecode(path), size, "read") for path, size in lists.values()]
+    names = [(os.fsdecode(path), size) for path, size in lists.values()]
+    return [ReadFileMeta(name, size, "url" if "://" in name else "read") for name, size in names]
 
 
 class FilesRead:
@@ -109,4 +117,6 @@ class FilesRead:
         if not self._files:
             return reading
         files = tuple(self._files.values())
-        return replace(reading, files=files, place=place_of(Path(files[0].path)).as_meta())
+        here = next((each for each in files if each.how != "url"), None)
+        place = reading.place if here is None else place_of(Path(here.path)).as_meta()
+        return replace(reading, files=files, place=place)

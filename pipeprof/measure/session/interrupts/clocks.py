@@ -44,7 +44,7 @@ def read() -> Readings:
 
 
 class Clocks:
-    """Looks at the clocks some twenty times a second, from one thread."""
+    """Looks at the clocks 7 to 20 times a second, from one thread."""
 
     def __init__(self, read: Callable[[], Readings] = read) -> None:
         self._read = read

@@ -19,6 +19,7 @@ from pipeprof.measure.probe.changes.fixes import Tried, read_fixes
 from pipeprof.measure.probe.changes.limit import Ended, Limit
 from pipeprof.measure.progress import say
 from pipeprof.measure.session.job import here
+from pipeprof.measure.session.processes.scaling import Makings
 from pipeprof.measure.session.session import Session
 from pipeprof.startup.environment import TRIAL
 
@@ -41,6 +42,8 @@ class Trial:
     """Fixes that are no arguments, with their words."""
     settings: tuple[str, ...] = ()
     """The texts that `changes` were read from."""
+    probes_scaling: bool = False
+    """True where what makes the batches is kept, to make some in 1, 2 and 4 processes at the end."""
 
 
 def read_trial(
@@ -113,6 +116,7 @@ class Trying:
         self.construction.begin()
         self._choose = self._observer_of
         hook.observe_all(self._choose)
+        self.makings = Makings()
         self.limit: Limit | None = None
         if trial.steps is not None or trial.seconds is not None:
             self.limit = Limit(trial.steps, trial.seconds, trial.then_exit, self._reached)
@@ -127,7 +131,12 @@ class Trying:
 
     def _observer_of(self, loader: DataLoader[Any]) -> hook.Observer | None:
         session = self._session_here()
-        return None if session is None else session.watch_of(loader, self._name_of(loader))
+        if session is None:
+            return None
+        watch = session.watch_of(loader, self._name_of(loader))
+        if self._trial.probes_scaling:
+            self.makings.keep(watch.number, watch.name, loader)
+        return watch
 
     def _name_of(self, loader: DataLoader[Any]) -> str:
         """Return the loader's name in the source, with a number where another loader has it already."""

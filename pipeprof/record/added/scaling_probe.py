@@ -1,0 +1,77 @@
+"""The cost of making batches in 1, 2 and 4 processes at once, kept beside a run.
+
+`measure.session.processes.scaling` takes it from the script's own loader; the simulator reads it here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import isfinite, log2
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pipeprof.errors import TraceError
+from pipeprof.record.decode import MisfitError, decode, encode
+from pipeprof.record.files import write_atomically
+from pipeprof.record.plain_files import read_text
+
+SCALING_JSON: Final = "scaling_probe.json"
+_SCHEMA: Final = 1
+_MOST_GROWTH: Final = 16.0
+"""Growth beyond which a probe is not believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPoint:
+    """Batches made in so many processes at once, with nothing else to do."""
+
+    processes: int = 1
+    batches: int = 0
+    cpu_ns_per_sample: float = 0.0
+    samples_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingProbe:
+    """Points by the number of processes."""
+
+    loader: str = ""
+    points: tuple[ScalingPoint, ...] = ()
+    took_s: float = 0.0
+
+    @property
+    def growth(self) -> dict[int, float]:
+        """Return the CPU time of a sample by the number of processes, over that in the fewest."""
+        known = [point for point in self.points if 0 < point.cpu_ns_per_sample < float("inf")]
+        known = sorted(known, key=lambda point: point.processes)
+        return {point.processes: point.cpu_ns_per_sample / known[0].cpu_ns_per_sample for point in known}
+
+    def growth_at(self, processes: int) -> float:
+        """Return the growth for any number of processes: between the points along the logarithm, and beyond
+        them as at the last."""
+        growth = self.growth
+        if not growth or not all(isfinite(each) for each in growth.values()):
+            return 1.0
+        at = np.interp(log2(max(1, processes)), [log2(n) for n in growth], list(growth.values()))
+        return float(np.clip(at, 1 / _MOST_GROWTH, _MOST_GROWTH))
+
+
+def read_scaling(directory: Path) -> ScalingProbe | None:
+    """Read the probe of a run directory; None where there is none that can be read."""
+    try:
+        raw = json.loads(read_text(directory / SCALING_JSON))
+        probe = decode(ScalingProbe, raw) if raw["schema"] == _SCHEMA else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceError, MisfitError):
+        return None
+    usable = probe is not None and probe.points and all(point.processes >= 1 for point in probe.points)
+    return probe if usable else None
+
+
+def write_scaling(directory: Path, probe: ScalingProbe) -> None:
+    """Keep a probe in a run directory. Raises `OSError` where it cannot be written."""
+    write_atomically(
+        directory / SCALING_JSON, json.dumps({"schema": _SCHEMA, **encode(probe)}, indent=1) + "\n"
+    )

@@ -1,0 +1,69 @@
+"""Fits the learned model of a storage device to the run that it was learned from.
+
+What a full device gave is known as a mean over the run: in it is what a limit on the rate had saved up while
+the workers started. And how reads of one batch overlap with its decoding is known from none of its figures.
+So one figure of the model, the rate of a full device and else the time of a request, is changed until a
+replay takes as long as the run did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import exp, log
+from typing import Final
+
+from pipeprof.devices import StorageModel
+from pipeprof.simulate.demands.loader import Demands
+from pipeprof.simulate.knobs import LEARNED
+from pipeprof.simulate.predict import replayed_rate
+
+ROUNDS: Final = 3
+CLOSE: Final = 0.005
+"""Error of a replay, as a logarithm, that is left as it is."""
+MOST: Final = log(1.25)
+"""Largest change of the figure, as a logarithm: what differs by more is no fault of the device's model."""
+STEPS: Final = 400
+"""Measured steps of a replay for this: of a longer run so many are drawn."""
+_LEAST_EFFECT: Final = 0.1
+"""Growth of the throughput with the figure, both as logarithms, below which the figure does not matter."""
+
+
+def with_fitted_device(demands: Demands) -> Demands:
+    """Return the demands with the model of their device, where it was learned, fitted to the run."""
+    measured = demands.throughput
+    if demands.measured.storage.name != LEARNED or not measured:
+        return demands
+    change, effect = 0.0, 1.0
+    error = _error(demands, change, measured)
+    best = abs(error), change
+    for _ in range(ROUNDS):
+        if abs(error) <= CLOSE:
+            break
+        tried = max(-MOST, min(MOST, change - error / effect))
+        if tried == change:
+            break
+        now = _error(demands, tried, measured)
+        effect = (now - error) / (tried - change)
+        change, error = tried, now
+        best = min(best, (abs(error), change))
+        if effect < _LEAST_EFFECT:
+            break
+    return _changed(demands, best[1])
+
+
+def _error(demands: Demands, change: float, measured: float) -> float:
+    """Return the logarithm of a replay's throughput over the measured one."""
+    return log(max(replayed_rate(_changed(demands, change), STEPS), 1e-9) / measured)
+
+
+def _changed(demands: Demands, change: float) -> Demands:
+    if not change:
+        return demands
+    storage = _faster(demands.measured.storage, exp(change), demands.device_full)
+    return replace(demands, measured=replace(demands.measured, storage=storage))
+
+
+def _faster(model: StorageModel, factor: float, full: bool) -> StorageModel:
+    if full:
+        return replace(model, bandwidth_bytes_per_s=model.bandwidth_bytes_per_s * factor)
+    return replace(model, latency_ns=round(model.latency_ns / factor))
