@@ -222,7 +222,7 @@ def heat_map(boxes: Sequence[Row], description: str, across: str, down: str) -> 
     import altair as alt
 
     named = any(isinstance(box["down"], str) for box in boxes)  # in the order in which they come
-    two_lines = any(box.get("below") for box in boxes)
+    two_lines = any("below" in box and box["below"] for box in boxes)
     base = alt.Chart(data_of(boxes)).encode(
         x=alt.X("across:O", title=across or None)
         .scale(paddingInner=0.06)
