@@ -1,8 +1,8 @@
-"""Size, CPU, memory and readiness of the report: `python tests/benchmarks/report.py [BATCHES ...]`.
+"""Size, CPU, memory and readiness of the report: `python -m tests.benchmarks.report [BATCHES ...]`.
 
-Each figure is taken in a process of its own. `build` is from an analysed run to the page on disk, `command`
-all of `pipeprof report RUN` with the interpreter's start, the analysis and the predictions. The first page
-on a machine makes the bundle of the chart library once and keeps it in the user's cache: `first`.
+Each figure is taken in a process of its own. `build` is from an analysed run to the page on disk, the
+predictions with it, `command` all of `pipeprof report RUN` with the interpreter's start and the analysis. The
+first page on a machine makes the bundle of the chart library once and keeps it in the user's cache: `first`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ CHILD = """
 import json, resource, sys, time
 from pathlib import Path
 run, page = Path(sys.argv[1]), Path(sys.argv[2])
-from pipeprof.cli.runs import read
-answer = read(run)
+from pipeprof.cli.runs import forecast
+answer = forecast(run)
 analysed = time.process_time()
-from pipeprof.report import html, terminal
+from pipeprof.report.page import html
+from pipeprof.report.text import terminal
 html.write(answer, page)
 built = time.process_time()
 terminal.show(answer, str(page), open("/dev/null", "w"))
@@ -91,7 +92,7 @@ def report(batches: int, first: dict[str, float], again: dict[str, float], ready
         f"  page {again['page_bytes'] / 1e6:.2f} MB, at most {again['peak_bytes'] / 2**30:.2f} GiB of memory"
     )
     print(f"  CPU: build {again['build_s']:.1f} s (first on a machine {first['build_s']:.1f} s)")
-    print(f"  CPU: analysis and predictions {again['analysis_s']:.1f} s, command {again['command_s']:.1f} s")
+    print(f"  CPU: analysis {again['analysis_s']:.1f} s, command {again['command_s']:.1f} s")
     print(f"  interactive after {'not observed' if ready is None else f'{ready:.2f} s'}", flush=True)
 
 
