@@ -38,7 +38,7 @@ _HOMES: Final[dict[str, str]] = {
     "ProfiledDataLoader": "pipeprof.wrapper",
     "profile": "pipeprof.wrapper",
     "stage": "pipeprof.measure.probe.spans",
-    "cached": "pipeprof.measure.data.cached",
+    "cached": "pipeprof.measure.probe.changes.cached",
     "emulate": "pipeprof.measure.storage.slow_directory",
     "probe_storage": "pipeprof.measure.host.storage_probe",
     "tune": "pipeprof.simulate.tuning.tune",

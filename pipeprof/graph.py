@@ -75,7 +75,7 @@ class Back(Enum):
     QUEUE_DEPTH = "as many steps before as the device may be behind the host"
     OF_WORKER = "the batch that the same worker made before"
     NEXT_OF_WORKER = "the batch that the same worker made after it"
-    ARRIVED = "the batch that the pin thread had before"
+    ARRIVED = "the batch that the main process, or its pin thread, had received before"
     EPOCH = "the step that came before the first one of the epoch"
 
 
@@ -198,6 +198,7 @@ EDGES: Final = (
     Edge(Event.RECEIVED, Event.SENT, Back.SAME, Activity.HAND_OVER, workers),
     Edge(Event.RECEIVED, Event.REQUEST, Back.SAME, Activity.HAND_OVER, unpinned),
     Edge(Event.RECEIVED, Event.AVAILABLE, Back.ARRIVED, Activity.HAND_OVER, pins),
+    Edge(Event.RECEIVED, Event.RECEIVED, Back.ARRIVED, Activity.HAND_OVER, unpinned),
     Edge(Event.RECEIVED, Event.FINISH, Back.NEXT_OF_WORKER, Activity.HAND_OVER, workers),
     Edge(Event.AVAILABLE, Event.FINISH, Back.SAME, Activity.HAND_OVER, workers),
     Edge(Event.AVAILABLE, Event.SENT, Back.SAME, Activity.HAND_OVER, unpinned),

@@ -45,7 +45,7 @@ _SPOKEN: Final = re.compile(
 )
 """Pattern of a sentence that says a credential: “the token abc123… was refused”."""
 _QUOTED_PAIR: Final = re.compile(
-    r"(?P<name>[A-Za-z][\w.-]*)(?P<close>[\"']?\]?\s*[=:,]\s*)(?P<quote>[\"'])"
+    r"(?P<name>(?<![\w.-])[\w.-]+)(?P<close>[\"']?\]?\s*[=:,]\s*)(?P<quote>[\"'])"
     r"(?P<value>(?:(?!(?P=quote)).)+)(?P=quote)"
 )
 """Pattern of a name and a literal in source text: an expression hides nothing."""
@@ -54,10 +54,9 @@ _SHORT_PASSWORDS: Final = frozenset({"-p", "-P", "--pw"})
 _USER_OPTIONS: Final = frozenset({"-u", "--user", "--userpwd"})
 """Options whose value may be `user:password`."""
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s\"'<>|]+)")
-_PAIR: Final = re.compile(
-    r"(?P<name>(?<![\w.-])-{0,2}[A-Za-z][\w.-]*)(?P<close>[\"']?\s*[=:]\s*)"
-    r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"',;&|)}\]]+)"
-)
+_NAME: Final = re.compile(r"(?P<name>(?<![\w.-])-{0,2}[A-Za-z][\w.-]*)[\"']?\s*[=:]\s*")
+_VALUE: Final = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s\"',;&|)}\]]+")
+"""Patterns of a pair: its name with the sign behind it, and its value."""
 
 
 def is_secret_name(name: str) -> bool:
@@ -72,9 +71,7 @@ def redact(text: str) -> str:
     text = _SPOKEN.sub(_redact_value, text)
     if "://" in text:
         text = _URL.sub(_redact_url, text)
-    if "=" in text or ":" in text:
-        text = _PAIR.sub(_redact_pair, text)
-    return text
+    return _redact_pairs(text) if "=" in text or ":" in text else text
 
 
 def redact_command(arguments: Sequence[str]) -> list[str]:
@@ -153,15 +150,39 @@ def _redact_url(match: re.Match[str]) -> str:
     return f"{scheme}://{''.join(parts)}"
 
 
-def _redact_pair(match: re.Match[str]) -> str:
-    if match["value"].startswith(("//", STRUCK)):
-        return match[0]
-    if not _names_secret(match["name"]):  # an error's name, for one, before a pair
-        return f"{match['name']}{match['close']}{_PAIR.sub(_redact_pair, match['value'])}"
-    quote = match["value"][0] if match["value"][0] in "\"'" else ""
-    in_path = match.string[: match.start()].endswith("/")
-    rest = "".join(match["value"].partition("/")[1:]) if in_path and not quote else ""
-    return f"{match['name']}{match['close']}{quote}{STRUCK}{quote}{rest}"
+def _redact_pairs(text: str) -> str:
+    """Strike out the values of pairs whose names are those of secrets.
+
+    The value of any other is looked at anew, as a pair may stand in it: an error's name before one, for one.
+    """
+    parts: list[str] = []
+    at = 0
+    while named := _NAME.search(text, at):
+        begin = end = named.end()
+        shown = ""
+        if text.startswith(("//", STRUCK), begin):
+            end = _end_of_value(text, begin)
+            shown = text[begin:end]
+        elif _names_secret(named["name"]):
+            end = _end_of_value(text, begin)
+            in_path = text.endswith("/", 0, named.start())
+            shown = _struck(text[begin:end], in_path)
+        parts += (text[at:begin], shown)
+        at = end
+    return "".join((*parts, text[at:]))
+
+
+def _end_of_value(text: str, begin: int) -> int:
+    value = _VALUE.match(text, begin)
+    return begin if value is None else value.end()
+
+
+def _struck(value: str, in_path: bool) -> str:
+    """Return what is shown of a secret pair's value: its quotes, and what follows a folder's name."""
+    if value[:1] in ('"', "'"):
+        return f"{value[0]}{STRUCK}{value[0]}"
+    rest = "".join(value.partition("/")[1:]) if in_path else ""
+    return f"{STRUCK}{rest}" if value else ""
 
 
 def _redact_literal(match: re.Match[str]) -> str:
@@ -175,8 +196,12 @@ def _redact_value(match: re.Match[str]) -> str:
     return match[0] if STRUCK in value else whole[: len(whole) - len(value)] + STRUCK
 
 
+_MOST_NAME: Final = 120
+"""Characters at a name's end that are looked at: a search in a word without end takes minutes."""
+
+
 def _names_secret(name: str) -> bool:
-    return _SECRET_LAST_WORD.search(_words(name)) is not None
+    return _SECRET_LAST_WORD.search(_words(name[-_MOST_NAME:])) is not None
 
 
 def _words(name: str) -> str:

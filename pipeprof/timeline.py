@@ -154,6 +154,8 @@ class Timeline:
     finish_ns: Ints
     pickled_ns: Ints
     sent_ns: Ints
+    sent_bytes: Ints
+    """Size of the pickle of each batch, without the tensors that travel beside it."""
     received_ns: Ints
     arrival_ns: Ints
     request_ns: Ints
@@ -226,6 +228,25 @@ class Timeline:
         """Return the median of `pickling_ns` over the measured batches; None where none was observed."""
         seen = self.pickling_ns[self.measured & (self.pickling_ns != NOT_OBSERVED)]
         return float(np.median(seen)) if len(seen) else None
+
+    @cached_property
+    def usual_pickle_bytes(self) -> Ints:
+        """Return the median of `sent_bytes` over each step's loader; `NOT_OBSERVED` where none is known."""
+        usual = np.full(len(self), NOT_OBSERVED)
+        for loader in np.unique(self.loader):
+            mine = self.loader == loader
+            seen = self.sent_bytes[mine & (self.sent_bytes != NOT_OBSERVED)]
+            if len(seen):
+                usual[mine] = np.int64(np.median(seen))
+        return usual
+
+    @cached_property
+    def next_of_worker(self) -> Ints:
+        """Return the entry of the batch that the same worker made after each; -1 for none."""
+        following = np.full(len(self), -1, dtype=np.int64)
+        there = np.flatnonzero(self.previous >= 0)
+        following[self.previous[there]] = there
+        return following
 
     @cached_property
     def masked_wait_ns(self) -> Ints:
@@ -436,6 +457,7 @@ _FROM_STEPS = [
     "request_ns",
     "pickled_ns",
     "sent_ns",
+    "sent_bytes",
     "received_ns",
     "arrival_ns",
     "take_ns",

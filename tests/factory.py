@@ -84,6 +84,8 @@ class Plan:
     compute: Times = 20 * MS
     main: Times = 100 * US
     startup_ns: int = 50 * MS
+    shutdown_ns: int = 0
+    """From asking for a batch when none is left until the workers have been shut down."""
     persistent: bool = False
     """Workers start once: `startup_ns` is what a later epoch's `iter(loader)` takes."""
     accelerator: str = "emulated"
@@ -215,7 +217,7 @@ def make_run(directory: Path, plan: Plan | None = None, after: Plan | None = Non
             made = walk(one, origin, epoch, device_free)
             _append_epoch(writer, one, made, epoch, step, origin, loader)
             device_free, step = made.compute_end[-1], step + one.batches
-            origin = _left_ns(one, made) + plan.pause_ns
+            origin = _left_ns(one, made) + one.shutdown_ns + plan.pause_ns
     writer.append("events", _events([(device_free, "run_end", -1)]))
     for kind, detail in plan.happened:
         writer.append("events", {"time_ns": [device_free], "kind": [kind], "detail": [detail]})
@@ -305,7 +307,8 @@ def _append_epoch(
     _append_stages(writer, plan, made, key)
     _append_spans(writer, plan, made, epoch, loader)
     left = _left_ns(plan, made)
-    writer.append("events", _events([(left, "last_request", epoch), (left, "epoch_end", epoch)], loader))
+    ends = [(left, "last_request", epoch), (left + plan.shutdown_ns, "epoch_end", epoch)]
+    writer.append("events", _events(ends, loader))
 
 
 def _append_samples(writer: TraceWriter, plan: Plan, now_ns: int) -> None:

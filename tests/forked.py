@@ -23,7 +23,6 @@ import torch
 for _what in (
     "torchvision",
     "altair",
-    "vl_convert",
     "pipeprof.measure.bench.run",
     "pipeprof.report.page.html",
 ):

@@ -75,6 +75,7 @@ class Loop:
             finish_ns=take * MS,
             pickled_ns=unseen,
             sent_ns=unseen,
+            sent_bytes=unseen,
             received_ns=unseen,
             arrival_ns=unseen,
             request_ns=request * MS,

@@ -131,3 +131,15 @@ def test_data_are_redacted_however_deep() -> None:
     shown = redact_all(data)
     assert SECRET not in json.dumps(shown)
     assert shown["a"][0]["n"] == 1 and shown["key"] == 5 and shown["token"] is None
+
+
+@pytest.mark.parametrize("text", ["a=" * 20_000, "a:b" * 10_000, "x_" * 20_000 + "=1", "a/b:" * 10_000])
+def test_a_long_text_of_pairs_is_read_once(text: str) -> None:
+    """As an error's text may be, or a list of places: no depth and no time that grows with its square."""
+    assert redact(text) == text
+    assert redact(f"{text} token={SECRET}") == f"{text} token={STRUCK}"
+    assert redact_source(text) == text
+
+
+def test_a_long_name_is_one_of_a_secret_by_its_end() -> None:
+    assert redact(f"{'part_' * 1_000}token={SECRET}") == f"{'part_' * 1_000}token={STRUCK}"

@@ -60,5 +60,7 @@ def test_the_same_sources_give_the_same_wheel(tmp_path: Path) -> None:
         (metadata,) = (name for name in names if name.endswith("/METADATA"))
         told = wheel.read(metadata).decode()
     assert "## Security" in told and "- **Sent**: nothing" in told
+    static = "pipeprof/report/page/static/"
+    assert static + "vega.js.gz" in names and static + "vega.licenses.txt" in names
     assert "pipeprof/py.typed" in names and "pipeprof_trace.pth" in names
     assert not any(name.startswith("tests/") or "__pycache__" in name for name in names)

@@ -27,6 +27,9 @@ FEW_BYTES: Final = 1 << 18
 """Bytes below which handing over is calls and wake-ups: 0.2 to 0.5 ms, as copying this much takes."""
 SLOW_PICKLING_NS: Final = 2_000_000
 """Time of pickling a batch from which it is made of more than a few tensors, however small they are."""
+RECEIVING: Final = 0.8
+"""Share of the loop's waits from which it waits for nothing but its own unpickling: batches that come sooner
+would lie there longer."""
 MEMORY_SHARE: Final = 0.8
 """Share of the machine's memory that a data set held in it may take."""
 
@@ -78,19 +81,31 @@ def is_useless(fix: str, finding: Finding, facts: Facts) -> bool:
     if record in cause.ineffective(finding.detail) or not _can_be_carried_out(fix, cause, facts):
         return True
     mechanism = None if finding.shown is None else finding.shown.mechanism
-    if record is fixes.RAM:
-        return cause in causes.WORK
-    if record is fixes.LIGHTER_TRANSFER:
-        return mechanism is mechanisms.GIL  # batches wait for a lock on their way, not for their bytes
-    if record is fixes.FEWER_WORKERS:
+    useless = {
+        fixes.RAM: cause in causes.WORK,
+        # batches wait for a lock on their way, not for their bytes
+        fixes.LIGHTER_TRANSFER: mechanism is mechanisms.GIL,
+        # no batch is there sooner than the workers are
+        fixes.DEEPER_PREFETCH: cause is causes.STARTUP,
         # without workers the main process draws the indices too, and makes what workers were started for
-        return mechanism is mechanisms.SAMPLER or cause is causes.STARTUP
-    if record is fixes.MORE_WORKERS:
-        full = cause in (causes.CPU_CONTENTION, causes.STORAGE_BANDWIDTH, causes.PIN, causes.MAIN)
-        return full or finding.detail == causes.LOCK.word or mechanism in _MADE_WORSE
-    return False
+        fixes.FEWER_WORKERS: mechanism is mechanisms.SAMPLER or cause in (causes.STARTUP, causes.STATE),
+        fixes.MORE_WORKERS: cause in _NO_MORE_WORKERS
+        or finding.detail == causes.LOCK.word
+        or mechanism in _MADE_WORSE,
+    }
+    return useless.get(record, False)
 
 
+_NO_MORE_WORKERS: Final = (
+    causes.CPU_CONTENTION,
+    causes.STORAGE_BANDWIDTH,
+    causes.PIN,
+    causes.MAIN,
+    causes.STARTUP,
+    causes.STATE,
+)
+"""Causes for which what more workers need is full, or to which each of them adds: its start, or its own
+state, which torchdata resumes with the same number of workers alone."""
 _MADE_WORSE: Final = (
     mechanisms.PER_SAMPLE,
     mechanisms.THREADS,
@@ -117,12 +132,15 @@ def _can_be_carried_out(fix: str, cause: Cause, facts: Facts) -> bool:
     is_work, in_memory = cause in causes.WORK, is_in_memory(facts.tier)
     fits = fits_in_memory(facts.data_bytes or 0, facts.memory_bytes)
     copies = facts.iterable and facts.splits_stream is False  # each worker would deliver the same samples
+    receives = (facts.received_share or 0.0) >= RECEIVING
     possible = {
-        fixes.MORE_WORKERS: not (copies or (is_work and not _cores_idle(facts)) or _device_full(facts)),
+        fixes.MORE_WORKERS: not (
+            copies or receives or (is_work and not _cores_idle(facts)) or _device_full(facts)
+        ),
         fixes.FEWER_WORKERS: facts.workers > 1,
         fixes.PERSISTENT_WORKERS: facts.workers > 0 and not facts.persistent and facts.epochs > 1,
-        fixes.OUT_OF_ORDER: facts.workers > 1 and facts.in_order,
-        fixes.DEEPER_PREFETCH: facts.workers > 0,
+        fixes.OUT_OF_ORDER: facts.workers > 1 and facts.in_order and not receives,
+        fixes.DEEPER_PREFETCH: facts.workers > 0 and not receives,
         fixes.LIGHTER_TRANSFER: is_heavy(facts.batch_bytes, facts.pickling_ns)
         and (facts.workers > 0 or cause is causes.H2D),
         fixes.PIN: not facts.pin_memory,

@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeprof.analyse.ledger.attribution import Attribution
+from pipeprof.analyse.ledger.lock import lock_waits
 from pipeprof.analyse.ledger.making import Floats
 from pipeprof.analyse.resources.cores import SPIN
 from pipeprof.analyse.resources.device import Device, device_of
 from pipeprof.analyse.resources.page_cache import PageCache, page_cache_of
 from pipeprof.analyse.telemetry import sense
 from pipeprof.analyse.why.counts import read_counts
+from pipeprof.analyse.why.transfer import receive_starts
 from pipeprof.devices import StorageModel
 from pipeprof.graph import Shape
 from pipeprof.record.added.storage_probe import read_probe
 from pipeprof.record.meta import RunMeta
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, Ints, read_ints, take
+from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints, take
 from pipeprof.vocabulary.owners import READ
 
 
@@ -91,6 +93,8 @@ class Facts:
     """CPU time of a fixed piece of work, on average: the speed of the cores."""
     pickling_ns: float | None = None
     """Median time in which a batch was pickled and written to the pipe."""
+    received_share: float | None = None
+    """Share of the loop's waits in which it unpickled batches that had come, without waiting for a lock."""
     loader_code_ns: int = 0
     """Time inside `next` in which a loader without workers made no batch."""
     device: Device | None = None
@@ -174,11 +178,23 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         batch_bytes=_mean(batches["bytes"]),
         spin_ns=sensed.means.get(SPIN),
         pickling_ns=attribution.timeline.usual_pickling_ns,
+        received_share=_received_share(run, attribution.timeline),
         loader_code_ns=int(attribution.timeline.loader_code_ns[measured].sum()),
         device=device,
         programs=machine.programs,
         page_cache=page_cache_of(meta, attribution, device, reads.bytes, samples),
     )
+
+
+def _received_share(run: Run, timeline: Timeline) -> float | None:
+    """Return None where a thread pins the batches, beside the loop, or where receiving was not observed."""
+    t, begun = timeline, receive_starts(run)
+    seen = t.measured & (begun != NOT_OBSERVED) & (t.received_ns != NOT_OBSERVED)
+    waited = int(t.wait_ns[t.measured].sum())
+    if not seen.any() or t.pin_threads or not waited:
+        return None
+    _, locked = lock_waits(t, begun)
+    return float((t.received_ns - begun - locked)[seen].sum() / waited)
 
 
 def _prefetches_to_device(attribution: Attribution, shape: Shape) -> bool:

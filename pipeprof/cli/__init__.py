@@ -78,14 +78,14 @@ class _Verbs(click.Group):
             formatter.write_dl([(verb, help_line) for verb, (_, help_line) in VERBS.items()])
 
 
-_IMPORT_TORCH: Final = ("run", "trace", "tune", "lesson")
+_TAKE_SECONDS: Final = ("run", "trace", "tune", "lesson", "attach")
 
 
 def _sign_of_life(args: list[str]) -> None:
-    """Say on a terminal that torch is being imported, which takes seconds, unless silence was asked for."""
+    """Say on a terminal that a verb starts, where its imports take seconds, unless silence was asked for."""
     is_silent = not {"-h", "--help", "-q", "--quiet"}.isdisjoint(args)
-    if args[0] in _IMPORT_TORCH and not is_silent and "torch" not in sys.modules and sys.stderr.isatty():
-        click.echo(f"pipeprof {args[0]}: importing torch …", err=True)
+    if args[0] in _TAKE_SECONDS and not is_silent and "torch" not in sys.modules and sys.stderr.isatty():
+        click.echo(f"pipeprof {args[0]}: starting; imports take some seconds …", err=True)
 
 
 def _instead(word: str) -> str:

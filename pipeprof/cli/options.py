@@ -138,6 +138,17 @@ name_option = click.option(
 )
 """`--name`, handed to the command as `run_name: str | None`."""
 
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing of pipeprof's own but errors.")
+"""`-q`, handed to the command as `quiet: bool`."""
+
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Print the whole report: all owners, lines, doubts and warnings, however many.",
+)
+"""`-v`, handed to the command as `verbose: bool`."""
+
 set_option = click.option(
     "--set",
     "overrides",

@@ -191,7 +191,7 @@ def written(path: Path) -> Iterator[None]:
         raise PipeprofError(f"cannot write {path}: {error.strerror}", "choose another place") from error
 
 
-def report_run(directory: Path, page: bool, quiet: bool) -> None:
+def report_run(directory: Path, page: bool, quiet: bool, verbose: bool = False) -> None:
     """Print the verdict of a run of the user's program, and write the page. A failure is told, not raised."""
     from pipeprof.record.remote.outgoing import address
     from pipeprof.report.text import terminal
@@ -202,7 +202,7 @@ def report_run(directory: Path, page: bool, quiet: bool) -> None:
         if not quiet:
             # a file of its own: a signal may have come while the program was writing to standard error
             with open(os.dup(2), "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-                terminal.show(answer, None if path is None else address(path), file=file)
+                terminal.show(answer, None if path is None else address(path), file, in_full=verbose)
     except (PipeprofError, OSError) as error:
         say(f"pipeprof: {directory} cannot be reported: {error}", err=True)
 

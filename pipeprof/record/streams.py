@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from pipeprof.errors import TraceError
 from pipeprof.record import files
 from pipeprof.record.schema import TABLES
 
@@ -61,9 +66,111 @@ def grouped(batches: Iterator[pa.RecordBatch], rows: int = 65_536) -> Iterator[p
 
 
 def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of a stream up to its end or its tear."""
-    with path.open("rb") as file:
+    """Yield the record batches of a stream up to its end or its tear.
+
+    Raises `TraceError` for one whose batches are compressed, as no writer of ours makes them: it may hold a
+    thousand times its size.
+    """
+    with _Whole(path) as file:
+        file.check()
         try:
             yield from pa.ipc.open_stream(file)
         except (pa.ArrowInvalid, OSError, EOFError):
             return  # torn: the process died while it wrote this batch
+
+
+class _Whole(io.FileIO):
+    """A stream up to its last whole message. Arrow sees nothing of what `check` has not seen before."""
+
+    _end = 0
+
+    def check(self) -> None:
+        """Look at the heads of all messages. Raises `TraceError` where a body is compressed."""
+        most = os.fstat(self.fileno()).st_size
+        end = 0
+        while 0 < (size := head_bytes(super().read(8))) <= most:
+            try:
+                found = head(super().read(size))
+            except DAMAGED:
+                break
+            if found.compressed:
+                raise TraceError(f"{self.name} is compressed, as no stream of pipeprof is", "run again")
+            if found.body_bytes > most:
+                break
+            end = self.seek(found.body_bytes, io.SEEK_CUR)
+        self._end = min(end, most)
+        self.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return so many bytes at the most, none behind the last whole message."""
+        left = max(0, self._end - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+# -- messages ----------------------------------------------------------------------------------------------
+
+SCHEMA, DICTIONARY, BATCH = 1, 2, 3
+"""Values of `header_type` of an Arrow message."""
+DAMAGED: Final = (struct.error, IndexError, ValueError)
+"""Errors of `head` where the bytes are no message's."""
+
+
+class Head(NamedTuple):
+    """Head of an Arrow message."""
+
+    kind: int
+    body_bytes: int
+    """Bytes of its body, which follows."""
+    number: int
+    """Number of the dictionary that it holds; 0 where it holds none."""
+    compressed: bool
+    """True where its body takes more memory than bytes."""
+
+
+def head_bytes(start: bytes) -> int:
+    """Return the bytes of the head that 8 bytes announce; 0 at a stream's end, and for other bytes."""
+    if len(start) < 8:
+        return 0
+    mark, size = struct.unpack("<II", start)
+    return size if mark == 0xFFFFFFFF else 0
+
+
+def head(data: bytes) -> Head:
+    """Read the head of an Arrow message. Raises one of `DAMAGED`.
+
+    Source: Message.fbs and Schema.fbs of Apache Arrow, read as FlatBuffers lay tables out.
+    """
+    root = _table(data, 0)
+    kind = _field(data, root, 1)
+    kind_value = data[kind] if kind else 0
+    body_bytes = _long(data, _field(data, root, 3))
+    if body_bytes < 0:
+        raise ValueError
+    content = _table(data, _field(data, root, 2))
+    number, batch = 0, content
+    if kind_value == DICTIONARY:
+        number = _long(data, _field(data, content, 0))
+        batch = _table(data, _field(data, content, 1))
+    is_compressed = kind_value in (DICTIONARY, BATCH) and _field(data, batch, 3) != 0
+    return Head(kind_value, body_bytes, number, is_compressed)
+
+
+def _table(data: bytes, at: int) -> int:
+    """Return where a table begins, by where its distance is held."""
+    return at + int(struct.unpack_from("<I", data, at)[0])
+
+
+def _long(data: bytes, at: int) -> int:
+    return int(struct.unpack_from("<q", data, at)[0]) if at else 0
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    """Return where a FlatBuffers table holds a field; 0 where it has the default."""
+    layout = table - struct.unpack_from("<i", data, table)[0]
+    if layout < 0 or table < 0:
+        raise ValueError
+    (size,) = struct.unpack_from("<H", data, layout)
+    if 4 + 2 * number + 2 > size:
+        return 0
+    (offset,) = struct.unpack_from("<H", data, layout + 4 + 2 * number)
+    return int(table + offset) if offset else 0

@@ -202,7 +202,7 @@ def write_html(runs: Sequence[Compared], path: Path) -> Path:
                 "cores": comparison.cores.sentence if comparison.cores is not None else "",
                 "tables": [
                     _table("The numbers", comparison.differences),
-                    _table("Each step, by owner", comparison.owners),
+                    _table("Each step, by owner", telling(comparison)),
                 ],
                 "settings": [(key, f"{old} → {new}") for key, old, new in comparison.settings],
                 "emulated": [words.emulated_label(part) for part in comparison.emulated],

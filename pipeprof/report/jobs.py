@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from pipeprof import units
 from pipeprof.analyse.job.meetings import ClockFit
@@ -67,7 +68,7 @@ def write(merged: JobAnalysis, path: Path) -> Path:
         "emulated": [words.emulated_label(part) for part in merged.emulated],
         "doubts": [(doubt.problem, doubt.remedy) for doubt in merged.doubts],
         "tables": [
-            _ranks_table(merged, MOST_ROWS_PAGE),
+            _ranks_table(merged, MOST_ROWS_PAGE, path),
             *_nodes_table(merged),
             *_shards_table((merged.shards or ())[:MOST_ROWS_PAGE]),
         ],
@@ -129,7 +130,8 @@ def _order(merged: JobAnalysis, most: int) -> list[RankRow]:
     return sorted(merged.ranks, key=lambda row: (-row.caused_ns, -row.waited_ns))[:most]
 
 
-def _ranks_table(merged: JobAnalysis, most: int) -> Table:
+def _ranks_table(merged: JobAnalysis, most: int, page: Path | None = None) -> Table:
+    """List the ranks; on a `page` each leads to its own page, where there is one below."""
     heads = ["rank", "host", "steps", "data wait", "rank wait", "delayed others", "late for", "status"]
     rows = [
         Row(
@@ -142,14 +144,25 @@ def _ranks_table(merged: JobAnalysis, most: int) -> Table:
                 units.duration(row.caused_ns),
                 _late_for(row),
                 row.status,
-            ]
+            ],
+            link=_link(row, page),
         )
         for row in _order(merged, most)
     ]
     how = reading.RANKS
     if len(merged.ranks) > most:
         how += f" The {most} that cost the others most, of {len(merged.ranks):,}; `--json` has all."
+    if page is not None:
+        how += " A rank leads to its own page, where `pipeprof report` of its directory has written one."
     return Table("The ranks", heads, rows, how=how)
+
+
+def _link(row: RankRow, page: Path | None) -> str:
+    """Return the way from the job's page to that of a rank; empty where there is none below it."""
+    own = row.directory / "report.html"
+    if page is None or not own.is_relative_to(page.parent) or not own.is_file():
+        return ""
+    return quote(own.relative_to(page.parent).as_posix())
 
 
 def _late_for(row: RankRow) -> str:

@@ -120,7 +120,7 @@ def is_simulated(edge: Edge) -> bool:
 
     What receiving a batch takes of the main process is work of the take: a batch is received ahead of it.
     """
-    inside_next = (edge.event, edge.after) == (Event.RECEIVED, Event.REQUEST)
+    inside_next = edge.event == Event.RECEIVED and edge.after in (Event.REQUEST, Event.RECEIVED)
     return edge.event in SIMULATED and edge.after in SIMULATED and not inside_next
 
 

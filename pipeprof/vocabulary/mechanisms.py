@@ -134,8 +134,9 @@ SAMPLER: Final = Mechanism(
 START_UP: Final = Mechanism(
     "start-up",
     "slow worker start",
-    "Starting a worker pickles the data set, imports modules and runs worker_init_fn.",
-    "share of a start in its largest part, where something can be done about that",
+    "Starting a worker pickles the data set, imports modules and runs worker_init_fn; in the end it is shut "
+    "down.",
+    "share of a start, shutdown included, in its largest part, where something can be done about that",
     0.5,
     (fixes.PERSISTENT_WORKERS, fixes.LIGHTER_DATASET, fixes.FORK),
     "Starting a worker takes {start_ns}, most of it {part}.",

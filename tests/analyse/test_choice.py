@@ -15,7 +15,7 @@ from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.harm import warning
 from pipeprof.vocabulary import causes, fixes
 from pipeprof.vocabulary.causes import Cause
-from tests.factory import MS, Plan, make_run
+from tests.factory import MS, Plan, make_run, walk
 
 
 @pytest.fixture
@@ -76,6 +76,41 @@ def test_what_is_known_to_be_useless_is_not_advised(facts: Facts, fix: str) -> N
     useless = replace(useful, **changes)
     assert fix not in candidates(finding, useless)
     assert choose(finding, useless, {fix: 9.0}) != fix
+
+
+@pytest.mark.parametrize("fix", ["more-workers", "deeper-prefetch"])
+def test_batches_that_come_sooner_help_no_loop_that_is_busy_receiving(facts: Facts, fix: str) -> None:
+    finding, roomy = Finding("transfer"), replace(facts, cores=8, own_cores=1.0, workers=4)
+    assert not is_useless(fix, finding, replace(roomy, received_share=0.5))
+    assert not is_useless(fix, finding, replace(roomy, received_share=None))
+    assert is_useless(fix, finding, replace(roomy, received_share=0.9))
+
+
+@pytest.mark.parametrize(
+    ("cause", "useless"),
+    [
+        ("startup", ("more-workers", "deeper-prefetch", "fewer-workers")),
+        ("stage:state_dict", ("more-workers", "fewer-workers")),
+    ],
+)
+def test_another_number_of_workers_is_not_advised(facts: Facts, cause: str, useless: tuple[str, ...]) -> None:
+    """They start no sooner; and a state that was saved is resumed with as many workers alone."""
+    roomy = replace(facts, cores=8, own_cores=1.0, workers=4)
+    assert all(is_useless(fix, Finding(cause), roomy) for fix in useless)
+
+
+def test_the_share_of_the_waits_in_which_batches_were_unpickled(tmp_path: Path) -> None:
+    plan = Plan(batches=40, workers=1, prefetch=1, stages={"getitem": 6 * MS}, transfer=30 * MS)
+    made = walk(plan)
+    begun = [at - 24 * MS for at in made.take]
+    seen = replace(plan, step_columns={"receive_start_ns": begun, "received_ns": made.take})
+    shares = [
+        load(make_run(tmp_path / str(number), each)).facts.received_share  # type: ignore[union-attr]
+        for number, each in enumerate((plan, seen))
+    ]
+    assert shares[0] is None
+    waits = [at - asked for at, asked in zip(made.take, made.request, strict=True)][plan.warmup :]
+    assert shares[1] == pytest.approx(24 * MS * len(waits) / sum(waits))
 
 
 def test_no_worker_and_no_queue_makes_a_lock_wider(facts: Facts) -> None:

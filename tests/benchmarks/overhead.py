@@ -7,8 +7,7 @@ Counted is CPU time of the main process and of the workers, because wall time dr
 milliseconds, because the speed of a shared core changes by a factor of two within seconds. Printed is the
 median of the rounds with a 95 % interval from a bootstrap: for pipeprof, and without workers for
 torch.profiler and cProfile on the same loop, which do not see workers. `lines` compares a run that samples
-lines with one that does not. Results are kept in README.md beside
-this file.
+lines with one that does not. Results are kept in README.md beside this file.
 """
 
 from __future__ import annotations
@@ -83,10 +82,19 @@ def process_cpu_ns(pid: int) -> int:
     return sum(thread_cpu_ns(thread) for thread in Path(f"/proc/{pid}/task").iterdir())
 
 
+def own_threads() -> set[int]:
+    """The threads of pipeprof in this process."""
+    ours = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("pipeprof")]
+    return {number for number in ours if number is not None}
+
+
+def cpu_ns_of(threads: set[int]) -> int:
+    return sum(thread_cpu_ns(Path(f"/proc/self/task/{number}")) for number in threads)
+
+
 def flush_cpu_ns() -> int:
     """CPU time of pipeprof's own threads."""
-    ours = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("pipeprof")]
-    return sum(thread_cpu_ns(Path(f"/proc/self/task/{number}")) for number in ours)
+    return cpu_ns_of(own_threads())
 
 
 def children() -> set[int]:
@@ -113,16 +121,21 @@ class Side:
         return sum(process_cpu_ns(pid) for pid in self.workers)
 
 
-def take_turns(plain: Side, other: Side, turns: int, batches: int) -> dict[str, float]:
-    """One round, once both run: CPU nanoseconds a batch of the plain one, and what the other takes more."""
+def take_turns(
+    plain: Side, other: Side, turns: int, batches: int, own_ns: Callable[[], int] = flush_cpu_ns
+) -> dict[str, float]:
+    """One round, once both run: CPU nanoseconds a batch of the plain one, and what the other takes more.
+
+    `own_ns` is what the threads of pipeprof take for the other one alone.
+    """
     for side in (plain, other) * WARM_UP_TURNS:
         side.turn(batches)
-    flush, workers = flush_cpu_ns(), [side.workers_ns() for side in (plain, other)]
+    flush, workers = own_ns(), [side.workers_ns() for side in (plain, other)]
     for number in range(turns):
         for side in (plain, other) if number % 2 else (other, plain):
             side.turn(batches)
     each = turns * batches
-    flush = (flush_cpu_ns() - flush) / each
+    flush = (own_ns() - flush) / each
     of_plain, of_other = (
         (side.workers_ns() - n) / each for side, n in zip((plain, other), workers, strict=True)
     )
@@ -146,8 +159,14 @@ def with_lines_beside_without(make: Callable[[], Any], turns: int, batches: int)
     """The plain side of these rounds is observed, without lines."""
     gc.collect()
     without, sampled = make(), make()
-    with pipeprof.profile(without), pipeprof.profile(sampled, lines=True):
-        return take_turns(Side(without), Side(sampled), turns, batches)
+    with pipeprof.profile(without):
+        plain = Side(without)
+        of_plain = own_threads()
+        with pipeprof.profile(sampled, lines=True):
+            other = Side(sampled)
+            of_other = own_threads() - of_plain
+            more = lambda: cpu_ns_of(of_other) - cpu_ns_of(of_plain)  # noqa: E731
+            return take_turns(plain, other, turns, batches, more)
 
 
 def beside(tool: Tool) -> Round:
@@ -213,8 +232,9 @@ def lines(rounds: int) -> None:
     """What lines add to a run that is observed, with 2 workers: JPEGs, and small batches from memory."""
     tools = {"lines": with_lines_beside_without}
     with tempfile.TemporaryDirectory() as folder:
-        data = ConcatDataset([images(Path(folder), 256)] * 6)
-        compare("JPEG, 2 workers", lambda: DataLoader(data, 32, num_workers=2), 20, 2, 32, rounds, tools)
+        data = ConcatDataset([images(Path(folder), 256)] * 12)
+        # long rounds: the threads of either session have more to do in their first second
+        compare("JPEG, 2 workers", lambda: DataLoader(data, 32, num_workers=2), 40, 2, 32, rounds, tools)
     rows = Rows(64 * 2000)
     compare("in RAM, 2 workers", lambda: DataLoader(rows, 64, num_workers=2), 150, 10, 64, rounds, tools)
 

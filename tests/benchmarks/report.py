@@ -1,14 +1,12 @@
-"""Size, CPU, memory and readiness of the report: `python -m tests.benchmarks.report [BATCHES ...]`.
+"""Size, CPU, memory and readiness of the report: `python tests/benchmarks/report.py [BATCHES ...]`.
 
-Each figure is taken in a process of its own. `build` is from an analysed run to the page on disk, the
-predictions with it, `command` all of `pipeprof report RUN` with the interpreter's start and the analysis. The
-first page on a machine makes the bundle of the chart library once and keeps it in the user's cache: `first`.
+Each figure is taken in a process of its own. `build` is from an analysed run to the page on disk, `command`
+all of `pipeprof report RUN` with the interpreter's start, the analysis and the predictions.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,11 +21,13 @@ CHILD = """
 import json, resource, sys, time
 from pathlib import Path
 run, page = Path(sys.argv[1]), Path(sys.argv[2])
-from pipeprof.cli.runs import forecast
-answer = forecast(run)
+from pipeprof.cli.runs import read
+answer = read(run)
 analysed = time.process_time()
 from pipeprof.report.page import html
 from pipeprof.report.text import terminal
+from pipeprof.simulate.forecast import Forecast
+answer = Forecast(answer)
 html.write(answer, page)
 built = time.process_time()
 terminal.show(answer, str(page), open("/dev/null", "w"))
@@ -39,10 +39,9 @@ print(json.dumps({
 """
 
 
-def measure(run: Path, page: Path, cache: Path) -> dict[str, float]:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+def measure(run: Path, page: Path) -> dict[str, float]:
     command = [sys.executable, "-c", CHILD, str(run), str(page)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 
@@ -80,19 +79,15 @@ def main(sizes: list[int]) -> None:
     with tempfile.TemporaryDirectory() as room:
         for batches in sizes:
             run, page = make_run(Path(room) / f"{batches}", plan(batches)), Path(room) / f"{batches}.html"
-            first = measure(run, page, Path(room) / f"cache{batches}")
-            tries = [measure(run, page, Path(room) / f"cache{batches}") for _ in range(3)]
-            again = min(tries, key=lambda one: one["command_s"])
-            report(batches, first, again, interactive_s(page))
+            best = min((measure(run, page) for _ in range(3)), key=lambda one: one["command_s"])
+            report(batches, best, interactive_s(page))
 
 
-def report(batches: int, first: dict[str, float], again: dict[str, float], ready: float | None) -> None:
+def report(batches: int, best: dict[str, float], ready: float | None) -> None:
     print(f"{batches:,} batches, 8 workers (budget: {BUDGETS.get(batches, 'none')})")
-    print(
-        f"  page {again['page_bytes'] / 1e6:.2f} MB, at most {again['peak_bytes'] / 2**30:.2f} GiB of memory"
-    )
-    print(f"  CPU: build {again['build_s']:.1f} s (first on a machine {first['build_s']:.1f} s)")
-    print(f"  CPU: analysis {again['analysis_s']:.1f} s, command {again['command_s']:.1f} s")
+    print(f"  page {best['page_bytes'] / 1e6:.2f} MB, at most {best['peak_bytes'] / 2**30:.2f} GiB of memory")
+    print(f"  CPU: build {best['build_s']:.1f} s")
+    print(f"  CPU: analysis and predictions {best['analysis_s']:.1f} s, command {best['command_s']:.1f} s")
     print(f"  interactive after {'not observed' if ready is None else f'{ready:.2f} s'}", flush=True)
 
 

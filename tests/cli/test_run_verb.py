@@ -54,6 +54,14 @@ def test_one_command_ends_with_a_verdict_a_table_and_a_report(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_a_quiet_run_prints_nothing(tmp_path: Path) -> None:
+    (tmp_path / "disk.yaml").write_text(SCENARIO)
+    done = pipeprof("disk.yaml", "-q", "--out", "here", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "here" / "report.html").exists()
+
+
+@pytest.mark.slow
 def test_json_is_the_answers_dictionary_and_nothing_else_on_stdout(tmp_path: Path) -> None:
     (tmp_path / "disk.yaml").write_text(SCENARIO)
     done = pipeprof(

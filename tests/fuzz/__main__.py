@@ -25,7 +25,9 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="repeat this one")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--target", action="append", help="run.json, tables, exports, jobs, profiles, scenarios"
+        "--target",
+        action="append",
+        help="run.json, tables, exports, jobs, beside, live, profiles, scenarios",
     )
     parser.add_argument("--keep", type=Path, help="keep the cases that failed in this new directory")
     options = parser.parse_args()

@@ -161,7 +161,8 @@ def write(random: Random, table: Any, path: Path) -> None:
     path = path.with_suffix(".arrows") if stream else path
     try:
         if stream:
-            with pa.ipc.new_stream(str(path), table.schema) as file:
+            options = pa.ipc.IpcWriteOptions(compression=random.choice((None, None, "zstd")))
+            with pa.ipc.new_stream(str(path), table.schema, options=options) as file:
                 file.write_table(table, max_chunksize=7)
         else:
             pq.write_table(table, path, compression=random.choice(("zstd", "snappy", "none")))
@@ -220,3 +221,23 @@ def damage_table(random: Random, directory: Path, tables: dict[str, Any]) -> Non
                 with suppress(pa.ArrowException, KeyError, TypeError, ValueError):  # no such table can be
                     table = damage(random, table)
             write(random, table, path)
+
+
+def damage_stream(random: Random, path: Path, table: Any) -> None:
+    """Damage the stream of a table: its bytes, its values, its rows, or what lies in its place."""
+    dice = random.random()
+    if dice < 0.04:
+        path.unlink()
+        replace_file(random, path.parent, path)
+    elif dice < 0.5:
+        path.write_bytes(damage_bytes(random, path.read_bytes()))
+    else:
+        with suppress(pa.ArrowException, KeyError, TypeError, ValueError):  # no such table can be
+            table = damage_column(random, table) if random.random() < 0.75 else damage_rows(random, table)
+        compression = random.choice((None, None, None, "zstd", "lz4"))
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        with (
+            suppress(pa.ArrowException, TypeError),
+            pa.ipc.new_stream(str(path), table.schema, options=options) as stream,
+        ):
+            stream.write_table(table, max_chunksize=7)

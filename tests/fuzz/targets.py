@@ -7,18 +7,22 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeprof.analyse.live.run import LiveRun
 from pipeprof.devices import storage_from_profile
 from pipeprof.scenario.profile import read_profile
 from tests.analyse.jobs import Job, make_job
 from tests.factory import MS, Counted, Plan, Sampled, make_run
 from tests.fuzz.harness import verb
-from tests.fuzz.tables import damage_table
+from tests.fuzz.tables import damage_stream, damage_table
 from tests.fuzz.values import HOSTILE, damage_bytes, damage_tree, damaged_json, places
 
 Call = tuple[str, Callable[[], Any]]
@@ -202,6 +206,70 @@ class Jobs(Target):
         yield name, verb(words)
 
 
+class Beside(Target):
+    """Files that are kept beside a run: the fix that was chosen, the probe of its storage, its job."""
+
+    name = "beside"
+
+    def __init__(self, made: Path) -> None:
+        self._base = _bases(made)[1]
+        point = {"readers": 1, "reads": 90, "bytes_per_s": 1e8, "device_bytes_per_s": 1e8, "paused": False}
+        points = [{**point, "readers": readers} for readers in (1, 2, 4)]
+        probe = {"how": "whole", "request_bytes": 131_072, "files": 40, "took_s": 1.5, "cold": "direct"}
+        choice = {"cause": "storage", "detail": None, "fix": "workers", "mechanism": None}
+        figures = {"stall_share": 0.4, "throughput_samples_per_s": 90.0, "wall_ns": 10**9}
+        self._files = {
+            "storage_probe.json": {"schema": 1, **probe, "points": [*points, {**point, "paused": True}]},
+            "choice.json": {"schema": 1, **choice, **figures},
+            "../job.json": {"run_id": "42", "hosts": ["a"]},
+        }
+
+    def calls(self, random: Random, directory: Path) -> Iterator[Call]:
+        job = directory / "job"
+        run = job / "rank-0"
+        shutil.copytree(self._base, run, copy_function=os.link)
+        for name, raw in self._files.items():
+            (run / name).unlink(missing_ok=True)
+            (run / name).write_bytes(damaged_json(random, deepcopy(raw)))
+        name, words = random.choice(
+            (
+                ("check", ["check", str(run), "--max-stall", "5%"]),
+                ("merge", ["merge", str(job), "--html", str(job / "job.html")]),
+                ("history", ["history", str(directory)]),
+                ("clean", ["clean", str(directory), "--keep-last", "0", "--yes"]),
+            )
+        )
+        yield name, verb(words)
+
+
+class Live(Target):
+    """The streams of a run that is being written, as `pipeprof live` follows them."""
+
+    name = "live"
+
+    def __init__(self, made: Path) -> None:
+        self._base = _bases(made)[1]
+        self._tables = {path.stem: pq.read_table(path) for path in self._base.glob("*.parquet")}
+
+    def calls(self, random: Random, directory: Path) -> Iterator[Call]:
+        raw = json.loads((self._base / "run.json").read_bytes())
+        text = json.dumps({**raw, "status": "running", "pid": os.getpid(), "host": None, "boot_id": None})
+        (directory / "run.json").write_text(text)
+        for name, table in self._tables.items():
+            with pa.ipc.new_stream(str(directory / f"{name}.arrows"), table.schema) as stream:
+                stream.write_table(table, max_chunksize=7)
+        for name in random.sample(sorted(self._tables), k=random.choice((1, 1, 2))):
+            damage_stream(random, directory / f"{name}.arrows", self._tables[name])
+
+        def follow() -> None:
+            with closing(LiveRun(directory)) as live:
+                live.poll()
+                live.analyse()
+                live.workers()
+
+        yield "live", follow
+
+
 class Profiles(Target):
     """A device profile, as `pipeprof devices --measure` writes it."""
 
@@ -266,6 +334,8 @@ def targets(made: Path) -> dict[str, Callable[[], Target]]:
         "tables": lambda: Runs("tables", ("tables",), _reading_verbs, made),
         "exports": lambda: Runs("exports", ("tables", "names"), _exports, made),
         "jobs": lambda: Jobs(made),
+        "beside": lambda: Beside(made),
+        "live": lambda: Live(made),
         "profiles": Profiles,
         "scenarios": Scenarios,
     }

@@ -14,6 +14,7 @@ import pytest
 
 from pipeprof.analyse.analysis import analyse
 from pipeprof.errors import TraceError
+from pipeprof.record import tables
 from pipeprof.record.reader import load
 from pipeprof.record.tables import MOST_EPOCHS, ROWS_OF_ANY_FILE
 from pipeprof.report import run_list
@@ -77,6 +78,33 @@ def test_more_text_than_may_be_is_refused(tmp_path: Path) -> None:
     pq.write_table(many.set_column(many.column_names.index("detail"), "detail", details), path)
     with pytest.raises(TraceError, match="detail holds more than 256 MiB"):
         load(tmp_path / "run").table("events")
+
+
+def test_a_file_that_unpacks_to_more_than_a_run_holds_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "UNPACKED_OF_ANY_FILE", 8 << 20)
+    path = make_run(tmp_path / "run", Plan(batches=10)) / "events.parquet"
+    table = pq.read_table(path).slice(0, 1)
+    at = table.column_names.index("detail")
+    long = table.set_column(at, "detail", pa.array(["x" * (9 << 20)]))
+    pq.write_table(long, path, compression="zstd", use_dictionary=False)
+    assert path.stat().st_size < 1 << 16
+    with pytest.raises(TraceError, match=r"events\.parquet cannot be read: it unpacks to"):
+        load(tmp_path / "run").table("events")
+
+
+@pytest.mark.parametrize("name", ["steps", "events"])
+def test_a_compressed_stream_is_refused_unread(tmp_path: Path, name: str) -> None:
+    """Ours are not: one may hold a thousand times its size. That of the events has a dictionary first."""
+    path = make_run(tmp_path / "run", Plan(batches=10)) / f"{name}.parquet"
+    table = pq.read_table(path)
+    path.unlink()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(str(path.with_suffix(".arrows")), table.schema, options=options) as stream:
+        stream.write_table(pa.concat_tables([table] * 90).combine_chunks())
+    with pytest.raises(TraceError, match=rf"{name}\.arrows is compressed"):
+        load(tmp_path / "run").table(name)
 
 
 def test_a_run_that_took_no_time_is_read(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def find_parts(paths: Sequence[Path]) -> dict[int, Path]:
                     f"rank {rank} is in {by_rank[rank]} and in {part}", "give the parts of one job, each once"
                 )
             by_rank[rank] = part
-            with suppress(OSError, ValueError, TraceError):
+            with suppress(OSError, ValueError, RecursionError, TraceError):
                 job = json.dumps(json.loads(read_text(part.parent / "job.json")), sort_keys=True)
                 jobs.setdefault(job, part)
     if len(jobs) > 1:

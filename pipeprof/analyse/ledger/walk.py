@@ -13,20 +13,14 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeprof.analyse.ledger.lock import SWITCH_NS, ended_before, under_way
 from pipeprof.analyse.ledger.tiling import CHUNK, CODE, Rows
 from pipeprof.graph import EDGES, OF_LOADER, Activity, Back, Edge, Event, Shape, edges
-from pipeprof.passes import NOT_OBSERVED, Ints, Window
+from pipeprof.passes import NOT_OBSERVED, Bools, Ints, Window
 from pipeprof.timeline import Timeline
 from pipeprof.vocabulary import owners
 
 NO_NODE: Final = -1
-SWITCH_NS: Final = 5_000_000
-"""Time after which Python code gives up its interpreter's lock: who waits longer waits for a native call."""
-
-
-SOON: Final = 0.25
-"""Share of a wait for a lock that may follow the end of the making that held it: else that making merely
-ended while the wait was under way."""
 
 
 class Path(NamedTuple):
@@ -131,6 +125,7 @@ class _Graph:
 
     def __init__(self, timeline: Timeline, times: Moments) -> None:
         self._timeline, self._times, self._order = timeline, times, timeline.epochs
+        self._start, self._start_node = times.of(Event.START), times.events.index(Event.START) * len(timeline)
 
     def before(self, shape: Shape, edge: Edge, steps: Ints) -> Ints:
         """Return for each of `steps` the step whose event `edge` waits for; NO_NODE where there is none."""
@@ -141,7 +136,7 @@ class _Graph:
         elif edge.back is Back.OF_WORKER:
             before = np.where(timeline.previous[steps] < steps, timeline.previous[steps], NO_NODE)
         elif edge.back is Back.NEXT_OF_WORKER:
-            before = _inverse(timeline.previous)[steps]
+            before = timeline.next_of_worker[steps]
         elif edge.back is Back.ARRIVED:
             before = self._arrived_before()[steps]
         elif distance is None:
@@ -156,11 +151,14 @@ class _Graph:
         return before
 
     def _arrived_before(self) -> Ints:
-        """Return which batch the pin thread had before each: it takes them as they were sent."""
+        """Return which batch the main process had received before each: one at a time, as they were sent."""
         timeline, times = self._timeline, self._times
-        seen = (timeline.arrival_ns != NOT_OBSERVED).any()
-        sent = Event.SENT if Event.SENT in times.events else Event.FINISH
-        key = times.of(Event.AVAILABLE if seen else sent)
+        if Event.RECEIVED in times.events:
+            key = times.of(Event.RECEIVED)
+        elif (timeline.arrival_ns != NOT_OBSERVED).any():
+            key = times.of(Event.AVAILABLE)
+        else:
+            key = times.of(Event.SENT if Event.SENT in times.events else Event.FINISH)
         order = np.lexsort((key, timeline.epoch, timeline.loader))
         same = (np.diff(timeline.loader[order]) == 0) & (np.diff(timeline.epoch[order]) == 0)
         before = np.full(len(order), NO_NODE, dtype=np.int64)
@@ -170,7 +168,8 @@ class _Graph:
     def last(self, shape: Shape, event: Event, steps: Ints) -> tuple[Ints, Ints]:
         """Return node and edge of the latest predecessor of one event that had happened by then.
 
-        Where none had, the first is taken that is known at all.
+        Where none had, the first is taken that is known at all. A making that held up the event and went on
+        after it is reached at its start.
         """
         times, count = self._times, len(self._timeline)
         happened = times.of(event)[steps]
@@ -186,8 +185,10 @@ class _Graph:
             node, index = (row * count + batch).astype(np.int32), np.int8(_INDEX[edge])
             better = (then > latest) & (then <= happened)
             if edge.back is Back.NEXT_OF_WORKER:
-                waited = happened - latest
-                better &= (waited > SWITCH_NS) & (happened - then <= SOON * waited)
+                start, sizes = self._start[batch], self._timeline.usual_pickle_bytes[steps]
+                during = under_way(latest, happened, start, then, sizes)
+                node = np.where(during, self._start_node + batch, node).astype(np.int32)
+                better = ended_before(latest, happened, then) & (happened - latest > SWITCH_NS) | during
             else:
                 first = (known == NO_NODE) & (then != NOT_OBSERVED)
                 known, known_by = np.where(first, node, known), np.where(first, index, known_by)
@@ -206,13 +207,6 @@ class _Graph:
         allowed = self.before(shape, edge, unseen)
         room = np.where(allowed >= 0, self._times.of(edge.after)[allowed], start[unseen])
         dispatch[unseen] = np.minimum(room, start[unseen])
-
-
-def _inverse(previous: Ints) -> Ints:
-    following = np.full(len(previous), NO_NODE, dtype=np.int64)
-    there = np.flatnonzero(previous >= 0)
-    following[previous[there]] = there
-    return following
 
 
 def last_predecessors(timeline: Timeline, shapes: Mapping[int, Shape], times: Moments) -> Predecessors:
@@ -288,9 +282,17 @@ def _pieces(
     bounds = np.concatenate([[at], ended[reached], np.full(len(nodes) - len(reached), window.start_ns)])
     bounds = np.maximum(np.minimum.accumulate(bounds), window.start_ns)
     owner, step = _owners(timeline, times, before, nodes), nodes % len(timeline)
+    held = np.flatnonzero(_held_up(times, before, nodes, len(timeline)))
+    owner[held], step[held] = MAKING, before.node[nodes[held]] % len(timeline)
     kept = np.flatnonzero(np.diff(bounds) < 0)[::-1]
     starts = bounds[kept + 1]
     return Path(np.append(starts, at), owner[kept], step[kept].astype(np.int32))
+
+
+def _held_up(times: Moments, before: Predecessors, nodes: Ints, steps: int) -> Bools:
+    """Return where an event was held up by the next making of its worker, which went on after it."""
+    locked = np.isin(before.edge[nodes], _NEXT_MAKING)
+    return np.asarray(locked & (before.node[nodes] // steps == times.events.index(Event.START)))
 
 
 def _last_node(timeline: Timeline, times: Moments) -> int:
@@ -305,6 +307,7 @@ def _last_node(timeline: Timeline, times: Moments) -> int:
     return times.events.index(Event.LAUNCH) * count + last
 
 
+_NEXT_MAKING: Final = [i for i, edge in enumerate(EDGES) if edge.back is Back.NEXT_OF_WORKER]
 _FROM_EPOCH: Final = [i for i, edge in enumerate(EDGES) if edge.back is Back.EPOCH]
 _EDGE_OWNER: Final = np.array([_OWNER[edge.activity] for edge in EDGES], dtype=np.int32)
 

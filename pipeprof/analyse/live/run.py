@@ -108,6 +108,11 @@ class LiveRun:
             self._is_silent &= new == 0
         return self.run.status == "running" and not (self.directory / "steps.parquet").exists()
 
+    def close(self) -> None:
+        """Close its files."""
+        for tail in self._tails.values():
+            tail.close()
+
     def _read_meta(self) -> None:
         """Read the facts of the run anew where they may have changed: with each loader that it meets, and as
         its process was killed."""

@@ -133,7 +133,7 @@ def device_of(
         return None
     seen = _figures(reading, means, meta)
     if probe is not None:
-        return _by_probe(seen, probe)
+        return _by_probe(seen, probe, _allowed_bytes_per_s(seen, means))
     if meta.storage.model is not None:
         return _by_model(seen, meta.storage.model, reading)
     return _by_the_run(seen, reading, meta, means)
@@ -430,11 +430,27 @@ def _by_model(seen: Device, model: StorageModel, reading: _Reading) -> Device | 
     )
 
 
-def _by_probe(seen: Device, probe: StorageProbe) -> Device:
-    """Judge by the curve of a probe."""
+def _allowed_bytes_per_s(seen: Device, means: Mapping[str, float]) -> float | None:
+    """Return the bytes a second that control groups allow; None where they do not limit reading.
+
+    A limit on reads allows so many of the size that the group's, or the device's, had.
+    """
+    reads = _first(means, "group.reads_per_s", "device.reads_per_s")
+    size = _first(means, "group.read_bytes_per_s") or seen.bytes_per_s
+    allowed = [seen.limit_bytes_per_s] if seen.limit_bytes_per_s else []
+    if seen.limit_reads_per_s and reads and size:
+        allowed.append(seen.limit_reads_per_s * size / reads)
+    return min(allowed, default=None)
+
+
+def _by_probe(seen: Device, probe: StorageProbe, allowed: float | None) -> Device:
+    """Judge by the curve of a probe. A short one may find more than control groups allow, which is what a
+    limit had saved up."""
     of_device = seen.counts_device and probe.counts_device
     curve = probe.curve(of_device)
     most, alone = probe.most(of_device), next(iter(curve.values()))
+    if of_device and allowed is not None:
+        most, alone = min(most, allowed), min(alone, allowed)
     if most <= 0:
         return replace(seen, evidence=_UNKNOWN)
     used = (seen.bytes_per_s or 0.0) / most

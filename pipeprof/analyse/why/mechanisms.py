@@ -294,14 +294,17 @@ def _over_read(observed: Observed) -> Shown | None:
         figures = {"read": f"{units.count(round(rows))} rows", "verb": "decoded", "used": "each that is used"}
         return Shown(mechanisms.OVER_READ, decoding * (1 - 1 / rows), figures, fixes.SMALLER_CHUNKS)
     used, read = observed.total("bytes"), observed.counts.read_bytes
-    unpacked = counts["skip.bytes"] + (used or 0)
+    members = counts["decode.member_bytes"]
+    unpacked = counts["skip.bytes"] + max(members, used or 0)
     if used and owner and unpacked >= mechanisms.OVER_READ.at_least * used:
+        dropped_ns = counts["decode.members_ns"] * max(0.0, 1 - used / members) if members else 0.0
         figures = {
             "read": units.size(unpacked),
             "verb": "decompressed",
             "used": f"{units.size(used)} of samples",
         }
-        return Shown(mechanisms.OVER_READ, min(1.0, counts["skip.ns"] / owner), figures, fixes.SMALLER_CHUNKS)
+        explains = min(1.0, (counts["skip.ns"] + dropped_ns) / owner)
+        return Shown(mechanisms.OVER_READ, explains, figures, fixes.SMALLER_CHUNKS)
     if _family(observed) != owners.STORAGE.name or not used or read < _MUCH_MORE * used + _MODULES_BYTES:
         return None
     figures = {"read": units.size(read), "verb": "read from files", "used": f"{units.size(used)} of samples"}
@@ -417,10 +420,13 @@ def _start_up(observed: Observed) -> Shown | None:
     init = counts.of_workers["startup.init_fn_ns"] / (workers * starts)
     if not process + init:
         return None
+    closed = 0.0 if facts.persistent else _mean_closing_ns(observed)
     pickled = counts.of_main["startup.written_bytes"] / (workers * starts)
     made = counts.of_main["startup.make_ns"] / (workers * starts)
     pickles = not _forks(observed) and made >= SLOW_PICKLING * process  # the main process starts one by one
-    if init > process:
+    if closed > max(process, init):
+        part, fix = "its shutdown at the end of an epoch", fixes.PERSISTENT_WORKERS
+    elif init > process:
         part, fix = "worker_init_fn", fixes.PERSISTENT_WORKERS
     elif pickled >= LARGE_DATASET_BYTES or (pickles and pickled):
         part, fix = f"pickling the data set to it ({units.size(pickled)})", fixes.LIGHTER_DATASET
@@ -431,8 +437,15 @@ def _start_up(observed: Observed) -> Shown | None:
         fix = fixes.PERSISTENT_WORKERS if starts > 1 else fixes.FORK
     if (fix is fixes.PERSISTENT_WORKERS and starts == 1) or (fix is fixes.FORK and _forks(observed)):
         return None  # nothing is left to be done about it
-    figures = {"start_ns": units.duration(process + init), "part": part}
-    return Shown(mechanisms.START_UP, max(process, init) / (process + init), figures, fix)
+    whole = process + init + closed
+    figures = {"start_ns": units.duration(whole), "part": part}
+    return Shown(mechanisms.START_UP, max(process, init, closed) / whole, figures, fix)
+
+
+def _mean_closing_ns(observed: Observed) -> float:
+    """Return how long the loop waited for its workers to end, in the passes that went to the end."""
+    spans = [each.closed_ns for each in observed.timeline.passes if each.closed_ns is not None]
+    return sum(end - begin for begin, end in spans) / len(spans) if spans else 0.0
 
 
 def _forks(observed: Observed) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.ledger.attribution import Attribution
+from pipeprof.analyse.ledger.lock import lock_waits
 from pipeprof.analyse.ledger.making import Stages
-from pipeprof.analyse.ledger.walk import SOON
 from pipeprof.analyse.why.counts import Counts, read_counts
 from pipeprof.analyse.why.lines import HotLine, Lines, read_lines, stage_of
 from pipeprof.analyse.why.transfer import receive_starts
@@ -136,23 +136,8 @@ class Observed:
         return costs
 
     def lock_waits_ns(self) -> tuple[Ints, Ints]:
-        """Return, by step, how long the batch waited until its worker let go: to be pickled, to be received.
-
-        That is the time from when the queue thread could have pickled it, or the main process began to
-        unpickle it, to the end of the next batch of the same worker, where what it waited for follows soon
-        after that end: else the next batch merely ended while this one was under way.
-        """
-        timeline = self.timeline
-        following = _following(timeline)
-        ended = np.where(following >= 0, timeline.finish_ns[following], NOT_OBSERVED)
-
-        def waits(begin: Ints, end: Ints) -> Ints:
-            seen = (ended != NOT_OBSERVED) & (begin != NOT_OBSERVED) & (end != NOT_OBSERVED)
-            between = seen & (ended > begin) & (ended <= end) & (end - ended <= SOON * (end - begin))
-            return np.asarray(np.where(between, ended - begin, 0))
-
-        pickling = waits(timeline.finish_ns, timeline.pickled_ns)
-        return pickling, waits(receive_starts(self.run), timeline.received_ns)
+        """Return, by step, how long the batch waited until its worker let go: see `lock.lock_waits`."""
+        return lock_waits(self.timeline, receive_starts(self.run))
 
 
 _NO_STAGE: Final = (owners.CPU_CONTENTION.name, owners.BLOCKED.name)
@@ -170,11 +155,3 @@ _COLUMNS: Final = (
     "epoch",
     "worker",
 )
-
-
-def _following(timeline: Timeline) -> Ints:
-    """Return for each step the step that took the batch which the same worker made next; -1 for none."""
-    following = np.full(len(timeline), -1, dtype=np.int64)
-    has_previous = np.flatnonzero(timeline.previous >= 0)
-    following[timeline.previous[has_previous]] = has_previous
-    return following

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeprof import units
-from pipeprof.cli.options import Directory
+from pipeprof.cli.options import Directory, quiet_option, verbose_option
 
 
 @click.command()
@@ -16,7 +16,8 @@ from pipeprof.cli.options import Directory
 @click.option("--steps", type=click.IntRange(min=1), help="Leave after so many steps, observed whole.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--lines/--no-lines", default=True, help="Sample which lines the time goes to; on by default.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing of pipeprof's own but errors.")
+@quiet_option
+@verbose_option
 @click.option("--telemetry-hz", type=float, default=0.0, help="Look at CPU, memory, disks so often a second.")
 @click.option("--hang", is_flag=True, help="The loop hangs: say which worker holds the batch, and where.")
 @click.option(
@@ -43,6 +44,7 @@ def command(
     no_report: bool,
     lines: bool,
     quiet: bool,
+    verbose: bool,
     telemetry_hz: float,
     hang: bool,
     hang_after: float | None,
@@ -99,4 +101,4 @@ def command(
     if done.steps == 0 and not done.ended:
         say(f"no batch was taken from a DataLoader meanwhile; see {seen}")
         return
-    report_run(seen, page=not no_report, quiet=quiet)
+    report_run(seen, page=not no_report, quiet=quiet, verbose=verbose)

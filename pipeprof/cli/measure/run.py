@@ -16,6 +16,7 @@ from pipeprof.cli.options import (
     overrides_of_rank,
     set_option,
     set_rank_option,
+    verbose_option,
 )
 from pipeprof.cli.runs import written_page
 from pipeprof.cli.say import say
@@ -65,6 +66,8 @@ class Outcome:
 @name_option
 @kernels_option
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only, and the making of data.")
+@verbose_option
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.option("--strict", is_flag=True, help="Exit with 1 where the scenario's `expect` does not hold.")
 @click.pass_context
@@ -77,6 +80,8 @@ def command(
     run_name: str | None,
     kernels: int,
     no_report: bool,
+    quiet: bool,
+    verbose: bool,
     as_json: bool,
     strict: bool,
 ) -> None:
@@ -106,23 +111,23 @@ def command(
             )
 
         runs = zip(scenarios, directories(scenarios, file, out), strict=True)
-        ctx.exit(run_together(rank, list(runs), file, page=not no_report, as_json=as_json, kernels=kernels))
+        ctx.exit(run_together(rank, list(runs), file, not no_report, as_json, kernels, quiet))
     outcomes = []
     # Each run is reported before the next begins: a later one may fail.
     for scenario, directory in zip(scenarios, directories(scenarios, file, out), strict=True):
-        outcome = measure(scenario, directory, file, kernels)
+        outcome = measure(scenario, directory, file, kernels, quiet)
         outcomes.append(outcome)
         page = None
         if outcome.forecast is not None and not no_report:
             page = written_page(outcome.forecast, directory / "report.html")
         if not as_json:
-            show(outcome, page)
+            show(outcome, page, quiet, verbose)
         if outcome.interrupted:
             break
     if as_json:
         say(json.dumps(as_data(outcomes), indent=1))
     elif not no_report:
-        show_matrix(outcomes)
+        show_matrix(outcomes, quiet)
     ctx.exit(exit_code(outcomes, strict))
 
 
@@ -145,7 +150,9 @@ def directories(scenarios: list[Scenario], file: Path, out: Path | None) -> list
     return [parent / scenario.name for scenario in scenarios]
 
 
-def measure(scenario: Scenario, directory: Path, file: Path, kernels: int = 0) -> Outcome:
+def measure(
+    scenario: Scenario, directory: Path, file: Path, kernels: int = 0, quiet: bool = False
+) -> Outcome:
     """Run one scenario and read its record back, whatever it ended with."""
     from pipeprof.analyse.analysis import analyse
     from pipeprof.measure.bench.run import run
@@ -156,7 +163,7 @@ def measure(scenario: Scenario, directory: Path, file: Path, kernels: int = 0) -
     written = ScenarioMeta(path=str(file), text=file.read_text(encoding="utf-8-sig"))
     error = None
     try:
-        run(scenario, directory, written=written, display=shown, kernels=kernels)
+        run(scenario, directory, written=written, display=None if quiet else shown, kernels=kernels)
     except PipeprofError as raised:
         error = raised
     try:
@@ -169,14 +176,16 @@ def measure(scenario: Scenario, directory: Path, file: Path, kernels: int = 0) -
     return Outcome(scenario, directory, forecast, error)
 
 
-def show(outcome: Outcome, page: Path | None) -> None:
+def show(outcome: Outcome, page: Path | None, quiet: bool, verbose: bool) -> None:
     """Print the report, then what went wrong and whether the run came to what the scenario expects."""
     from pipeprof.report.text import terminal
 
-    if outcome.forecast is not None:
-        terminal.show(outcome.forecast, str(page) if page is not None else None)
+    if outcome.forecast is not None and not quiet:
+        terminal.show(outcome.forecast, str(page) if page is not None else None, in_full=verbose)
     if outcome.error is not None:
         say(f"pipeprof: {outcome.error}", err=True)
+    elif quiet:
+        return
     elif outcome.interrupted:
         say(f"Interrupted: the report is of what was measured until then, in {outcome.directory}")
     elif outcome.missed:
@@ -185,7 +194,7 @@ def show(outcome: Outcome, page: Path | None) -> None:
         say("As this scenario expects.")
 
 
-def show_matrix(outcomes: list[Outcome]) -> None:
+def show_matrix(outcomes: list[Outcome], quiet: bool) -> None:
     """Write a page for all cells of a matrix, beside them; nothing for a single run."""
     from pipeprof.report.page import html
     from pipeprof.simulate.matrix_predictions import predict_cells
@@ -194,7 +203,8 @@ def show_matrix(outcomes: list[Outcome]) -> None:
     if outcomes[0].scenario.cell and forecasts:
         page = outcomes[0].directory.parent / "report.html"
         html.write_matrix([each.analysis for each in forecasts], predict_cells(forecasts), page)
-        say(f"{len(forecasts)} of {len(outcomes)} runs. Report of all: {page}")
+        if not quiet:
+            say(f"{len(forecasts)} of {len(outcomes)} runs. Report of all: {page}")
 
 
 def as_data(outcomes: list[Outcome]) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeprof.cli.options import Destination, kernels_option, name_option
+from pipeprof.cli.options import Destination, kernels_option, name_option, quiet_option, verbose_option
 from pipeprof.cli.runs import report_run, short
 from pipeprof.cli.say import say
 from pipeprof.errors import MeasureError, PipeprofError
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module, as with python -m.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--lines/--no-lines", default=True, help="Sample which lines the time goes to; on by default.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing of pipeprof's own but errors.")
+@quiet_option
+@verbose_option
 @click.option(
     "--telemetry-hz",
     type=float,
@@ -81,8 +82,9 @@ if TYPE_CHECKING:
     metavar="FIX",
     multiple=True,
     help="Try a fix that is no argument of a loader, and take it back at the end: one-thread, gc-freeze, "
-    "affinity, file-system-sharing, or ram=DIR, which reads DIR's files into the page cache where they fit "
-    "(copies to /dev/shm and decoded caches cannot be tried without an edit). May stand several times.",
+    "affinity, file-system-sharing, cached, which keeps made samples in memory for the passes after the "
+    "first, or ram=DIR, which reads DIR's files into the page cache where they fit (copies to /dev/shm "
+    "cannot be tried without an edit). May stand several times.",
 )
 @click.option(
     "--warmup-steps", type=click.IntRange(min=0), default=0, help="Do not count so many first steps."
@@ -111,6 +113,7 @@ def command(
     no_report: bool,
     lines: bool,
     quiet: bool,
+    verbose: bool,
     telemetry_hz: float,
     files: bool,
     probe_storage: bool,
@@ -142,6 +145,8 @@ def command(
     """
     if not as_module and script.endswith((".yaml", ".yml")):
         raise MeasureError(f"{script} is no Python script", f"for a scenario: pipeprof run {script}")
+    if not as_module:
+        _refuse_absent(Path(script))
     from pipeprof.record.directories import refuse_recorded
 
     if out is not None:
@@ -163,8 +168,8 @@ def command(
             if traced.runs.elsewhere and (settings or tries or steps or seconds):
                 own = "--set, --try, --steps and --seconds are for the script's own process"
                 click.echo(f"pipeprof: {own}, and were not tried in those that it started", err=True)
-            _tell(traced.runs, script, page=not no_report, quiet=quiet, probe=probe_storage)
-            _ask(traced.runs, page=not no_report, quiet=quiet or probe_storage)
+            _tell(traced.runs, script, page=not no_report, quiet=quiet, verbose=verbose, probe=probe_storage)
+            _ask(traced.runs, page=not no_report, quiet=quiet or probe_storage, verbose=verbose)
         elif rank.rank == chosen.first and traced.written:  # they are reported together, when all have ended
             job = address(short(traced.runs.directory.parent))
             which = "all ranks" if not chosen.known else f"the ranks observed ({chosen.text})"
@@ -172,7 +177,7 @@ def command(
 
     def tell_at_signal(traced: Traced) -> None:
         if rank is None and (traced.runs.steps or traced.runs.ranks or traced.runs.processes):
-            _tell(traced.runs, script, page=False, quiet=quiet)
+            _tell(traced.runs, script, page=False, quiet=quiet, verbose=verbose)
 
     trial = read_trial(settings, steps, seconds, then_exit, quiet, tries)
     trial = replace(trial, probes_scaling=probe_scaling and rank is None)
@@ -198,7 +203,17 @@ def command(
     ctx.exit(traced.exit_code)
 
 
-def _tell(runs: Gathered, script: str, page: bool, quiet: bool, probe: bool = False) -> None:
+def _refuse_absent(script: Path) -> None:
+    """Refuse a script that is not there before torch is imported. Raises `MeasureError`."""
+    try:
+        script.stat()
+    except OSError as error:
+        raise MeasureError(
+            f"{script} cannot be read: {error.strerror}", "give a Python script, or -m and a module"
+        ) from error
+
+
+def _tell(runs: Gathered, script: str, page: bool, quiet: bool, verbose: bool, probe: bool = False) -> None:
     """Report what was observed: the job that the script started, its processes, or its own run."""
     from pipeprof.cli.show import merge, processes
     from pipeprof.record.remote.outgoing import address
@@ -221,10 +236,10 @@ def _tell(runs: Gathered, script: str, page: bool, quiet: bool, probe: bool = Fa
     else:
         if probe:
             _probe(runs.directory, quiet)
-        report_run(directory, page=page, quiet=quiet)
+        report_run(directory, page=page, quiet=quiet, verbose=verbose)
 
 
-def _ask(runs: Gathered, page: bool, quiet: bool) -> None:
+def _ask(runs: Gathered, page: bool, quiet: bool, verbose: bool) -> None:
     """Offer on a terminal to probe the storage; report again where that was wanted."""
     if quiet or runs.steps == 0 or runs.ranks or runs.processes:
         return
@@ -232,7 +247,7 @@ def _ask(runs: Gathered, page: bool, quiet: bool) -> None:
 
     if wants_probe(runs.directory):
         _probe(runs.directory, quiet=False)
-        report_run(short(runs.directory), page=page, quiet=False)
+        report_run(short(runs.directory), page=page, quiet=False, verbose=verbose)
 
 
 def _probe(directory: Path, quiet: bool) -> None:

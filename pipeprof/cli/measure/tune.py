@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ class _Tune(click.Command):
     help="Override a key of the scenario, or, as `trace --set` does, an argument of the script's loaders.",
 )
 @click.option(
+    "--try",
+    "tries",
+    metavar="FIX",
+    multiple=True,
+    help="In all trials of a script, the first too, try a fix that is no argument, as `trace --try` does: "
+    "cached, one-thread and others.",
+)
+@click.option(
     "--budget",
     type=Duration(5),
     help="Time to spend, such as 90, 5m or 1h: 1m for a scenario, once its data is there, 5m for a script.",
@@ -59,6 +68,7 @@ def command(
     file: str,
     arguments: tuple[str, ...],
     overrides: tuple[str, ...],
+    tries: tuple[str, ...],
     budget: float | None,
     out: Path | None,
     write: Path | None,
@@ -75,16 +85,18 @@ def command(
     are equal within noise the one with the fewest workers is taken.
     """
     if not as_module and file.endswith(_SCENARIOS):
-        if arguments or keep_order or max_memory:
-            wrong = arguments[0] if arguments else "--keep-order" if keep_order else "--max-memory"
+        of_scripts = {"--keep-order": keep_order, "--max-memory": max_memory, "--try": tries}
+        if wrong := next(chain(arguments, (option for option, given in of_scripts.items() if given)), ""):
             raise ScenarioError(f"{wrong} is of no use for a scenario", "it is for scripts")
         _tune_scenario(Path(file), overrides, budget or _BUDGET_S["scenario"], out, write, as_json)
         return
     if write is not None:
         raise MeasureError("--write is for scenarios", "the change of a script is OUT/change.diff")
+    if not as_module and not Path(file).is_file():
+        raise MeasureError(f"there is no script {file}", "give a Python script, or -m and a module")
     from pipeprof.simulate.tuning.processes import Script
 
-    script = Script(file, arguments, as_module, overrides)
+    script = Script(file, arguments, as_module, overrides, tries)
     _tune_script(script, budget or _BUDGET_S["script"], out, keep_order, max_memory, as_json)
 
 
@@ -98,13 +110,13 @@ def _tune_script(
     script: Any, budget_s: float, out: Path | None, keep_order: bool, max_memory: int | None, as_json: bool
 ) -> None:
     from pipeprof.measure.probe.changes.arguments import read_changes
+    from pipeprof.measure.probe.changes.fixes import read_fixes
     from pipeprof.record.directories import new_directory
     from pipeprof.record.files import write_atomically
     from pipeprof.simulate.tuning.script import conclusion, result_as_dict, tune_script
 
+    read_fixes(script.tries)
     read_changes(script.settings)  # what cannot be set is refused before anything is run
-    if not script.as_module and not Path(script.target).is_file():
-        raise MeasureError(f"there is no script {script.target}", "give a Python script, or -m and a module")
     if int(os.getenv("WORLD_SIZE", "1")) > 1:
         raise MeasureError("tune runs the script by itself", "start it without torchrun")
     name = script.target if script.as_module else Path(script.target).stem

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeprof.cli.options import Price
+from pipeprof.cli.options import Price, verbose_option
 from pipeprof.cli.runs import forecast, opener, run_argument, share_option, written
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--no-source", is_flag=True, help="Leave the source text of the hot lines out of the page.")
 @share_option
+@verbose_option
 @click.option("--price", type=Price(), help="Of the accelerator, such as 2.5/h: what does the waiting cost?")
 @click.option("--predict-from", metavar="CELL", help="Of a matrix: the cell whose run predicts the others.")
 @click.option("--loader", metavar="NAME", help="Of several loaders: the one to show, by name or number.")
@@ -45,6 +46,7 @@ def command(
     png: Path | None,
     no_source: bool,
     share: bool,
+    verbose: bool,
     price: float | None,
     predict_from: str | None,
     loader: str | None,
@@ -86,7 +88,7 @@ def command(
     if html is not None or no_source or price is not None or not _is_current(page, run):
         with written(page):
             pages.write(shown, page, with_source=not no_source, price_per_hour=price)
-    terminal.show(shown, str(page), price_per_hour=price)
+    terminal.show(shown, str(page), price_per_hour=price, in_full=verbose)
     if png is not None:
         with written(png):
             for path in pages.write_pictures(shown, png):

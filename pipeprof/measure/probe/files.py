@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from pipeprof.measure.host.mounts import counts_device_reads
 from pipeprof.measure.probe.batch import BatchRecorder, active_batch
-from pipeprof.measure.probe.counting.opens import note_opened_by_user
+from pipeprof.measure.probe.counting import tally
+from pipeprof.measure.probe.counting.opens import REPEATED_PARSE_NS, note_opened_by_user
 from pipeprof.measure.probe.patches import patch, release
 from pipeprof.measure.probe.spans import READ, active, opened, reading, storage_read
 
@@ -112,10 +113,13 @@ def _opening(original: Callable[..., Any]) -> Callable[..., Any]:
                     return stand_in
         if batch is None or batch.current.name == READ:
             return original(file, mode, buffering, *rest, **options)
-        note_opened_by_user(file)
+        again = note_opened_by_user(file)
+        began_ns = monotonic_ns() if again else 0
+        other = _recorded(file, buffering) if plain else original(file, mode, buffering, *rest, **options)
+        if again:
+            tally.add(REPEATED_PARSE_NS, monotonic_ns() - began_ns)
         if plain:
-            return _recorded(file, buffering)
-        other = original(file, mode, buffering, *rest, **options)
+            return other
         if "r" in mode or "+" in mode:
             note_device(batch, lambda: os.fstat(other.fileno()))
         return other

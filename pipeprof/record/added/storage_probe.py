@@ -8,31 +8,34 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from pipeprof.errors import TraceError
-from pipeprof.record.decode import MisfitError, decode, encode
+from pipeprof.record.decode import Between, MisfitError, decode, encode
 from pipeprof.record.files import write_atomically
+from pipeprof.record.meta import Amount, Count
 from pipeprof.record.plain_files import read_text
 
 PROBE_JSON: Final = "storage_probe.json"
+MOST_READERS: Final = 1_024
 _SCHEMA: Final = 1
 CREDIT_KEPT: Final = 0.8
 """Share of its rate that a single reader keeps although it pauses for as long as it reads, from which the
 device keeps what was not asked for in the pauses, as a limit on the rate does and a busy arm does not."""
 
 NEAR: Final = 0.85
+"""Share of the best point's rate from which another is as good; less where the best was of few reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbePoint:
     """Reading with so many readers at once, each with one request outstanding."""
 
-    readers: int = 1
-    reads: int = 0
-    bytes_per_s: float = 0.0
+    readers: Annotated[int, Between(1, MOST_READERS)] = 1
+    reads: Count = 0
+    bytes_per_s: Amount = 0.0
     """Bytes that the readers got."""
-    device_bytes_per_s: float | None = None
+    device_bytes_per_s: Amount | None = None
     """Bytes that came from block devices, read-ahead included; None where that is not counted."""
     paused: bool = False
     """True where each reader paused after each request for as long as it had taken."""
@@ -45,11 +48,11 @@ class StorageProbe:
     how: str = ""
     """`whole`: files from their start to their end; `random`: pieces of large files; `mapped`: through a
     memory map; `url`: objects of a remote place."""
-    request_bytes: int = 0
-    files: int = 0
+    request_bytes: Count = 0
+    files: Count = 0
     points: tuple[ProbePoint, ...] = ()
-    took_s: float = 0.0
-    read_bytes: int = 0
+    took_s: Amount = 0.0
+    read_bytes: Count = 0
     cold: str = ""
     """Way past the page cache: `direct`, `evicted`, or `remote` where there is none."""
 
@@ -71,8 +74,10 @@ class StorageProbe:
 
         A limit works in slices, of which a short point may catch one more or less.
         """
-        rates = self.curve(of_device).values()
-        near = [rate for rate in rates if rate >= NEAR * max(rates)]
+        rates = self.curve(of_device)
+        reads = {point.readers: point.reads for point in self.points if not point.paused}
+        best = max(rates, key=rates.__getitem__)
+        near = [rate for rate in rates.values() if rate >= (NEAR - 1 / max(2, reads[best])) * rates[best]]
         return sum(near) / len(near)
 
     @property
@@ -92,7 +97,7 @@ def read_probe(directory: Path) -> StorageProbe | None:
         probe = decode(StorageProbe, raw) if raw["schema"] == _SCHEMA else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceError, MisfitError):
         return None
-    return probe if probe is not None and probe.points else None
+    return probe if probe is not None and probe.curve(of_device=False) else None
 
 
 def write_probe(directory: Path, probe: StorageProbe) -> None:

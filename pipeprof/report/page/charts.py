@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeprof.errors import PipeprofError
 from pipeprof.report.wording import words
 from pipeprof.vocabulary import owners
 
@@ -271,7 +273,7 @@ def gains(rows: Sequence[Row], description: str) -> Spec:
         tooltip=[alt.Tooltip("fix:N"), alt.Tooltip("text:N", title="predicted")],
     )
     bars = base.mark_bar(size=14).encode(
-        x=alt.X("value:Q", title="more samples/s than as it is, %, predicted"),
+        x=alt.X("value:Q", title="more samples/s, %, predicted"),
         color=alt.Color("colour:N", scale=None),
     )
     intervals = base.mark_rule(size=2).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"))
@@ -389,10 +391,16 @@ def stall_fill(stall: float | None) -> str:
     return _RAMP[min(len(_RAMP) - 1, max(0, int(stall * len(_RAMP))))]
 
 
-def pictures(specs: Mapping[str, Spec], directory: Any, width: int = 900) -> list[str]:
-    """Write each chart as `<name>.png` (light, twice the pixels) into `directory`; returns the paths."""
-    import vl_convert
+def pictures(specs: Mapping[str, Spec], directory: Path, width: int = 900) -> list[str]:
+    """Write each chart as `<name>.png` (light, twice the pixels) into `directory`; returns the paths.
 
+    Raises `PipeprofError` where vl-convert is not installed.
+    """
+    try:
+        import vl_convert
+    except ImportError:
+        raise PipeprofError("pictures need vl-convert (84 MB)", "pip install 'pipeprof[png]'") from None
+    directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name, spec in specs.items():
         sized = {**spec, "width": width}

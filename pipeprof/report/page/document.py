@@ -8,20 +8,17 @@ of any kind, so that even markup that slipped through would do nothing. Values r
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any, Final
 
 from pipeprof import __version__
-from pipeprof.record.files import write_atomically
 from pipeprof.report.page import charts
 
 _PACKAGE: Final = "pipeprof.report.page"
@@ -116,16 +113,6 @@ def _environment(package: str) -> Any:
 
 @cache
 def _bundle() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script, kept in the user's cache: making it takes 2 s."""
-    import vl_convert
-
-    root = Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "pipeprof"
-    versions = (vl_convert.get_vega_version(), vl_convert.get_vegalite_versions()[-1])
-    kept = root / f"vega-{'-'.join(versions)}-embed-{vl_convert.get_vega_embed_version()}.js"
-    with suppress(OSError):
-        return kept.read_text(encoding="utf-8")
-    script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("\r", "")
-    with suppress(OSError):
-        root.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, script)
-    return script
+    """Return Vega, Vega-Lite and Vega-Embed as one script, as `python -m tests.benchmarks.vega` made it."""
+    packed = (resources.files(_PACKAGE) / "static" / "vega.js.gz").read_bytes()
+    return gzip.decompress(packed).decode()

@@ -217,6 +217,5 @@ def _cells_table(laid_out: matrix.Matrix) -> Table:
 
 def write_pictures(forecast: Forecast, directory: Path) -> list[str]:
     """Write each chart of a run's report as a PNG into `directory`; returns the paths."""
-    directory.mkdir(parents=True, exist_ok=True)
     said = facts(forecast.analysis.run, forecast.publish())
     return charts.pictures(chart_specs(contents.sections(forecast, said)), directory)

@@ -15,6 +15,8 @@ class Row:
     how: str = ""
     code: str = ""
     """Source text below the first cell."""
+    link: str = ""
+    """Where the first cell leads to: a page beside this one."""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
 from pipeprof.analyse.why.lines import HotLine
@@ -16,6 +17,8 @@ Source = Callable[[HotLine], str]
 """Returns the text of a line; empty where it is not to be shown or cannot be read."""
 
 MOST_CHARACTERS: Final = 160
+MOST_SOURCE_BYTES: Final = 4 << 20
+"""Size of a source file at the most: a run names it, and may be somebody else's."""
 
 
 def no_source(line: HotLine) -> str:
@@ -33,7 +36,8 @@ def source_of(meta: RunMeta) -> Source:
         if began is None or path.suffix != ".py":
             return ""
         try:
-            if path.stat().st_mtime > began:
+            state = path.stat()
+            if state.st_mtime > began or not S_ISREG(state.st_mode) or state.st_size > MOST_SOURCE_BYTES:
                 return ""
             with path.open(encoding="utf-8", errors="replace") as file:
                 text_of_line = next(islice(file, line.line - 1, line.line), "").strip()

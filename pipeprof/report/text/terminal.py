@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import textwrap
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,8 @@ from pipeprof.vocabulary import bands, fixes
 if TYPE_CHECKING:
     from rich.text import Text
 
+_Item = TypeVar("_Item")
+
 WIDTH = 80
 """Columns where the output is no terminal."""
 NARROWEST, WIDEST = 40, 120
@@ -65,15 +67,16 @@ def show(
     report: str | None = None,
     file: IO[str] | None = None,
     price_per_hour: float | None = None,
+    in_full: bool = False,
 ) -> None:
-    """Print the report; `report` is the path of the page, for the last line."""
+    """Print the report; `report` is the path of the page, for the last line. `in_full` leaves nothing out."""
     from rich.console import Console
 
     console = Console(file=file, highlight=False, soft_wrap=True)
     columns = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
     width = min(WIDEST, max(NARROWEST, columns))
-    most = MOST_LINES if console.is_terminal else None
-    for line in lines(forecast, report, width, price_per_hour, most):
+    most = MOST_LINES if console.is_terminal and not in_full else None
+    for line in lines(forecast, report, width, price_per_hour, most, in_full):
         console.print(line if encodable(line.plain, console.encoding) else ascii_only(line.plain))
 
 
@@ -83,12 +86,16 @@ def lines(
     width: int = WIDTH,
     price_per_hour: float | None = None,
     most: int | None = MOST_LINES,
+    in_full: bool = False,
 ) -> list[Text]:
-    """Return the lines of `width` columns, at most `most` of them; None for all."""
+    """Return the lines of `width` columns, at most `most` of them; None for all.
+
+    `in_full` shows all owners, hot lines, doubts and warnings, and not the first few of each.
+    """
     from rich.text import Text
 
     said = facts(forecast.analysis.run, forecast.publish())
-    paper = _Paper(width)
+    paper = _Paper(width, in_full)
     parts = [
         *_verdict(paper, said, forecast.choice.ranked is not None, cost_line(said, price_per_hour)),
         *_fixes(paper, forecast, said),
@@ -111,6 +118,12 @@ class _Paper:
     """A terminal of some width: text is wrapped at it and never cut."""
 
     width: int
+    in_full: bool
+    """True where lists are shown to their end."""
+
+    def first(self, items: Sequence[_Item], most: int) -> Sequence[_Item]:
+        """Return the items that are shown."""
+        return items if self.in_full else items[:most]
 
     def wrapped(self, text: str, style: str = "", label: str = "", indent: int = 0) -> Iterator[Text]:
         """Yield the lines of a text; those after the first are indented, by default by its label's column."""
@@ -140,7 +153,7 @@ def _verdict(paper: _Paper, said: RunView, is_predicted: bool, cost: str) -> Ite
     yield from paper.wrapped(said.headline, "bold", "Verdict")
     yield from paper.wrapped(said.reason, label="Why")
     for number, line in enumerate(said.hot):
-        if number == 0 or line.share >= WORTH_NAMING:
+        if number == 0 or line.share >= WORTH_NAMING or paper.in_full:
             text = f"{units.percent(line.share)} {at_line(line)}"
             yield from paper.wrapped(text, label=" " if number else "Line")
     unpredicted = "" if is_predicted or said.fix == fixes.NONE.word else " (No gain is predicted for it.)"
@@ -156,11 +169,11 @@ def _verdict(paper: _Paper, said: RunView, is_predicted: bool, cost: str) -> Ite
         )
     for text in (cost, transfer_line(said), outside_line(said), loader_line(said)):
         yield from paper.wrapped(text)
-    for text in (*changed_lines(said.meta)[:3], *said.meta.tried):
+    for text in (*paper.first(changed_lines(said.meta), 3), *said.meta.tried):
         yield from paper.wrapped(f"Set from outside: {text}")
     if said.emulated:
         yield from paper.wrapped(f"Emulated: {', '.join(said.emulated)}", "yellow")
-    for problem, remedy in said.doubts[:3]:
+    for problem, remedy in paper.first(said.doubts, 3):
         yield from paper.wrapped(f"Doubt: {problem}; {remedy}.", "yellow")
 
 
@@ -210,11 +223,12 @@ def _owners_table(paper: _Paper, said: RunView) -> list[Text]:
     heads = (_TITLE, "each step", "of time", "on path", "")[:shown]
     table = TextTable(heads, paper.width, right=(1, 2, 3), wrapped=(0,))
     rows = sorted(said.owned, key=lambda row: -row.ledger_ns)
-    for row in rows[:MOST_OWNERS]:
+    shown_rows = paper.first(rows, MOST_OWNERS)
+    for row in shown_rows:
         bar = Text("█" * round(row.ledger_share * BAR_WIDTH), style=words.drawn(row.owner).terminal)
         times = (units.duration(row.step_ns), units.percent(row.ledger_share), units.percent(row.path_share))
         table.row(*(f"  {row.label}", *times, bar)[:shown])
-    rest = rows[MOST_OWNERS:]
+    rest = rows[len(shown_rows) :]
     if rest:
         share = units.percent(sum(row.ledger_share for row in rest))
         table.row(f"  {units.plural(len(rest), 'other owner')}", "", share)
@@ -275,5 +289,5 @@ def _waits(paper: _Paper, analysis: Analysis) -> Iterator[Text]:
 def _missing(paper: _Paper, said: RunView) -> Iterator[Text]:
     if said.not_observed:
         yield from paper.wrapped(f"Not observed: {', '.join(said.not_observed)}", "dim")
-    for text in said.warnings[:2]:
+    for text in paper.first(said.warnings, 2):
         yield from paper.wrapped(f"Warning: {text}", "yellow")

@@ -36,8 +36,9 @@ _PARTS: Final = {
 _SHADES: Final = {
     owners.TRANSFORM: ("#087a57", "#55ab8b", "#056045", "#8cc9b0", "#2f7a4a"),
     owners.STAGE: ("#8c6d1f", "#b89a4e", "#66500f", "#d0bb85"),
+    owners.RANK: ("#a9899f", "#5a3d56", "#c9b0c3"),
 }
-"""Single transforms and stages differ in shade, each by its own name."""
+"""Single transforms, stages and ranks that others waited for differ in shade, each by its own name."""
 _USUAL: Final = ("RandomResizedCrop", "RandomHorizontalFlip", "Normalize", "ToTensor", "ToDtype", "Resize")
 """Transforms that often stand together and so must not share a shade."""
 

@@ -40,7 +40,7 @@ class Recorded:
     after: dict[Event, Floats]
     """Time from the last of its predecessors to each event."""
     unlocked_ns: Floats
-    """When the next batch of its worker was made, where this one waited for that; else NaN."""
+    """When the next batch of its worker let this one go, where it waited for the making of that; else NaN."""
     own_work: Floats
     """The part of the loop's body after the step that is its own work."""
     helper_cpu: Floats
@@ -112,7 +112,9 @@ def _along_the_graph(
     for row, event in enumerate(times.events):
         if event in (Event.PICKLED, Event.RECEIVED):
             waited = np.isin(last.edge.reshape(after.shape)[row], _LOCKED)
-            unlocked = np.where(waited, ended[last.node.reshape(after.shape)[row]], unlocked)
+            nodes = last.node.reshape(after.shape)[row]
+            made = nodes // len(before) != times.events.index(Event.START)
+            unlocked = np.where(waited, np.where(made, ended[nodes], times.ended[row]), unlocked)
     durations = {event: with_nan(after[row][kept]) for row, event in enumerate(times.events)}
     return durations, with_nan(unlocked[kept])
 

@@ -35,10 +35,13 @@ class Script:
     as_module: bool = False
     settings: tuple[str, ...] = ()
     """Settings of loaders that stay the same in all trials, as `trace --set` takes them."""
+    tries: tuple[str, ...] = ()
+    """Fixes that are no arguments and are tried in all trials, as `trace --try` takes them."""
 
     def words(self, settings: Sequence[str], options: Sequence[str] = ()) -> list[str]:
         """Return the arguments of `pipeprof trace`."""
         chosen = [part for each in (*self.settings, *settings) for part in ("--set", each)]
+        chosen += [part for each in self.tries for part in ("--try", each)]
         return [*options, *chosen, *(["-m"] if self.as_module else []), self.target, *self.arguments]
 
 

@@ -339,3 +339,9 @@ def test_the_page_and_the_dictionary_say_the_same(tmp_path: Path) -> None:
     assert said["verdict"]["rank"] == 2
     assert said["ranks"][0]["ledger_ns"] == found.ranks[0].ledger_ns
     assert all(len(line) <= 80 for line in report.lines(found))
+
+
+def test_a_damaged_identity_of_a_job_is_none(tmp_path: Path) -> None:
+    make_job(tmp_path / "job", Job(ranks=2, steps=30))
+    (tmp_path / "job" / "job.json").write_text("[" * 100_000)
+    assert sorted(find_parts([tmp_path / "job"])) == [0, 1]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
 import pytest
 
 from pipeprof.analyse.live.tail import Tail
+from pipeprof.errors import TraceError
 from pipeprof.record.meta import RunMeta
 from pipeprof.record.reader import load
 from pipeprof.record.writer import TraceWriter
+from tests.factory import Plan, make_run
 
 
 def lines_of(number: int) -> dict[str, list[object]]:
@@ -73,3 +79,32 @@ def test_a_look_at_the_end_decodes_the_end_alone(tmp_path: Path, flushes: int) -
     decoded = sum(chunk._table is not None for chunk in tail.chunks)
     assert decoded == 11, "one more, to see that it is too old"
     writer.close("complete")
+
+
+def damaged(content: bytes, name: str) -> bytes:
+    match name:
+        case "the schema":
+            return content[:40] + b"\xff" * 40 + content[80:]
+        case "a batch":
+            return content[:-200] + b"\xff" * 100 + content[-100:]
+        case _:
+            return content[:8] + b"\xff\xff\xff\x7f" + content[12:]
+
+
+@pytest.mark.parametrize("name", ["the schema", "a batch", "a message's head"])
+def test_a_damaged_stream_is_one_error(tmp_path: Path, name: str) -> None:
+    path = make_run(tmp_path / "run", Plan(batches=30)) / "steps.parquet"
+    table, stream = pq.read_table(path), path.with_suffix(".arrows")
+    with pa.ipc.new_stream(str(stream), table.schema) as file:
+        file.write_table(table)
+    stream.write_bytes(damaged(stream.read_bytes(), name))
+    tail = Tail(tmp_path / "run", "steps")
+    with pytest.raises(TraceError, match=r"steps\.arrows cannot be read"):
+        tail.poll()
+        tail.last(1)
+
+
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "steps.arrows")
+    with pytest.raises(TraceError, match="no plain file"):
+        Tail(tmp_path, "steps").poll()

@@ -214,6 +214,29 @@ def test_a_flat_curve_is_a_full_device(tmp_path: Path, monkeypatch: pytest.Monke
     assert "more-workers" not in [one.fix.word for one in forecast.fixes]
 
 
+@pytest.mark.parametrize("of", ["bytes", "reads"])
+def test_a_probe_finds_no_more_than_is_allowed(
+    of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its short points the best held what the limit had saved up, a third more than it allows."""
+    full = plan(stages={"read": READ_MS * MS, "collate": MS})
+    now, directory = rate(full), tmp_path / "run"
+    figures = {"read_bytes_per_s": round(1.05 * now)} if of == "bytes" else {"read_requests_per_s": 105}
+    sensors = {"group.reads_per_s": 100.0, "group.read_bytes_per_s": now}
+    made(directory, monkeypatch, full, sensors, **limit(**figures))
+    write_probe(directory, curve(1.2 * now, 1.35 * now, 1.1 * now, paused=1.1 * now))
+    found = load(directory)
+    assert (state(found).state, state(found).basis) == ("full", "probe")
+    assert "more-workers" not in [one.fix.word for one in Forecast(found).fixes]
+
+
+def test_points_of_few_reads_are_as_good_as_a_better_one() -> None:
+    few = StorageProbe(points=tuple(ProbePoint(n, 10, rate) for n, rate in ((1, 100), (2, 129), (4, 105))))
+    many = StorageProbe(points=tuple(ProbePoint(n, 999, rate) for n, rate in ((1, 100), (2, 129), (4, 112))))
+    assert few.most(of_device=False) == pytest.approx((100 + 129 + 105) / 3)
+    assert many.most(of_device=False) == pytest.approx((129 + 112) / 2)
+
+
 def test_a_rising_curve_is_room_and_is_predicted_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = plan(stages={"read": READ_MS * MS, "collate": MS})
     now = rate(alone)
@@ -235,7 +258,9 @@ def test_a_rising_curve_is_room_and_is_predicted_by(tmp_path: Path, monkeypatch:
 def test_a_damaged_probe_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "run"
     made(directory, monkeypatch, plan())
-    for text in ("", "[]", '{"schema": 1}', '{"schema": 9, "points": [{"readers": 1}]}'):
+    points = ('{"readers": 1, "bytes_per_s": -5.0}, {"readers": 0}', '{"readers": 1, "paused": true}')
+    of_no_reader = [f'{{"schema": 1, "points": [{each}]}}' for each in points]
+    for text in ("", "[]", '{"schema": 1}', '{"schema": 9, "points": [{"readers": 1}]}', *of_no_reader):
         (directory / "storage_probe.json").write_text(text)
         assert state(load(directory)).state == "not-known"
 

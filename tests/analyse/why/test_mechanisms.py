@@ -218,6 +218,24 @@ CASES = (
         {"skip.bytes": 20 * BATCH_BYTES, "skip.ns": round(0.8 * OWNER_NS)},
     ),
     Case(
+        "arrays unpacked for one of their rows",
+        WORK,
+        "over-read",
+        {"decode.member_bytes": 100 * 40 * BATCH_BYTES, "decode.members_ns": round(0.8 * OWNER_NS)},
+    ),
+    Case(
+        "arrays unpacked to be used",
+        WORK,
+        None,
+        {"decode.member_bytes": 40 * BATCH_BYTES, "decode.members_ns": round(0.8 * OWNER_NS)},
+    ),
+    Case(
+        "arrays unpacked quickly",
+        WORK,
+        None,
+        {"decode.member_bytes": 100 * 40 * BATCH_BYTES, "decode.members_ns": round(0.1 * OWNER_NS)},
+    ),
+    Case(
         "files read five times",
         READ,
         "over-read",
@@ -254,6 +272,7 @@ CASES = (
     Case("a small data set", SHORT, None, meta={"loaders": [loader_meta(SHORT, samples=64)]}),
     Case("worker_init_fn", STARTS, "start-up", started(init_ns=800 * MS, process_ns=100 * MS)),
     Case("process start, each epoch", STARTS, "start-up", started()),
+    Case("their shutdown", replace(STARTS, shutdown_ns=900 * MS), "start-up", started(process_ns=300 * MS)),
     Case("a large data set", STARTS, "start-up", started(), {"startup.written_bytes": 10 * 400_000_000}),
     Case("a cache that is lost", EPOCHS, "lost-cache", rows=grown(100_000_000)),
     Case("workers that grew a little", EPOCHS, None, rows=grown(10_000_000)),
@@ -352,6 +371,12 @@ def test_the_part_of_a_start_is_named(tmp_path: Path, method: str, imports_ms: i
     verdict = verdict_of(Case("a start", STARTS, "start-up", counted, meta=meta), tmp_path)
     assert (verdict.mechanism, verdict.fix) == ("start-up", "persistent-workers")
     assert f"most of it {part}" in verdict.sentence
+
+
+def test_the_shutdown_of_workers_is_a_part_of_their_start(tmp_path: Path) -> None:
+    verdict = verdict_of(next(case for case in CASES if case.name == "their shutdown"), tmp_path)
+    assert verdict.fix == "persistent-workers"
+    assert "takes 1.20 s, most of it its shutdown at the end of an epoch" in verdict.sentence
 
 
 def test_every_mechanism_that_takes_time_has_a_case() -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from pipeprof.analyse.analysis import load
 from pipeprof.analyse.job.merge import merge
+from pipeprof.errors import PipeprofError
 from pipeprof.report import jobs
 from pipeprof.report.page import document, html
 from pipeprof.simulate.forecast import Forecast
@@ -254,10 +256,32 @@ def test_matrix_page_of_odd_cells_renders(odd_forecasts: dict[str, Forecast], tm
 
 @pytest.mark.slow
 def test_the_charts_are_written_as_pictures(stalled_forecast: Forecast, tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
     written = [Path(path) for path in html.write_pictures(stalled_forecast, tmp_path / "png")]
     assert {path.stem for path in written} >= {"where", "when", "waits", "storage", "whatif", "fixes"}
     for path in written:
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 2_000
+
+
+def test_pictures_alone_need_vl_convert(
+    stalled_forecast: Forecast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    assert html.write(stalled_forecast, tmp_path / "report.html").exists()
+    with pytest.raises(PipeprofError, match=r"pipeprof\[png\]"):
+        html.write_pictures(stalled_forecast, tmp_path / "png")
+    assert not (tmp_path / "png").exists()
+
+
+@pytest.mark.slow
+def test_the_bundle_of_the_charts_is_the_one_that_its_first_line_names() -> None:
+    pytest.importorskip("vl_convert")
+    from tests.benchmarks import vega
+
+    kept, made = document._bundle(), vega.bundle()
+    if kept.splitlines()[0] != made.splitlines()[0]:
+        pytest.skip("this vl-convert bundles other versions")
+    assert kept == made
 
 
 def test_the_longest_wait_is_told_in_a_sentence(tmp_path: Path) -> None:
@@ -276,3 +300,15 @@ def test_a_jobs_page_draws_each_rank(tmp_path: Path) -> None:
     for row in job.ranks:
         ends = [box["end"] for box in boxes if box["view"] == f"rank {row.rank}"]
         assert ends == sorted(ends) and ends[-1] == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_rank_leads_to_its_own_page_where_there_is_one(tmp_path: Path) -> None:
+    job = merge([make_job(tmp_path / "job", Job(read={2: 30 * MS}))])
+    own = job.ranks[1].directory / "report.html"
+    own.touch()
+    links = [
+        attrs["href"]
+        for name, attrs in Page(jobs.write(job, tmp_path / "job.html").read_text()).elements
+        if name == "a" and not (attrs["href"] or "#").startswith("#")
+    ]
+    assert [tmp_path / str(link) for link in links] == [own]

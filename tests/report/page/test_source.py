@@ -48,6 +48,12 @@ def test_a_file_that_is_no_python_source_is_not_read(tmp_path: Path) -> None:
     assert source_of(BEGAN)(line(written(tmp_path / "secret.key", BEFORE))) == ""
 
 
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.py")
+    os.utime(tmp_path / "data.py", (BEFORE, BEFORE))
+    assert source_of(BEGAN)(line(tmp_path / "data.py")) == ""
+
+
 def test_nothing_is_shown_where_the_file_or_the_time_is_not_known(tmp_path: Path) -> None:
     assert source_of(BEGAN)(line(tmp_path / "gone.py")) == ""
     assert source_of(RunMeta())(line(written(tmp_path / "data.py", BEFORE))) == ""

@@ -56,6 +56,19 @@ def test_an_inconclusive_run_concludes_nothing(tmp_path: Path) -> None:
         assert concluding not in text
 
 
+def test_the_whole_report_leaves_no_owner_out(
+    stalled_forecast: Forecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "MOST_OWNERS", 2)
+    owners = [row.label for row in facts(stalled_forecast.analysis.run, stalled_forecast.publish()).owned]
+    short, whole = io.StringIO(), io.StringIO()
+    terminal.show(stalled_forecast, file=short)
+    terminal.show(stalled_forecast, file=whole, in_full=True)
+    assert f"{len(owners) - 2} other owner" in short.getvalue()
+    assert "other owner" not in whole.getvalue()
+    assert all(label in whole.getvalue() for label in owners)
+
+
 def test_the_table_sums_to_the_whole(stalled_forecast: Forecast) -> None:
     assert re.search(r"sum .* 100%", shown(stalled_forecast))
 

@@ -139,6 +139,8 @@ def test_what_takes_too_much_memory_is_left_out(
         (["--write", "x.yaml", "train.py"], "--write is for scenarios"),
         (["some.yaml", "--lr", "0.1"], "No such option"),
         (["--keep-order", "some.yaml"], "--keep-order is of no use for a scenario"),
+        (["--try", "cached", "some.yaml"], "--try is of no use for a scenario"),
+        (["--try", "cashed", "train.py"], "did you mean cached"),
         (["--budget", "1s", "train.py"], "give 90, 5m or 1h"),
         (["--max-memory", "much", "train.py"], "give 8GB"),
     ],
@@ -159,6 +161,12 @@ def test_options_after_a_script_are_the_scripts(source: Path, monkeypatch: pytes
     monkeypatch.setattr("pipeprof.cli.measure.tune._tune_script", lambda *given: asked.append(given))
     cli(["tune", "--budget", "2m", "train.py", "--budget", "7", "-m"], standalone_mode=False)
     assert asked[0][:2] == (Script("train.py", ("--budget", "7", "-m")), 120.0)
+
+
+def test_a_fix_is_tried_in_each_trial() -> None:
+    script = Script("train.py", ("--lr", "1"), tries=("cached",))
+    words = ["--quiet", "--set", "loader.num_workers=2", "--try", "cached", "train.py", "--lr", "1"]
+    assert script.words(["loader.num_workers=2"], ["--quiet"]) == words
 
 
 FAILS = "import sys\nprint('nothing to train on')\nsys.exit(3)\n"

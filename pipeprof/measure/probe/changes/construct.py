@@ -38,6 +38,20 @@ class Made:
 _made: Final[WeakKeyDictionary[Any, Made]] = WeakKeyDictionary()
 
 
+_data_wrappers: Final[list[Callable[[Any], Any]]] = []
+"""What the data set of each loader is put into, while a `Construction` stands."""
+
+
+def wrap_data_sets(wrap: Callable[[Any], Any]) -> None:
+    """Give each loader that is made from now on `wrap` of its data set."""
+    _data_wrappers.append(wrap)
+
+
+def wrap_data_sets_no_more(wrap: Callable[[Any], Any]) -> None:
+    """Take back `wrap_data_sets`; loaders that were made keep theirs."""
+    _data_wrappers.remove(wrap)
+
+
 def made(loader: DataLoader[Any]) -> Made:
     """Return how `loader` was made; nothing is known of one that was made before, or is none of torch's."""
     return _made.get(loader, Made()) if isinstance(loader, DataLoader) else Made()
@@ -78,6 +92,8 @@ class Construction:
                 return
             bound.apply_defaults()
             arguments: dict[str, Any] = dict(bound.arguments)
+            for wrap in _data_wrappers:
+                arguments["dataset"] = bound.arguments["dataset"] = wrap(arguments["dataset"])
             facts, wanted = self._prepare(self_, arguments)
             if wanted:
                 bound.arguments.update({**arguments, **wanted[0]})

@@ -14,11 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from torch.utils.data import IterableDataset
+
 from pipeprof import units
 from pipeprof.errors import MeasureError
 from pipeprof.measure.host import page_cache
 from pipeprof.measure.host.machine import free_memory_bytes
 from pipeprof.measure.probe import torch_hook as hook
+from pipeprof.measure.probe.changes import construct
+from pipeprof.measure.probe.changes.cached import USABLE_SHARE, Cached
 from pipeprof.suggest import nearest
 from pipeprof.vocabulary import fixes
 
@@ -197,11 +201,64 @@ class _Ram:
         return f"{held} was still there at the end; {dropped} that had not been there before dropped"
 
 
+class _Kept(Cached[Any]):
+    """A data set with its samples kept that has the attributes of the one it stands for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset" or name.startswith("_"):  # while it is unpickled there is no data set yet
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(index) if isinstance(index, int) else self.dataset[index]
+
+
+@dataclass(slots=True)
+class _Caching:
+    """`pipeprof.cached(dataset, "ram")` around the data set of each loader that the script makes."""
+
+    room_bytes: int = 0
+    _kept: list[tuple[Any, _Kept]] = field(default_factory=list)
+    """Data sets, and what each was put into: one for all loaders of a data set."""
+
+    def begin(self) -> str:
+        self.room_bytes = int(free_memory_bytes() * USABLE_SHARE)
+        construct.wrap_data_sets(self.wrap)
+        return (
+            f"samples are kept in memory once they are made, up to {units.size(self.room_bytes)}; what is "
+            "random in the data set is kept too, so that this is a trial and no training"
+        )
+
+    def wrap(self, dataset: Any) -> Any:
+        """Return the data set with its samples kept; one without samples by number stays as it is."""
+        if isinstance(dataset, Cached | IterableDataset) or not hasattr(dataset, "__getitem__"):
+            return dataset
+        for known, kept in self._kept:
+            if known is dataset:
+                return kept
+        try:
+            kept = _Kept(dataset, max(1, self.room_bytes // 2 ** (len(self._kept) + 1)), None, None)
+        except Exception:  # a foreign length may be refused in any way
+            return dataset
+        self._kept.append((dataset, kept))
+        return kept
+
+    def end(self) -> str:
+        construct.wrap_data_sets_no_more(self.wrap)
+        caches = [(kept.kept, len(kept)) for _, kept in self._kept]
+        if not caches:
+            return "the script made no loader of a data set with samples by number"
+        return "kept " + ", ".join(
+            f"{cache.samples:,} of {count:,} samples ({units.size(cache.bytes)})" for cache, count in caches
+        )
+
+
 _SIMPLE: Final[dict[str, Callable[[], Any]]] = {
     fixes.ONE_THREAD.word: _OneThread,
     fixes.GC_FREEZE.word: _GcFreeze,
     fixes.AFFINITY.word: _Affinity,
     fixes.FILE_SYSTEM_SHARING.word: _FileSystemSharing,
+    "cached": _Caching,
 }
 WORDS: Final = (*_SIMPLE, f"{fixes.RAM.word}=DIR")
 """Fixes that `--try` takes."""

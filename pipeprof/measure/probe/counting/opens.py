@@ -1,4 +1,4 @@
-"""Counts files that a worker opens again, and times constructors that parse a header or a directory."""
+"""Counts files that a worker opens again, and times that: `open`, and constructors that parse a header."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ PARSE_NS: Final = "open.parse_ns"
 REPEATED_PARSE_NS: Final = "open.repeated_parse_ns"
 ROWS: Final = "decode.rows"
 ROWS_NS: Final = "decode.rows_ns"
+MEMBER_BYTES: Final = "decode.member_bytes"
+MEMBERS_NS: Final = "decode.members_ns"
 
 _known: Final[set[Any]] = set()
 
@@ -45,10 +47,12 @@ def note_opened(file: Any) -> bool:
     return again
 
 
-def note_opened_by_user(file: Any) -> None:
-    """Count that `file` was opened, but not by a constructor that has been counted as its opening."""
-    if not _Depth.value:
-        note_opened(file)
+def note_opened_by_user(file: Any) -> bool:
+    """Count that `file` was opened, but not by a constructor that has been counted as its opening.
+
+    Returns whether it had been opened before.
+    """
+    return not _Depth.value and note_opened(file)
 
 
 def forget_files() -> None:
@@ -97,6 +101,21 @@ def counted_rows(original: Callable[..., Any]) -> Callable[..., Any]:
     return read
 
 
+def counted_members(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Count the bytes of arrays that are unpacked whole, and time it: what it returns has `nbytes`."""
+
+    def unpack(*arguments: Any, **options: Any) -> Any:
+        began_ns = monotonic_ns()
+        result = original(*arguments, **options)
+        if active_batch() is not None:
+            with suppress(Exception):  # a member that is no array is returned as bytes
+                tally.add(MEMBER_BYTES, int(result.nbytes))
+                tally.add(MEMBERS_NS, monotonic_ns() - began_ns)
+        return result
+
+    return unpack
+
+
 SEAMS: Final = (
     ("zipfile:ZipFile", "__init__", timed_constructor),
     ("tarfile:TarFile", "__init__", timed_constructor),
@@ -105,5 +124,6 @@ SEAMS: Final = (
     ("pyarrow.parquet.core:ParquetFile", "read_row_group", counted_rows),
     ("pyarrow.parquet.core:ParquetFile", "read_row_groups", counted_rows),
     ("pyarrow.parquet.core:ParquetFile", "read", counted_rows),
+    ("numpy.lib.npyio:NpzFile", "__getitem__", counted_members),
 )
 """Module and class, name, and what replaces it, as in `auto_stages`."""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import pipeprof
 from pipeprof.measure.probe import adapters
-from pipeprof.measure.probe.adapters import pyav
+from pipeprof.measure.probe.adapters import hdf5, pyav
 from pipeprof.measure.probe.adapters.staged import called, staged
 from pipeprof.record.reader import load
 
@@ -132,6 +132,73 @@ def test_h5py(tmp_path: Path) -> None:
     assert stages["read"]["bytes"] == 2 * 800
     assert counters["open.count"] == 2
     assert counters["open.repeated_parse_ns"] > 0
+
+
+def test_chunks_that_are_unpacked_for_a_part_of_them(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    rows = np.arange(4000.0).reshape(1000, 4)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("packed", data=rows, chunks=(100, 4), compression="gzip")
+        file.create_dataset("plain", data=rows, chunks=(100, 4))
+    file = h5py.File(tmp_path / "a.h5", "r")
+    of_chunk, of_row = 100 * 4 * 8, 4 * 8
+
+    def make() -> Any:
+        kept = file["packed"], file["packed"]
+        parts = [
+            file["plain"][250],
+            kept[0][250],
+            kept[0][255],
+            kept[1][[1, 2, 3]][0],
+            kept[0][0:1000:250][0],
+        ]
+        return np.stack(parts)
+
+    _, counters = observed(make, tmp_path / "run")
+    file.close()
+    # row 255 lies in the chunk of 250, which HDF5 keeps; what a list selects is not counted
+    apart = (of_chunk - of_row) + (8 * of_chunk - 4 * of_row)
+    assert counters["skip.bytes"] == 2 * apart
+    assert counters["skip.ns"] > 0
+
+
+@pytest.mark.parametrize(
+    ("selection", "chunks"),
+    [
+        (7, [0, 0]),
+        (-1, [9, 9]),
+        (slice(5, 25), [0, 2]),
+        ((slice(5, 25), 3), [0, 2]),
+        ((..., 3), [0, 9]),
+        ([1, 2], None),
+        ("field", None),
+    ],
+)
+def test_chunks_of_a_selection(selection: Any, chunks: list[int] | None) -> None:
+    if chunks is None:
+        with pytest.raises(TypeError):
+            hdf5.touched(selection, (100, 4), (10, 4))
+        return
+    rows, columns = hdf5.touched(selection, (100, 4), (10, 4))
+    assert list(columns) == [0]
+    assert [rows[0], rows[-1]] == chunks
+
+
+def test_readers_of_monai(tmp_path: Path) -> None:
+    transforms = pytest.importorskip("monai.transforms")
+    nibabel = pytest.importorskip("nibabel")
+    volume = np.arange(512, dtype=np.float32).reshape(8, 8, 8)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")
+    np.save(tmp_path / "a.npy", volume)
+    pipeline = transforms.Compose([transforms.LoadImaged(keys=("x", "y"), image_only=True)])
+
+    def make() -> Any:
+        loaded = pipeline({"x": str(tmp_path / "a.nii.gz"), "y": str(tmp_path / "a.npy")})
+        return np.asarray(loaded["x"]) + np.asarray(loaded["y"])
+
+    stages, _ = observed(make, tmp_path / "run")
+    assert_twice(stages, "transform:LoadImaged")
+    assert stages["read"]["count"] >= 8, "each file in `read` and in `get_data`"
 
 
 @pytest.fixture

@@ -4,13 +4,16 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure.host import page_cache
+from pipeprof.measure.probe.changes.arguments import Changes
+from pipeprof.measure.probe.changes.construct import Construction
 from pipeprof.measure.probe.changes.fixes import read_fixes
 
 
@@ -95,3 +98,47 @@ def test_what_cannot_be_tried(text: str, said: str) -> None:
     with pytest.raises(MeasureError) as raised:
         read_fixes([text])
     assert said in str(raised.value)
+
+
+class Counted:
+    """Data set with an attribute of its own that counts what it makes."""
+
+    classes = ("cat", "dog")
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        self.made += 1
+        return index * 10
+
+
+def test_samples_are_kept_for_later_passes() -> None:
+    [(_, fix)] = read_fixes(["cached"])
+    construction = Construction(Changes({}), _refuse)
+    construction.begin()
+    said = fix.begin()
+    dataset = Counted()
+    loader, other = (DataLoader(dataset, batch_size=4) for _ in range(2))  # type: ignore[arg-type]
+    streamed = DataLoader(Stream(), batch_size=4)
+    ended = fix.end()
+    passes = [[int(value) for batch in each for value in batch] for each in (loader, other, loader)]
+    construction.end()
+    assert passes == [[0, 10, 20, 30, 40, 50, 60, 70]] * 3
+    assert dataset.made == 8
+    assert loader.dataset is other.dataset and loader.dataset.classes == ("cat", "dog")  # type: ignore[attr-defined]
+    assert isinstance(streamed.dataset, Stream)
+    assert "no training" in said and ended == "kept 0 of 8 samples (0 B)"
+    assert DataLoader(dataset).dataset is dataset  # type: ignore[arg-type]
+
+
+class Stream(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+
+def _refuse(error: MeasureError) -> NoReturn:
+    raise error

@@ -141,7 +141,22 @@ def test_files_that_are_opened_again(making: None, tmp_path: Path) -> None:
     for file in (one, other, one, one):
         with open(file, "rb") as opened:  # noqa: PTH123
             opened.read()
-    assert counts("open.count", "open.repeated") == (4, 2)
+    opened_files, again, again_ns = counts("open.count", "open.repeated", "open.repeated_parse_ns")
+    assert (opened_files, again) == (4, 2)
+    assert again_ns > 0
+    for file in (one, other):
+        file.rename(file.with_suffix(".new"))
+        file.with_suffix(".new").open("rb").close()
+    assert counts("open.count", "open.repeated_parse_ns") == (2, 0), "the first opening cannot be avoided"
+
+
+def test_arrays_that_are_unpacked_whole(making: None, tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(1000), y=np.arange(10))
+    tally.clear()
+    with np.load(tmp_path / "a.npz") as archive:
+        assert archive["x"][500] == 500
+    unpacked, took_ns = counts("decode.member_bytes", "decode.members_ns")
+    assert unpacked == 8000 and took_ns > 0
 
 
 def test_archives_by_position_and_by_keyword(making: None, tmp_path: Path) -> None:
@@ -528,8 +543,8 @@ def test_pools_of_native_libraries_are_asked_of_a_loaded_threadpoolctl(
 
 
 def test_each_counter_is_in_the_schema() -> None:
-    names = (opens.OPENED, opens.REPEATED, opens.PARSE_NS, opens.ROWS, pixels.PICTURES, pixels.DECODED,
-             pixels.LEFT, stream.ITEM)  # fmt: skip
+    names = (opens.OPENED, opens.REPEATED, opens.PARSE_NS, opens.ROWS, opens.MEMBER_BYTES, pixels.PICTURES,
+             pixels.DECODED, pixels.LEFT, stream.ITEM)  # fmt: skip
     assert all(name.startswith(tuple(COUNTERS)) for name in names)
 
 

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import pipeprof
 from pipeprof.errors import DataError
-from pipeprof.measure.data import cached as module
-from pipeprof.measure.data.cached import Cached, Place, cached
+from pipeprof.measure.probe.changes import cached as module
+from pipeprof.measure.probe.changes.cached import Cached, Place, cached
 
 COUNT, SAMPLE = 24, 1000
 
