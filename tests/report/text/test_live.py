@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from rich.text import Text
 from torch.utils.data import DataLoader, Dataset
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis, analyse
 from pipeprof.analyse.live.run import LiveRun, Totals
+from pipeprof.cli.show.live import _Screen
 from pipeprof.measure.session.session import Session
 from pipeprof.record.reader import load
 from pipeprof.report.text import live as text
@@ -89,6 +92,18 @@ def test_what_is_no_run_under_way_is_one_error(tmp_path: Path, ended: bool) -> N
     assert done.returncode == 2
     assert "has ended: complete" in done.stderr if ended else "writes no run" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_row_that_stays_is_not_drawn_again(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = _Screen(Console(width=40, height=10, color_system=None, force_terminal=True))
+    screen.draw([Text("head"), Text("one"), Text("foot")])
+    assert capsys.readouterr().out == "\x1b[2Khead\n\x1b[2Kone\n\x1b[2Kfoot\n\x1b[J"
+    screen.draw([Text("head"), Text("two"), Text("foot")])
+    assert capsys.readouterr().out == "\x1b[3F\n\x1b[2Ktwo\n\n\x1b[J"
+    screen.draw([Text("head")])
+    assert capsys.readouterr().out == "\x1b[3F\n\x1b[J"
+    screen.draw([Text(str(number)) for number in range(20)])
+    assert capsys.readouterr().out.count("\n") == 9, "what does not fit is left out"
 
 
 def followed(directory: Path, device_wait: int) -> tuple[LiveRun, Analysis]:
