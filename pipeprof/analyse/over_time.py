@@ -19,7 +19,7 @@ from pipeprof.record.columns import whole_numbers
 from pipeprof.record.names.sensors import SensorName
 from pipeprof.record.reader import Run
 from pipeprof.record.telemetry import read_sensors
-from pipeprof.timeline import Timeline, ints
+from pipeprof.timeline import Timeline
 from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import owners
 
@@ -125,14 +125,6 @@ def next_ready(timeline: Timeline, edges_ns: Ints) -> Floats:
     # a loop that runs ahead of its device asks for the first batches before the window: they are its first
     asked_ns = np.clip(timeline.request_ns, edges_ns[0], edges_ns[-1] - 1)
     return mean_per_bin(asked_ns, ready, edges_ns)
-
-
-def ready_batches(run: Run, edges_ns: Ints) -> Floats:
-    """Return the mean depth of the ready queue in each bin, at the moments of the requests."""
-    steps = run.table("steps").sort_by("step")
-    ready = ints(steps["ready_batches"]).astype(np.float64)
-    ready[ready == NOT_OBSERVED] = np.nan
-    return mean_per_bin(ints(steps["request_ns"]), ready, edges_ns)
 
 
 def work_shares(timeline: Timeline, wall_ns: npt.NDArray[Any], edges_ns: Ints) -> list[Floats]:

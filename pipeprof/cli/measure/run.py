@@ -189,9 +189,16 @@ def show(outcome: CellOutcome, page: Path | None, quiet: bool, verbose: bool) ->
     elif outcome.interrupted:
         say(f"Interrupted: the report is of what was measured until then, in {outcome.directory}")
     elif outcome.missed:
-        say(f"Unexpected for this scenario: {'; '.join(outcome.missed)}.")
+        say(f"Unexpected for this scenario: {'; '.join(outcome.missed)}.{_too_short(outcome.forecast)}")
     elif outcome.scenario.expect is not None:
         say("As this scenario expects.")
+
+
+def _too_short(forecast: Forecast | None) -> str:
+    """Return that the run was too short to tell, where that is why; else empty."""
+    if forecast is None or forecast.verdict.finding.detail not in ("too-few-steps", "too-short"):
+        return ""
+    return " This run was too short to tell."
 
 
 def show_matrix(outcomes: list[CellOutcome], quiet: bool) -> None:

@@ -34,13 +34,13 @@ def storage(analysis: Analysis, window: Window) -> Section:
 
 
 def _how(facts: StorageMeta) -> str:
-    name = facts.name or facts.tier or "the storage"
+    name = facts.name or facts.tier
     if facts.emulated:
         return (
             f"The device {name} is emulated: the bytes are read from a warm file, and its cost model decides "
             "when they arrive."
         )
-    return f"Reads through Python's files, on {name}."
+    return f"Reads made through Python file objects{f', on {name}' if name else ''}."
 
 
 def _rate(analysis: Analysis, window: Window, reads: Any, emulated: bool) -> Chart | None:

@@ -95,6 +95,7 @@ def pack(
         "steps": len(timeline),
         "jumps": _jumps(timeline, clock) + _traced(run, timeline, clock),
         "lanes": _lanes(run, timeline, clock),
+        "files": _slow_files(run, timeline, kept),
     }
 
 
@@ -125,6 +126,16 @@ def _batches(run: Run, timeline: Timeline, kept: Ints, clock: PageTime, walls: W
     units = sums.astype(np.float64) / clock.unit_ns  # in single precision the largest is one too large
     columns["sums"] = _b64(np.clip(units, 0, ABSENT - 1).astype(np.uint32))
     return columns
+
+
+def _slow_files(run: Run, timeline: Timeline, kept: Ints) -> dict[int, str]:
+    """Return the file of the slowest sample of each kept batch whose file is known, by place among them."""
+    paths = {(each.loader, each.sample): each.path for each in run.meta.reading.slowest}
+    if not paths:
+        return {}
+    slowest = _of_batches(run.table("batches")["slowest_index"], timeline.batch_row[kept])
+    keys = zip(timeline.loader[kept].tolist(), slowest.tolist(), strict=True)
+    return {i: paths[key] for i, key in enumerate(keys) if key in paths}
 
 
 def _of_batches(column: Any, rows: Ints) -> Ints:

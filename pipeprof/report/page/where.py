@@ -100,8 +100,8 @@ def _boxes(facts: RunView, view: str) -> list[dict[str, Any]]:
                     "start": at,
                     "end": at + share,
                     "middle": at + share / 2,
-                    "text": each,
-                    "time": f"{each} each step",
+                    "text": each if view == DAY else units.percent(share),
+                    "time": f"{each} each step{'' if view == DAY else ', of what sets its length'}",
                     "share": units.percent(share),
                 }
             )
@@ -135,7 +135,7 @@ def when(analysis: Analysis, attribution: Attribution) -> Section:
         for i in range(len(edges) - 1)
     ]
     section.charts = [Chart("when", spec, Table("Shares over time", ["from second", *labels], rows))]
-    for panel in (_next_ready, _ready, _nvml):
+    for panel in (_next_ready, _nvml):
         chart = panel(analysis, edges, seconds)
         if chart is not None and (constant := _constant(chart)) is not None:
             section.facts.append((chart.title, f"{constant} all along"))
@@ -221,15 +221,6 @@ _NEXT = LineChart(
     units.percent,
     share=True,
 )
-_READY = LineChart(
-    "ready",
-    "Ready batches",
-    "Finished batches in the queue when the loop asked for the next. Near 0 means that the workers are too "
-    "slow; steadily high, that the accelerator sets the pace.",
-    "batches",
-    owners.H2D.name,
-    lambda value: f"{units.digits(value)} batches",
-)
 _NVML = LineChart(
     "nvml",
     "NVML utilisation",
@@ -246,11 +237,6 @@ _NVML = LineChart(
 def _next_ready(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
     """Return a chart that tells whether the batch asked for was already there."""
     return line(_NEXT, series.next_ready(analysis.timeline, edges), seconds)
-
-
-def _ready(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
-    """Return the depth of the ready queue at the moment of each request."""
-    return line(_READY, series.ready_batches(analysis.run, edges), seconds)
 
 
 def _nvml(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:

@@ -6,7 +6,7 @@ from typing import Final
 
 WHERE: Final = (
     "Top: an average step as the accelerator saw it. Bottom: the critical path, the chain of work that set "
-    "its length. Shorten what is long in the bottom bar."
+    "its length, in shares of it. Shorten what is long in the bottom bar."
 )
 WORKERS: Final = (
     "One row per process; zoomed out, the height of a colour is its share of the time. Ctrl+scroll or +/− "
