@@ -160,17 +160,19 @@ def main() -> None:
     )
     first = first_counted(asked.workers)
     began = counted = 0
-    start = time.monotonic()
+    start = ended = time.monotonic()
     for step, batch in enumerate(loader):
         time.sleep(asked.step_ms / 1e3)
         if step + 1 == first:
             began, start = step + 1, time.monotonic()
-        counted = step + 1
-        late = time.monotonic() - start > asked.seconds
-        if step + 1 > first and (late or step + 1 >= first + asked.batches):
+        counted, ended = step + 1, time.monotonic()  # leaving the loop waits for what the workers still read
+        late = ended - start > asked.seconds
+        # batches of several workers come in rounds: only whole ones are counted
+        whole = (step + 1 - first) % max(1, asked.workers) == 0
+        if step + 1 > first and whole and (late or step + 1 >= first + asked.batches):
             break
         del batch
-    rate = (counted - began) * size / (time.monotonic() - start)
+    rate = (counted - began) * size / (ended - start)
     print(json.dumps({"samples_per_s": rate}))
 
 

@@ -24,6 +24,7 @@ CREDIT_KEPT: Final = 0.8
 device keeps what was not asked for in the pauses, as a limit on the rate does and a busy arm does not."""
 
 NEAR: Final = 0.85
+"""Share of the best point's rate from which another is as good; less where the best was of few reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,10 @@ class StorageProbe:
 
         A limit works in slices, of which a short point may catch one more or less.
         """
-        rates = self.curve(of_device).values()
-        near = [rate for rate in rates if rate >= NEAR * max(rates)]
+        rates = self.curve(of_device)
+        reads = {point.readers: point.reads for point in self.points if not point.paused}
+        best = max(rates, key=rates.__getitem__)
+        near = [rate for rate in rates.values() if rate >= (NEAR - 1 / max(2, reads[best])) * rates[best]]
         return sum(near) / len(near)
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeprof.analyse.analysis import Analysis, load
-from pipeprof.analyse.resources.device import LIMIT_GIVES, Device
+from pipeprof.analyse.resources.device import LIMIT_GIVES, StorageState
 from pipeprof.record.added.storage_probe import ProbePoint, StorageProbe, write_probe
 from pipeprof.record.reader import load as load_run
 from pipeprof.record.writer import TraceWriter
@@ -62,7 +62,7 @@ def made(
         return load(make_run(directory, plan, storage=REAL, emulated=[], reading=reading))
 
 
-def state(found: Analysis) -> Device:
+def state(found: Analysis) -> StorageState:
     assert found.facts is not None and found.facts.device is not None
     return found.facts.device
 
@@ -212,6 +212,29 @@ def test_a_flat_curve_is_a_full_device(tmp_path: Path, monkeypatch: pytest.Monke
     four = forecast.predictor.predict(change(asked, {"loader.workers": "4"})).throughput.value
     assert four == pytest.approx(found.verdict.measured.throughput_samples_per_s, rel=0.08)
     assert "more-workers" not in [one.fix.word for one in forecast.fixes]
+
+
+@pytest.mark.parametrize("of", ["bytes", "reads"])
+def test_a_probe_finds_no_more_than_is_allowed(
+    of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its short points the best held what the limit had saved up, a third more than it allows."""
+    full = plan(stages={"read": READ_MS * MS, "collate": MS})
+    now, directory = rate(full), tmp_path / "run"
+    figures = {"read_bytes_per_s": round(1.05 * now)} if of == "bytes" else {"read_requests_per_s": 105}
+    sensors = {"group.reads_per_s": 100.0, "group.read_bytes_per_s": now}
+    made(directory, monkeypatch, full, sensors, **limit(**figures))
+    write_probe(directory, curve(1.2 * now, 1.35 * now, 1.1 * now, paused=1.1 * now))
+    found = load(directory)
+    assert (state(found).state, state(found).basis) == ("full", "probe")
+    assert "more-workers" not in [one.fix.word for one in Forecast(found).fixes]
+
+
+def test_points_of_few_reads_are_as_good_as_a_better_one() -> None:
+    few = StorageProbe(points=tuple(ProbePoint(n, 10, rate) for n, rate in ((1, 100), (2, 129), (4, 105))))
+    many = StorageProbe(points=tuple(ProbePoint(n, 999, rate) for n, rate in ((1, 100), (2, 129), (4, 112))))
+    assert few.most(of_device=False) == pytest.approx((100 + 129 + 105) / 3)
+    assert many.most(of_device=False) == pytest.approx((129 + 112) / 2)
 
 
 def test_a_rising_curve_is_room_and_is_predicted_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
