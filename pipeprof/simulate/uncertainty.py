@@ -167,17 +167,20 @@ def device_error(demands: Demands, knobs: Knobs) -> float:
     """Return the relative error of the throughput where devices set the pace."""
     other = knobs.storage != demands.measured.storage or knobs.access != demands.measured.access
     learned = knobs.storage.name == LEARNED and knobs != demands.measured
-    terms = CLOCKS_ERROR, OTHER_DEVICE * other, LEARNED_ERROR * learned, _of_credit(demands, knobs)
+    terms = [CLOCKS_ERROR, OTHER_DEVICE * other, LEARNED_ERROR * learned, *_of_a_short_run(demands, knobs)]
     return sqrt(sum(term**2 for term in terms))
 
 
-def _of_credit(demands: Demands, knobs: Knobs) -> float:
-    """Return the error of a rate that was learned in a short time: what a limit had saved up counts in it."""
-    learned = knobs.storage.name == LEARNED and demands.device_full
-    if not learned or not demands.throughput:
-        return 0.0
-    seconds = demands.batches.samples[demands.measured_rows].sum() / demands.throughput
-    return float(min(1.0, knobs.storage.burst_s / seconds)) if seconds > 0 else 0.0
+def _of_a_short_run(demands: Demands, knobs: Knobs) -> tuple[float, float]:
+    """Return the errors of a full device's rate that was learned in a short time: what a limit had saved up
+    counts in it, and the next batches may ask for other bytes than these did."""
+    rows, asked = demands.measured_rows, demands.batches.read_bytes[demands.measured_rows]
+    if knobs.storage.name != LEARNED or not (demands.device_full and demands.throughput and asked.any()):
+        return 0.0, 0.0
+    seconds = float(demands.batches.samples[rows].sum()) / demands.throughput
+    saved_up = min(1.0, knobs.storage.burst_s / seconds) if seconds > 0 else 1.0
+    sampling = float(asked.std() / asked.mean()) * sqrt(2 / len(rows))
+    return saved_up, min(1.0, QUANTILE * sampling)
 
 
 def work_error(demands: Demands, knobs: Knobs, steps: int) -> float:

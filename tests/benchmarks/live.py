@@ -60,13 +60,11 @@ def flush(writer: TraceWriter, number: int) -> None:
     times = {"request_ns": take - 6 * MS, "take_ns": take, "ready_batches": np.zeros(count, int)}
     steps = {"step": k, "warmup": k < 5, "samples": samples}
     writer.append("steps", {**key, **steps, **times})
-    for name in STAGES:
-        walls = {
-            "wall_ns": np.full(count, 7 * MS),
-            "cpu_ns": np.full(count, 6 * MS),
-            "count": np.full(count, 32),
-        }
-        writer.append("stages", {**key, "scope": np.zeros(count, int), "stage": [name] * count, **walls})
+    rows = count * len(STAGES)
+    of = {name: np.tile(column, len(STAGES)) for name, column in key.items()}
+    figures = {"wall_ns": np.full(rows, 7 * MS), "cpu_ns": np.full(rows, 6 * MS), "count": np.full(rows, 32)}
+    names = [name for name in STAGES for _ in range(count)]
+    writer.append("stages", {**of, "scope": np.zeros(rows, int), "stage": names, **figures})
     now = int(take[-1])
     each = list(range(WORKERS))
     writer.append(
@@ -82,8 +80,7 @@ def flush(writer: TraceWriter, number: int) -> None:
             "cpu_ns": [S] * WORKERS,
         },
     )
-    names = ("level.private_bytes", "startup.make_ns", "gc.collections")
-    for name in names:
+    for name in ("level.private_bytes", "startup.make_ns", "gc.collections"):
         values = {"counter": [name] * WORKERS, "value": [300_000_000] * WORKERS}
         where = {"time_ns": [now] * WORKERS, "loader": [0] * WORKERS, "epoch": [0] * WORKERS, "worker": each}
         writer.append("counters", {**where, **values})
@@ -92,7 +89,10 @@ def flush(writer: TraceWriter, number: int) -> None:
 
 
 def followed(run: Path, seconds: float, on_terminal: bool) -> tuple[float, float]:
-    """Run `pipeprof live` for so long; return the seconds to its first output, and its CPU share after it."""
+    """Run `pipeprof live` for so long; return the seconds to its first output, and its CPU share after it.
+
+    Beside programs that take the cores from it its CPU time until then is the better figure: that is printed.
+    """
     ours, theirs = pty.openpty() if on_terminal else os.pipe()
     began_s = time.monotonic()
     command = [sys.executable, "-m", "pipeprof", "live", "--for", str(seconds), str(run)]
@@ -100,6 +100,7 @@ def followed(run: Path, seconds: float, on_terminal: bool) -> tuple[float, float
     os.close(theirs)
     os.read(ours, 1)
     first_s, spent_s = time.monotonic() - began_s, cpu_s(shown.pid)
+    print(f"{spent_s:.2f} s of CPU until its first output", end="; ")
     drain = threading.Thread(target=drained, args=(ours,), daemon=True)
     drain.start()
     time.sleep(seconds - 2)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeprof.analyse.analysis import load
@@ -13,6 +15,7 @@ from pipeprof.simulate.demands.fitted_device import MOST
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.knobs import change
 from pipeprof.simulate.predict import replay
+from pipeprof.simulate.uncertainty import device_error
 from tests.factory import MS, SAMPLE_BYTES, Plan, make_run
 from tests.simulate.common import demands_from
 
@@ -86,3 +89,13 @@ def test_what_was_saved_up_counts_in_the_interval_of_a_short_run(tmp_path: Path)
     forecast = Forecast(load(run(tmp_path / "run", workers=1)))
     base = forecast.predictor.base().throughput
     assert 1 - base.low / base.value == pytest.approx(0.055, abs=0.015)
+
+
+def test_batches_that_ask_for_unlike_bytes_widen_the_interval(tmp_path: Path) -> None:
+    """As of a mapped file, of which memory holds more and more."""
+    demands = Forecast(load(run(tmp_path / "run", workers=1))).predictor.demands
+    alike = device_error(demands, demands.measured)
+    unlike = demands.batches.read_bytes * np.linspace(0.5, 1.5, len(demands.batches))
+    varied = replace(demands, batches=replace(demands.batches, read_bytes=unlike))
+    sampling = 1.645 * 0.29 * (2 / 40) ** 0.5
+    assert device_error(varied, varied.measured) == pytest.approx((alike**2 + sampling**2) ** 0.5, rel=0.05)

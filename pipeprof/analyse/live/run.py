@@ -6,7 +6,7 @@ Only the ends of the streams are decoded: a look costs the same after an hour as
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,6 +20,7 @@ from pipeprof.analyse.why.lines import Line, parse_line
 from pipeprof.passes import Ints
 from pipeprof.record.columns import flags, whole_numbers
 from pipeprof.record.meta import RunMeta
+from pipeprof.record.names import counters
 from pipeprof.record.reader import Run, load
 from pipeprof.record.remote import incoming
 from pipeprof.record.schema import MISSING, RUN_JSON, TABLES
@@ -29,10 +30,11 @@ WINDOW_S: Final = 30.0
 _TIMED: Final = {"lines": "time_ns", "counters": "time_ns", "telemetry": "time_ns", "events": "time_ns"}
 _MANY: Final = 100
 """Record batches from which on three columns of the whole file are read sooner than all of each."""
-_MEMORY: Final = "level.private_bytes"
+_NEWEST: Final = 8
+"""Record batches that tell what each worker does now, where many have come."""
 
 
-class Totals(NamedTuple):
+class StepTotals(NamedTuple):
     """Figures of all steps that were read."""
 
     steps: int = 0
@@ -83,29 +85,33 @@ class LiveRun:
         self.directory, self.window_ns = directory, round(window_s * NS_PER_S)
         self.run = load(directory)
         self._tails = {name: Tail(directory, name) for name in TABLES}
-        self.all = Totals()
-        self.window = Totals()
-        self._recent: deque[Totals] = deque()
+        self.all = StepTotals()
+        self.window = StepTotals()
+        self._recent: deque[StepTotals] = deque()
         """Figures of each flush of the last seconds."""
         self.ready: int | None = None
         """Batches that were ready at the last request."""
         self.ledger_ns: dict[str, int] = {}
         """Ledger of all windows since this began, each counted once."""
         self._counted_ns = 0
+        self._workers: dict[int, WorkerNow] = {}
+        self._counted_batches: dict[str, int] = {}
+        """By table, the record batches whose rows the workers' state knows."""
         self._version = (0, 0)
         self._is_silent = True
         """True if nothing came with the last look: the run may have ended, or its process been killed."""
 
     def poll(self) -> bool:
-        """Read what is new, at its URL too. Return whether the run still goes on."""
+        """Read the new steps, at the run's URL too. Return whether it still goes on.
+
+        All other tables are read when they are needed.
+        """
         incoming.refresh(self.directory)
         self._read_meta()
-        self._is_silent = True
-        for name, tail in self._tails.items():
-            new = tail.poll()
-            if name == "steps" and new:
-                self._add_steps(new)
-            self._is_silent &= new == 0
+        new = self._tails["steps"].poll()
+        self._is_silent = new == 0
+        if new:
+            self._add_steps(new)
         return self.run.status == "running" and not (self.directory / "steps.parquet").exists()
 
     def close(self) -> None:
@@ -165,6 +171,7 @@ class LiveRun:
         for name, tail in self._tails.items():
             if name == "steps":
                 continue
+            tail.poll()
             if name in _TIMED:
                 whole = name == "events"  # they are few, and tell when each pass began
                 tables[name], _ = tail.since(_TIMED[name], 0 if whole else since_ns)
@@ -177,31 +184,41 @@ class LiveRun:
 
     def workers(self) -> list[WorkerNow]:
         """Return the last that is known of each worker."""
-        now: dict[int, WorkerNow] = {}
-        for row in self._tails["lines"].last(8).select(["loader", "worker", "stage", "stack"]).to_pylist():
-            if row["worker"] is not None and row["worker"] >= 0:
+        now = self._workers
+        for row in self._news_of("lines", ("loader", "worker", "stage", "stack")):
+            worker = row["worker"]
+            if worker is not None and worker >= 0:
                 line = parse_line((row["stack"] or "").rpartition("\n")[2])
-                now[row["worker"]] = WorkerNow(row["loader"], row["worker"], row["stage"] or "", line, None)
-        counters = self._tails["counters"].last(8).select(["worker", "counter", "value"]).to_pylist()
-        for row in counters:
-            if row["counter"] == _MEMORY and row["worker"] in now:
+                memory = now[worker].private_bytes if worker in now else None
+                now[worker] = WorkerNow(row["loader"], worker, row["stage"] or "", line, memory)
+        for row in self._news_of("counters", ("worker", "counter", "value")):
+            if row["counter"] == counters.PRIVATE_BYTES and row["worker"] in now:
                 now[row["worker"]] = now[row["worker"]]._replace(private_bytes=row["value"])
         return [now[worker] for worker in sorted(now)]
 
+    def _news_of(self, name: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of a table that came since the last call."""
+        tail = self._tails[name]
+        tail.poll()
+        new = tail.batches - self._counted_batches.get(name, 0)
+        self._counted_batches[name] = tail.batches
+        rows: list[dict[str, Any]] = tail.last(min(new, _NEWEST)).select(columns).to_pylist()
+        return rows
 
-def _figures(steps: pa.Table) -> Totals:
+
+def _figures(steps: pa.Table) -> StepTotals:
     """Return the figures of some steps, of which there is one at the least."""
     request, take, samples = (
         whole_numbers(steps[name], MISSING) for name in ("request_ns", "take_ns", "samples")
     )
     counted = int(samples[samples != MISSING].sum())
-    return Totals(len(take), counted, int((take - request).sum()), int(request[0]), int(take[-1]))
+    return StepTotals(len(take), counted, int((take - request).sum()), int(request[0]), int(take[-1]))
 
 
-def _sum(parts: Iterable[Totals]) -> Totals:
+def _sum(parts: Iterable[StepTotals]) -> StepTotals:
     """Return the figures of parts that follow each other, without those that have no steps."""
     filled = [part for part in parts if part.steps]
-    return Totals(
+    return StepTotals(
         sum(part.steps for part in filled),
         sum(part.samples for part in filled),
         sum(part.wait_ns for part in filled),

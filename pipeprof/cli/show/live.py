@@ -16,9 +16,12 @@ import click
 from pipeprof.errors import TraceError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
     from pipeprof.analyse.live.budget import Analyses
     from pipeprof.analyse.live.job import LiveJob
-    from pipeprof.report.text.live import Part
+    from pipeprof.report.text.live import ShownRun
 
 
 @click.command()
@@ -71,10 +74,10 @@ def _directory(what: str) -> Path:
     )
 
 
-def _parts(job: LiveJob, analyses: Analyses) -> list[Part]:
-    from pipeprof.report.text.live import Part
+def _parts(job: LiveJob, analyses: Analyses) -> list[ShownRun]:
+    from pipeprof.report.text.live import ShownRun
 
-    return [Part(name, live, analyses.of(live)) for name, live in job.runs.items()]
+    return [ShownRun(name, live, analyses.of(live)) for name, live in job.runs.items()]
 
 
 def _look(job: LiveJob, analyses: Analyses) -> None:
@@ -96,23 +99,57 @@ def _lines(job: LiveJob, until_s: float | None) -> None:
 
 
 def _page(job: LiveJob, until_s: float | None) -> None:
-    from rich.console import Console, Group
-    from rich.live import Live
+    from rich.console import Console
 
     from pipeprof.analyse.live.budget import EVERY_S, Analyses
     from pipeprof.report.text.live import page
 
-    going, analyses, console = job.poll(), Analyses(), Console()
+    going, analyses, screen = job.poll(), Analyses(), _Screen(Console())
     chosen, of_all, with_workers = 0, False, True
-    with _keys() as pressed, Live(console=console, auto_refresh=False, screen=False) as display:
+    with _keys() as pressed:
         while going and (until_s is None or time.monotonic() < until_s):
             _look(job, analyses)
-            lines = page(_parts(job, analyses), chosen, of_all, with_workers, console.width)
-            display.update(Group(*lines), refresh=True)
+            width = screen.console.width
+            screen.draw(page(_parts(job, analyses), chosen, of_all, with_workers, width))
             key = pressed(EVERY_S)
             chosen += key == "n"
             of_all, with_workers = of_all != (key == "a"), with_workers != (key == "w")
             going = job.poll() and key != "q"
+
+
+class _Screen:
+    """The page on a terminal: a row that stays the same is not written again."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._drawn: list[str] = []
+        self._rendered: dict[tuple[str, str], str] = {}
+        self._width = console.width
+
+    def draw(self, rows: list[Text]) -> None:
+        """Draw the rows in the place of those that were drawn before."""
+        if self._width != self.console.width:  # what was drawn has been wrapped anew
+            self._width, self._drawn = self.console.width, []
+        fitting = rows[: max(1, self.console.height - 1)]
+        keys = [(row.plain, str(row.style)) for row in fitting]
+        known = self._rendered
+        self._rendered = {
+            key: known.get(key) or self._text_of(row) for key, row in zip(keys, fitting, strict=True)
+        }
+        texts = [self._rendered[key] for key in keys]
+        written = [f"\x1b[{len(self._drawn)}F" if self._drawn else ""]
+        for number, text in enumerate(texts):
+            before = self._drawn[number] if number < len(self._drawn) else None
+            written.append("\n" if text == before else f"\x1b[2K{text}\n")
+        written.append("\x1b[J")
+        sys.stdout.write("".join(written))
+        sys.stdout.flush()
+        self._drawn = texts
+
+    def _text_of(self, row: Text) -> str:
+        with self.console.capture() as captured:
+            self.console.print(row, end="", crop=True, no_wrap=True, soft_wrap=True)
+        return captured.get()
 
 
 def _no_key(seconds: float) -> str:

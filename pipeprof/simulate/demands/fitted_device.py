@@ -21,7 +21,8 @@ ROUNDS: Final = 3
 CLOSE: Final = 0.005
 """Error of a replay, as a logarithm, that is left as it is."""
 MOST: Final = log(1.25)
-"""Largest change of the figure, as a logarithm: what differs by more is no fault of the device's model."""
+"""Largest change of a request's time, as a logarithm: what differs by more is no fault of the device's model.
+Of a full device's rate it is what a limit can have saved up."""
 STEPS: Final = 400
 """Measured steps of a replay for this: of a longer run so many are drawn."""
 _LEAST_EFFECT: Final = 0.1
@@ -33,13 +34,13 @@ def with_fitted_device(demands: Demands) -> Demands:
     measured = demands.throughput
     if demands.measured.storage.name != LEARNED or not measured:
         return demands
-    change, effect = 0.0, 1.0
+    change, effect, most = 0.0, 1.0, _most(demands, measured)
     error = _error(demands, change, measured)
     best = abs(error), change
     for _ in range(ROUNDS):
         if abs(error) <= CLOSE:
             break
-        tried = max(-MOST, min(MOST, change - error / effect))
+        tried = max(-most, min(most, change - error / effect))
         if tried == change:
             break
         now = _error(demands, tried, measured)
@@ -49,6 +50,14 @@ def with_fitted_device(demands: Demands) -> Demands:
         if effect < _LEAST_EFFECT:
             break
     return _changed(demands, best[1])
+
+
+def _most(demands: Demands, measured: float) -> float:
+    """Return the largest change: of a rate, what a limit had saved up before a run of that length."""
+    if not demands.device_full:
+        return MOST
+    seconds = float(demands.batches.samples[demands.measured_rows].sum()) / measured
+    return min(MOST, CLOSE + demands.measured.storage.burst_s / max(seconds, 1e-3))
 
 
 def _error(demands: Demands, change: float, measured: float) -> float:
