@@ -55,7 +55,7 @@ def _hook_directory() -> Path:
     """Return the directory of the `sitecustomize` that is the start-up hook."""
     import pipeprof
 
-    return Path(pipeprof.__file__).parent / "startup"
+    return (Path(pipeprof.__file__).parent / "startup/sitecustomize.py").parent
 
 
 def _is_installed() -> bool:
