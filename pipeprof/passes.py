@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeprof.record.events import RunEvent
+from pipeprof.record.schema import MISSING
 
-NOT_OBSERVED: Final = -1
+NOT_OBSERVED: Final = MISSING
 """Value of a null in integer arrays; no time and no count of ours is negative."""
 
 Ints = npt.NDArray[np.int64]

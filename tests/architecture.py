@@ -140,7 +140,27 @@ def import_circles(package: Package) -> list[str]:
     """List circles among modules, counting every import in the source; one a strongly connected group."""
     graph = {name: [t for t in package.inner(name) if t in package.modules and t] for name in package.modules}
     graph.pop("", None)  # the front door imports by name, when asked
-    circles, done, path = [], set(), list[str]()
+    return _circles(graph)
+
+
+def room_circles(rooms: Mapping[str, Room]) -> list[str]:
+    """List circles of rooms that may import each other. A room and its own wings count as one house."""
+    return _circles(
+        {
+            room: [
+                each
+                for each in rooms
+                if any(_within(each, name) for name in table.rooms)
+                and not _within(each, room)
+                and not _within(room, each)
+            ]
+            for room, table in rooms.items()
+        }
+    )
+
+
+def _circles(graph: Mapping[str, list[str]]) -> list[str]:
+    circles, done, path = [], set[str](), list[str]()
 
     def visit(module: str) -> None:
         if module in path:
@@ -157,6 +177,16 @@ def import_circles(package: Package) -> list[str]:
     for module in graph:
         visit(module)
     return circles
+
+
+def shared_names(package: Package) -> dict[str, list[str]]:
+    """Return the public classes of which several modules have one of that name, with those modules."""
+    homes: dict[str, list[str]] = {}
+    for module, path in package.modules.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module)
+    return {name: modules for name, modules in homes.items() if len(modules) > 1}
 
 
 def crowded_folders(package: Package, most: int) -> list[str]:

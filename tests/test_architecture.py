@@ -15,6 +15,8 @@ from tests.architecture import (
     crowded_folders,
     forbidden_imports,
     import_circles,
+    room_circles,
+    shared_names,
 )
 from tests.prose import empty_names, vague_docstrings
 
@@ -37,6 +39,7 @@ ROOMS: dict[str, Room] = {
     "redact": room(),
     "vocabulary": room("errors units"),
     "suggest": room(),
+    "environment": room(),
     "devices": room("errors units suggest"),
     "scenario": room(GROUND, "yaml pydantic pydantic_core"),
     "record": room(GROUND, "pyarrow numpy pydantic"),
@@ -56,12 +59,19 @@ ROOMS: dict[str, Room] = {
         f"{BELOW_MEASURE} measure.progress measure.host measure.probe measure.storage", TORCH
     ),
     "measure.session": room(
-        f"{BELOW_MEASURE} startup measure.progress measure.device measure.host measure.probe", TORCH
+        f"{BELOW_MEASURE} environment measure.progress measure.device measure.host measure.probe", TORCH
     ),
-    "measure.bench": room(f"{BELOW_MEASURE} measure", TORCH),
-    "measure": room(BELOW_MEASURE, TORCH),
+    "measure.attach": room(
+        f"{BELOW_MEASURE} measure.progress measure.host measure.probe measure.session", TORCH
+    ),
+    "measure.bench": room(
+        f"{BELOW_MEASURE} measure.progress measure.device measure.host measure.probe measure.storage "
+        "measure.accelerator measure.data measure.session",
+        TORCH,
+    ),
+    "measure": room(),
     # runs in each interpreter that is started to be observed, and begins that when torch's loaders are used
-    "startup": room("measure.session"),
+    "startup": room("environment measure.session"),
     "analyse": room(f"{GROUND} record graph passes timeline", "pyarrow numpy"),
     "simulate": room(f"{GROUND} scenario record graph passes timeline analyse", "numpy"),
     "report.wording": room(READ),
@@ -94,6 +104,21 @@ OWN: dict[str, Room] = {
 
 def test_imports_only_what_its_room_may() -> None:
     assert forbidden_imports(PACKAGE, ROOMS, OWN) == []
+
+
+def test_no_two_rooms_may_import_each_other() -> None:
+    assert room_circles(ROOMS) == []
+    wings = {path.parent.name for path in (PACKAGE.root / "measure").glob("*/__init__.py")}
+    assert {f"measure.{wing}" for wing in wings} <= set(ROOMS), "a wing without a row may do what all may"
+
+
+def test_rooms_that_may_import_each_other_are_seen() -> None:
+    low, middle, high = room("high"), room("low"), room("middle")
+    assert room_circles({"low": low, "middle": middle, "high": high}) == ["low -> high -> middle -> low"]
+    assert room_circles({"low": room(), "middle": middle, "high": high}) == []
+    whole = {"low": room("high"), "high": room(), "high.wing": room("low")}
+    assert room_circles(whole) == ["low -> high.wing -> low"], "what may import a room may import its wings"
+    assert room_circles({"low": room(), "low.wing": room("low")}) == []
 
 
 PREDICTING = {
@@ -152,6 +177,19 @@ def test_a_hidden_backend_is_seen(hidden: str) -> None:
 
 def test_there_is_no_import_circle() -> None:
     assert import_circles(PACKAGE) == []
+
+
+def test_a_class_is_the_only_one_of_its_name() -> None:
+    shared = shared_names(PACKAGE)
+    shared.pop("PipeprofCallback")  # Lightning and transformers have one each
+    assert shared == {}, "give one of them a name that says what it is"
+
+
+def test_two_classes_of_one_name_are_seen(tmp_path: Path) -> None:
+    house = made(
+        tmp_path, low__a="class Cell: ...\nclass _Own: ...", high__b="class Cell: ...\nclass _Own: ..."
+    )
+    assert shared_names(Package(house)) == {"Cell": ["high.b", "low.a"]}
 
 
 def test_a_folder_can_be_taken_in() -> None:

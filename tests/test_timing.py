@@ -70,7 +70,9 @@ def test_on_a_busy_machine_a_wrong_word_fails_all_the_same() -> None:
 def test_a_verdict_that_names_the_busy_machine_is_no_wrong_word() -> None:
     timing = machine(BUSY)
     timing.restart()
-    for cause, detail in (("decode", None), ("cpu-contention", "quota"), ("storage-latency", "neighbour")):
+    wrong = ("inconclusive", None), ("inconclusive", "page-cache"), ("inconclusive", "storage-not-observed")
+    others = ("decode", None), ("cpu-contention", "quota"), ("storage-latency", "neighbour")
+    for cause, detail in (*wrong, *others):
         assert not timing.explains(cause, detail)
     assert timing.explains("cpu-contention", "neighbour")
     with pytest.raises(pytest.skip.Exception, match=r"1.5 cores busy, and the verdict is cpu-contention"):

@@ -10,12 +10,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import psutil
 
 BUSY_CORES = 0.3
 """Cores in the hands of others from which on durations say nothing."""
+UNSURE: Final = frozenset({"wide-interval", "too-few-steps", "own-cost", "clock", "unknown-owner"})
+"""Reasons to abstain that other programs can bring about; no others are excused."""
 
 
 class Watch(Protocol):
@@ -90,10 +92,12 @@ class Timing:
     def explains(self, cause: str, detail: str | None, taken_cores: float | None = None) -> bool:
         """Return whether a verdict is true of this busy machine, whatever was planted, and excuse it then.
 
-        It names the other programs that the system's counters show too, or abstains.
+        It names the other programs that the system's counters show too, or abstains for a reason that they
+        bring about.
         """
         taken = self._watch.cores() if taken_cores is None else taken_cores
-        true_here = (cause, detail) == ("cpu-contention", "neighbour") or cause == "inconclusive"
+        named, unsure = (cause, detail) == ("cpu-contention", "neighbour"), cause == "inconclusive"
+        true_here = named or (unsure and detail in UNSURE)
         if taken <= BUSY_CORES or not true_here:
             return False
         self.excuse = f"other programs kept {taken:.1f} cores busy, and the verdict is {cause}"

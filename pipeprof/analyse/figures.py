@@ -10,18 +10,19 @@ import numpy as np
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.lock import lock_waits
 from pipeprof.analyse.ledger.making import Floats
-from pipeprof.analyse.resources.cores import SPIN
-from pipeprof.analyse.resources.device import Device, device_of
+from pipeprof.analyse.resources.device import StorageState, device_of
 from pipeprof.analyse.resources.page_cache import PageCache, page_cache_of
 from pipeprof.analyse.telemetry import sense
-from pipeprof.analyse.why.counts import read_counts
+from pipeprof.analyse.why.totals import read_counts
 from pipeprof.analyse.why.transfer import receive_starts
 from pipeprof.devices import StorageModel
 from pipeprof.graph import Shape
 from pipeprof.record.added.storage_probe import read_probe
 from pipeprof.record.meta import RunMeta
+from pipeprof.record.names.sensors import SPIN, WorkerState
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints, take
+from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary.owners import READ
 
 
@@ -55,7 +56,7 @@ class Facts:
     """Cores that other programs kept busy."""
     waited_cores: float
     """Cores that the making of batches could have used besides and did not get; 0 where not observed."""
-    states: Mapping[str, float]
+    states: Mapping[WorkerState, float]
     """Shares of what workers that were off their core waited for: see `sensors.Sensed`."""
     tier: str | None
     emulated_storage: bool
@@ -97,7 +98,7 @@ class Facts:
     """Share of the loop's waits in which it unpickled batches that had come, without waiting for a lock."""
     loader_code_ns: int = 0
     """Time inside `next` in which a loader without workers made no batch."""
-    device: Device | None = None
+    device: StorageState | None = None
     """State of the device that the data came from; None where none was read, or the data are remote."""
     programs: Mapping[str, float] = field(default_factory=dict)
     """Cores that the busiest other programs kept busy, by name."""
@@ -111,6 +112,42 @@ class Facts:
     def mean_read_bytes(self) -> float | None:
         """Return the mean size of a read, in bytes."""
         return self.read_bytes / self.reads if self.reads and self.read_bytes is not None else None
+
+    @property
+    def mean_read_ns(self) -> float | None:
+        """Return the mean time of a read."""
+        return self.read_wall_ns / self.reads if self.reads and self.read_wall_ns else None
+
+    @property
+    def read_bytes_per_s(self) -> float:
+        """Return the bytes read in each second of the measured window."""
+        return (self.read_bytes or 0) * NS_PER_S / max(1, self.wall_ns)
+
+    @property
+    def reads_per_s(self) -> float | None:
+        """Return the reads in each second of the measured window."""
+        return self.reads * NS_PER_S / max(1, self.wall_ns) if self.reads else None
+
+    @property
+    def reads_in_flight(self) -> float | None:
+        """Return the reads that were waited for at once, on average."""
+        return self.read_wall_ns / max(1, self.wall_ns) if self.read_wall_ns else None
+
+    @property
+    def read_queue_share(self) -> float | None:
+        """Return the share of the time of reads that they queued behind others."""
+        if self.read_queue_ns is None:
+            return None
+        return self.share_of_reading(self.read_queue_ns)
+
+    def share_of_reading(self, spent_ns: int) -> float | None:
+        """Return what a time is of the time of all reads; None where none was timed."""
+        return spent_ns / self.read_wall_ns if self.read_wall_ns else None
+
+    def mean_request_ns(self, kind: str) -> float | None:
+        """Return the mean time of a kind of requests of a remote place; None where none was made."""
+        spent_ns, times = self.requests.get(kind, (0, 0))
+        return spent_ns / times if times else None
 
     @property
     def idle_cores(self) -> float | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pipeprof import units
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.verdict import Doubt
-from pipeprof.analyse.why.counts import Counts, read_counts
+from pipeprof.analyse.why.totals import CounterTotals, read_counts
 from pipeprof.record.events import read_events
+from pipeprof.record.names.counters import SHARED_MEMORY_BYTES, SHARED_MEMORY_USED_BYTES
 from pipeprof.record.reader import Run
 from pipeprof.vocabulary import fixes, mechanisms
 
@@ -52,9 +53,9 @@ _LEAST_SHARE = 0.02
 """Share of an epoch below which its beginning says nothing of its end."""
 
 
-def _shared_memory(counts: Counts) -> list[Doubt]:
+def _shared_memory(counts: CounterTotals) -> list[Doubt]:
     """Report a /dev/shm that was nearly full: a batch that finds no room in it ends the training."""
-    used, room = (counts.level(f"level.shared_memory{what}") for what in ("_used_bytes", "_bytes"))
+    used, room = (counts.level(name) for name in (SHARED_MEMORY_USED_BYTES, SHARED_MEMORY_BYTES))
     if not used or not room or used < NEARLY_FULL * room:
         return []
     problem = (
@@ -68,7 +69,9 @@ NEARLY_FULL = 0.8
 """Share of /dev/shm in use from which a larger batch, or another program, may fill it."""
 
 
-def _growth(run: Run, attribution: Attribution, counts: Counts) -> tuple[int | None, float, int | None]:
+def _growth(
+    run: Run, attribution: Attribution, counts: CounterTotals
+) -> tuple[int | None, float, int | None]:
     """Return how much all workers of an epoch grew, in which share of it, and what was left before.
 
     Of the epoch in which they grew the most; None where no worker was looked at twice.

@@ -1,4 +1,5 @@
-"""The ledger over time: how the accelerator's day divides within each bin of a run, and other means per bin.
+"""The ledger over time: how the accelerator's day divides within each bin of a run, other means per bin,
+and the steps that are worth a look.
 
 Arrays in, arrays out; no drawing.
 """
@@ -15,6 +16,10 @@ import numpy.typing as npt
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.passes import NOT_OBSERVED, Ints
 from pipeprof.record.columns import whole_numbers
+from pipeprof.record.names.sensors import SensorName
+from pipeprof.record.reader import Run
+from pipeprof.record.telemetry import read_sensors
+from pipeprof.timeline import Timeline
 from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import owners
 
@@ -83,6 +88,17 @@ def mean_per_bin(time_ns: Ints, value: Floats, edges_ns: Ints) -> Floats:
     return np.where(held > 0, total / np.maximum(1, held), np.nan)
 
 
+def mean_of(values: Floats) -> float:
+    """Return the mean of the bins that have a value."""
+    return float(np.nanmean(values))
+
+
+def sensor_means(run: Run, sensor: SensorName, edges_ns: Ints) -> Floats:
+    """Return the mean of a sensor's readings in each bin."""
+    readings = read_sensors(run, sensor)[sensor]
+    return mean_per_bin(readings.time_ns, readings.value, edges_ns)
+
+
 def spread(start_ns: Ints, end_ns: Ints, amount: npt.NDArray[Any], edges_ns: Ints) -> Floats:
     """Sum amounts in each bin, each spread evenly over its interval; intervals may overlap."""
     if len(start_ns) == 0:
@@ -93,6 +109,38 @@ def spread(start_ns: Ints, end_ns: Ints, amount: npt.NDArray[Any], edges_ns: Int
     moments, rates = moments[order], np.cumsum(np.concatenate([rate, -rate])[order])
     until = np.append(0.0, np.cumsum(rates[:-1] * np.diff(moments)))
     return np.asarray(np.diff(np.interp(edges_ns, moments, until)))
+
+
+def rate_per_s(timeline: Timeline, amount: npt.NDArray[Any], edges_ns: Ints) -> Floats:
+    """Return an amount of each step's batch, spread over the time it was made in, per second of each bin."""
+    seen = (timeline.start_ns != NOT_OBSERVED) & (timeline.finish_ns != NOT_OBSERVED)
+    held = spread(timeline.start_ns[seen], timeline.finish_ns[seen], amount[seen], edges_ns)
+    return held / np.diff(edges_ns) * NS_PER_S
+
+
+def next_ready(timeline: Timeline, edges_ns: Ints) -> Floats:
+    """Return the share of the steps of each bin whose batch was ready when it was asked for."""
+    known = timeline.measured & (timeline.ready != NOT_OBSERVED) & (timeline.worker >= 0)
+    ready = np.where(known, timeline.ready.astype(np.float64), np.nan)
+    # a loop that runs ahead of its device asks for the first batches before the window: they are its first
+    asked_ns = np.clip(timeline.request_ns, edges_ns[0], edges_ns[-1] - 1)
+    return mean_per_bin(asked_ns, ready, edges_ns)
+
+
+def work_shares(timeline: Timeline, wall_ns: npt.NDArray[Any], edges_ns: Ints) -> list[Floats]:
+    """Return, of each worker in order, the share of each bin in which it spent `wall_ns` of its batches.
+
+    `wall_ns` has an entry a step.
+    """
+    seen = (timeline.start_ns != NOT_OBSERVED) & (timeline.finish_ns != NOT_OBSERVED)
+    width = np.maximum(1, np.diff(edges_ns))
+    shares_of = []
+    for worker in np.unique(timeline.worker):
+        own = np.flatnonzero(seen & (timeline.worker == worker))
+        shares_of.append(
+            spread(timeline.start_ns[own], timeline.finish_ns[own], wall_ns[own], edges_ns) / width
+        )
+    return shares_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +161,41 @@ def histogram(waits_ns: Ints, bins_per_decade: int = 8) -> Histogram:
     bounds = 10 ** (np.arange(low, high + 1) / bins_per_decade)
     counts, _ = np.histogram(waited, bounds)
     return Histogram(bounds, counts.astype(np.int64))
+
+
+def longest_waits(timeline: Timeline, most: int = 1) -> Ints:
+    """Return the places of the measured steps that waited the longest for batches that were not ready.
+
+    The longest first; empty where no step waited.
+    """
+    lengths = np.where(timeline.measured & (timeline.ready != 1), timeline.wait_ns, 0)
+    order = np.argsort(-lengths, kind="stable")[:most]
+    return np.asarray(order[lengths[order] > 0])
+
+
+def ordinary_step(timeline: Timeline) -> int:
+    """Return the place of a step of median wait, the nearest to the middle of the run."""
+    waits_ns = timeline.wait_ns
+    from_median = np.abs(waits_ns - np.median(waits_ns))
+    near = np.flatnonzero(from_median == from_median.min())
+    return int(near[np.argmin(np.abs(near - len(waits_ns) // 2))])
+
+
+def stretches(timeline: Timeline, most_steps: int, stretch: int) -> Ints:
+    """Return the places of at most `most_steps` steps: all, or the stretches that tell most of the run.
+
+    Those are `stretch` steps each, around the first step, an ordinary one, and the longest waits.
+    """
+    steps = len(timeline)
+    if steps <= most_steps:
+        return np.arange(steps)
+    centres = [0, ordinary_step(timeline), *np.argsort(timeline.wait_ns)[::-1]]
+    keep = np.zeros(steps, dtype=bool)
+    for centre in centres:
+        if keep.sum() + stretch > most_steps:
+            break
+        keep[max(0, int(centre) - stretch // 2) : int(centre) + stretch // 2] = True
+    return np.flatnonzero(keep)
 
 
 def codes(column: Any) -> tuple[list[str], Ints]:

@@ -12,7 +12,7 @@ from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.harm import warning
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.rates import stall_interval
-from pipeprof.analyse.resources.device import Device
+from pipeprof.analyse.resources.device import StorageState
 from pipeprof.analyse.resources.page_cache import PageCache
 from pipeprof.analyse.why.explain import explained
 from pipeprof.analyse.why.lines import HotLine
@@ -139,7 +139,7 @@ class Verdict:
     """Share of the window that the blamed owner has; None where none is."""
     page_cache: PageCache | None = None
     """Share of the reads that memory served, and will serve in later epochs; None where not known."""
-    device: Device | None = None
+    device: StorageState | None = None
     """State of the device that the data came from; None where none was read, or the data are remote."""
 
     @property

@@ -37,7 +37,7 @@ class Destination(Directory):
         return stage(value) if is_url(value) else super().convert(value, param, ctx)
 
 
-class Source(click.Path):
+class PathOrUrl(click.Path):
     """The type of a directory of runs that may be a URL: the directory that stands for it."""
 
     def __init__(self) -> None:

@@ -36,13 +36,13 @@ def observed(train_loop: Callable[..., Any], out: str | None = None) -> Callable
 @contextmanager
 def _observation(out: str | Path) -> Iterator[None]:
     """Observe all loaders of this process while the block lasts; the run is whole, and sent, at its end."""
-    from pipeprof.measure.session.processes.trial import Trial, Trying
+    from pipeprof.measure.session.processes.trial import TriedChanges, Trying
     from pipeprof.measure.session.run_meta import status_of
     from pipeprof.measure.session.session import Session
 
     session = Session(out, "trace", "Ray Train")
     error: BaseException | None = None
-    trying = Trying(Trial(), lambda: session)
+    trying = Trying(TriedChanges(), lambda: session)
     try:
         with _data_shards(session):
             yield

@@ -103,7 +103,7 @@ class TunedPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TunedPlaces:
     """`10_tune.json`: the places that were tried, from the cheapest on."""
 
     target: float | None = None

@@ -37,7 +37,7 @@ LECTURE_NETWORKS: Final[dict[str, Callable[[], nn.Module]]] = {
 
 
 @dataclass(frozen=True)
-class NetworkTime:
+class MeasuredNetwork:
     """Median time of forward and backward on one batch, in ns."""
 
     network: str
@@ -58,7 +58,7 @@ def time_network(
     side: int = SIDE,
     repeats: int = 3,
     clock: Callable[[], int] = time.perf_counter_ns,
-) -> NetworkTime:
+) -> MeasuredNetwork:
     """Time `repeats` forward and backward passes of random images after one that warms up.
 
     The device, the CPU by default, is synchronised around each pass: launch and computation are both inside.
@@ -81,7 +81,7 @@ def time_network(
         one_pass()
         times = [one_pass() for _ in range(repeats)]
     kind = "cpu" if device is None else device.kind
-    return NetworkTime(network, kind, cudnn, batch, statistics.median(times), repeats)
+    return MeasuredNetwork(network, kind, cudnn, batch, statistics.median(times), repeats)
 
 
 def _wait(device: Device | None) -> None:

@@ -16,7 +16,7 @@ from pipeprof.lesson.kept import (
     TWO_LAYER_JSON,
     LessonMeta,
     NetworkTimes,
-    Tuned,
+    TunedPlaces,
     WaysTrained,
     read_kept,
 )
@@ -88,7 +88,7 @@ class Results:
     runs: Mapping[str, LessonRun]
     networks: NetworkTimes = field(default_factory=NetworkTimes)
     two_layer: WaysTrained = field(default_factory=WaysTrained)
-    tuning: Tuned = field(default_factory=Tuned)
+    tuning: TunedPlaces = field(default_factory=TunedPlaces)
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Runs that are there and cannot be used, with the reason."""
 
@@ -148,7 +148,7 @@ def read(directory: Path) -> Results:
         runs,
         read_kept(NetworkTimes, directory / NETWORKS_JSON) or NetworkTimes(),
         read_kept(WaysTrained, directory / TWO_LAYER_JSON) or WaysTrained(),
-        read_kept(Tuned, directory / TUNED_JSON) or Tuned(),
+        read_kept(TunedPlaces, directory / TUNED_JSON) or TunedPlaces(),
         unusable,
     )
 

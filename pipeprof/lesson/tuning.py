@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeprof.errors import InconclusiveError, MeasureError
-from pipeprof.lesson.kept import TUNED_JSON, Tuned, TunedPlace, read_kept, save_kept
+from pipeprof.lesson.kept import TUNED_JSON, TunedPlace, TunedPlaces, read_kept, save_kept
 from pipeprof.lesson.measurements import Display, Result, lesson_directory
 from pipeprof.record.meta import RunMeta
 
@@ -42,7 +42,7 @@ class Tuning:
 
     def done(self, out: Path) -> bool:
         """Return whether the search came to its end."""
-        kept = read_kept(Tuned, out / TUNED_JSON)
+        kept = read_kept(TunedPlaces, out / TUNED_JSON)
         return kept is not None and kept.ended
 
     def measure(self, out: Path, display: Display | None = None) -> Result:
@@ -61,10 +61,10 @@ class Tuning:
                 least = best.predicted_stall
                 best = self._tuned(out, place, best)
             places.append(best)
-            save_kept(out / TUNED_JSON, Tuned(TARGET, tuple(places)))
+            save_kept(out / TUNED_JSON, TunedPlaces(TARGET, tuple(places)))
             if best.stall is not None and best.stall < TARGET:
                 break
-        save_kept(out / TUNED_JSON, Tuned(TARGET, tuple(places), ended=True))
+        save_kept(out / TUNED_JSON, TunedPlaces(TARGET, tuple(places), ended=True))
         return Result()
 
     def _predicted(self, demands: Any, place: dict[str, str]) -> TunedPlace:

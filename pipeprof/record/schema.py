@@ -108,7 +108,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("wall_ns", _I64),  # that the samples stand for
         ("cpu_ns", _I64),  # that the thread was on a core meanwhile
     ],
-    # What was counted in a process since the flush before: see COUNTERS.
+    # What was counted in a process since the flush before: see `names.counters`.
     "counters": [
         ("time_ns", _I64),
         ("loader", _I16),
@@ -172,58 +172,6 @@ class _Schemas(Mapping[str, "pa.Schema"]):
 
 
 TABLES: Final = _Schemas()
-
-COUNTERS: Final = {
-    "gc.ns": "time in Python's garbage collector, by generation",
-    "gc.count": "collections, by generation",
-    "open.count": "files opened while batches were made",
-    "open.repeated": "of those, files that the process had opened before",
-    "open.parse_ns": "time in constructors of archives, tables and containers, which parse a header",
-    "open.repeated_parse_ns": "time in them, and in `open`, for files that the process had opened before",
-    "decode.rows": "rows that readers of tables have decoded",
-    "decode.rows_ns": "time in which they did",
-    "decode.member_bytes": "bytes of arrays unpacked whole from archives of arrays (npz)",
-    "decode.members_ns": "time in which they were",
-    "skip.bytes": "bytes decompressed to be skipped, by seeks in compressed files and in chunks of HDF5",
-    "skip.ns": "time in those",
-    "decode.frames": "frames of moving pictures decoded, those before the one that was asked for included",
-    "decode.pictures": "pictures decoded",
-    "decode.pixels": "pixels decoded",
-    "shrink.pictures": "of those, pictures of which crops and resizes were seen",
-    "shrink.pixels": "pixels left of those pictures after their crops and resizes",
-    "connect.count": "connections made to internet addresses",
-    "connect.ns": "time in making them",
-    "connect.first_answers": "connections made of which the first bytes came",
-    "connect.first_answer_ns": "time of waiting for them: a greeting, or the first answer",
-    "socket.later_answers": "further answers on connections that were kept",
-    "socket.later_answer_ns": "time of waiting for the first bytes of those",
-    "tls.count": "TLS handshakes",
-    "tls.ns": "time in them",
-    "socket.wait_ns": "time in reading from internet sockets",
-    "sampler.ns": "time in the sampler, by its class",
-    "startup.process_ns": "from the making of the iterator to the worker's first call of ours",
-    "startup.imports_ns": "part of it since the worker's process was started: imports, unpickling",
-    "startup.init_fn_ns": "time in the user's worker_init_fn",
-    "startup.make_ns": "time in which torch made the iterator and started its workers",
-    "startup.written_bytes": "bytes that the main process wrote meanwhile: the pickled data sets",
-    "stream.item": "one of the first items of a worker's stream: a digest of its content, not added up",
-    "own.lines_cpu_ns": "CPU time of sampling lines, in the sampling thread and in the sampled one",
-}
-"""Quantity that each counter adds up, by the beginning of its name. Its rows are differences."""
-
-LEVELS: Final = {
-    "level.threads": "threads of the process",
-    "level.threads_runnable": "threads that ran or could run",
-    "level.affinity_cores": "cores that the process may run on",
-    "level.private_bytes": "memory of the process that it does not share",
-    "level.own_bytes": "memory of the process that no other one shares: not what it inherited and left alone",
-    "level.memory_left_bytes": "memory that the machine, or the container, can still give to any process",
-    "level.shared_memory_used_bytes": "bytes in /dev/shm, of all programs",
-    "level.shared_memory_bytes": "size of /dev/shm",
-    "level.read_call_bytes": "bytes read by calls since the process began (rchar)",
-    "level.pool": "size of a pool of threads, by library",
-}
-"""Counters whose rows are values that stand."""
 
 EVENTS: Final = (
     "epoch_start",  # iter(loader) was called; once for each epoch of which a batch was asked for

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeprof.record.columns import decimals, whole_numbers
+from pipeprof.record.names.sensors import SensorName
 from pipeprof.record.reader import Run
 
 
@@ -20,7 +21,7 @@ class Readings(NamedTuple):
     """Values of the readings; NaN where the sensor gave none."""
 
 
-def pieces(run: Run) -> Iterator[tuple[str, Readings]]:
+def pieces(run: Run) -> Iterator[tuple[SensorName, Readings]]:
     """Yield each sensor's readings in each piece of the table."""
     for piece in run.pieces("telemetry", ("time_ns", "sensor", "value")):
         column = piece["sensor"].combine_chunks()
@@ -31,14 +32,22 @@ def pieces(run: Run) -> Iterator[tuple[str, Readings]]:
         for code, name in enumerate(column.dictionary.to_pylist()):
             mine = np.flatnonzero(codes == code)
             if len(mine):
-                yield str(name), Readings(times[mine], values[mine])
+                yield SensorName(str(name)), Readings(times[mine], values[mine])
 
 
-def read_sensors(run: Run, *names: str, ending: str = "") -> dict[str, Readings]:
-    """Read the sensors called so, or all whose name ends so; those without a reading are left out."""
-    readings_of: dict[str, list[Readings]] = {}
+def sensors_of(run: Run) -> list[SensorName]:
+    """List the sensors that a run has readings of."""
+    names: set[str] = set()
+    for piece in run.pieces("telemetry", ("sensor",)):
+        names.update(name for name in piece["sensor"].unique().to_pylist() if name is not None)
+    return [SensorName(name) for name in sorted(names)]
+
+
+def read_sensors(run: Run, *names: SensorName) -> dict[SensorName, Readings]:
+    """Read the sensors called so, or all; those without a reading are left out."""
+    readings_of: dict[SensorName, list[Readings]] = {}
     for name, readings in pieces(run):
-        if name in names or (not names and name.endswith(ending)):
+        if not names or name in names:
             readings_of.setdefault(name, []).append(readings)
     return {
         name: Readings(*(np.concatenate(column) for column in zip(*parts, strict=True)))

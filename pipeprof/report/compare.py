@@ -17,6 +17,7 @@ from pipeprof.report.text.markdown import code, escaped
 from pipeprof.report.text.table import TextTable
 from pipeprof.report.text.terminal import WIDTH, clean
 from pipeprof.report.wording import words
+from pipeprof.vocabulary import owners
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -76,7 +77,8 @@ def lines(runs: Sequence[Compared]) -> list[Text]:
 
     rows: list[Text] = []
     for run in runs:
-        rows += [Text(clean(f"{run.other} against {run.base}"), style="bold")]
+        rows += [Text(row, style="bold") for row in textwrap.wrap(clean(headline(run)), WIDTH)]
+        rows += [Text(clean(f"{run.other} against {run.base}"), style="dim")]
         for why in run.unfair:
             wrapped = textwrap.wrap(clean(f"{UNFAIR}: {why}."), WIDTH - 2)
             rows += [Text(f"  {row}", style="bold yellow") for row in wrapped]
@@ -223,8 +225,22 @@ def headline(compared: Compared) -> str:
         return f"Throughput: {rate.says}."
     word = "faster" if rate.relative > 0 else "slower"
     ends = sorted(abs((end or 0.0) / (rate.base.value or 1.0)) for end in (rate.low, rate.high))
-    but = ", but not a fair comparison" if compared.unfair else ""
+    but = ", but not a fair comparison" if compared.unfair else _although(compared)
     return f"{units.percent(abs(rate.relative))} {word} (95% CI {units.interval((ends[0], ends[1]))}){but}."
+
+
+def _although(compared: Compared) -> str:
+    """Return what explains a rate and a stall that moved in opposite ways: work that is no waiting."""
+    rate, stall = compared.differences[:2]
+    if {rate.says, stall.says} != {"better", "worse"}:
+        return ""
+    others = [each for each in telling(compared) if not owners.is_stall(each.measure.key)]
+    moved = next((each for each in others if ((each.value or 0.0) < 0) == (rate.says == "better")), None)
+    waited = f", although it waited {'more' if stall.says == 'worse' else 'less'}"
+    if moved is None:
+        return waited
+    base, other = (moved.measure.text(figure.value) for figure in (moved.base, moved.other))
+    return f"{waited}: {moved.measure.label} {base} → {other} each step"
 
 
 def _dots(compared: Compared) -> list[dict[str, Any]]:

@@ -93,8 +93,8 @@ def _lead(merged: JobAnalysis) -> list[str]:
     """Return the figures below the sentence."""
     verdict = merged.verdict
     sentences = [
-        f"The ranks lost {units.percent(verdict.lost_share)} of their time to waiting for data and for each "
-        f"other ({bands.label_of(verdict.band)}); {units.sample_rate(merged.throughput)} in all."
+        f"The ranks lost {units.percent(verdict.lost_share)} of their time{_lost_to(merged)} "
+        f"({bands.label_of(verdict.band)}); {units.sample_rate(merged.throughput)} in all."
     ]
     if verdict.fix != fixes.NONE.word:
         whom = "" if verdict.rank is None else f" on rank {verdict.rank}"
@@ -108,6 +108,16 @@ def _lead(merged: JobAnalysis) -> list[str]:
     elif clocks:
         sentences.append(_aligned(clocks))
     return sentences
+
+
+def _lost_to(merged: JobAnalysis) -> str:
+    """Return what the lost time went to, so that the headline's share is seen to be a part of it."""
+    lost = merged.verdict.lost_share
+    if lost is None:
+        return ""
+    wall = sum(row.wall_ns for row in merged.ranks)
+    own = share(sum(row.stall_ns for row in merged.ranks), wall) or 0.0
+    return f": {units.percent(own)} to waiting for data, {units.percent(max(0.0, lost - own))} to each other"
 
 
 def _aligned(clocks: Sequence[ClockFit]) -> str:

@@ -28,7 +28,7 @@ LIGHTER: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Fix:
+class PossibleFix:
     """A possible change. `word` is of the vocabulary; several fixes may share it."""
 
     word: str
@@ -46,15 +46,15 @@ class Fix:
     """Keys of a scenario, with their values, that carry it out where a scenario was run."""
 
 
-Maker = Callable[[Demands], Iterator[Fix]]
+Maker = Callable[[Demands], Iterator[PossibleFix]]
 
 
-def _workers(demands: Demands) -> Iterator[Fix]:
+def _workers(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     for workers in worker_counts(knobs):
         more = workers - knobs.workers
         if more:
-            yield Fix(
+            yield PossibleFix(
                 (fixes.MORE_WORKERS if more > 0 else fixes.FEWER_WORKERS).word,
                 f"{workers} workers",
                 f"num_workers={workers}",
@@ -70,11 +70,11 @@ def worker_counts(knobs: Knobs) -> list[int]:
     return [count for count in (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if count <= most]
 
 
-def _prefetch(demands: Demands) -> Iterator[Fix]:
+def _prefetch(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     for prefetch in (4, 8, 16):
         if knobs.workers and prefetch > knobs.prefetch:
-            yield Fix(
+            yield PossibleFix(
                 fixes.DEEPER_PREFETCH.word,
                 f"prefetch {prefetch} batches a worker",
                 f"prefetch_factor={prefetch}",
@@ -83,10 +83,10 @@ def _prefetch(demands: Demands) -> Iterator[Fix]:
             )
 
 
-def _order(demands: Demands) -> Iterator[Fix]:
+def _order(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     if knobs.workers > 1 and knobs.in_order:
-        yield Fix(
+        yield PossibleFix(
             fixes.OUT_OF_ORDER.word,
             "out-of-order delivery",
             "in_order=False",
@@ -94,10 +94,10 @@ def _order(demands: Demands) -> Iterator[Fix]:
         )
 
 
-def _epochs(demands: Demands) -> Iterator[Fix]:
+def _epochs(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     if knobs.workers and not knobs.persistent_workers and demands.steps > demands.batches_per_epoch:
-        yield Fix(
+        yield PossibleFix(
             fixes.PERSISTENT_WORKERS.word,
             "keep the workers between epochs",
             "persistent_workers=True",
@@ -105,12 +105,12 @@ def _epochs(demands: Demands) -> Iterator[Fix]:
         )
 
 
-def _memory(demands: Demands) -> Iterator[Fix]:
+def _memory(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     if not demands.place.reads_observed:
         return
     if knobs.storage != MEMORY:
-        yield Fix(
+        yield PossibleFix(
             fixes.RAM.word,
             "the files' bytes in RAM",
             "copy the files to /dev/shm, or read them once before the first epoch",
@@ -120,7 +120,7 @@ def _memory(demands: Demands) -> Iterator[Fix]:
         )
     if demands.batches.cpu.get(owners.DECODE.name) is not None:
         samples = demands.batches_per_epoch * knobs.batch_size * demands.world_size
-        yield Fix(
+        yield PossibleFix(
             fixes.RAM.word,
             "decoded samples in RAM",
             'pipeprof.cached(dataset, "ram", transform=…), with what is random in transform',
@@ -135,7 +135,7 @@ def _known(size_bytes: float | None) -> int | None:
     return round(size_bytes) if size_bytes else None
 
 
-def _storage(demands: Demands) -> Iterator[Fix]:
+def _storage(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     better: dict[str | None, tuple[str, ...]] = {
         "hdd": ("ssd", "nvme"),
@@ -148,7 +148,7 @@ def _storage(demands: Demands) -> Iterator[Fix]:
     known = knobs.storage != UNKNOWN and knobs.storage.name != LEARNED
     for tier in better.get(knobs.storage.tier if known else demands.place.tier, ()):
         model = storage_preset(tier)
-        yield Fix(
+        yield PossibleFix(
             fixes.FASTER_STORAGE.word,
             f"the data on {tier.upper() if tier != 'nvme' else 'NVMe'}",
             f"copy the data to {'an SSD' if tier == 'ssd' else 'an NVMe drive'} of this machine",
@@ -159,11 +159,11 @@ def _storage(demands: Demands) -> Iterator[Fix]:
         )
 
 
-def _shards(demands: Demands) -> Iterator[Fix]:
+def _shards(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     served = knobs.storage.kind != "memory" and knobs.storage.name != LEARNED
     if demands.place.reads_observed and knobs.access == "files" and served:
-        yield Fix(
+        yield PossibleFix(
             fixes.SHARDS.word,
             "files packed into shards",
             "pack the files into tar shards and read them with WebDataset",
@@ -173,12 +173,12 @@ def _shards(demands: Demands) -> Iterator[Fix]:
         )
 
 
-def _link(demands: Demands) -> Iterator[Fix]:
+def _link(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     if not demands.batches.copy.any():
         return
     if not knobs.pin_memory:
-        yield Fix(
+        yield PossibleFix(
             fixes.PIN.word,
             "page-locked batches, copied without blocking",
             "pin_memory=True and .to(device, non_blocking=True)",
@@ -186,7 +186,7 @@ def _link(demands: Demands) -> Iterator[Fix]:
             ram_bytes=round(demands.batch_bytes) * max(1, knobs.outstanding),
         )
     if not knobs.prefetch_to_device:
-        yield Fix(
+        yield PossibleFix(
             fixes.DEVICE_PREFETCH.word,
             "the next batch copied on a side stream",
             "copy the next batch on a CUDA stream of its own, with pin_memory=True",
@@ -196,11 +196,11 @@ def _link(demands: Demands) -> Iterator[Fix]:
         )
 
 
-def _work(demands: Demands) -> Iterator[Fix]:
+def _work(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     costs = {owner: float(values.mean()) for owner, values in cpu_by_owner(demands, knobs).items()}
     if costs.get(owners.DECODE.name):
-        yield Fix(
+        yield PossibleFix(
             fixes.CHEAPER_DECODE.word,
             "half the decoding",
             "decode only what is used: fewer frames or pictures, a lower resolution, smaller stored samples",
@@ -229,12 +229,12 @@ ON_BATCHES: Final = {
 and cannot wait for a batch; random ones would draw once for all of its samples."""
 
 
-def _cheaper(owner: str, cpu_ns: float, knobs: Knobs) -> Fix:
+def _cheaper(owner: str, cpu_ns: float, knobs: Knobs) -> PossibleFix:
     """Return the fix for a transform, or a stage of the user's own, that costs `cpu_ns` a batch."""
     name = owners.name_in(owner)
     is_transform = owners.family_of(owner) == owners.TRANSFORM.name
     if is_transform and name in ON_BATCHES:
-        return Fix(
+        return PossibleFix(
             fixes.CHEAPER_TRANSFORM.word,
             f"{name} on the accelerator",
             ON_BATCHES[name],
@@ -242,7 +242,7 @@ def _cheaper(owner: str, cpu_ns: float, knobs: Knobs) -> Fix:
             assumption=f"the accelerator needs {percent(TRANSFORM_ON_DEVICE)} of its CPU time",
         )
     in_advance = "" if is_transform else ", or do it once in advance"  # random transforms cannot be
-    return Fix(
+    return PossibleFix(
         (fixes.CHEAPER_TRANSFORM if is_transform else fixes.CHEAPER_WORK).word,
         f"{name} in half the time",
         f"use a faster implementation, or smaller samples{in_advance}",
@@ -255,10 +255,10 @@ _MOVED: Final = (owners.TRANSFER.name, owners.H2D.name)
 """Owners whose time follows the size of a batch."""
 
 
-def _sharing(demands: Demands) -> Iterator[Fix]:
+def _sharing(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     if knobs.workers and not knobs.shares_by_name and (demands.batches.locked == RECEIVING).any():
-        yield Fix(
+        yield PossibleFix(
             fixes.FILE_SYSTEM_SHARING.word,
             "batches shared through the file system",
             'torch.multiprocessing.set_sharing_strategy("file_system")',
@@ -267,11 +267,11 @@ def _sharing(demands: Demands) -> Iterator[Fix]:
         )
 
 
-def _rest(demands: Demands) -> Iterator[Fix]:
+def _rest(demands: Demands) -> Iterator[PossibleFix]:
     knobs = demands.measured
     lighter = {owner: LIGHTER for owner in _MOVED if owner in scalable(demands)}
     if knobs.workers and lighter and is_heavy(demands.batch_bytes, demands.pickling_ns):
-        yield Fix(
+        yield PossibleFix(
             fixes.LIGHTER_TRANSFER.word,
             "less between processes",
             "return uint8 and convert on the device; fewer, larger tensors instead of many small ones",
@@ -279,13 +279,13 @@ def _rest(demands: Demands) -> Iterator[Fix]:
             assumption="a quarter of the bytes, or of the tensors, takes a quarter of the time",
         )
     if knobs.neighbours >= WORTH_TELLING and demands.host.other_cores is not None:
-        yield Fix(
+        yield PossibleFix(
             fixes.FREE_CORES.word,
             "no other programs on these cores",
             "stop them, or give this job cores of its own: taskset -c 0,1 …",
             replace(knobs, neighbours=0.0),
         )
-    yield Fix(
+    yield PossibleFix(
         fixes.MORE_CORES.word,
         units.cores(2 * knobs.cores),
         "a larger machine, or a higher CPU quota",
@@ -302,7 +302,7 @@ def _rest(demands: Demands) -> Iterator[Fix]:
     if owners.MAIN.name in scalable(demands):
         unheld = unheld.scaled(**{owners.MAIN.name: 0.0})
     if unheld != knobs and (demands.world_size == 1 or demands.batches.met.any()):
-        yield Fix(
+        yield PossibleFix(
             fixes.LOOP.word,
             "no work but training in the loop",
             "do it in the workers or beforehand; log, save and call .item() every so many steps",
@@ -327,6 +327,6 @@ CATALOGUE: Final[tuple[Maker, ...]] = (
 """The makers of fixes, the cheapest to carry out first."""
 
 
-def catalogue(demands: Demands) -> list[Fix]:
+def catalogue(demands: Demands) -> list[PossibleFix]:
     """List every fix that makes sense for this run."""
     return [fix for make in CATALOGUE for fix in make(demands)]

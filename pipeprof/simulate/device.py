@@ -12,7 +12,7 @@ Read = Callable[[int], int]
 """Maps the time at which a bundle of requests arrives to the time at which the last of it has been read."""
 
 
-class Device:
+class VirtualStorage:
     """Storage in virtual time, shared by every worker of every rank on the node."""
 
     def __init__(self, model: StorageModel, readers: int) -> None:

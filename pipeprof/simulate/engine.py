@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeprof.graph import OF_LOADER, Event, Shape
 from pipeprof.simulate.clock import Meeting, VirtualClock
-from pipeprof.simulate.device import Device, Read, node_share
+from pipeprof.simulate.device import Read, VirtualStorage, node_share
 from pipeprof.simulate.firing import Firing
 from pipeprof.simulate.knobs import Knobs
 from pipeprof.simulate.sampling import Draw
@@ -66,7 +66,7 @@ class TrainingProcess:
     def __init__(
         self,
         clock: VirtualClock,
-        device: Device,
+        device: VirtualStorage,
         knobs: Knobs,
         draw: Draw,
         number: int,
@@ -405,7 +405,7 @@ def _pieces(knobs: Knobs) -> int:
 def walk(knobs: Knobs, draws: list[Draw]) -> list[Walked]:
     """Replay the drawn demands under `knobs`, one draw a rank of the node."""
     clock = VirtualClock(knobs.cores, knobs.neighbours)
-    device = Device(node_share(knobs.storage, knobs.nodes), len(draws) * max(1, knobs.workers))
+    device = VirtualStorage(node_share(knobs.storage, knobs.nodes), len(draws) * max(1, knobs.workers))
 
     def stop_when_all_are_done() -> None:
         clock.stopped = all(rank.done for rank in ranks)

@@ -18,7 +18,7 @@ from pipeprof.analyse.verdict import Verdict
 from pipeprof.errors import PipeprofError
 from pipeprof.record.choice import FixBasis, read_choice, write_choice
 from pipeprof.simulate import ranking, search
-from pipeprof.simulate.catalogue import Fix
+from pipeprof.simulate.catalogue import PossibleFix
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.demands.other_programs import open_run
 from pipeprof.simulate.extrapolation import Extrapolation
@@ -203,7 +203,7 @@ class Forecast:
             "not_predicted": self.unpredicted or self.unfinished or None,
         }
 
-    def arguments_of(self, fix: Fix) -> dict[str, Any]:
+    def arguments_of(self, fix: PossibleFix) -> dict[str, Any]:
         """Return the arguments of the DataLoader that carry a fix out; empty where they alone do not."""
         return {} if self.unpredicted else loader_arguments(self.predictor.demands.measured, fix.knobs)
 

@@ -15,7 +15,7 @@ from pipeprof.analyse.causes import Finding
 from pipeprof.analyse.choice import EQUAL
 from pipeprof.analyse.figures import Facts
 from pipeprof.errors import InconclusiveError
-from pipeprof.simulate.catalogue import Fix, catalogue
+from pipeprof.simulate.catalogue import PossibleFix, catalogue
 from pipeprof.simulate.knobs import MEMORY, Knobs
 from pipeprof.simulate.predict import Estimate, Prediction, Predictor
 from pipeprof.simulate.sampling import scalable
@@ -34,7 +34,7 @@ COUNTED: Final = (fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word, fixes.DEEPE
 class Ranked:
     """A fix with what is predicted of it."""
 
-    fix: Fix
+    fix: PossibleFix
     prediction: Prediction
     gain: float
     """Share of the present throughput that it adds; below 0 where it makes things worse."""

@@ -12,21 +12,16 @@ import sys
 from importlib import import_module
 from typing import Any, Final
 
-from pipeprof.startup.environment import TRACE, enter
+from pipeprof.environment import TRACE, ThisProcess, enter
 
 LOADERS: Final = "torch.utils.data.dataloader"
 _BEGINNING: Final = ("DataLoader", "_SingleProcessDataLoaderIter", "_MultiProcessingDataLoaderIter")
 """Classes whose first instance begins the observation. Some libraries make torch's iterators themselves."""
 
 
-class _State:
-    begun = False
-    """True where the hook has done its work in this process, or has none to do."""
-
-
 def start() -> None:
     """Observe this process from its first DataLoader on. Never raises; later calls do nothing."""
-    if _State.begun or not os.environ.get(TRACE):
+    if ThisProcess.is_settled or not os.environ.get(TRACE):
         return
     if "://" not in os.environ[TRACE]:  # the process may change its directory
         os.environ[TRACE] = os.path.abspath(os.environ[TRACE])  # noqa: PTH100
@@ -35,11 +30,6 @@ def start() -> None:
         _await(sys.modules[LOADERS])
     elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())
-
-
-def stop() -> None:
-    """Leave this process alone: `pipeprof trace` observes it itself."""
-    _State.begun = True
 
 
 class _AfterImport:
@@ -78,7 +68,7 @@ def _wrap(cls: Any) -> None:
 
     @functools.wraps(original)
     def init(self: Any, *arguments: Any, **keywords: Any) -> None:
-        first = not _State.begun
+        first = not ThisProcess.is_settled
         ours = cls.__dict__.get("__init__") is init  # else somebody has wrapped it: it does nothing then
         if ours:
             cls.__init__ = original
@@ -91,9 +81,9 @@ def _wrap(cls: Any) -> None:
 
 
 def _begin() -> None:
-    if _State.begun:
+    if ThisProcess.is_settled:
         return
-    _State.begun = True
+    ThisProcess.is_settled = True
     try:
         import_module("pipeprof.measure.session.processes.observed").observe_this_process()
     except Exception as error:

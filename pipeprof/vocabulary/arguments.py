@@ -12,8 +12,13 @@ KEY_OF: Final[Mapping[str, str]] = {
     "in_order": "loader.in_order",
     "pin_memory": "loader.pin_memory",
     "persistent_workers": "loader.persistent_workers",
+    "multiprocessing_context": "loader.start_method",
 }
 """Key of a scenario by argument of DataLoader."""
+ARGUMENT_OF: Final[Mapping[str, str]] = {
+    key.removeprefix("loader."): argument for argument, key in KEY_OF.items()
+}
+"""Argument of DataLoader by knob: the last part of a scenario's key."""
 
 
 def key_named(word: str) -> str:

@@ -37,7 +37,7 @@ from pipeprof.analyse.analysis import analyse
 from pipeprof.devices import AcceleratorModel, LinkModel
 from pipeprof.measure.accelerator.emulated import EmulatedAccelerator, sleep_until
 from pipeprof.measure.bench.run_display import Progress
-from pipeprof.measure.bench.signals import Stop
+from pipeprof.measure.bench.signals import StopRequest
 from pipeprof.measure.bench.training import Loop
 from pipeprof.measure.session.session import Session
 from pipeprof.record import reader
@@ -115,7 +115,7 @@ def measure(case: Case, directory: Path, sync: bool) -> reader.Run:
     limits = RunPart(steps=case.steps, warmup_steps=WARMUP)
     with Session(directory, "bench", "au", meta, warmup_steps=WARMUP, device=True) as session:
         loader = session.loader(case.dataset(), **case.loader_arguments())
-        Loop(session, accelerator, Progress("au", case.steps, None), limits, Stop()).train(loader)
+        Loop(session, accelerator, Progress("au", case.steps, None), limits, StopRequest()).train(loader)
     return reader.load(directory)
 
 

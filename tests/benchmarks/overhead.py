@@ -1,6 +1,7 @@
 """What observing costs: a plain and an observed loader take turns, A B B A, in one process.
 
-    python tests/benchmarks/overhead.py [jpeg|ram|ram0|lines|spans|size|memory ...]
+    python -m tests.benchmarks.overhead [jpeg|ram|ram0|lines|spans|size|memory ...]
+    python -m tests.benchmarks.overhead --peers
 
 Counted is CPU time of the main process and of the workers, because wall time drowns in noise; turns of some
 milliseconds, because the speed of a shared core changes by a factor of two within seconds. Printed is the
@@ -35,6 +36,7 @@ from pipeprof.measure.probe.batch import BatchRecorder
 from pipeprof.measure.probe.ring import Ring, Slot
 from pipeprof.measure.probe.spans import activate, span
 from pipeprof.measure.session.session import Session
+from tests.benchmarks import peers
 
 Tool = Callable[[], AbstractContextManager[Any]]
 Round = Callable[[Callable[[], Any], int, int], dict[str, float]]
@@ -315,11 +317,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all where none is given"
+    )
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument(
+        "--peers", action="store_true", help="other profilers on the same loops: see peers.py"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="of the peers' loops")
     options = parser.parse_args()
+    if unknown := sorted(set(options.parts) - set(PARTS)):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    if options.peers:
+        peers.main(options.rounds, scale=options.scale)
+        return
     torch.set_num_threads(1)
-    for part in options.parts:
+    for part in options.parts or PARTS:
         PARTS[part](options.rounds)
 
 

@@ -1,6 +1,6 @@
 """Make reports/ and what the README shows anew, from runs that it takes: `python -m tests.benchmarks.pages`.
 
-Run it on a quiet machine; it takes about five minutes. Each page lies beside the command that made it in
+Run it on a quiet machine; it takes some minutes. Each page lies beside the command that made it in
 `reports/index.html`; the README's pictures are of those very pages, its terminal output of one of those runs.
 """
 
@@ -53,6 +53,24 @@ PAGES: Final = (
         ("trace", "tests/diagnosis/reports/zip_reopened.py"),
         "An unmodified script that opens an archive for each sample",
         "Nothing is emulated but the step, which sleeps: the page names the mechanism and the line.",
+    ),
+    Page(
+        "oversized_jpegs",
+        ("trace", "tests/diagnosis/reports/oversized_jpegs.py"),
+        "An unmodified script that decodes far larger pictures than it trains on",
+        "Nothing is emulated but the step, which sleeps.",
+    ),
+    Page(
+        "weighted_sampler",
+        ("trace", "tests/diagnosis/reports/weighted_sampler.py"),
+        "An unmodified script whose sampler draws millions of weights",
+        "Nothing is emulated but the step, which sleeps: the time goes where no worker is.",
+    ),
+    Page(
+        "parquet_row_group",
+        ("trace", "tests/diagnosis/reports/parquet_row_group.py"),
+        "An unmodified script that reads a whole row group for each row",
+        "Nothing is emulated but the step, which sleeps.",
     ),
     Page(
         "tiers_by_workers",

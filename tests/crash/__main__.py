@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 import time
+from math import inf
 from pathlib import Path
 
 from tests.crash.failing import DOORS, failing_writes
@@ -21,14 +22,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--writes", type=int, help="fail so many writes of each door, and kill nothing")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--most-s", type=float, default=inf, help="begin no kill after so many seconds")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pipeprof-crash-") as root:
         if given.writes is not None:
             return _failing(Path(root), given.writes, given.seed)
         harness = Harness(Path(root))
-        random_kills(harness, given.kills, given.seed)
-    print(f"{given.kills} kills, seed {given.seed}, {time.monotonic() - began:.0f} s\n")
+        random_kills(harness, given.kills, given.seed, given.most_s)
+    print(f"{len(harness.kills)} kills, seed {given.seed}, {time.monotonic() - began:.0f} s\n")
     print(table(harness.kills))
     for kill in harness.kills:
         if kill.faults or (kill.lost_s or 0) > 1.0:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -159,14 +160,20 @@ def has_our_traceback(text: str) -> bool:
     return re.search(r"pipeprof/(analyse|cli|measure|record|report|simulate|wrapper)", frames) is not None
 
 
-def random_kills(harness: Harness, kills: int, seed: int) -> None:
-    """Kill `kills` times, at random moments of random programs; half of all loops are killed as a whole."""
+def random_kills(harness: Harness, kills: int, seed: int, most_s: float = inf) -> None:
+    """Kill `kills` times, at random moments of random programs; half of all loops are killed as a whole.
+
+    No kill begins later than `most_s` seconds from now.
+    """
+    end_s = time.monotonic() + most_s
     rng = random.Random(seed)
     attaches = may_trace()
     programs = [name for name in PROGRAMS if attaches or "attach" not in name]
     lives = {name: harness.lifetime_s(name) for name in programs}
     recording = [name for name in programs if name in RECORDING]
     for _ in range(kills):
+        if time.monotonic() > end_s:
+            break
         name = rng.choice([*recording, *recording, *programs])
         victim = rng.choice(("main", "main", "group", "group", "worker")) if name in RECORDING else "main"
         kill = harness.kill(name, victim, rng.uniform(0.0, lives[name]))

@@ -15,7 +15,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 import pipeprof
-from pipeprof.measure.session.interrupts.signals import Held, Stops
+from pipeprof.measure.session.interrupts.signals import HeldSignals, Stops
 from pipeprof.record.reader import load
 from tests.crash.harness import has_our_traceback
 from tests.forked import Program, verb
@@ -178,14 +178,14 @@ def test_what_ends_a_run_is_not_broken_off() -> None:
 
     before = signal.signal(signal.SIGCHLD, lost)
     try:
-        held = Held()
+        held = HeldSignals()
         held.begin()
         held.begin()
         for number in (signal.SIGCHLD, signal.SIGINT):
             os.kill(os.getpid(), number)
         assert held.end() is True
         assert signal.getsignal(signal.SIGCHLD) is lost
-        assert Held().end() is False
+        assert HeldSignals().end() is False
     finally:
         signal.signal(signal.SIGCHLD, before)
 

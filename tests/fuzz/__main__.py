@@ -9,7 +9,9 @@ import argparse
 import sys
 import tempfile
 import warnings
+from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from tests.fuzz.campaign import Tally, run_cases
@@ -30,6 +32,9 @@ def main() -> int:
         help="run.json, tables, exports, jobs, beside, live, profiles, scenarios",
     )
     parser.add_argument("--keep", type=Path, help="keep the cases that failed in this new directory")
+    parser.add_argument(
+        "--most-s", type=float, default=inf, help="begin no case of a target after so many seconds"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="pipeprof-fuzz-") as made:
@@ -43,7 +48,10 @@ def main() -> int:
             first = options.first if options.case is None else options.case
             end = first + (options.cases if options.case is None else 1)
             target, tallies[name] = make(), Tally()
+            until_s = monotonic() + options.most_s
             for begin in range(first, end, EACH):
+                if monotonic() > until_s:
+                    break
                 numbers = range(begin, min(begin + EACH, end))
                 tallies[name].add(
                     run_cases(target, options.seed, numbers, root, say, options.keep is not None)
@@ -53,7 +61,7 @@ def main() -> int:
     return 1 if any(tally.failed for tally in tallies.values()) else 0
 
 
-EACH: Final = 1_000
+EACH: Final = 250
 """Cases after which it is told how far it is."""
 
 

@@ -149,7 +149,7 @@ def test_a_process_without_loaders_writes_nothing_and_imports_nothing_of_ours(tm
     done = own_python("-c", code, cwd=tmp_path, PIPEPROF_TRACE="runs/x")
     assert done.stderr == ""
     assert done.stdout.strip() == str(
-        ["pipeprof", "pipeprof.startup", "pipeprof.startup.environment", "pipeprof.startup.hook"]
+        ["pipeprof", "pipeprof.startup", "pipeprof.environment", "pipeprof.startup.hook"]
     )
     assert own_python("-c", code, cwd=tmp_path, PIPEPROF_TRACE="").stderr == ""
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from pipeprof.devices import LINKS, storage_preset
 from pipeprof.measure.host.profile import write_profile
 from pipeprof.record.added.scaling_probe import ScalingPoint, ScalingProbe, write_scaling
 from pipeprof.record.reader import load
-from pipeprof.simulate.catalogue import Fix, catalogue
+from pipeprof.simulate.catalogue import PossibleFix, catalogue
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.knobs import MEMORY, Knobs, change
 from pipeprof.simulate.predict import predict
@@ -26,7 +26,7 @@ def rate(demands: Demands, knobs: Knobs) -> float:
     return predict(demands, knobs).throughput.value
 
 
-def fix_of(demands: Demands, word: str) -> Fix:
+def fix_of(demands: Demands, word: str) -> PossibleFix:
     return next(fix for fix in catalogue(demands) if fix.word == word)
 
 

@@ -95,7 +95,7 @@ def test_the_page_names_the_source_and_has_a_table_for_the_chart(
     page = Page(written(cells, tmp_path / "m.html", source=name).read_text())
     assert "outlined in grey: workers 4, prefetch 4." in page.text
     assert "From the run of workers 4, prefetch 4 alone" in page.text and "median error of" in page.text
-    assert set(page.data["charts"]) == {"map0", "map0_predicted", "trust"}
+    assert set(page.data["charts"]) == {"map0", "trust"}
     assert "median error" in page.data["charts"]["trust"]["description"]
     assert sum(tag == "tr" for tag, _ in page.elements) == (1 + len(cells)) + (1 + len(cells) - 1)
 

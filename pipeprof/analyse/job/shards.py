@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from pipeprof.record.columns import whole_numbers
 from pipeprof.record.reader import Run
-from pipeprof.timeline import Ints, Timeline, take
+from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, take
 from pipeprof.vocabulary import owners
 
 MOST_LISTED: Final = 256
 """Number of shards that the answer lists, those first that cost most."""
-NONE: Final = -1
+NO_SHARD: Final = NOT_OBSERVED
 """The number of no shard."""
 
 
@@ -52,7 +52,7 @@ class Reading(NamedTuple):
     steps: Ints
     """Numbers of the measured steps."""
     numbers: Ints
-    """Numbers of their shards in `names`, or `NONE`."""
+    """Numbers of their shards in `names`, or `NO_SHARD`."""
 
 
 def reading_of(run: Run, timeline: Timeline, steps: Ints) -> Reading | None:
@@ -60,8 +60,8 @@ def reading_of(run: Run, timeline: Timeline, steps: Ints) -> Reading | None:
     numbers, names = _read(run)
     if not names:
         return None
-    by_step = np.full(int(max(timeline.step.max(initial=-1), steps.max(initial=-1))) + 1, NONE)
-    by_step[timeline.step] = take(numbers, timeline.batch_row, NONE)
+    by_step = np.full(int(max(timeline.step.max(initial=-1), steps.max(initial=-1))) + 1, NO_SHARD)
+    by_step[timeline.step] = take(numbers, timeline.batch_row, NO_SHARD)
     return Reading(names, steps, by_step[steps])
 
 
@@ -72,9 +72,9 @@ def _read(run: Run) -> tuple[Ints, list[str]]:
     for piece in run.pieces("batches", ["shard"]):
         for chunk in piece["shard"].chunks:
             names = chunk.dictionary.to_pylist()
-            numbers = [NONE if name is None else known.setdefault(name, len(known)) for name in names]
+            numbers = [NO_SHARD if name is None else known.setdefault(name, len(known)) for name in names]
             at = whole_numbers(chunk.indices, len(names))
-            parts.append(np.array([*numbers, NONE], np.int64)[at])
+            parts.append(np.array([*numbers, NO_SHARD], np.int64)[at])
     return np.concatenate(parts), list(known)
 
 
@@ -92,7 +92,7 @@ def late_for_data(shares: npt.NDArray[np.float64], words: Sequence[str]) -> npt.
 def rows_of(rank: int, reading: Reading, cost_ns: npt.NDArray[np.float64]) -> list[ShardRow]:
     """Return the shards of one rank. `cost_ns`: what the others waited for its data, by step of the job."""
     size = len(reading.names)
-    known = reading.numbers != NONE
+    known = reading.numbers != NO_SHARD
     steps = np.bincount(reading.numbers[known], minlength=size)
     cost = np.bincount(reading.numbers[known], cost_ns[reading.steps[known]], minlength=size)
     whole = float(cost_ns.sum())

@@ -29,8 +29,8 @@ from pipeprof.analyse.ledger.making import (
 from pipeprof.analyse.ledger.straggler import Lateness, charge_stragglers, lateness
 from pipeprof.analyse.ledger.tiling import Tiling
 from pipeprof.analyse.ledger.walk import critical_path
-from pipeprof.analyse.why.counts import sampler_ns
 from pipeprof.analyse.why.lines import read_lines
+from pipeprof.analyse.why.totals import sampler_ns
 from pipeprof.graph import Shape
 from pipeprof.passes import NOT_OBSERVED, Ints, LoopPass, Spans, Window, clipped
 from pipeprof.record.reader import Run

@@ -20,6 +20,7 @@ from pipeprof.analyse.why.lines import Line, parse_line
 from pipeprof.passes import Ints
 from pipeprof.record.columns import flags, whole_numbers
 from pipeprof.record.meta import RunMeta
+from pipeprof.record.names import counters
 from pipeprof.record.reader import Run, load
 from pipeprof.record.remote import incoming
 from pipeprof.record.schema import MISSING, RUN_JSON, TABLES
@@ -31,10 +32,9 @@ _MANY: Final = 100
 """Record batches from which on three columns of the whole file are read sooner than all of each."""
 _NEWEST: Final = 8
 """Record batches that tell what each worker does now, where many have come."""
-_MEMORY: Final = "level.private_bytes"
 
 
-class Totals(NamedTuple):
+class StepTotals(NamedTuple):
     """Figures of all steps that were read."""
 
     steps: int = 0
@@ -85,9 +85,9 @@ class LiveRun:
         self.directory, self.window_ns = directory, round(window_s * NS_PER_S)
         self.run = load(directory)
         self._tails = {name: Tail(directory, name) for name in TABLES}
-        self.all = Totals()
-        self.window = Totals()
-        self._recent: deque[Totals] = deque()
+        self.all = StepTotals()
+        self.window = StepTotals()
+        self._recent: deque[StepTotals] = deque()
         """Figures of each flush of the last seconds."""
         self.ready: int | None = None
         """Batches that were ready at the last request."""
@@ -192,7 +192,7 @@ class LiveRun:
                 memory = now[worker].private_bytes if worker in now else None
                 now[worker] = WorkerNow(row["loader"], worker, row["stage"] or "", line, memory)
         for row in self._news_of("counters", ("worker", "counter", "value")):
-            if row["counter"] == _MEMORY and row["worker"] in now:
+            if row["counter"] == counters.PRIVATE_BYTES and row["worker"] in now:
                 now[row["worker"]] = now[row["worker"]]._replace(private_bytes=row["value"])
         return [now[worker] for worker in sorted(now)]
 
@@ -206,19 +206,19 @@ class LiveRun:
         return rows
 
 
-def _figures(steps: pa.Table) -> Totals:
+def _figures(steps: pa.Table) -> StepTotals:
     """Return the figures of some steps, of which there is one at the least."""
     request, take, samples = (
         whole_numbers(steps[name], MISSING) for name in ("request_ns", "take_ns", "samples")
     )
     counted = int(samples[samples != MISSING].sum())
-    return Totals(len(take), counted, int((take - request).sum()), int(request[0]), int(take[-1]))
+    return StepTotals(len(take), counted, int((take - request).sum()), int(request[0]), int(take[-1]))
 
 
-def _sum(parts: Iterable[Totals]) -> Totals:
+def _sum(parts: Iterable[StepTotals]) -> StepTotals:
     """Return the figures of parts that follow each other, without those that have no steps."""
     filled = [part for part in parts if part.steps]
-    return Totals(
+    return StepTotals(
         sum(part.steps for part in filled),
         sum(part.samples for part in filled),
         sum(part.wait_ns for part in filled),

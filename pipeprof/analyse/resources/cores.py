@@ -9,8 +9,6 @@ from typing import Any, Final
 from pipeprof import units
 from pipeprof.vocabulary import causes, owners
 
-SPIN: Final = "host.spin"
-"""Sensor: CPU time of a fixed piece of work, in ns."""
 WORTH_TELLING: Final = 0.02
 """Difference of the cores' speed below which it is noise."""
 _ON_CORES: Final = (owners.TRANSFER.name, owners.MAIN.name, owners.CPU_CONTENTION.name)

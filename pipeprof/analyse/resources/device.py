@@ -30,6 +30,16 @@ from pipeprof.devices import StorageModel, is_in_memory
 from pipeprof.passes import Ints
 from pipeprof.record.added.storage_probe import StorageProbe, read_probe
 from pipeprof.record.meta import DiskMeta, IoLimitMeta, RunMeta
+from pipeprof.record.names.sensors import (
+    DEVICE_BUSY,
+    DEVICE_IN_FLIGHT,
+    DEVICE_READS,
+    GROUP_READ_BYTES,
+    GROUP_READS,
+    PRESSURE_GROUP,
+    PRESSURE_MACHINE,
+    SensorName,
+)
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, read_ints, take
 from pipeprof.units import NS_PER_S
@@ -63,7 +73,7 @@ FLAT: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class StorageState:
     """The state, its evidence, and the figures behind it; None for what was not observed."""
 
     state: State
@@ -113,14 +123,14 @@ class Device:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def device_of_run(run: Run, attribution: Attribution) -> Device | None:
+def device_of_run(run: Run, attribution: Attribution) -> StorageState | None:
     """Return the state of the device of an attributed run: see `device_of`."""
     return device_of(run, attribution, sense(run, attribution.window).means, read_probe(run.directory))
 
 
 def device_of(
-    run: Run, attribution: Attribution, means: Mapping[str, float], probe: StorageProbe | None
-) -> Device | None:
+    run: Run, attribution: Attribution, means: Mapping[SensorName, float], probe: StorageProbe | None
+) -> StorageState | None:
     """Return the state of the device of a run; None where nothing was read, or from memory by its design.
 
     `means` are the sensors' over the measured window.
@@ -192,21 +202,21 @@ class _Reading:
         )
 
 
-def _first(means: Mapping[str, float], *sensors: str) -> float | None:
+def _first(means: Mapping[SensorName, float], *sensors: SensorName) -> float | None:
     """Return the mean of the first of some sensors that was read; None where none was."""
     return next((means[sensor] for sensor in sensors if sensor in means), None)
 
 
-def _figures(reading: _Reading, means: Mapping[str, float], meta: RunMeta) -> Device:
+def _figures(reading: _Reading, means: Mapping[SensorName, float], meta: RunMeta) -> StorageState:
     """Return the figures, with the state left open."""
     seconds = reading.wall_ns / NS_PER_S
     total, waited = float(reading.size_bytes.sum()), float(reading.waited_ns.sum())
-    reads_per_s = _first(means, "device.reads_per_s")
-    in_flight = _first(means, "device.reads_in_flight")
+    reads_per_s = _first(means, DEVICE_READS)
+    in_flight = _first(means, DEVICE_IN_FLIGHT)
     limits = _limits(meta)
-    pressure = _first(means, "pressure.io.group", "pressure.io.machine")
+    pressure = _first(means, PRESSURE_GROUP, PRESSURE_MACHINE)
     asked = reading.asked_bytes
-    return Device(
+    return StorageState(
         "not-known",
         reads_in_flight=waited / reading.wall_ns,
         bytes_per_s=total / seconds,
@@ -222,7 +232,7 @@ def _figures(reading: _Reading, means: Mapping[str, float], meta: RunMeta) -> De
         ),
         device_in_flight=in_flight,
         service_ns=in_flight / reads_per_s * NS_PER_S if in_flight is not None and reads_per_s else None,
-        device_busy=means.get("device.busy"),
+        device_busy=means.get(DEVICE_BUSY),
         io_pressure=None if pressure is None else min(1.0, pressure),
         memory_share=max(0.0, 1 - total / asked) if asked and reading.counts_device else None,
         growth=_growth(reading),
@@ -245,7 +255,9 @@ def _disks(meta: RunMeta) -> tuple[DiskMeta, ...]:
 # -- by the run itself -------------------------------------------------------------------------------------
 
 
-def _by_the_run(seen: Device, reading: _Reading, meta: RunMeta, means: Mapping[str, float]) -> Device:
+def _by_the_run(
+    seen: StorageState, reading: _Reading, meta: RunMeta, means: Mapping[SensorName, float]
+) -> StorageState:
     if seen.memory_share is not None and seen.memory_share >= IN_MEMORY:
         share = units.percent(seen.memory_share)
         return replace(
@@ -271,10 +283,10 @@ _UNKNOWN: Final = (
 )
 
 
-def _by_limit(seen: Device, means: Mapping[str, float]) -> Device | None:
+def _by_limit(seen: StorageState, means: Mapping[SensorName, float]) -> StorageState | None:
     """Judge by the control groups' limits: the one that the run came nearest to."""
-    reads = _first(means, "group.reads_per_s", "device.reads_per_s")
-    size = means.get("group.read_bytes_per_s", seen.bytes_per_s)
+    reads = _first(means, GROUP_READS, DEVICE_READS)
+    size = means.get(GROUP_READ_BYTES, seen.bytes_per_s)
     each_bytes = (size or 0.0) / reads if reads else 0.0
     if seen.counts_device and seen.bytes_per_s is not None:  # others of the group come on top
         size = max(size or 0.0, seen.bytes_per_s)
@@ -307,7 +319,7 @@ def _by_limit(seen: Device, means: Mapping[str, float]) -> Device | None:
     )
 
 
-def _held_back(seen: Device, meta: RunMeta) -> Device | None:
+def _held_back(seen: StorageState, meta: RunMeta) -> StorageState | None:
     """Judge by reads that were waited for and were not in the device's own queue."""
     waited, queued = seen.reads_in_flight or 0.0, seen.device_in_flight
     if not seen.counts_device or waited < WAITED or queued is None or queued >= HELD_BACK * waited:
@@ -319,7 +331,7 @@ def _held_back(seen: Device, meta: RunMeta) -> Device | None:
     return _full(seen, "held-back", figures, keeps_credit=True)
 
 
-def _busy_disk(seen: Device, meta: RunMeta) -> Device | None:
+def _busy_disk(seen: StorageState, meta: RunMeta) -> StorageState | None:
     """Judge by a rotating disk that always had something to do: it has one arm."""
     turns = any(disk.rotational and not disk.virtual for disk in _disks(meta))
     if not turns or seen.device_busy is None or seen.device_busy < BUSY:
@@ -329,7 +341,7 @@ def _busy_disk(seen: Device, meta: RunMeta) -> Device | None:
     )
 
 
-def _by_growth(seen: Device, meta: RunMeta) -> Device | None:
+def _by_growth(seen: StorageState, meta: RunMeta) -> StorageState | None:
     """Judge by how much longer reads took where more were in flight."""
     if seen.growth is None:
         return None
@@ -345,7 +357,7 @@ def _by_growth(seen: Device, meta: RunMeta) -> Device | None:
     )
 
 
-def _short_queue(seen: Device, meta: RunMeta) -> Device | None:
+def _short_queue(seen: StorageState, meta: RunMeta) -> StorageState | None:
     """Judge by the queue of a real SSD; a hypervisor's disk may be limited below what is seen here."""
     solid = bool(_disks(meta)) and all(disk.rotational is False and not disk.virtual for disk in _disks(meta))
     if not solid or seen.device_in_flight is None or seen.device_in_flight > SHORT_QUEUE:
@@ -359,7 +371,7 @@ def _short_queue(seen: Device, meta: RunMeta) -> Device | None:
     )
 
 
-def _full(seen: Device, basis: str, figures: str, keeps_credit: bool = False) -> Device:
+def _full(seen: StorageState, basis: str, figures: str, keeps_credit: bool = False) -> StorageState:
     return replace(
         seen,
         state="full",
@@ -408,7 +420,7 @@ def _others_in_flight(start: Ints, finish: Ints, waited: Values) -> Values:
 # -- by figures from elsewhere -----------------------------------------------------------------------------
 
 
-def _by_model(seen: Device, model: StorageModel, reading: _Reading) -> Device | None:
+def _by_model(seen: StorageState, model: StorageModel, reading: _Reading) -> StorageState | None:
     """Judge an emulated device, or one of a profile, by its own figures."""
     if model.kind == "memory" or seen.bytes_per_s is None:
         return None
@@ -430,20 +442,20 @@ def _by_model(seen: Device, model: StorageModel, reading: _Reading) -> Device | 
     )
 
 
-def _allowed_bytes_per_s(seen: Device, means: Mapping[str, float]) -> float | None:
+def _allowed_bytes_per_s(seen: StorageState, means: Mapping[SensorName, float]) -> float | None:
     """Return the bytes a second that control groups allow; None where they do not limit reading.
 
     A limit on reads allows so many of the size that the group's, or the device's, had.
     """
-    reads = _first(means, "group.reads_per_s", "device.reads_per_s")
-    size = _first(means, "group.read_bytes_per_s") or seen.bytes_per_s
+    reads = _first(means, GROUP_READS, DEVICE_READS)
+    size = _first(means, GROUP_READ_BYTES) or seen.bytes_per_s
     allowed = [seen.limit_bytes_per_s] if seen.limit_bytes_per_s else []
     if seen.limit_reads_per_s and reads and size:
         allowed.append(seen.limit_reads_per_s * size / reads)
     return min(allowed, default=None)
 
 
-def _by_probe(seen: Device, probe: StorageProbe, allowed: float | None) -> Device:
+def _by_probe(seen: StorageState, probe: StorageProbe, allowed: float | None) -> StorageState:
     """Judge by the curve of a probe. A short one may find more than control groups allow, which is what a
     limit had saved up."""
     of_device = seen.counts_device and probe.counts_device

@@ -18,7 +18,7 @@ _COLLECTIVE: Final = re.compile(r"(?i)nccl|rccl|oneccl|hccl|xccl")
 """Names of the libraries whose kernels are the collectives."""
 
 
-class Part(NamedTuple):
+class StepPart(NamedTuple):
     """Part of a step."""
 
     name: str
@@ -42,7 +42,7 @@ class KernelTime(NamedTuple):
 class Makeup:
     """Insides of the steps, as far as observed; empty where nothing was."""
 
-    parts: tuple[Part, ...] = ()
+    parts: tuple[StepPart, ...] = ()
     steps: int = 0
     """Steps of which the parts were seen."""
     kernels: tuple[KernelTime, ...] = ()
@@ -67,7 +67,7 @@ def read_makeup(run: Run) -> Makeup:
     return Makeup(parts, steps, kernels, _traced_steps(run), on_device)
 
 
-def _parts(run: Run) -> tuple[tuple[Part, ...], int]:
+def _parts(run: Run) -> tuple[tuple[StepPart, ...], int]:
     table = run.table("parts")
     if table.num_rows == 0:
         return (), 0
@@ -82,7 +82,7 @@ def _parts(run: Run) -> tuple[tuple[Part, ...], int]:
     total = _sums(np.array(table["part"].to_pylist(), object)[chosen].tolist(), length)
     known = [name for name in PARTS if name in total]
     whole = sum(total[name] for name in known) or 1
-    return tuple(Part(name, total[name] / count, total[name] / whole) for name in known), count
+    return tuple(StepPart(name, total[name] / count, total[name] / whole) for name in known), count
 
 
 def _sums(names: Sequence[str], length: Ints) -> dict[str, int]:

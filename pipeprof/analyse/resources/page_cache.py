@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.ledger.attribution import Attribution
-from pipeprof.analyse.resources.device import Device
+from pipeprof.analyse.resources.device import StorageState
 from pipeprof.record.meta import RunMeta
 
 USABLE: Final = 0.8
@@ -71,7 +71,7 @@ class PageCache:
 
 
 def page_cache_of(
-    meta: RunMeta, attribution: Attribution, device: Device | None, read_bytes: int | None, samples: int
+    meta: RunMeta, attribution: Attribution, device: StorageState | None, read_bytes: int | None, samples: int
 ) -> PageCache | None:
     """Return what is known of the page cache; None for emulated or remote storage, or without sizes.
 

@@ -9,6 +9,7 @@ from pipeprof.analyse.causes import Finding, cause_of_owner
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.analyse.why.mechanisms import loses_cache, shown_by
 from pipeprof.analyse.why.observed import Observed
+from pipeprof.record.names import counters
 from pipeprof.vocabulary import causes, mechanisms, owners
 
 MOSTLY: Final = 0.5
@@ -36,7 +37,10 @@ def _unblocked(finding: Finding, observed: Observed) -> Finding:
     if finding.owner != owners.BLOCKED.name or not observed.making_ns:
         return finding
     counts = observed.counts
-    network_ns = sum(counts.starting(name) for name in ("connect.ns", "tls.ns", "socket.wait_ns"))
+    network_ns = sum(
+        counts.starting(name)
+        for name in (counters.CONNECT_NS, counters.HANDSHAKE_NS, counters.SOCKET_WAIT_NS)
+    )
     if network_ns >= MOSTLY * observed.making_ns:
         word = causes.STORAGE_NETWORK.word
         return finding._replace(cause=word, detail=None, charged=owners.BLOCKED.name)

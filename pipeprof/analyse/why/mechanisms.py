@@ -13,10 +13,11 @@ from typing import Final
 import numpy as np
 
 from pipeprof import units
-from pipeprof.analyse.why.counts import Counts
 from pipeprof.analyse.why.observed import Observed
 from pipeprof.analyse.why.shown import Shown
+from pipeprof.analyse.why.totals import CounterTotals
 from pipeprof.record.events import read_events
+from pipeprof.record.names import counters
 from pipeprof.record.schema import MAIN_PROCESS
 from pipeprof.vocabulary import fixes, mechanisms, owners
 from pipeprof.vocabulary.mechanisms import EXPLAINS
@@ -162,9 +163,9 @@ def _gc(observed: Observed) -> Shown | None:
     if not spent or not making or not _is_work(observed):
         return None
     counts = observed.counts
-    by_generation = {g: counts.starting(f"gc.ns.{g}") for g in range(3)}
+    by_generation = {g: counts.starting(counters.part_of(counters.GC_NS, g)) for g in range(3)}
     generation = max(by_generation, key=by_generation.__getitem__)
-    collections = counts.starting(f"gc.count.{generation}")
+    collections = counts.starting(counters.part_of(counters.GC_COUNT, generation))
     each = by_generation[generation] / collections if collections else None
     figures = {
         "collections": units.count(collections),
@@ -180,10 +181,10 @@ def _threads(observed: Observed) -> Shown | None:
     pools = {
         name.rpartition(".")[2]: counts.worker_level(name)
         for name in counts.levels
-        if name.startswith("level.pool.")
+        if name.startswith(counters.POOL)
     }
     # Arrow's pool always exists; the threads of a pool that never ran are not there.
-    alive = (counts.worker_level("level.threads") or 0) - _OWN_THREADS
+    alive = (counts.worker_level(counters.THREADS) or 0) - _OWN_THREADS
     sizes = {name: size for name, size in pools.items() if size and size > 1 and alive >= size - 1}
     if not sizes or not facts.cores or facts.workers == 0 or not _is_work(observed):
         return None
@@ -211,9 +212,9 @@ def _threads(observed: Observed) -> Shown | None:
     return Shown(mechanisms.THREADS, min(1.0, explains), figures, fixes.ONE_THREAD)
 
 
-def _runnable(counts: Counts) -> int | None:
+def _runnable(counts: CounterTotals) -> int | None:
     """Return how many threads of all workers ran or could run, at the fullest look; None where not read."""
-    looks = counts.levels.get("level.threads_runnable", {})
+    looks = counts.levels.get(counters.THREADS_RUNNABLE, {})
     workers = [value for worker, value in looks.items() if worker != MAIN_PROCESS]
     return sum(workers) if workers else None
 
@@ -230,7 +231,7 @@ def _affinity(observed: Observed) -> Shown | None:
     With all of its cores as many more workers would run at once. Of their work that explains the share which
     they would be quicker by; of the cores that are lacking, the share which they would have.
     """
-    mask, cores = observed.counts.worker_level("level.affinity_cores"), observed.run.meta.machine.cpu_count
+    mask, cores = observed.counts.worker_level(counters.AFFINITY_CORES), observed.run.meta.machine.cpu_count
     workers = observed.facts.workers
     if not mask or not cores or not _is_work(observed) or workers <= mask:
         return None
@@ -268,13 +269,13 @@ def _reopened(observed: Observed) -> Shown | None:
     Files that hold one sample each are opened once an epoch, which no worker can avoid.
     """
     counts = observed.counts.of_workers or observed.counts.of_main
-    opens, opened = counts["open.repeated"], counts["open.count"]
-    again, owner = observed.per_sample("open.repeated"), observed.owner_making_ns
+    opens, opened = counts[counters.REOPENED], counts[counters.OPENED]
+    again, owner = observed.per_sample(counters.REOPENED), observed.owner_making_ns
     if again < 0.5 or not owner or not _is_work(observed):
         return None
     if opens < _AGAIN * max(1, observed.facts.epochs) * (opened - opens):
         return None
-    spent = counts["open.repeated_parse_ns"]
+    spent = counts[counters.REPEATED_PARSE_NS]
     figures = {"opens": _times(again), "open_ns": units.duration(spent / opens)}
     return Shown(mechanisms.REOPENED, min(1.0, spent / owner), figures, fixes.KEEP_OPEN)
 
@@ -287,23 +288,23 @@ def _over_read(observed: Observed) -> Shown | None:
     """Look for rows decoded, or bytes read by calls, that are many times those of the samples."""
     if not _makes_batches(observed):
         return None
-    rows, owner = observed.per_sample("decode.rows"), observed.owner_making_ns
+    rows, owner = observed.per_sample(counters.ROWS), observed.owner_making_ns
     counts = observed.counts.of_workers or observed.counts.of_main
     if rows >= mechanisms.OVER_READ.at_least and owner:
-        decoding = min(1.0, counts["decode.rows_ns"] / owner)
+        decoding = min(1.0, counts[counters.ROWS_NS] / owner)
         figures = {"read": f"{units.count(round(rows))} rows", "verb": "decoded", "used": "each that is used"}
         return Shown(mechanisms.OVER_READ, decoding * (1 - 1 / rows), figures, fixes.SMALLER_CHUNKS)
     used, read = observed.total("bytes"), observed.counts.read_bytes
-    members = counts["decode.member_bytes"]
-    unpacked = counts["skip.bytes"] + max(members, used or 0)
+    members = counts[counters.MEMBER_BYTES]
+    unpacked = counts[counters.SKIPPED_BYTES] + max(members, used or 0)
     if used and owner and unpacked >= mechanisms.OVER_READ.at_least * used:
-        dropped_ns = counts["decode.members_ns"] * max(0.0, 1 - used / members) if members else 0.0
+        dropped_ns = counts[counters.MEMBERS_NS] * max(0.0, 1 - used / members) if members else 0.0
         figures = {
             "read": units.size(unpacked),
             "verb": "decompressed",
             "used": f"{units.size(used)} of samples",
         }
-        explains = min(1.0, (counts["skip.ns"] + dropped_ns) / owner)
+        explains = min(1.0, (counts[counters.SKIPPED_NS] + dropped_ns) / owner)
         return Shown(mechanisms.OVER_READ, explains, figures, fixes.SMALLER_CHUNKS)
     if _family(observed) != owners.STORAGE.name or not used or read < _MUCH_MORE * used + _MODULES_BYTES:
         return None
@@ -325,7 +326,7 @@ def _over_decode(observed: Observed) -> Shown | None:
 
 def _dropped_frames(observed: Observed) -> Shown | None:
     """Look for moving pictures of which many frames are decoded for one that is asked for."""
-    frames, pictures = (observed.counts.starting(name) for name in ("decode.frames", "decode.pictures"))
+    frames, pictures = (observed.counts.starting(name) for name in (counters.FRAMES, counters.PICTURES))
     if not pictures or frames < mechanisms.OVER_DECODE.at_least * pictures:
         return None
     ratio = frames / pictures
@@ -338,7 +339,7 @@ def _dropped_pictures(observed: Observed) -> Shown | None:
 
     A pixel that is kept takes a byte at least: the true excess is no smaller than what is counted here.
     """
-    pixels, pictures = (observed.counts.starting(name) for name in ("decode.pixels", "decode.pictures"))
+    pixels, pictures = (observed.counts.starting(name) for name in (counters.PIXELS, counters.PICTURES))
     kept, least = observed.total("bytes"), mechanisms.OVER_DECODE.at_least
     if not kept or pictures < least * observed.samples or pixels < least * kept:
         return None
@@ -353,7 +354,7 @@ def _dropped_pixels(observed: Observed) -> Shown | None:
     """Look for pictures decoded whole, with most of their pixels dropped at once."""
     pixels, left, pictures, shrunk = (
         observed.counts.starting(name)
-        for name in ("decode.pixels", "shrink.pixels", "decode.pictures", "shrink.pictures")
+        for name in (counters.PIXELS, counters.PIXELS_LEFT, counters.PICTURES, counters.SHRUNK_PICTURES)
     )
     if not pictures or left <= 0:
         return None
@@ -398,7 +399,7 @@ def _per_sample(observed: Observed) -> Shown | None:
 
 def _sampler(observed: Observed) -> Shown | None:
     """Look for a main process whose time went into drawing indices."""
-    spent = {name: ns for name, ns in observed.counts.of_main.items() if name.startswith("sampler.ns.")}
+    spent = {name: ns for name, ns in observed.counts.of_main.items() if name.startswith(counters.SAMPLER_NS)}
     if not spent or observed.owner not in (owners.MAIN.name, owners.STARTUP.name, owners.TRANSFER.name):
         return None
     name = max(spent, key=spent.__getitem__)
@@ -416,13 +417,13 @@ def _start_up(observed: Observed) -> Shown | None:
     counts, facts = observed.counts, observed.facts
     starts = max(1, facts.epochs if not facts.persistent else 1)
     workers = max(1, facts.workers)
-    process = counts.of_workers["startup.process_ns"] / (workers * starts)
-    init = counts.of_workers["startup.init_fn_ns"] / (workers * starts)
+    process = counts.of_workers[counters.STARTUP_PROCESS_NS] / (workers * starts)
+    init = counts.of_workers[counters.STARTUP_INIT_FN_NS] / (workers * starts)
     if not process + init:
         return None
     closed = 0.0 if facts.persistent else _mean_closing_ns(observed)
-    pickled = counts.of_main["startup.written_bytes"] / (workers * starts)
-    made = counts.of_main["startup.make_ns"] / (workers * starts)
+    pickled = counts.of_main[counters.STARTUP_WRITTEN_BYTES] / (workers * starts)
+    made = counts.of_main[counters.STARTUP_MAKE_NS] / (workers * starts)
     pickles = not _forks(observed) and made >= SLOW_PICKLING * process  # the main process starts one by one
     if closed > max(process, init):
         part, fix = "its shutdown at the end of an epoch", fixes.PERSISTENT_WORKERS
@@ -431,7 +432,7 @@ def _start_up(observed: Observed) -> Shown | None:
     elif pickled >= LARGE_DATASET_BYTES or (pickles and pickled):
         part, fix = f"pickling the data set to it ({units.size(pickled)})", fixes.LIGHTER_DATASET
     else:
-        imports = counts.of_workers["startup.imports_ns"] / (workers * starts)
+        imports = counts.of_workers[counters.STARTUP_IMPORTS_NS] / (workers * starts)
         imports_most = not _forks(observed) and imports >= MOSTLY * process
         part = "imports and unpickling in its process" if imports_most else "the start of its process"
         fix = fixes.PERSISTENT_WORKERS if starts > 1 else fixes.FORK
@@ -489,15 +490,15 @@ def _connections(observed: Observed) -> Shown | None:
     whole where there were none, as for a server that greets or that prepares itself for each connection.
     """
     counts = observed.counts.of_workers or observed.counts.of_main
-    made = counts["connect.count"]
+    made = counts[counters.CONNECTIONS]
     if not _makes_batches(observed) or not observed.making_ns:
         return None
-    if observed.per_sample("connect.count") < mechanisms.CONNECTIONS.at_least:
+    if observed.per_sample(counters.CONNECTIONS) < mechanisms.CONNECTIONS.at_least:
         return None
-    handshakes_ns = counts["connect.ns"] + counts["tls.ns"]
-    later = counts["socket.later_answers"]
-    usual_ns = counts["socket.later_answer_ns"] / later if later else 0.0
-    first_ns = counts["connect.first_answer_ns"] - usual_ns * counts["connect.first_answers"]
+    handshakes_ns = counts[counters.CONNECT_NS] + counts[counters.HANDSHAKE_NS]
+    later = counts[counters.LATER_ANSWERS]
+    usual_ns = counts[counters.LATER_ANSWER_NS] / later if later else 0.0
+    first_ns = counts[counters.FIRST_ANSWER_NS] - usual_ns * counts[counters.FIRST_ANSWERS]
     spent = handshakes_ns + max(0.0, first_ns)
     figures = {
         "made": units.count(made),

@@ -13,9 +13,10 @@ from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.lock import lock_waits
 from pipeprof.analyse.ledger.making import Stages
-from pipeprof.analyse.why.counts import Counts, read_counts
 from pipeprof.analyse.why.lines import HotLine, Lines, read_lines, stage_of
+from pipeprof.analyse.why.totals import CounterTotals, read_counts
 from pipeprof.analyse.why.transfer import receive_starts
+from pipeprof.record.names.counters import CounterName
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints
 from pipeprof.vocabulary import owners
@@ -68,7 +69,7 @@ class Observed:
         return self.lines.hot(max(others, key=others.__getitem__)) if others else ()
 
     @cached_property
-    def counts(self) -> Counts:
+    def counts(self) -> CounterTotals:
         """Read the processes' counters."""
         return read_counts(self.run)
 
@@ -118,7 +119,7 @@ class Observed:
             return self.making_ns
         return int(self.stages_ns.get(stage_of(self.owner), 0))
 
-    def per_sample(self, counter: str) -> float:
+    def per_sample(self, counter: CounterName) -> float:
         """Return how often the workers counted something for each sample that they made."""
         counted = self.counts.of_workers[counter] + self.counts.of_main[counter]
         return counted / self.samples if self.samples else 0.0

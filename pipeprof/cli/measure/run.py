@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """Measured cell of a scenario; `error` where it failed. A run that failed may be readable still."""
 
     scenario: Scenario
@@ -152,7 +152,7 @@ def directories(scenarios: list[Scenario], file: Path, out: Path | None) -> list
 
 def measure(
     scenario: Scenario, directory: Path, file: Path, kernels: int = 0, quiet: bool = False
-) -> Outcome:
+) -> CellOutcome:
     """Run one scenario and read its record back, whatever it ended with."""
     from pipeprof.analyse.analysis import analyse
     from pipeprof.measure.bench.run import run
@@ -172,11 +172,11 @@ def measure(
             recorded.meta = replace(recorded.meta, status="partial")
         forecast = Forecast(analyse(recorded), limit_s=PAGE_LIMIT_S)
     except PipeprofError as unreadable:
-        return Outcome(scenario, directory, None, error or unreadable)
-    return Outcome(scenario, directory, forecast, error)
+        return CellOutcome(scenario, directory, None, error or unreadable)
+    return CellOutcome(scenario, directory, forecast, error)
 
 
-def show(outcome: Outcome, page: Path | None, quiet: bool, verbose: bool) -> None:
+def show(outcome: CellOutcome, page: Path | None, quiet: bool, verbose: bool) -> None:
     """Print the report, then what went wrong and whether the run came to what the scenario expects."""
     from pipeprof.report.text import terminal
 
@@ -189,12 +189,19 @@ def show(outcome: Outcome, page: Path | None, quiet: bool, verbose: bool) -> Non
     elif outcome.interrupted:
         say(f"Interrupted: the report is of what was measured until then, in {outcome.directory}")
     elif outcome.missed:
-        say(f"Unexpected for this scenario: {'; '.join(outcome.missed)}.")
+        say(f"Unexpected for this scenario: {'; '.join(outcome.missed)}.{_too_short(outcome.forecast)}")
     elif outcome.scenario.expect is not None:
         say("As this scenario expects.")
 
 
-def show_matrix(outcomes: list[Outcome], quiet: bool) -> None:
+def _too_short(forecast: Forecast | None) -> str:
+    """Return that the run was too short to tell, where that is why; else empty."""
+    if forecast is None or forecast.verdict.finding.detail not in ("too-few-steps", "too-short"):
+        return ""
+    return " This run was too short to tell."
+
+
+def show_matrix(outcomes: list[CellOutcome], quiet: bool) -> None:
     """Write a page for all cells of a matrix, beside them; nothing for a single run."""
     from pipeprof.report.page import html
     from pipeprof.simulate.matrix_predictions import predict_cells
@@ -207,7 +214,7 @@ def show_matrix(outcomes: list[Outcome], quiet: bool) -> None:
             say(f"{len(forecasts)} of {len(outcomes)} runs. Report of all: {page}")
 
 
-def as_data(outcomes: list[Outcome]) -> Any:
+def as_data(outcomes: list[CellOutcome]) -> Any:
     """Return the answer's dictionary; for a matrix a list with an entry for each cell."""
     cells = [
         {
@@ -223,7 +230,7 @@ def as_data(outcomes: list[Outcome]) -> Any:
     return cells if outcomes[0].scenario.cell else cells[0]["answer"]
 
 
-def exit_code(outcomes: list[Outcome], strict: bool) -> int:
+def exit_code(outcomes: list[CellOutcome], strict: bool) -> int:
     """Return the first error's code, a signal's after an interruption, 1 where `expect` was missed."""
     for outcome in outcomes:
         if outcome.error is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeprof.cli.options import Source
+from pipeprof.cli.options import PathOrUrl
 from pipeprof.cli.runs import written
 from pipeprof.cli.say import say
 
@@ -15,7 +15,7 @@ KEYS = ("script", "host", "setting")
 
 
 @click.command()
-@click.argument("directory", default="runs", type=Source())
+@click.argument("directory", default="runs", type=PathOrUrl())
 @click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write it as a page too.")
 @click.option(

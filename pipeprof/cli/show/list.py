@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pipeprof import units
-from pipeprof.cli.options import Source
+from pipeprof.cli.options import PathOrUrl
 from pipeprof.cli.say import say
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("directory", default="runs", type=Source())
+@click.argument("directory", default="runs", type=PathOrUrl())
 @click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
 def command(directory: Path, as_json: bool) -> None:
     """Show the runs in DIRECTORY (runs/ by default), the newest first, with what each came to.

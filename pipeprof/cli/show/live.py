@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pipeprof.analyse.live.budget import Analyses
     from pipeprof.analyse.live.job import LiveJob
-    from pipeprof.report.text.live import Part
+    from pipeprof.report.text.live import ShownRun
 
 
 @click.command()
@@ -74,10 +74,10 @@ def _directory(what: str) -> Path:
     )
 
 
-def _parts(job: LiveJob, analyses: Analyses) -> list[Part]:
-    from pipeprof.report.text.live import Part
+def _parts(job: LiveJob, analyses: Analyses) -> list[ShownRun]:
+    from pipeprof.report.text.live import ShownRun
 
-    return [Part(name, live, analyses.of(live)) for name, live in job.runs.items()]
+    return [ShownRun(name, live, analyses.of(live)) for name, live in job.runs.items()]
 
 
 def _look(job: LiveJob, analyses: Analyses) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeprof.cli.options import Source
+from pipeprof.cli.options import PathOrUrl
 from pipeprof.cli.runs import opener, written
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=Source())
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PathOrUrl())
 @click.option("--json", "as_json", is_flag=True, help="Print the machine-readable answer and nothing else.")
 @click.option(
     "--html",

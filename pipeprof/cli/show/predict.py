@@ -50,6 +50,7 @@ def command(
     """
     from pipeprof.analyse.analysis import load
     from pipeprof.report.text.forecast import answer_text, overview_text
+    from pipeprof.report.wording.advice import replay_warning
     from pipeprof.simulate import questions
     from pipeprof.simulate.forecast import Forecast
 
@@ -61,17 +62,20 @@ def command(
     if ranks is not None:
         questions.refuse_more_ranks(analysis.run)
     forecast = Forecast(analysis, seed)
-    predictor = forecast.predictor
+    predictor, measured = forecast.predictor, forecast.verdict.measured
     asked = questions.knobs_asked(predictor.demands, settings, ranks, nodes)
     if asked != predictor.demands.measured or steps is not None:
         answer = questions.answer(predictor, asked, steps)
-        data, lines = answer.as_dict(), answer_text(answer)
+        data, lines = answer.as_dict(), answer_text(answer, measured.throughput_samples_per_s)
     else:
         overview = questions.overview(forecast, target_stall)
         forecast.publish()
-        data, lines = overview.as_dict(), overview_text(overview)
+        data, lines = overview.as_dict(), overview_text(overview, measured.throughput_samples_per_s)
     if as_json:
         say(json.dumps({"schema": 1, "run": str(run), **data}, indent=2))
     else:
-        say(f"Measured: {units.sample_rate(forecast.verdict.measured.throughput_samples_per_s)}.")
+        stall = units.percent(forecast.verdict.stall_share)
+        say(f"Measured: {units.sample_rate(measured.throughput_samples_per_s)}, stall {stall}.")
+        if rough := replay_warning(forecast):
+            say(f"{rough}.")
         say("\n".join(lines))

@@ -133,7 +133,7 @@ def devices(results: Results) -> Claim:
     claim = blank_claim(2, results.directory)
     runs = labelled(results, DEVICES, claim)
     compared, known = _compared(claim, runs, "claim2_days"), dict(runs)
-    ssd, nvme = known.get("SSD"), known.get("NVMe SSD")
+    ssd, nvme = (known.get(label) for label, _ in DEVICES[1:])
     if ssd is not None and nvme is not None and (said := _no_faster(ssd, nvme)):
         compared.more.append(said)
         compared.short = f"{moves(runs[:2])} NVMe adds nothing." if len(runs) == len(DEVICES) else said

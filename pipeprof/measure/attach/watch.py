@@ -24,6 +24,7 @@ from pipeprof.measure.probe.ring import Ring
 from pipeprof.measure.probe.shared_memory import SharedBlock
 from pipeprof.measure.session.hang import Waiting
 from pipeprof.measure.session.loader_watch import IteratorWatch, LoaderWatch, Recorder
+from pipeprof.record.names import counters
 from pipeprof.record.schema import MAIN_PROCESS, MISSING
 
 PRIVATE_OF_RUNNING: Final = (
@@ -100,7 +101,7 @@ class AttachedLoader(LoaderWatch):
         with hook.disguised(loader, parts):
             iterator = make()
         if watch.workers:
-            tally.add("startup.make_ns", monotonic_ns() - began_ns)
+            tally.add(counters.STARTUP_MAKE_NS, monotonic_ns() - began_ns)
             iterator._worker_init_fn = loader.worker_init_fn
         watch.take_over(iterator, is_new=True)
         self.iterators.append(watch)

@@ -66,7 +66,7 @@ class _Point(NamedTuple):
     wait_ns: int
 
 
-class Window:
+class RecentRates:
     """Turns the running totals of a `Progress` into rates of the last seconds."""
 
     def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
@@ -124,7 +124,7 @@ def _share(share: float | None) -> str:
 def shown(progress: Progress, console: Console | None = None) -> Iterator[None]:
     """Show `progress` on standard error while the block lasts."""
     console = console or Console(stderr=True)
-    window = Window(progress)
+    window = RecentRates(progress)
     window.view()  # the point from which the first rates count
     if console.is_terminal:
         with Live(
@@ -145,7 +145,7 @@ def shown(progress: Progress, console: Console | None = None) -> Iterator[None]:
         thread.join()
 
 
-def _print_lines(stopped: threading.Event, progress: Progress, window: Window, console: Console) -> None:
+def _print_lines(stopped: threading.Event, progress: Progress, window: RecentRates, console: Console) -> None:
     while not stopped.wait(LINE_EVERY_S):
         console.print(line(progress.name, window.view()), highlight=False, soft_wrap=True)
 

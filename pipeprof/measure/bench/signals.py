@@ -24,7 +24,7 @@ class Stopped(KeyboardInterrupt):
         self.name = name
 
 
-class Stop:
+class StopRequest:
     """A request to stop the run, by a signal."""
 
     def __init__(self) -> None:
@@ -52,13 +52,13 @@ class Stop:
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable() -> Iterator[StopRequest]:
     """Take SIGINT, SIGTERM and SIGHUP while the block lasts; ends with `Stopped` where one came.
 
     A signal that is ignored, as under nohup, stays so. An error after a signal is taken for its consequence.
     Outside the main thread, where Python takes no signals, nothing is caught.
     """
-    stop = Stop()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

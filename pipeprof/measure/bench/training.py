@@ -14,7 +14,7 @@ from pipeprof.errors import DataError
 from pipeprof.measure.accelerator.contract import Accelerator
 from pipeprof.measure.bench.rank_group import Peers
 from pipeprof.measure.bench.run_display import Progress
-from pipeprof.measure.bench.signals import Stop, leave_signals_to_the_loop
+from pipeprof.measure.bench.signals import StopRequest, leave_signals_to_the_loop
 from pipeprof.measure.data.datasets import TarShards
 from pipeprof.measure.probe.tensors import samples
 from pipeprof.measure.session.session import Session
@@ -87,7 +87,7 @@ class Loop:
         accelerator: Accelerator,
         progress: Progress,
         limits: RunPart,
-        stop: Stop,
+        stop: StopRequest,
         clock: Callable[[], float] = time.monotonic,
         peers: Peers | None = None,
     ) -> None:

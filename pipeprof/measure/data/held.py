@@ -32,7 +32,7 @@ _THREADS, _AT_ONCE = 4, 256
 """Threads that load (reads and decoders leave the interpreter's lock), and items a round."""
 
 
-class Held:
+class HeldItems:
     """Items in shared memory, one for each file, one after the other."""
 
     def __init__(self, files: FileTable, sizes: list[int], load: Callable[[Path], Any], what: str) -> None:
@@ -80,7 +80,7 @@ class HeldFiles:
         for index, path in enumerate(files):
             with naming(path, index):
                 sizes.append(storage.size(path))
-        self._held = Held(files, sizes, storage.read_bytes, "files")
+        self._held = HeldItems(files, sizes, storage.read_bytes, "files")
         self._order: npt.NDArray[np.intp] = np.argsort(files.names)
 
     def open(self, path: Path) -> BinaryIO:
@@ -123,7 +123,7 @@ class HeldImages(Dataset[Sample]):
             with storage.open(path) as file, Image.open(file) as image:
                 return image.convert("RGB").tobytes()
 
-        self._held = Held(files, [3 * w * h for w, h in sizes], rgb_bytes, "decoded images")
+        self._held = HeldItems(files, [3 * w * h for w, h in sizes], rgb_bytes, "decoded images")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -151,7 +151,7 @@ class HeldTensors(Dataset[Sample]):
         with naming(files[0], 0):
             first = load(files[0])
         self._shape, self._dtype = first.shape, first.dtype
-        self._held = Held(files, [first.nbytes] * len(files), load, "tensors")
+        self._held = HeldItems(files, [first.nbytes] * len(files), load, "tensors")
 
     def __len__(self) -> int:
         return len(self.files)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pipeprof.record.meta import AcceleratorMeta
 
 
-class Event(Protocol):
+class DeviceEvent(Protocol):
     """A mark in a stream, which takes the device's time when the stream reaches it."""
 
     def record(self, stream: Any) -> None:

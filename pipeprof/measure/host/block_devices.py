@@ -63,7 +63,7 @@ class Disk:
 
 
 @dataclass(frozen=True)
-class Place:
+class MountedPlace:
     """The mount and the disks under a directory."""
 
     path: str
@@ -98,13 +98,13 @@ class Place:
         )
 
 
-def place_of(path: Path, sys: Path = SYS, among: Sequence[Mount] | None = None) -> Place:
+def place_of(path: Path, sys: Path = SYS, among: Sequence[Mount] | None = None) -> MountedPlace:
     """Return where `path`, which need not exist yet, lies; None for what is not observed."""
     known = mounts() if among is None else among
     mount = mount_of(path, known)
     if mount is None:
-        return Place(str(path))
-    return Place(
+        return MountedPlace(str(path))
+    return MountedPlace(
         str(path),
         mount.point,
         mount.filesystem,

@@ -53,7 +53,7 @@ os.rename(OUT + ".new", OUT)
 """Run in the other process, with `OUT` given. `OUT` is whole from its first moment."""
 
 
-class Stack(NamedTuple):
+class LoopStack(NamedTuple):
     """Stack of a main thread, and what its loop makes of a batch."""
 
     frames: tuple[tuple[str, int, str], ...]
@@ -68,7 +68,7 @@ class Stack(NamedTuple):
     """File that was read from last for it."""
 
 
-def read_stack(pid: int, waits: bool) -> Stack | None:
+def read_stack(pid: int, waits: bool) -> LoopStack | None:
     """Return the stack of process `pid`, which `waits` in a system call or computes; None where not observed.
 
     The process may be a child of this one, or any that may be traced.
@@ -85,7 +85,7 @@ def read_stack(pid: int, waits: bool) -> Stack | None:
     if seen is None:
         return None
     frames = tuple((str(file), int(line), str(function)) for file, line, function in seen.pop("frames"))
-    return Stack(frames, **seen)
+    return LoopStack(frames, **seen)
 
 
 def _asked(pid: int, waits: bool, directory: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeprof.errors import MeasureError
-from pipeprof.measure.host.block_devices import Place, place_of
+from pipeprof.measure.host.block_devices import MountedPlace, place_of
 from pipeprof.measure.host.cgroups import read_limits
 from pipeprof.measure.host.machine import machine_facts
 from pipeprof.measure.host.mounts import MEMORY, NETWORK, mounts
@@ -34,9 +34,9 @@ def survey_places(paths: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _all_places() -> list[Place]:
+def _all_places() -> list[MountedPlace]:
     """Return a place for each mounted device and network file system, and for the memory of /dev/shm."""
-    places: dict[tuple[object, ...], Place] = {}
+    places: dict[tuple[object, ...], MountedPlace] = {}
     for mount in mounts():
         place = place_of(Path(mount.point))
         names = tuple(disk.name for disk in place.disks)

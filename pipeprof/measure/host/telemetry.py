@@ -17,13 +17,14 @@ from pipeprof.errors import MeasureError
 from pipeprof.measure.host.sensors.contract import Sensor, reason
 from pipeprof.measure.host.sensors.registry import GROUPS, working_sensors
 from pipeprof.record.meta import RunMeta, TelemetryMeta
+from pipeprof.record.names.sensors import SensorName
 from pipeprof.scenario.schema import MOST_TELEMETRY_HZ
 
 RATE_HZ: Final = 10.0
 JOIN_S: Final = 5.0
 """Longest time that the end of a run waits for a sensor being read; a driver may hang for good."""
 
-Sink = Callable[[int, Mapping[str, float]], None]
+Sink = Callable[[int, Mapping[SensorName, float]], None]
 """Takes the values that were read at a `CLOCK_MONOTONIC` time; called in the telemetry's thread."""
 
 

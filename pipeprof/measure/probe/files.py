@@ -21,9 +21,10 @@ from typing import Any, Final
 from pipeprof.measure.host.mounts import counts_device_reads
 from pipeprof.measure.probe.batch import BatchRecorder, active_batch
 from pipeprof.measure.probe.counting import tally
-from pipeprof.measure.probe.counting.opens import REPEATED_PARSE_NS, note_opened_by_user
+from pipeprof.measure.probe.counting.opens import note_opened_by_user
 from pipeprof.measure.probe.patches import patch, release
 from pipeprof.measure.probe.spans import READ, active, opened, reading, storage_read
+from pipeprof.record.names.counters import REPEATED_PARSE_NS
 
 Opener = Callable[[Any, int], Any]
 """Opens a file for binary reading, given its path and `buffering`; None for a file that it does not take."""

@@ -29,6 +29,7 @@ from pipeprof.measure.probe.sampling.worker_aide import AIDE_RECORDS, WorkerAide
 from pipeprof.measure.probe.shared_memory import SharedBlock
 from pipeprof.measure.probe.spans import COLLATE, GETITEM, NOWHERE, Mark, span
 from pipeprof.measure.probe.tensors import size_bytes
+from pipeprof.record.names import counters
 from pipeprof.record.schema import MAIN_PROCESS, MISSING
 from pipeprof.vocabulary import owners
 
@@ -108,7 +109,7 @@ class Probe:
             return
         digest = stream.digest(item)
         if digest is not None:
-            tally.note(stream.ITEM, digest)
+            tally.note(counters.STREAM_ITEM, digest)
 
     def start(self, worker: int) -> None:
         """Begin to record in this process, as `worker`; the main process writes the first slot."""
@@ -454,8 +455,8 @@ class WorkerInit(Proxy):
         """Begin to record; then the user's own function."""
         probe = self._pipeprof_probe
         process_ns = monotonic_ns() - probe.created_ns
-        tally.add("startup.process_ns", process_ns)
-        tally.add("startup.imports_ns", min(process_ns, process_age_ns()))
+        tally.add(counters.STARTUP_PROCESS_NS, process_ns)
+        tally.add(counters.STARTUP_IMPORTS_NS, min(process_ns, process_age_ns()))
         probe.start(worker)
         with suppress(Exception):  # private names: without them one time is not observed
             handover.watch_sending()
@@ -468,7 +469,7 @@ class WorkerInit(Proxy):
         if self._pipeprof_real is not None:
             before_ns = monotonic_ns()
             self._pipeprof_real(worker)
-            tally.add("startup.init_fn_ns", monotonic_ns() - before_ns)
+            tally.add(counters.STARTUP_INIT_FN_NS, monotonic_ns() - before_ns)
 
 
 class SamplerProxy(Proxy):
@@ -479,7 +480,7 @@ class SamplerProxy(Proxy):
         self._pipeprof_begin_epoch = begin_epoch
 
     def __iter__(self) -> Iterator[Any]:
-        counter = f"sampler.ns.{_sampler_name(self._pipeprof_real)}"
+        counter = counters.part_of(counters.SAMPLER_NS, _sampler_name(self._pipeprof_real))
         before_ns = monotonic_ns()
         payloads = iter(self._pipeprof_real)
         tally.add(counter, monotonic_ns() - before_ns)
@@ -500,7 +501,9 @@ class StatefulSamplerProxy(_State, SamplerProxy):
 class Payloads(Proxy):
     """The iterator of a sampler. torch makes some that it never uses: an epoch begins with the first item."""
 
-    def __init__(self, real: Any, probe: Probe, begin_epoch: BeginEpoch, counter: str) -> None:
+    def __init__(
+        self, real: Any, probe: Probe, begin_epoch: BeginEpoch, counter: counters.CounterName
+    ) -> None:
         super().__init__(real, probe)
         self._pipeprof_begin_epoch = begin_epoch
         self._pipeprof_mode = probe.mode

@@ -51,7 +51,7 @@ class Watcher(Protocol):
         ...
 
 
-class Gate(Protocol):
+class NextGate(Protocol):
     """Stands before each `next(iterator)` of every loader, watched or not."""
 
     def begin_pass(self, iterator: Any) -> None:
@@ -73,7 +73,7 @@ _making: Final[set[int]] = set()
 _starts_of: Final[WeakKeyDictionary[Any, tuple[Callable[[], None], ...]]] = WeakKeyDictionary()
 _before_iterators: Final[list[Callable[[], None]]] = []
 _class_visits: Final[list[Callable[[type], None]]] = []
-_gates: Final[list[Gate]] = []
+_gates: Final[list[NextGate]] = []
 
 
 def observe(loader: DataLoader[Any], observer: Observer) -> bool:
@@ -137,14 +137,14 @@ def is_of_torch(cls: type) -> bool:
     return f"{cls.__module__}.".startswith(_OURS)
 
 
-def open_gate(gate: Gate) -> None:
+def open_gate(gate: NextGate) -> None:
     """Have each pass over every loader of this process, and each batch, go through `gate`."""
     _gates.append(gate)
     _hook_all()
     each_class(_gate_passes)
 
 
-def close_gate(gate: Gate) -> None:
+def close_gate(gate: NextGate) -> None:
     """Take `gate` away."""
     if gate in _gates:
         _gates.remove(gate)

@@ -18,11 +18,10 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from pipeprof.errors import TraceError
-from pipeprof.measure.host.sensors.processors import Cores, Spin, Steal
+from pipeprof.measure.host.sensors.processors import Cores, Spin, Steal, cpu_times
 from pipeprof.measure.host.sensors.programs import Programs
 from pipeprof.measure.host.sensors.reads import Reads
 from pipeprof.measure.probe.counting.files_read import FilesRead
-from pipeprof.measure.probe.sampling.worker_aide import OWN_CPU
 from pipeprof.measure.progress import say
 from pipeprof.measure.session.drain import Drained, RingSource
 from pipeprof.measure.session.hang import HangWatch
@@ -42,6 +41,7 @@ from pipeprof.measure.session.steps.steps import Steps
 from pipeprof.measure.session.worker_state import WorkerStates
 from pipeprof.record.columns import by_name
 from pipeprof.record.meta import RunMeta, SlowFileMeta
+from pipeprof.record.names.counters import OWN_LINES_CPU_NS
 from pipeprof.record.schema import Status
 from pipeprof.record.writer import TraceWriter, warm_up
 
@@ -236,9 +236,10 @@ class Flusher:
         self._forget_old_epochs()
         if not last:
             self._programs.begin()
-        sensed = self._states.report() | self._steal.read() | self._spin.read() | self._reads.read()
+        times = cpu_times()
+        sensed = self._states.report() | self._steal.read(times) | self._spin.read() | self._reads.read()
         if not self._pending.counts_cores:
-            sensed |= self._cores.read()
+            sensed |= self._cores.read(times)
         self._pending.sensed(monotonic_ns(), sensed)
         tables |= self._pending.take()
         if self.failure is not None:  # the rings were emptied all the same: they would stay for ever
@@ -278,7 +279,7 @@ class Flusher:
                     self.files.add_slow(SlowFileMeta(source.loader_number, sample, took_ns, path))
             if self.sources:
                 self.files.look(self.sources[-1].threads(), self._writer.directory)
-        self.lines_cpu_ns += sum(row[-1] for row in counters if row[-2] == OWN_CPU)
+        self.lines_cpu_ns += sum(row[-1] for row in counters if row[-2] == OWN_LINES_CPU_NS)
         tables = drained.tables()
         for name, wall_ns in drained.stage_wall_ns.items():
             self.stage_wall_ns[name] = self.stage_wall_ns.get(name, 0) + wall_ns

@@ -15,7 +15,7 @@ from time import monotonic_ns
 from typing import Any, Final, NamedTuple
 
 from pipeprof.measure.host.mounts import SHARED_MEMORY, shared_memory_bytes
-from pipeprof.measure.host.stacks import Stack, descriptors_of, native_frame, read_stack, state_of
+from pipeprof.measure.host.stacks import LoopStack, descriptors_of, native_frame, read_stack, state_of
 from pipeprof.measure.session.passes import RecordEvent
 from pipeprof.measure.session.worker_state import waits_for
 from pipeprof.units import NS_PER_S, duration, plural, size
@@ -143,7 +143,7 @@ def _state(letter: str, place: str) -> str:
     return f"waits for {known.get(what or '', 'the disk' if what == 'disk' else 'the kernel')}{where}"
 
 
-def _making(stack: Stack) -> str:
+def _making(stack: LoopStack) -> str:
     parts = [f"batch {stack.seq}"]
     if stack.start_ns is not None:
         parts[0] += f" since {duration(monotonic_ns() - stack.start_ns)}"

@@ -28,7 +28,7 @@ from pipeprof.measure.session.launchers import (
     KUBERNETES,
     LAUNCHERS,
     TORCH,
-    Place,
+    RankPlace,
     completed,
     number,
     place_in,
@@ -129,7 +129,7 @@ def _has_own_cores() -> bool | None:
     return None
 
 
-def _initialised() -> Place | None:
+def _initialised() -> RankPlace | None:
     """Return the place that torch.distributed knows, where the program has initialised it."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():

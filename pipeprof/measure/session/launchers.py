@@ -18,7 +18,7 @@ _TASKS: Final = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 """Entry of SLURM's list of tasks by node: `4(x2)` are two nodes with four tasks each."""
 
 
-class Place(NamedTuple):
+class RankPlace(NamedTuple):
     """Place of a process in a job, as its environment tells it."""
 
     rank: int
@@ -89,7 +89,7 @@ LAUNCHERS: Final = (
 TORCH, KUBERNETES = LAUNCHERS[0], LAUNCHERS[-1]
 
 
-def place_in(environment: Mapping[str, str], launchers: tuple[Launcher, ...] = LAUNCHERS) -> Place | None:
+def place_in(environment: Mapping[str, str], launchers: tuple[Launcher, ...] = LAUNCHERS) -> RankPlace | None:
     """Return the place that an environment tells of, by the first launcher of the table that set it."""
     for launcher in launchers:
         rank = _rank(environment, launcher)
@@ -99,7 +99,7 @@ def place_in(environment: Mapping[str, str], launchers: tuple[Launcher, ...] = L
     return None
 
 
-def completed(environment: Mapping[str, str], launcher: Launcher, rank: int, world: int | None) -> Place:
+def completed(environment: Mapping[str, str], launcher: Launcher, rank: int, world: int | None) -> RankPlace:
     """Return the place of `rank`, with what else the launcher's variables tell of it."""
     local = number(environment, launcher.local_rank)
     per_node = _ranks_of_node(environment, launcher)
@@ -109,7 +109,7 @@ def completed(environment: Mapping[str, str], launcher: Launcher, rank: int, wor
     node = next((each for each in numbers if each is not None), None)
     if node is None and per_node:
         node = rank // per_node
-    return Place(rank, world, local, per_node, node)
+    return RankPlace(rank, world, local, per_node, node)
 
 
 def number(environment: Mapping[str, str], name: str) -> int | None:

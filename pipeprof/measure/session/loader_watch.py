@@ -42,6 +42,7 @@ from pipeprof.measure.session.scratch import remove_unfinished
 from pipeprof.measure.session.steps.finished import Finished
 from pipeprof.measure.session.steps.steps import Steps
 from pipeprof.record.meta import ChangedMeta, LoaderMeta
+from pipeprof.record.names import counters
 from pipeprof.record.schema import MAIN_PROCESS, MISSING
 from pipeprof.units import size
 
@@ -112,8 +113,8 @@ class LoaderWatch:
         with hook.disguised(loader, watch.parts(loader)):
             iterator = make()
         if watch.workers > 0:
-            tally.add("startup.make_ns", monotonic_ns() - began_ns)
-            tally.add("startup.written_bytes", written_bytes() - written)
+            tally.add(counters.STARTUP_MAKE_NS, monotonic_ns() - began_ns)
+            tally.add(counters.STARTUP_WRITTEN_BYTES, written_bytes() - written)
         self._watch(iterator, watch)
         return iterator
 

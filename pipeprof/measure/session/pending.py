@@ -7,6 +7,7 @@ from time import monotonic_ns
 from typing import Any
 
 from pipeprof.record.columns import by_name
+from pipeprof.record.names.sensors import CPU_MACHINE, SensorName
 from pipeprof.record.step_times import PartTimes
 
 
@@ -16,18 +17,18 @@ class Pending:
     def __init__(self) -> None:
         self.counts_cores = False
         """True once the telemetry has told how many cores are busy."""
-        self._telemetry: list[tuple[int, str, float]] = []
+        self._telemetry: list[tuple[int, SensorName, float]] = []
         self._collectives: list[tuple[int, int, int]] = []
         self._parts: list[PartTimes] = []
         self._kernels: list[tuple[str, int, int, int | None, int | None]] = []
         self._events: list[tuple[int, str, int | None, int | None, int | None, str | None]] = []
 
-    def telemetry(self, time_ns: int, values: Mapping[str, float]) -> None:
+    def telemetry(self, time_ns: int, values: Mapping[SensorName, float]) -> None:
         """Add readings of the telemetry's sensors at one instant (`CLOCK_MONOTONIC`)."""
-        self.counts_cores |= "cpu.machine" in values
+        self.counts_cores |= CPU_MACHINE in values
         self.sensed(time_ns, values)
 
-    def sensed(self, time_ns: int, values: Mapping[str, float]) -> None:
+    def sensed(self, time_ns: int, values: Mapping[SensorName, float]) -> None:
         """Add readings that a flush itself makes."""
         self._telemetry.extend((time_ns, sensor, value) for sensor, value in values.items())
 

@@ -16,20 +16,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
+from pipeprof.environment import leave_alone
 from pipeprof.errors import INTERRUPTED, MeasureError, PipeprofError, exit_code_of
 from pipeprof.measure.host.telemetry import Telemetry, check_rate
 from pipeprof.measure.probe.changes.arguments import means
-from pipeprof.measure.probe.changes.limit import Stop
+from pipeprof.measure.probe.changes.limit import PassEnd
 from pipeprof.measure.probe.counting.affinity import AffinityWatch
 from pipeprof.measure.probe.own_frames import hide_own_frames
-from pipeprof.measure.session.interrupts.signals import Held, Stops
+from pipeprof.measure.session.interrupts.signals import HeldSignals, Stops
 from pipeprof.measure.session.job import directory_for
 from pipeprof.measure.session.processes.program import Gathered, Program
-from pipeprof.measure.session.processes.trial import Trial, Trying, begin_fixes, handed_on
+from pipeprof.measure.session.processes.trial import TriedChanges, Trying, begin_fixes, handed_on
 from pipeprof.measure.session.run_meta import NO_COMMAND, status_of
 from pipeprof.measure.session.session import Session
 from pipeprof.record.meta import RunMeta
-from pipeprof.startup import hook as startup
 from pipeprof.suggest import nearest
 
 SIGNAL_PATIENCE_S: Final = 1.0
@@ -54,7 +54,7 @@ def trace_script(
     as_module: bool = False,
     telemetry_hz: float = 0.0,
     lines: bool = True,
-    trial: Trial | None = None,
+    trial: TriedChanges | None = None,
     warmup_steps: int = 0,
     at_signal: Callable[[Traced], None] | None = None,
     at_os_exit: Callable[[Traced], None] | None = None,
@@ -82,7 +82,7 @@ def trace_script(
     _warn_of_no_threads_of_ours()
     execute = _module(target, arguments) if as_module else _script(target, arguments)
     pid = os.getpid()
-    trial = trial or Trial()
+    trial = trial or TriedChanges()
     meta = RunMeta(
         script_words=1 + len(arguments) if keep_command else None,
         command=() if keep_command else NO_COMMAND,
@@ -106,7 +106,7 @@ def trace_script(
         return Traced(code, True, session.unwritten is None, program.gathered())
 
     error: BaseException | None = None
-    stops, held = Stops(partial(_end_by, session, program, at_signal)), Held()
+    stops, held = Stops(partial(_end_by, session, program, at_signal)), HeldSignals()
     with program, handed_on(trial), Telemetry(session.telemetry, rate_hz=telemetry_hz) as telemetry:
         watched = _Watched(program, trial, telemetry if telemetry_hz else None)
         stops.take()
@@ -141,7 +141,7 @@ def run_unobserved(target: str, arguments: Sequence[str], as_module: bool = Fals
     For a rank that was not chosen. Raises `MeasureError` where there is no such script.
     """
     execute = _module(target, arguments) if as_module else _script(target, arguments)
-    startup.stop()
+    leave_alone()
     try:
         execute()
     except BaseException as raised:
@@ -177,7 +177,7 @@ def _as_interrupted(error: BaseException) -> BaseException:
 class _Watched:
     """A script's loaders and what is tried on them, and its affinity, for as long as it runs."""
 
-    def __init__(self, program: Program, trial: Trial, telemetry: Telemetry | None) -> None:
+    def __init__(self, program: Program, trial: TriedChanges, telemetry: Telemetry | None) -> None:
         self._session, self._trial, self._telemetry = program.session, trial, telemetry
         self._trying = Trying(trial, program.session_here, self._amend_telemetry)
         self._affinity = AffinityWatch()
@@ -235,7 +235,7 @@ class _Watched:
 
 def _is_by_stop(error: BaseException | None) -> bool:
     """Return True where an error came of the end of a pass that was ended by us."""
-    while error is not None and not isinstance(error, Stop):
+    while error is not None and not isinstance(error, PassEnd):
         error = error.__cause__ or error.__context__
     return error is not None
 

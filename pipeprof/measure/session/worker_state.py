@@ -16,9 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic_ns
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
-_CHANNELS: Final = (
+from pipeprof.record.names.sensors import SensorName, WorkerState, worker_state
+
+_CHANNELS: Final[tuple[tuple[str, WorkerState], ...]] = (
     ("futex", "lock"),
     ("nanosleep", "sleep"),
     ("wait_woken", "socket"),
@@ -51,7 +53,7 @@ class Watched(Protocol):
         ...
 
 
-class Stopped(NamedTuple):
+class Standstill(NamedTuple):
     """Standstill of one worker, which has ended."""
 
     loader: int
@@ -71,17 +73,17 @@ class WorkerStates:
 
     def __init__(self, proc: Path = Path("/proc"), clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self._proc, self._clock_ns = proc, clock_ns
-        self._looks: dict[int, Counter[str]] = {}
+        self._looks: dict[int, Counter[WorkerState]] = {}
         self._files: dict[int, tuple[int, int]] = {}
         self._stopped_ns: dict[int, int] = {}
         """Time at which each thread was first seen stopped, of those that are."""
 
-    def look(self, watched: Iterable[Watched]) -> list[Stopped]:
+    def look(self, watched: Iterable[Watched]) -> list[Standstill]:
         """Look once at each worker. The files of those that no one watches are closed.
 
         Return the standstills that have ended since the last look.
         """
-        stops: list[Stopped] = []
+        stops: list[Standstill] = []
         if not _ON_LINUX:
             return stops
         gone = set(self._files)
@@ -93,11 +95,11 @@ class WorkerStates:
                 if thread == 0:  # it has not begun
                     continue
                 state = self._state(thread, worker in busy)
-                if state not in (None, "stopped"):
-                    self._looks.setdefault(worker, Counter())[str(state)] += 1
+                if state is not None and state != "stopped":
+                    self._looks.setdefault(worker, Counter())[state] += 1
                 stopped_ns = self._stop_of(thread, state == "stopped")
                 if stopped_ns >= LEAST_STOP_NS:
-                    stops.append(Stopped(watch.loader_number, worker, stopped_ns))
+                    stops.append(Standstill(watch.loader_number, worker, stopped_ns))
         for thread in gone:
             self._close(thread)
         return stops
@@ -110,16 +112,16 @@ class WorkerStates:
         since_ns = self._stopped_ns.pop(thread, None)
         return 0 if since_ns is None else self._clock_ns() - since_ns
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[SensorName, float]:
         """Return shares since the last report, by sensor."""
         sensors = {}
         for worker, looks in self._looks.items():
             total = looks.total()
-            sensors.update({f"worker{worker}.state.{state}": n / total for state, n in looks.items()})
+            sensors.update({worker_state(worker, state): n / total for state, n in looks.items()})
         self._looks = {}
         return sensors
 
-    def _state(self, thread: int, is_busy: bool) -> str | None:
+    def _state(self, thread: int, is_busy: bool) -> WorkerState | Literal["stopped"] | None:
         """Return the state of a thread; of an idle one only that it is stopped."""
         try:
             stat, wchan = self._files.get(thread) or self._open(thread)
@@ -159,11 +161,11 @@ class WorkerStates:
 
 
 @functools.cache
-def _what(channel: bytes) -> str | None:
+def _what(channel: bytes) -> WorkerState | None:
     return waits_for(channel.decode())
 
 
-def waits_for(channel: str) -> str | None:
+def waits_for(channel: str) -> WorkerState | None:
     """Return what a thread waits for, by the kernel's function; None where the kernel does not tell."""
     if channel in ("", "0"):  # it woke up in between
         return None

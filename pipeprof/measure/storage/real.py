@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, Literal
 
 from pipeprof import units
 from pipeprof.errors import MeasureError
-from pipeprof.measure.host.block_devices import Place, place_of
+from pipeprof.measure.host.block_devices import MountedPlace, place_of
 from pipeprof.measure.host.cgroups import read_limits
 from pipeprof.measure.host.page_cache import evict, residency, resident_bytes, warm
 from pipeprof.measure.probe.files import RecordedFile
@@ -139,7 +139,7 @@ def _check(path: Path) -> None:
         raise MeasureError(f"storage.path: {path}: {error.strerror}", remedy) from error
 
 
-def _doubts(place: Place, tier: str) -> list[str]:
+def _doubts(place: MountedPlace, tier: str) -> list[str]:
     """List what about the path is not as the scenario says."""
     doubts = []
     if place.tier is not None and place.tier != tier:
@@ -162,11 +162,11 @@ def _doubts(place: Place, tier: str) -> list[str]:
     return doubts
 
 
-def _names(place: Place) -> str:
+def _names(place: MountedPlace) -> str:
     return ", ".join(disk.name for disk in place.disks)
 
 
-def _residency_doubts(cache: str, share: float | None, place: Place) -> list[str]:
+def _residency_doubts(cache: str, share: float | None, place: MountedPlace) -> list[str]:
     if share is None:
         return [f"storage.cache is {cache}; how much was in memory before the run was not observed"]
     if cache == "cold" and share > _COLD_SHARE:

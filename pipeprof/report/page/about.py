@@ -37,7 +37,7 @@ def about(facts: RunView) -> Section:
         ("Data", data(meta.data)),
         ("Emulated", "; ".join(facts.emulated) or "nothing"),
         ("Not observed", "; ".join(facts.not_observed) or _nothing_missing(facts)),
-        ("Profiling overhead", overhead(meta.overhead, meta.telemetry)),
+        ("Profiling overhead", overhead(meta.overhead, meta.telemetry, _step_ns(facts))),
         ("Packages", ", ".join(f"{name} {version}" for name, version in meta.packages.items())),
         ("Record", facts.directory),
     ]
@@ -121,14 +121,21 @@ def data(facts: DataMeta) -> str:
     )
 
 
-def overhead(facts: OverheadMeta, telemetry: TelemetryMeta) -> str:
-    """Return the profiler's own cost: measured at the run's start, the writing during all of it."""
+def _step_ns(facts: RunView) -> float | None:
+    return facts.wall_ns / facts.steps if facts.wall_ns and facts.steps else None
+
+
+def overhead(facts: OverheadMeta, telemetry: TelemetryMeta, step_ns: float | None = None) -> str:
+    """Return the profiler's own cost, first as a share of a step of `step_ns`.
+
+    It was measured at the run's start, the writing during all of it.
+    """
     if not facts.known:
         return units.NOT_OBSERVED
+    own_ns = sum(filter(None, (facts.batch_ns, facts.flush_ns, facts.lines_ns)))
+    of_step = f"{units.percent(own_ns / step_ns)} of a step: " if step_ns else ""
     return _joined(
-        f"{units.duration(facts.span_ns)} of CPU a span",
-        f"{units.duration(facts.batch_ns)} a batch in the process that makes it",
-        f"{units.duration(facts.flush_ns)} a step to write the records" if facts.flush_ns else "",
-        f"{units.duration(facts.lines_ns)} a step to sample lines" if facts.lines_ns else "",
-        f"{units.duration(telemetry.cpu_ns)} for telemetry" if telemetry.cpu_ns else "",
+        f"{of_step}{units.duration(own_ns)} of CPU for its records and lines",
+        f"besides {units.duration(facts.span_ns)} for each span" if facts.span_ns else "",
+        f"{units.duration(telemetry.cpu_ns)} in all for telemetry" if telemetry.cpu_ns else "",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeprof.errors import PipeprofError
+from pipeprof.report.page.section import legend
 from pipeprof.report.wording import words
 from pipeprof.vocabulary import owners
 
@@ -214,14 +215,21 @@ def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
 
 
 def heat_map(boxes: Sequence[Row], description: str, across: str, down: str) -> Spec:
-    """Draw the stall by two knobs. boxes: `across`, `down`, `text`, `note`, `fill`, `ink`, `outline`."""
+    """Draw the stall by two knobs.
+
+    boxes: `across`, `down`, `text`, `note`, `fill`, `ink`, `outline`; `below` for a second line in each.
+    """
     import altair as alt
 
+    named = any(isinstance(box["down"], str) for box in boxes)  # in the order in which they come
+    two_lines = any("below" in box and box["below"] for box in boxes)
     base = alt.Chart(data_of(boxes)).encode(
         x=alt.X("across:O", title=across or None)
         .scale(paddingInner=0.06)
         .axis(labelAngle=0, ticks=False, domain=False),
-        y=alt.Y("down:O", title=down or None).scale(paddingInner=0.1).axis(ticks=False, domain=False),
+        y=alt.Y("down:O", title=down or None, sort=None if named else "ascending")
+        .scale(paddingInner=0.1)
+        .axis(ticks=False, domain=False),
         tooltip=[
             alt.Tooltip("across:N", title=across or " "),
             alt.Tooltip("down:N", title=down or " "),
@@ -235,11 +243,14 @@ def heat_map(boxes: Sequence[Row], description: str, across: str, down: str) -> 
             range=["transparent", OUTLINE, words.colour(owners.H2D.name)],
         ),
     )
-    text = base.mark_text(fontWeight="bold").encode(
-        text=alt.Text("text:N"), color=alt.Color("ink:N", scale=None)
+    ink = alt.Color("ink:N", scale=None)
+    drawn = cells + base.mark_text(fontWeight="bold", dy=-7 if two_lines else 0).encode(
+        text="text:N", color=ink
     )
-    rows = len({box["down"] for box in boxes})
-    return finished(cells + text, "Stall in each cell, in percent", description, height=max(1, rows) * 38)
+    if two_lines:
+        drawn += base.mark_text(dy=9, fontSize=11).encode(text="below:N", color=ink)
+    height = max(1, len({box["down"] for box in boxes})) * (50 if two_lines else 38)
+    return finished(drawn, "Stall in each cell, in percent", description, height=height)
 
 
 def differences(rows: Sequence[Row], description: str) -> Spec:
@@ -273,7 +284,7 @@ def gains(rows: Sequence[Row], description: str) -> Spec:
         tooltip=[alt.Tooltip("fix:N"), alt.Tooltip("text:N", title="predicted")],
     )
     bars = base.mark_bar(size=14).encode(
-        x=alt.X("value:Q", title="more samples/s, %, predicted"),
+        x=alt.X("value:Q", title="predicted speed-up, %"),
         color=alt.Color("colour:N", scale=None),
     )
     intervals = base.mark_rule(size=2).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"))
@@ -385,10 +396,23 @@ _RAMP: Final = ("#fdf0e8", "#f7d3bd", "#efae88", "#e38455", "#d1480c", "#9c3306"
 
 
 def stall_fill(stall: float | None) -> str:
-    """Return the colour of a heat-map cell for a stall share; grey where not observed."""
+    """Return the colour of a heat-map cell for a stall share, a shade for each; grey where not observed."""
     if stall is None or math.isnan(stall):
         return "#c3c8d0"
-    return _RAMP[min(len(_RAMP) - 1, max(0, int(stall * len(_RAMP))))]
+    at = min(1.0, max(0.0, stall)) * (len(_RAMP) - 1)
+    low = min(int(at), len(_RAMP) - 2)
+    parts = (
+        round(
+            int(_RAMP[low][i : i + 2], 16) * (low + 1 - at) + int(_RAMP[low + 1][i : i + 2], 16) * (at - low)
+        )
+        for i in (1, 3, 5)
+    )
+    return "#" + "".join(f"{part:02x}" for part in parts)
+
+
+def stall_scale() -> list[dict[str, str]]:
+    """Return the legend of heat maps: what each shade says."""
+    return legend([(f"{share:.0%} waiting", stall_fill(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)])
 
 
 def pictures(specs: Mapping[str, Spec], directory: Path, width: int = 900) -> list[str]:

@@ -32,6 +32,16 @@ def _whole(value: Any) -> Any:
     return value
 
 
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z][a-z])")
+
+
+def breakable(text: str) -> Any:
+    """Return a text that a narrow column may break where a word begins inside a name, as in `ToTensor`."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(_whole(part)) for part in _HUMP.split(text))
+
+
 def render(
     template: str,
     title: str,
@@ -101,7 +111,7 @@ def asset(name: str) -> str:
 def _environment(package: str) -> Any:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, _PACKAGE))]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -109,6 +119,8 @@ def _environment(package: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
+    return environment
 
 
 @cache

@@ -97,10 +97,11 @@ def _tone(said: RunView) -> str:
 
 
 def _lead(said: RunView) -> list[str]:
+    name = said.utilization_name
+    used = f"{name[:1].upper()}{name[1:]} {units.percent(said.utilization)}, "
     return [
         stall_line(said),
-        f"{said.utilization_name[:1].upper()}{said.utilization_name[1:]} {units.percent(said.utilization)}, "
-        f"{units.sample_rate(said.throughput)}.",
+        *([f"{used}{units.sample_rate(said.throughput)}."] if said.steps else []),
         *(line for line in (outside_line(said), loader_line(said)) if line),
     ]
 
@@ -146,26 +147,17 @@ def write_matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | 
     """
     laid_out = matrix.matrix(analyses, predictions)
     maps = matrix.heat_maps(laid_out)
-    specs = {f"map{i}": heat_map.measured for i, heat_map in enumerate(maps)}
-    specs |= {
-        f"map{i}_predicted": heat_map.predicted for i, heat_map in enumerate(maps) if heat_map.predicted
-    }
+    specs = {f"map{i}": heat_map.chart for i, heat_map in enumerate(maps)}
     trust = _matrix_trust(laid_out)
     emulated = sum(cell.emulated for cell in laid_out.cells)
     count = units.plural(len(laid_out.cells), "run")
     chips = [{"text": f"emulated parts in {emulated} of {count}", "class": "emulated"}] if emulated else []
     view = {
         "headline": matrix.headline(laid_out),
-        "lead": matrix.enough(laid_out),
+        "lead": [*matrix.enough(laid_out), *matrix.in_all(laid_out)],
         "chips": [*chips, {"text": count, "class": ""}],
-        "maps": [
-            {
-                "title": heat_map.title,
-                "name": f"map{i}",
-                "predicted": f"map{i}_predicted" if heat_map.predicted else "",
-            }
-            for i, heat_map in enumerate(maps)
-        ],
+        "maps": [{"title": heat_map.title, "name": f"map{i}"} for i, heat_map in enumerate(maps)],
+        "scale": charts.stall_scale(),
         "source": matrix.knobs_text(laid_out.source) if laid_out.source else "",
         "cells": _cells_table(laid_out),
         "trust": trust,

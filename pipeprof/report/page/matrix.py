@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -11,7 +11,14 @@ from pipeprof.analyse.analysis import Analysis
 from pipeprof.report.page import charts
 from pipeprof.report.wording import words
 from pipeprof.report.wording.view import RunView, facts
-from pipeprof.simulate.matrix_predictions import MatrixPredictions, Pair, keys_of, settings_of, text_of
+from pipeprof.simulate.matrix_predictions import (
+    DEFAULT,
+    MatrixPredictions,
+    Pair,
+    keys_of,
+    settings_of,
+    text_of,
+)
 from pipeprof.simulate.predict import Prediction
 
 _ACROSS: Final = ("loader.workers", "run.seconds", "loader.batch_size")
@@ -19,7 +26,7 @@ _DOWN: Final = ("loader.prefetch", "loader.batch_size", "accelerator.step_ms")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class MatrixCell:
     """Run of the matrix, or a prediction."""
 
     knobs: Mapping[str, str]
@@ -41,15 +48,17 @@ class Matrix:
     """The cells and how to lay them out: columns, rows, and one heat map for each combination of the rest."""
 
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[MatrixCell, ...]
     across: str | None
     down: str | None
     others: tuple[str, ...]
     missing: tuple[tuple[str, str], ...] = ()
     """Cells that were not predicted, each with the reason."""
+    fixed: tuple[str, ...] = ()
+    """Settings that all cells have, in words: two matrices of the same knobs may differ in them."""
 
     @property
-    def source(self) -> Cell | None:
+    def source(self) -> MatrixCell | None:
         """Return the cell whose run the others are predicted from."""
         return next((cell for cell in self.cells if cell.source), None)
 
@@ -60,14 +69,31 @@ def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None =
     knobs = [settings_of(each) for each in analyses]
     varying = [key for key in _varied(said, knobs) if len({str(values.get(key)) for values in knobs}) > 1]
     across = _pick(varying, _ACROSS)
-    down = _pick([key for key in varying if key != across], _DOWN)
+    rest = [key for key in varying if key != across]
+    down = _pick(rest, _DOWN) or (rest[0] if len(rest) == 1 else None)
     others = tuple(key for key in varying if key not in (across, down))
     cells = tuple(
         _cell(answer, {key: text_of(own.get(key)) for key in varying})
         for answer, own in zip(said, knobs, strict=True)
     )
-    laid_out = Matrix(_name(said), cells, across, down, others)
+    laid_out = Matrix(_name(said), cells, across, down, others, fixed=tuple(_fixed(said, knobs, varying)))
     return laid_out if predictions is None else _with(laid_out, predictions)
+
+
+_FIXED: Final = ("loader.batch_size", "loader.prefetch", "loader.workers", "accelerator.step_ms")
+"""Knobs that are told where they are the same in all cells."""
+
+
+def _fixed(
+    said: Sequence[RunView], knobs: Sequence[Mapping[str, Any]], varying: Sequence[str]
+) -> Iterator[str]:
+    """Yield what all cells have in common, and which storage stands for each tier."""
+    for key in _FIXED:
+        values = {text_of(own.get(key)) for own in knobs}
+        if key not in varying and len(values) == 1 and (value := values.pop()) != DEFAULT:
+            yield f"{words.knob(key)} {value}"
+    devices = {each.meta.storage.name: each.meta.storage.tier for each in said if each.meta.storage.name}
+    yield from (f"{tier} is {name}" for name, tier in devices.items() if tier and tier != name)
 
 
 def _with(laid_out: Matrix, predictions: MatrixPredictions) -> Matrix:
@@ -103,8 +129,8 @@ def _pick(varying: Sequence[str], wanted: Sequence[str]) -> str | None:
     return next(iter((*preferred, *numeric)), None)
 
 
-def _cell(said: RunView, knobs: dict[str, str]) -> Cell:
-    return Cell(
+def _cell(said: RunView, knobs: dict[str, str]) -> MatrixCell:
+    return MatrixCell(
         knobs,
         said.stall_share,
         said.throughput,
@@ -117,26 +143,19 @@ def _cell(said: RunView, knobs: dict[str, str]) -> Cell:
 
 @dataclass(frozen=True, slots=True)
 class Multiple:
-    """Small multiple: the cells as measured and, where they were predicted, as predicted."""
+    """Small multiple: the cells as measured, each with what was predicted for it below."""
 
     title: str
-    measured: dict[str, Any]
-    predicted: dict[str, Any] | None
+    chart: dict[str, Any]
 
 
 def heat_maps(laid_out: Matrix) -> list[Multiple]:
     """Return the small multiples in order of appearance."""
     names = (words.knob(laid_out.across or ""), words.knob(laid_out.down or ""))
     maps = []
-    for title, cells in _groups(laid_out).items():
-        measured = charts.heat_map([_box(laid_out, c, c.stall) for c in cells], _say(cells), *names)
-        predicted = None
-        if any(cell.prediction for cell in cells):
-            boxes = [
-                _box(laid_out, c, c.prediction.stall.value if c.prediction else None, True) for c in cells
-            ]
-            predicted = charts.heat_map(boxes, _say(cells, predicted=True), *names)
-        maps.append(Multiple(title, measured, predicted))
+    for title, cells in _groups(laid_out, laid_out.others).items():
+        boxes = [_box(laid_out, cell) for cell in cells]
+        maps.append(Multiple(title, charts.heat_map(boxes, _say(cells), *names)))
     return maps
 
 
@@ -161,50 +180,68 @@ def headline(laid_out: Matrix) -> str:
     )
 
 
-def knobs_text(cell: Cell) -> str:
+def knobs_text(cell: MatrixCell) -> str:
     """Return the knobs in words, such as `tier hdd, workers 4`."""
     return ", ".join(f"{words.knob(key)} {value}" for key, value in cell.knobs.items()) or "the one cell"
 
 
 def enough(laid_out: Matrix, target: float = 0.05) -> list[str]:
-    """Return, for each small multiple, the first cell in order of knobs whose stall is below `target`."""
+    """Return the first cell in order of knobs whose stall is below `target`, for each value of those without
+    an order, as a tier is."""
     lines = []
-    for title, cells in _groups(laid_out).items():
+    axes = [key for key in _axes(laid_out) if _is_ordered(laid_out, key)]
+    apart = [key for key in (*laid_out.others, *_axes(laid_out)) if key not in axes]
+    for title, cells in _groups(laid_out, apart).items():
         low = [cell for cell in cells if cell.stall is not None and cell.stall < target]
-        first = min(low, key=lambda cell: [_value(cell.knobs[key]) for key in _axes(laid_out)], default=None)
+        first = min(low, key=lambda cell: [_value(cell.knobs[key]) for key in axes], default=None)
         where = f"{title}: " if title else ""
         if first is None:
             lines.append(f"{where}no setting keeps waiting under {units.percent(target)}.")
         else:
-            knobs = ", ".join(f"{words.knob(key)} {first.knobs[key]}" for key in _axes(laid_out))
+            knobs = ", ".join(f"{words.knob(key)} {first.knobs[key]}" for key in axes)
             lines.append(
                 f"{where}waiting stays under {units.percent(target)} from {knobs or 'the one cell'} on."
             )
-    return lines
+    return [f"{line[:1].upper()}{line[1:]}" for line in lines]
+
+
+def _is_ordered(laid_out: Matrix, key: str) -> bool:
+    """Return whether a knob's values are numbers."""
+    return not any(isinstance(_value(cell.knobs[key]), str) for cell in laid_out.cells)
+
+
+def in_all(laid_out: Matrix) -> list[str]:
+    """Return what the cells have in common, as a sentence; nothing where that is not known."""
+    return [f"In all cells: {'; '.join(laid_out.fixed)}."] if laid_out.fixed else []
 
 
 def _axes(laid_out: Matrix) -> list[str]:
     return [key for key in (laid_out.across, laid_out.down) if key]
 
 
-def _groups(laid_out: Matrix) -> dict[str, list[Cell]]:
-    groups: dict[str, list[Cell]] = {}
+def _groups(laid_out: Matrix, keys: Sequence[str]) -> dict[str, list[MatrixCell]]:
+    """Group the cells by their values of some knobs, in order of appearance."""
+    groups: dict[str, list[MatrixCell]] = {}
     for cell in laid_out.cells:
-        title = ", ".join(f"{words.knob(key)} {cell.knobs[key]}" for key in laid_out.others)
+        title = ", ".join(f"{words.knob(key)} {cell.knobs[key]}" for key in keys)
         groups.setdefault(title, []).append(cell)
     return groups
 
 
-def _box(laid_out: Matrix, cell: Cell, stall: float | None, predicted: bool = False) -> dict[str, Any]:
-    fill = charts.stall_fill(stall)
-    rate = cell.prediction.throughput.value if predicted and cell.prediction else cell.throughput
-    note = f"stall {units.percent(stall)}, {units.sample_rate(rate)}{', predicted' if predicted else ''}"
-    if predicted and cell.prediction is None:
-        note = "the predictions start here" if cell.source else "not predicted"
+def _box(laid_out: Matrix, cell: MatrixCell) -> dict[str, Any]:
+    fill, predicted = charts.stall_fill(cell.stall), cell.prediction
+    note = f"stall {units.percent(cell.stall)}, {units.sample_rate(cell.throughput)}"
+    below = ""
+    if predicted is not None:
+        stall, rate = units.percent(predicted.stall.value), units.sample_rate(predicted.throughput.value)
+        below, note = f"pred. {stall.removesuffix('%')}", f"{note}; predicted: stall {stall}, {rate}"
+    elif cell.source:
+        note += "; the predictions start here"
     return {
         "across": _value(cell.knobs.get(laid_out.across or "", "")),
         "down": _value(cell.knobs.get(laid_out.down or "", "")),
-        "text": units.percent(stall).removesuffix("%") if stall is not None else "–" if predicted else "?",
+        "text": units.percent(cell.stall).removesuffix("%") if cell.stall is not None else "?",
+        "below": below,
         "fill": fill,
         "ink": words.ink(fill),
         "outline": "this run" if cell.source else "none",
@@ -220,10 +257,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _say(cells: Sequence[Cell], predicted: bool = False) -> str:
-    stalls = [cell.prediction.stall.value for cell in cells if cell.prediction] if predicted else []
-    seen = stalls or [cell.stall for cell in cells if cell.stall is not None]
+def _say(cells: Sequence[MatrixCell]) -> str:
+    seen = [cell.stall for cell in cells if cell.stall is not None]
     if not seen:
         return f"The stall was {units.NOT_OBSERVED}."
-    verb = "was predicted" if stalls else "lies"
-    return f"The stall {verb} between {units.percent(min(seen))} and {units.percent(max(seen))}."
+    return f"The stall lies between {units.percent(min(seen))} and {units.percent(max(seen))}."

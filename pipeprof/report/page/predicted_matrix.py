@@ -9,6 +9,7 @@ from pipeprof import units
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Row, Table
 from pipeprof.report.wording.advice import estimate
+from pipeprof.simulate.extrapolation import merged
 from pipeprof.simulate.matrix_predictions import Pair, errors
 
 
@@ -17,12 +18,26 @@ def summary(pairs: Sequence[Pair], source: str) -> str:
     error = errors(pairs)
     if error is None:
         return f"From {source} no other cell could be predicted."
+    outside = [pair for pair in pairs if not _holds(pair)]
+    which = ", ".join(f"{pair.label} ({units.signed_percent(pair.error)})" for pair in outside)
+    missed = f" The others, with how far the prediction is off: {which}." if outside else ""
     return (
         f"From the run of {source} alone: the throughput of {units.plural(len(pairs), 'other cell')} was "
         f"predicted with a median error of {units.percent(error.median)} and of "
         f"{units.percent(error.largest)} at the most ({error.worst.label}). {error.held} of {len(pairs)} "
-        "intervals hold what was measured; nine in ten should."
+        f"intervals hold what was measured; nine in ten should.{missed}{_why(outside)}"
     )
+
+
+def _holds(pair: Pair) -> bool:
+    rate = pair.prediction.throughput
+    return rate.low <= pair.measured <= rate.high
+
+
+def _why(outside: Sequence[Pair]) -> str:
+    """Return how the predictions that missed go beyond their run, in a sentence; empty where none does."""
+    beyond = merged(text for pair in outside for text in pair.prediction.extrapolations)
+    return f" They go beyond that run: {'; '.join(beyond)}." if beyond else ""
 
 
 def chart(pairs: Sequence[Pair], source: str) -> dict[str, Any]:

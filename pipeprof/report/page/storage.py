@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from pipeprof import units
 from pipeprof.analyse import over_time as series
@@ -13,9 +12,9 @@ from pipeprof.analyse.counts import SingleReads
 from pipeprof.analyse.figures import Facts
 from pipeprof.record.meta import StorageMeta
 from pipeprof.report.page.section import Chart, Row, Section, Table
-from pipeprof.report.page.where import Line, line
+from pipeprof.report.page.where import LineChart, line
 from pipeprof.report.wording import reading
-from pipeprof.timeline import NOT_OBSERVED, Window
+from pipeprof.timeline import Window
 from pipeprof.vocabulary import owners
 
 
@@ -35,23 +34,20 @@ def storage(analysis: Analysis, window: Window) -> Section:
 
 
 def _how(facts: StorageMeta) -> str:
-    name = facts.name or facts.tier or "the storage"
+    name = facts.name or facts.tier
     if facts.emulated:
         return (
             f"The device {name} is emulated: the bytes are read from a warm file, and its cost model decides "
             "when they arrive."
         )
-    return f"Reads through Python's files, on {name}."
+    return f"Reads made through Python file objects{f', on {name}' if name else ''}."
 
 
 def _rate(analysis: Analysis, window: Window, reads: Any, emulated: bool) -> Chart | None:
-    t = analysis.timeline
     edges = series.edges(window.start_ns, window.end_ns, at_most=120)
     seconds = (edges - window.start_ns) / units.NS_PER_S
-    seen = (t.start_ns != NOT_OBSERVED) & (t.finish_ns != NOT_OBSERVED)
-    read = series.spread(t.start_ns[seen], t.finish_ns[seen], reads.bytes[seen], edges)
-    rate = read / np.diff(edges) * units.NS_PER_S
-    what = Line(
+    rate = series.rate_per_s(analysis.timeline, reads.bytes, edges)
+    what = LineChart(
         "storage",
         f"Bytes read{' (emulated device)' if emulated else ''}",
         reading.BYTES,
@@ -63,23 +59,13 @@ def _rate(analysis: Analysis, window: Window, reads: Any, emulated: bool) -> Cha
 
 
 def _facts(facts: Facts, meta: StorageMeta) -> list[tuple[str, str]]:
-    seconds = max(1, facts.wall_ns) / units.NS_PER_S
-    size, wall, count, queue = facts.read_bytes or 0, facts.read_wall_ns, facts.reads, facts.read_queue_ns
     facts_of_storage = [
-        ("Rate", f"{units.byte_rate(size / seconds)} over the measured time"),
-        ("Reads", f"{units.digits(count / seconds)} a second" if count else units.NOT_OBSERVED),
-        ("Size of a read", f"{units.size(size / count)} on average" if count else units.NOT_OBSERVED),
-        (
-            "Time of a read",
-            f"{units.duration(wall / count)} on average" if count and wall else units.NOT_OBSERVED,
-        ),
-        (
-            "Queueing",
-            f"{units.percent(queue / wall)} of that, behind other reads"
-            if queue is not None and wall
-            else units.NOT_OBSERVED,
-        ),
-        *_requests(facts, seconds),
+        ("Rate", f"{units.byte_rate(facts.read_bytes_per_s)} over the measured time"),
+        ("Reads", _said(facts.reads_per_s, units.digits, "a second")),
+        ("Size of a read", _said(facts.mean_read_bytes, units.size, "on average")),
+        ("Time of a read", _said(facts.mean_read_ns, units.duration, "on average")),
+        ("Queueing", _said(facts.read_queue_share, units.percent, "of that, behind other reads")),
+        *_requests(facts),
         *_device(facts),
         (
             "From a block device",
@@ -92,6 +78,10 @@ def _facts(facts: Facts, meta: StorageMeta) -> list[tuple[str, str]]:
         rate = units.byte_rate(meta.model.bandwidth_bytes_per_s)
         facts_of_storage.append(("The device's bandwidth", f"{rate} (its model)"))
     return facts_of_storage
+
+
+def _said(value: float | None, text: Callable[[float], str], what: str) -> str:
+    return units.NOT_OBSERVED if value is None else f"{text(value)} {what}"
 
 
 def _device(facts: Facts) -> list[tuple[str, str]]:
@@ -115,23 +105,27 @@ def _device(facts: Facts) -> list[tuple[str, str]]:
     return rows
 
 
-def _requests(facts: Facts, seconds: float) -> list[tuple[str, str]]:
+def _requests(facts: Facts) -> list[tuple[str, str]]:
     """Return the requests below the reads of a remote place; nothing where no request was seen."""
-    wall = facts.read_wall_ns
-    if not facts.requests or not wall:
+    if not facts.requests or not facts.read_wall_ns:
         return []
-    first_byte, answers = facts.requests.get(owners.FIRST_BYTE, (0, 0))
-    waited = f"{units.duration(first_byte / max(1, answers))} after a request was sent, on average"
-    share = f"{units.percent(first_byte / wall)} of the reading"
+    first_byte_ns = facts.mean_request_ns(owners.FIRST_BYTE)
+    waited = _said(first_byte_ns, units.duration, "after a request was sent, on average")
+    if first_byte_ns is not None:
+        waited += f"; {_share(facts, owners.FIRST_BYTE)} of the reading"
     parts = [
-        ("Reads in flight", f"{units.digits(wall / units.NS_PER_S / seconds)} at once, on average"),
-        ("First byte", f"{waited}; {share}" if answers else units.NOT_OBSERVED),
+        ("Reads in flight", _said(facts.reads_in_flight, units.digits, "at once, on average")),
+        ("First byte", waited),
     ]
     for name, label in ((owners.THROTTLED, "Refused with 503 or 429"), (owners.RETRY, "Failed otherwise")):
-        lost, count = facts.requests.get(name, (0, 0))
-        again = f"; {units.percent(lost / wall)} of the reading went into asking again" if count else ""
+        _, count = facts.requests.get(name, (0, 0))
+        again = f"; {_share(facts, name)} of the reading went into asking again" if count else ""
         parts.append((label, f"{units.plural(count, 'request')}{again}"))
     return parts
+
+
+def _share(facts: Facts, kind: str) -> str:
+    return units.percent(facts.share_of_reading(facts.requests[kind][0]))
 
 
 def _from_device(facts: Facts) -> str:

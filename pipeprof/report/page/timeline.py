@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from pipeprof.analyse import over_time as series
 from pipeprof.analyse.ledger.attribution import Attribution
+from pipeprof.analyse.over_time import longest_waits, ordinary_step, stretches
 from pipeprof.analyse.resources.makeup import kernel_names
 from pipeprof.record.reader import Run
 from pipeprof.report.wording import words
@@ -79,7 +80,7 @@ def pack(
     first = min(int(t[t != NOT_OBSERVED].min(initial=timeline.request_ns[0])) for t in known)
     last = max(int(t.max()) for t in known)
     clock = PageTime(first, max(1000, -(-(last - first) // (ABSENT - 1))))
-    kept = choose(timeline, MAX_BATCHES)
+    kept = stretches(timeline, MAX_BATCHES, STRETCH)
     walls = {name: np.nan_to_num(walls[name]) for name in sorted(walls, key=words.stage_order)}
     return {
         "unit_ns": clock.unit_ns,
@@ -94,6 +95,7 @@ def pack(
         "steps": len(timeline),
         "jumps": _jumps(timeline, clock) + _traced(run, timeline, clock),
         "lanes": _lanes(run, timeline, clock),
+        "files": _slow_files(run, timeline, kept),
     }
 
 
@@ -101,29 +103,6 @@ def _stage(name: str) -> dict[str, str]:
     owner = words.drawn_stage(name)
     label = name if name == READ else owner.label
     return {"name": name, "label": label, "colour": owner.colour, "ink": words.ink(owner.colour)}
-
-
-def choose(timeline: Timeline, limit: int) -> Ints:
-    """Return positions of the steps to keep: all, or stretches around the longest waits and a usual one."""
-    n = len(timeline)
-    if n <= limit:
-        return np.arange(n)
-    waits = timeline.wait_ns
-    centres = [0, _ordinary(waits), *np.argsort(waits)[::-1]]
-    keep = np.zeros(n, dtype=bool)
-    for centre in centres:
-        if keep.sum() + STRETCH > limit:
-            break
-        keep[max(0, int(centre) - STRETCH // 2) : int(centre) + STRETCH // 2] = True
-    return np.flatnonzero(keep)
-
-
-def _ordinary(waits: Ints) -> int:
-    """Return a step of median wait, from the middle of the run."""
-    half = len(waits) // 2
-    middle = np.abs(waits - np.median(waits))
-    near = np.flatnonzero(middle == middle.min())
-    return int(near[np.argmin(np.abs(near - half))])
 
 
 def _b64(values: npt.NDArray[Any]) -> str | int | float:
@@ -147,6 +126,16 @@ def _batches(run: Run, timeline: Timeline, kept: Ints, clock: PageTime, walls: W
     units = sums.astype(np.float64) / clock.unit_ns  # in single precision the largest is one too large
     columns["sums"] = _b64(np.clip(units, 0, ABSENT - 1).astype(np.uint32))
     return columns
+
+
+def _slow_files(run: Run, timeline: Timeline, kept: Ints) -> dict[int, str]:
+    """Return the file of the slowest sample of each kept batch whose file is known, by place among them."""
+    paths = {(each.loader, each.sample): each.path for each in run.meta.reading.slowest}
+    if not paths:
+        return {}
+    slowest = _of_batches(run.table("batches")["slowest_index"], timeline.batch_row[kept])
+    keys = zip(timeline.loader[kept].tolist(), slowest.tolist(), strict=True)
+    return {i: paths[key] for i, key in enumerate(keys) if key in paths}
 
 
 def _of_batches(column: Any, rows: Ints) -> Ints:
@@ -231,13 +220,9 @@ def _bins(
 ) -> dict[str, Any]:
     """Return each bin's shares where the run's single batches were not kept, 255 for the whole."""
     edges = np.linspace(clock.origin_ns, last, BINS + 1).astype(np.int64)
-    seen = (timeline.start_ns != NOT_OBSERVED) & (timeline.finish_ns != NOT_OBSERVED)
-    rows = []
-    for worker in np.unique(timeline.worker):
-        own = np.flatnonzero(seen & (timeline.worker == worker))
-        for wall in walls.values() or [np.zeros(len(timeline), dtype=np.float32)]:
-            spent = series.spread(timeline.start_ns[own], timeline.finish_ns[own], wall[own], edges)
-            rows.append(spent / np.maximum(1, np.diff(edges)))
+    times = [*walls.values()] or [np.zeros(len(timeline), dtype=np.float32)]
+    of_stages = [series.work_shares(timeline, wall, edges) for wall in times]
+    rows = [share for of_worker in zip(*of_stages, strict=True) for share in of_worker]
     loop = np.zeros((3, BINS))
     if attribution is not None:
         shares = series.shares(attribution, edges)
@@ -249,7 +234,7 @@ def _lanes(run: Run, timeline: Timeline, clock: PageTime) -> list[dict[str, Any]
     """Return a row for the parts of steps, and one for each stream whose kernels were traced."""
     lanes = []
     parts = run.table("parts")
-    near = timeline.step[choose(timeline, MAX_LANE_BOXES // 3)]
+    near = timeline.step[stretches(timeline, MAX_LANE_BOXES // 3, STRETCH)]
     parts = parts.filter(pa.array(np.isin(ints(parts["step"]), near)))
     if parts.num_rows:
         start, end = ints(parts["start_ns"]), ints(parts["end_ns"])
@@ -305,9 +290,8 @@ def _bytes(share: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 def _jumps(timeline: Timeline, clock: PageTime) -> list[dict[str, Any]]:
     """Return named stretches to look at: the longest wait and an ordinary step."""
-    waits = np.where(timeline.warmup & ~timeline.warmup.all(), -1, timeline.wait_ns)
-    longest = int(np.argmax(waits))
-    places = [("Longest wait", longest), ("One ordinary step", _ordinary(waits))]
+    longest = [("Longest wait", int(place)) for place in longest_waits(timeline)]
+    places = [*longest, ("One ordinary step", ordinary_step(timeline))]
     jumps = []
     for label, i in places:
         until = int(max(timeline.take_ns[i], timeline.compute_end_ns[i], timeline.launch_ns[i]))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import numpy as np
-
 from pipeprof import units
 from pipeprof.analyse import over_time as series
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.counts import Counts, Spread
+from pipeprof.analyse.over_time import longest_waits
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table
 from pipeprof.report.wording import reading, words
@@ -93,7 +92,6 @@ def _chart(histogram: series.Histogram, quantiles: tuple[tuple[str, int], ...], 
 def _longest(analysis: Analysis) -> Table:
     """Return the longest waits, each with the worker and the sample behind it."""
     t = analysis.timeline
-    lengths = np.where(t.measured & (t.ready != 1), t.wait_ns, -1)
     slowest, took = (ints(analysis.run.table("batches")[name]) for name in ("slowest_index", "slowest_ns"))
     table = Table(
         "The longest waits",
@@ -103,9 +101,7 @@ def _longest(analysis: Analysis) -> Table:
         folded=True,
     )
     files = {(each.loader, each.sample): each.path for each in analysis.run.meta.reading.slowest}
-    for i in np.argsort(-lengths, kind="stable")[:LONGEST].tolist():
-        if lengths[i] <= 0:
-            break
+    for i in longest_waits(t, LONGEST).tolist():
         row = int(t.batch_row[i])
         made = t.finish_ns[i] - t.start_ns[i] if t.finish_ns[i] != NOT_OBSERVED else None
         sample = int(slowest[row]) if row >= 0 and len(slowest) and slowest[row] != NOT_OBSERVED else None
@@ -113,7 +109,7 @@ def _longest(analysis: Analysis) -> Table:
             Row(
                 [
                     units.count(t.step[i]),
-                    units.duration(lengths[i]),
+                    units.duration(t.wait_ns[i]),
                     f"worker {t.worker[i]}" if t.worker[i] >= 0 else "the main process",
                     units.duration(made),
                     units.NOT_OBSERVED

@@ -13,10 +13,12 @@ from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table
 from pipeprof.report.wording import reading, words
 from pipeprof.report.wording.advice import (
+    anchor,
     anchored,
     costs,
     estimate,
     gain,
+    headroom_text,
     replay_warning,
     rests_on,
     shared_extrapolations,
@@ -46,7 +48,8 @@ def what_if(forecast: Forecast) -> Section:
     if forecast.unfinished:
         section.facts = [("Not ready", f"{forecast.unfinished}.")]
     if cells is not None:
-        _draw_map(section, cells)
+        base = forecast.base
+        _draw_map(section, cells, anchor(_measured(forecast), base.throughput.value if base else None))
     bars = _bars(forecast)
     if bars:
         described = ", ".join(f"{bar['fix']} {bar['text']}" for bar in bars)
@@ -65,10 +68,11 @@ def what_if(forecast: Forecast) -> Section:
     return section
 
 
-def _draw_map(section: Section, cells: HeatMap) -> None:
-    """Add the heat map and its table."""
+def _draw_map(section: Section, cells: HeatMap, scale: float) -> None:
+    """Add the heat map and its table; rates are multiplied by `scale`."""
+    section.legend = charts.stall_scale()
     section.how += " This run is outlined in grey" + (", the advised one in blue." if cells.advised else ".")
-    chart = Chart("whatif", charts.heat_map(_cells(cells), _says(cells), "workers", "prefetch"))
+    chart = Chart("whatif", charts.heat_map(_cells(cells, scale), _says(cells), "workers", "prefetch"))
     chart.table = _map_table(cells)
     section.charts.append(chart)
     rest_on = [text for row in cells.cells for cell in row for text in cell.extrapolations]
@@ -95,7 +99,8 @@ def _bars(forecast: Forecast) -> list[dict[str, Any]]:
     return bars
 
 
-def _cells(heat_map: HeatMap) -> list[dict[str, Any]]:
+def _cells(heat_map: HeatMap, scale: float) -> list[dict[str, Any]]:
+    """Return the cells' boxes; rates are multiplied by `scale`, and so gains over the measured one."""
     boxes = []
     for workers, row in zip(heat_map.workers, heat_map.cells, strict=True):
         for prefetch, cell in zip(heat_map.prefetch, row, strict=True):
@@ -112,7 +117,7 @@ def _cells(heat_map: HeatMap) -> list[dict[str, Any]]:
                     "ink": words.ink(fill),
                     "outline": "this run" if here else "advised" if there else "none",
                     "note": f"{units.percent(stall)} ({units.interval((cell.stall.low, cell.stall.high))}), "
-                    f"{units.digits(cell.throughput.value)} samples/s, predicted",
+                    f"{units.digits(scale * cell.throughput.value)} samples/s, predicted",
                 }
             )
     return boxes
@@ -185,13 +190,9 @@ def trust(forecast: Forecast, facts: RunView) -> Section:
     if rough := replay_warning(forecast):
         section.how += f" {rough}."
     section.tables = [Table("Predicted beside measured", ["", "measured", "replayed", "interval"], rows)]
-    headroom = forecast.headroom_samples_per_s
-    if headroom is not None:
-        section.facts = [
-            (
-                "Headroom",
-                f"if loading were free: {estimate(headroom)} samples/s more",
-            )
-        ]
-    section.facts += [("Extrapolated", text) for text in merged(replay.extrapolations)]
+    headroom, base = forecast.headroom_samples_per_s, forecast.base
+    if headroom is not None and base is not None:
+        section.facts = [("Headroom", headroom_text(headroom, facts.throughput, base.throughput.value))]
+    if forecast.heat_map is None:  # its section says them otherwise
+        section.facts += [("Extrapolated", text) for text in merged(replay.extrapolations)]
     return section

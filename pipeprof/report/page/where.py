@@ -12,18 +12,17 @@ from pipeprof.analyse import over_time as series
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.resources.makeup import Makeup
-from pipeprof.record.telemetry import read_sensors
+from pipeprof.analyse.telemetry import trained_gpu
+from pipeprof.record.names.sensors import of_gpu
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table, legend
 from pipeprof.report.wording import reading, words
 from pipeprof.report.wording.view import Owned, RunView
-from pipeprof.timeline import NOT_OBSERVED, ints
 from pipeprof.vocabulary import owners
 
 DAY: Final = "accelerator's day"
 PATH: Final = "critical path"
 MOST_KERNELS: Final = 20
-_UTILIZATION: Final = ".utilization"
 
 
 def where(facts: RunView, makeup: Makeup | None = None) -> Section:
@@ -101,8 +100,8 @@ def _boxes(facts: RunView, view: str) -> list[dict[str, Any]]:
                     "start": at,
                     "end": at + share,
                     "middle": at + share / 2,
-                    "text": each,
-                    "time": f"{each} each step",
+                    "text": each if view == DAY else units.percent(share),
+                    "time": f"{each} each step{'' if view == DAY else ', of what sets its length'}",
                     "share": units.percent(share),
                 }
             )
@@ -136,7 +135,7 @@ def when(analysis: Analysis, attribution: Attribution) -> Section:
         for i in range(len(edges) - 1)
     ]
     section.charts = [Chart("when", spec, Table("Shares over time", ["from second", *labels], rows))]
-    for panel in (_next_ready, _ready, _nvml):
+    for panel in (_next_ready, _nvml):
         chart = panel(analysis, edges, seconds)
         if chart is not None and (constant := _constant(chart)) is not None:
             section.facts.append((chart.title, f"{constant} all along"))
@@ -173,7 +172,7 @@ def _stacked(seconds: Any, parts: list[tuple[str, Any]]) -> list[dict[str, Any]]
     return rows
 
 
-class Line(NamedTuple):
+class LineChart(NamedTuple):
     """Name of a chart over time, instructions for reading it, and the format of its values."""
 
     name: str
@@ -186,7 +185,7 @@ class Line(NamedTuple):
     share: bool = False
 
 
-def line(what: Line, values: Any, seconds: Any) -> Chart | None:
+def line(what: LineChart, values: Any, seconds: Any) -> Chart | None:
     """Return a stepped area over the bins that have a value; None where none has."""
     rows = [
         {
@@ -201,7 +200,7 @@ def line(what: Line, values: Any, seconds: Any) -> Chart | None:
     ]
     if not rows:
         return None
-    says = f"The mean is {what.text(float(np.nanmean(values)))}."
+    says = f"The mean is {what.text(series.mean_of(values))}."
     colour = words.colour(what.owner)
     spec = charts.line_over_time(
         rows, what.title, what.unit, colour, says, until=float(seconds[-1]), share=what.share
@@ -212,7 +211,7 @@ def line(what: Line, values: Any, seconds: Any) -> Chart | None:
     return Chart(what.name, spec, table, what.title, what.how)
 
 
-_NEXT = Line(
+_NEXT = LineChart(
     "next",
     "Was the next batch ready?",
     "Share of steps whose own batch lay there when the loop asked for it. Batches come in order: one slow "
@@ -222,16 +221,7 @@ _NEXT = Line(
     units.percent,
     share=True,
 )
-_READY = Line(
-    "ready",
-    "Ready batches",
-    "Finished batches in the queue when the loop asked for the next. Near 0 means that the workers are too "
-    "slow; steadily high, that the accelerator sets the pace.",
-    "batches",
-    owners.H2D.name,
-    lambda value: f"{units.digits(value)} batches",
-)
-_NVML = Line(
+_NVML = LineChart(
     "nvml",
     "NVML utilisation",
     "Sampled by the driver; it counts the GPU as used when one kernel, however small, ran in the sample "
@@ -246,40 +236,16 @@ _NVML = Line(
 
 def _next_ready(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
     """Return a chart that tells whether the batch asked for was already there."""
-    t = analysis.timeline
-    known = t.measured & (t.ready != NOT_OBSERVED) & (t.worker >= 0)
-    ready = np.where(known, t.ready.astype(np.float64), np.nan)
-    # a loop that runs ahead of its device asks for the first batches before the window: they are its first
-    asked = np.clip(t.request_ns, edges[0], edges[-1] - 1)
-    return line(_NEXT, series.mean_per_bin(asked, ready, edges), seconds)
-
-
-def _ready(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
-    """Return the depth of the ready queue at the moment of each request."""
-    steps = analysis.run.table("steps").sort_by("step")
-    ready = ints(steps["ready_batches"]).astype(np.float64)
-    ready[ready == NOT_OBSERVED] = np.nan
-    return line(_READY, series.mean_per_bin(ints(steps["request_ns"]), ready, edges), seconds)
+    return line(_NEXT, series.next_ready(analysis.timeline, edges), seconds)
 
 
 def _nvml(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
     """Return the driver's own figure of the GPU that trained, where it can be told which one that was."""
-    gpu = _trained_on(analysis)
+    gpu = trained_gpu(analysis.run)
     if gpu is None:
         return None
-    readings = read_sensors(analysis.run, f"{gpu}{_UTILIZATION}")[f"{gpu}{_UTILIZATION}"]
     period_s = analysis.run.meta.telemetry.nvml_sample_period_s
     period = f" of {units.duration(period_s * units.NS_PER_S)}" if period_s else ""
     driver = "amdsmi" if analysis.run.meta.accelerator.kind == "rocm" else "NVML"
     what = _NVML._replace(title=f"{driver} utilisation of {gpu}", how=_NVML.how.format(period=period))
-    return line(what, series.mean_per_bin(readings.time_ns, readings.value, edges), seconds)
-
-
-def _trained_on(analysis: Analysis) -> str | None:
-    """Return NVML's name of the accelerator: NVML counts all GPUs, CUDA those that the program may see."""
-    seen = [name.removesuffix(_UTILIZATION) for name in read_sensors(analysis.run, ending=_UTILIZATION)]
-    uuid = analysis.run.meta.accelerator.uuid
-    uuids = analysis.run.meta.telemetry.gpu_uuids
-    same = [gpu for gpu in seen if uuid and uuids.get(gpu) == f"GPU-{uuid}"]  # CUDA leaves the prefix out
-    candidates = same or seen
-    return candidates[0] if len(candidates) == 1 else None
+    return line(what, series.sensor_means(analysis.run, of_gpu(gpu, "utilization"), edges), seconds)

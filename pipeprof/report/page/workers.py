@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
+from pipeprof.analyse.over_time import longest_waits
 from pipeprof.report.page import timeline
 from pipeprof.report.page.section import Row, Section, Table
 from pipeprof.report.wording import reading, words
@@ -35,11 +36,11 @@ def workers(analysis: Analysis) -> Section:
 def _longest_wait(analysis: Analysis) -> str:
     """Return in a sentence what made the longest of the measured waits; empty where no step waited."""
     t, attribution = analysis.timeline, analysis.attribution
-    waits = np.where(t.measured & (t.ready != 1), t.wait_ns, 0)
-    if attribution is None or not waits.any():
+    longest = longest_waits(t)
+    if attribution is None or not len(longest):
         return ""
-    i = int(np.argmax(waits))
-    said = f"Step {units.count(t.step[i])} waited {units.duration(waits[i])}"
+    i = int(longest[0])
+    said = f"Step {units.count(t.step[i])} waited {units.duration(t.wait_ns[i])}"
     if NOT_OBSERVED in (t.start_ns[i], t.finish_ns[i]):
         return f"{said}; the making of its batch was not observed."
     maker = f"worker {t.worker[i]}" if t.worker[i] >= 0 else "the loop itself"

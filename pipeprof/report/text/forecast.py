@@ -8,7 +8,15 @@ from typing import Final
 from pipeprof import units
 from pipeprof.report.text.footnotes import WIDTH, Footnotes
 from pipeprof.report.text.table import TextTable
-from pipeprof.report.wording.advice import basis, costs, estimate
+from pipeprof.report.wording.advice import (
+    anchor,
+    anchored,
+    basis,
+    costs,
+    estimate,
+    headroom_text,
+    times,
+)
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.predict import Prediction
@@ -19,30 +27,41 @@ from pipeprof.vocabulary import fixes
 from pipeprof.vocabulary.owners import limit_of
 
 
-def answer_text(answer: Answer) -> Iterator[str]:
-    """Yield the lines of the answer to one question."""
+def answer_text(answer: Answer, measured: float | None = None) -> Iterator[str]:
+    """Yield the lines of the answer to one question; its rate is a gain over the `measured` one."""
     yield from demand_lines(answer.demands)
-    limited = limit_of(answer.base.limit)
-    yield f"As it is: {estimate(answer.base.throughput)} samples/s, limited by {limited}."
-    yield from answer_lines(answer.prediction, answer.base, answer.demands.notes)
+    yield replayed_line(answer.base)
+    yield from answer_lines(answer.prediction, answer.base, answer.demands.notes, measured)
     if answer.shared is not None:
         yield from shared_lines(answer.shared, answer.knobs.ranks)
 
 
-def overview_text(overview: Overview) -> Iterator[str]:
-    """Yield the lines of what would fix a run, by how much, and what it would take."""
-    known, knobs = overview.base.extrapolations, overview.demands.measured
+def overview_text(overview: Overview, measured: float | None = None) -> Iterator[str]:
+    """Yield the lines of what would fix a run, by how much, and what it would take.
+
+    Rates are gains over the `measured` one, as the report has them; without it they are the replay's own.
+    """
+    known, knobs, replayed = overview.base.extrapolations, overview.demands.measured, overview.base
+    scale = anchor(measured, replayed.throughput.value)
     yield from demand_lines(overview.demands)
-    yield from answer_lines(overview.base, known=overview.demands.notes)
-    yield f"Headroom: the best of all loaders would add {estimate(overview.headroom)} samples/s."
+    yield replayed_line(replayed)
+    yield from (f"Extrapolated: {text}." for text in known if text not in overview.demands.notes)
+    yield f"Headroom: {headroom_text(overview.headroom, measured, replayed.throughput.value)}."
     yield advice_line(overview.choice)
     yield ""
-    yield from fix_lines(overview.fixes, known)
+    yield from fix_lines(overview.fixes, known, measured)
     yield ""
     yield f"Samples/s (stall) on {knobs.storage.name}, this run in brackets:"
-    yield from heat_map_lines(overview.heat_map, known)
+    yield from heat_map_lines(overview.heat_map, known, scale)
     yield ""
     yield from need_lines(overview.needs, overview.target_stall, known)
+
+
+def replayed_line(base: Prediction) -> str:
+    """Return what the replay of the run, unchanged, comes to: how well the predictor knows it."""
+    stall = f"{units.percent(base.stall.value)} ({units.interval((base.stall.low, base.stall.high))})"
+    limited = limit_of(base.limit)
+    return f"Replayed unchanged: {estimate(base.throughput)} samples/s, stall {stall}, limited by {limited}."
 
 
 def advice_line(choice: Choice) -> str:
@@ -55,15 +74,17 @@ def advice_line(choice: Choice) -> str:
 
 
 def answer_lines(
-    prediction: Prediction, base: Prediction | None = None, known: Collection[Extrapolation] = ()
+    prediction: Prediction,
+    base: Prediction,
+    known: Collection[Extrapolation] = (),
+    measured: float | None = None,
 ) -> Iterator[str]:
     """Yield one prediction: its three numbers with their intervals, its limit and what it rests on, but for
-    what is `known` before."""
-    gain = ""
-    if base is not None and base.throughput.value:
-        gain = f", {units.signed_percent(prediction.throughput.value / base.throughput.value - 1)}"
+    what is `known` before. Its rate is a gain over the `measured` one, where that is known."""
+    now = base.throughput.value
+    gain = f", {units.signed_percent(prediction.throughput.value / now - 1)}" if now else ""
     low, high = prediction.stall.low, prediction.stall.high
-    yield f"Predicted: {estimate(prediction.throughput)} samples/s{gain}"
+    yield f"Predicted: {estimate(times(prediction.throughput, anchor(measured, now)))} samples/s{gain}"
     yield f"Stall {units.percent(prediction.stall.value)} ({units.interval((low, high))}), " + (
         f"accelerator computing {units.percent(prediction.utilization.value)} of the time"
     )
@@ -71,15 +92,20 @@ def answer_lines(
     yield from (f"Extrapolated: {text}." for text in prediction.extrapolations if text not in known)
 
 
-def fix_lines(fixes: Sequence[Ranked], known: Collection[Extrapolation] = ()) -> Iterator[str]:
-    """Yield the fixes as a table, largest gain first, and what each rests on beyond what is `known`."""
+def fix_lines(
+    fixes: Sequence[Ranked], known: Collection[Extrapolation] = (), measured: float | None = None
+) -> Iterator[str]:
+    """Yield the fixes as a table, largest gain first, and what each rests on beyond what is `known`.
+
+    Rates are gains over the `measured` one.
+    """
     notes = Footnotes(known)
     heads = ("fix", "samples/s (interval)", "gain", "stall", "costs", "then limited by")
     table = _table(heads, wrapped=(0, 4, 5))
     for candidate in fixes:
         table.row(
             notes.mark(candidate.fix.title, basis(candidate)),
-            estimate(candidate.prediction.throughput),
+            estimate(anchored(candidate, measured)),
             units.signed_percent(candidate.gain),
             units.percent(candidate.prediction.stall.value),
             notes.mark(costs(candidate) or "–", () if candidate.feasible else (TOO_LARGE,)),
@@ -96,14 +122,16 @@ def _table(heads: Sequence[str], wrapped: Collection[int] = ()) -> TextTable:
     return TextTable(heads, WIDTH, wrapped=wrapped, rule=True)
 
 
-def heat_map_lines(heat_map: HeatMap, known: Collection[Extrapolation] = ()) -> Iterator[str]:
-    """Yield samples/s (stall) by workers and prefetch; the run's own cell in brackets."""
+def heat_map_lines(
+    heat_map: HeatMap, known: Collection[Extrapolation] = (), scale: float = 1.0
+) -> Iterator[str]:
+    """Yield samples/s, times `scale`, (stall) by workers and prefetch; the run's own cell in brackets."""
     notes = Footnotes(known)
     table = _table(("workers", *(f"prefetch {p}" for p in heat_map.prefetch)))
     for count, row in zip(heat_map.workers, heat_map.cells, strict=True):
         cells = []
         for prefetch, cell in zip(heat_map.prefetch, row, strict=True):
-            text = f"{units.digits(cell.throughput.value)} ({units.percent(cell.stall.value)})"
+            text = f"{units.digits(scale * cell.throughput.value)} ({units.percent(cell.stall.value)})"
             here = heat_map.is_current(count, prefetch)
             cells.append(f"[{text}]" if here else text)
         rest_on = dict.fromkeys(text for cell in row for text in cell.extrapolations)

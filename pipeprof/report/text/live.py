@@ -29,7 +29,7 @@ KEYS: Final = "q quit · a all or last seconds · w workers"
 KEYS_OF_JOB: Final = f"n next · {KEYS}"
 
 
-class Part(NamedTuple):
+class ShownRun(NamedTuple):
     """One of the runs that are shown."""
 
     name: str
@@ -38,7 +38,7 @@ class Part(NamedTuple):
     analysis: Analysis | None
 
 
-def line(parts: Sequence[Part]) -> str:
+def line(parts: Sequence[ShownRun]) -> str:
     """Return the state of a run, or of all that are shown, in one line of at most 80 columns."""
     if len(parts) == 1:
         return _line(parts[0].live, parts[0].analysis)
@@ -55,13 +55,13 @@ def line(parts: Sequence[Part]) -> str:
     return clean(" | ".join(told))[:80]
 
 
-def _waiting(part: Part) -> float:
+def _waiting(part: ShownRun) -> float:
     """Return how much a part waits: its share of stall, else of time in next()."""
     stall = None if part.analysis is None else part.analysis.verdict.stall_share
     return (stall if stall is not None else part.live.window.wait_share) or 0.0
 
 
-def _kind(parts: Sequence[Part]) -> str:
+def _kind(parts: Sequence[ShownRun]) -> str:
     return "ranks" if parts[0].name.startswith("rank") else "processes"
 
 
@@ -93,7 +93,7 @@ def _rate(samples_per_s: float | None) -> str:
     return "? samples/s" if samples_per_s is None else units.sample_rate(samples_per_s)
 
 
-def page(parts: Sequence[Part], chosen: int, of_all: bool, with_workers: bool, width: int) -> list[Text]:
+def page(parts: Sequence[ShownRun], chosen: int, of_all: bool, with_workers: bool, width: int) -> list[Text]:
     """Return the lines of the page, each at most `width` columns; part `chosen` is shown in full."""
     from rich.text import Text
 
@@ -110,7 +110,7 @@ def page(parts: Sequence[Part], chosen: int, of_all: bool, with_workers: bool, w
     return [Text(clean(text)[:width], style=style, no_wrap=True) for text, style in rows]
 
 
-def _rows_of_parts(parts: Sequence[Part], chosen: Part) -> Iterator[Row]:
+def _rows_of_parts(parts: Sequence[ShownRun], chosen: ShownRun) -> Iterator[Row]:
     """Give a row for each part; of too many, those that wait most."""
     by_wait = sorted(range(len(parts)), key=lambda number: _waiting(parts[number]))
     shown = [parts[number] for number in sorted(by_wait[-MOST_PARTS:])]

@@ -30,10 +30,11 @@ def _verdict(said: RunView, cost: str) -> Iterator[str]:
     yield f"### pipeprof: {escaped(said.headline)}"
     yield ""
     yield f"- {escaped(stall_line(said))}"
-    yield (
-        f"- {escaped(said.utilization_name)} {units.percent(said.utilization)}, "
-        f"{units.sample_rate(said.throughput)}, {units.plural(said.steps, 'step')}"
-    )
+    if said.steps:
+        yield (
+            f"- {escaped(said.utilization_name)} {units.percent(said.utilization)}, "
+            f"{units.sample_rate(said.throughput)}, {units.plural(said.steps, 'step')}"
+        )
     if cost:
         yield f"- {escaped(cost)}"
     if said.reason:

@@ -220,7 +220,7 @@ def _owners_table(paper: _Paper, said: RunView) -> list[Text]:
     from rich.text import Text
 
     shown = 5 if paper.width >= WIDTH else 4 if paper.width >= _WIDE_TABLE else 3
-    heads = (_TITLE, "each step", "of time", "on path", "")[:shown]
+    heads = (_TITLE, "each step", "of time", "critical path", "")[:shown]
     table = TextTable(heads, paper.width, right=(1, 2, 3), wrapped=(0,))
     rows = sorted(said.owned, key=lambda row: -row.ledger_ns)
     shown_rows = paper.first(rows, MOST_OWNERS)
@@ -268,6 +268,8 @@ def _over_time(paper: _Paper, analysis: Analysis) -> Iterator[Text]:
     yield paper.row("")
     for label, share in (("computing", shares.computing), ("waiting", shares.waiting)):
         yield paper.row(f"{label:<12}|{_spark(share)}|")
+    ends = "0 s", units.duration(window.end_ns - window.start_ns)
+    yield paper.row(f"{'':<13}{ends[0]}{ends[1]:>{bins - len(ends[0])}}", "dim")
 
 
 def _spark(share: series.Floats) -> str:
@@ -282,8 +284,10 @@ def _waits(paper: _Paper, analysis: Analysis) -> Iterator[Text]:
     wait, masked = counts.wait, ""
     if counts.masked_share:
         masked = f"; {units.percent(counts.masked_share)} of the waiting masked by earlier steps"
-    p50, p95, p99, worst = (units.duration(ns) for ns in (wait.p50_ns, wait.p95_ns, wait.p99_ns, wait.max_ns))
-    yield from paper.wrapped(f"Waits       half up to {p50}, p95 {p95}, p99 {p99}, longest {worst}{masked}")
+    p50, p95, worst = (units.duration(ns) for ns in (wait.p50_ns, wait.p95_ns, wait.max_ns))
+    yield from paper.wrapped(
+        f"Waits       half up to {p50}, one in twenty {p95} or more, longest {worst}{masked}"
+    )
 
 
 def _missing(paper: _Paper, said: RunView) -> Iterator[Text]:

@@ -27,9 +27,8 @@ def topic_lines(topic: str, width: int) -> list[str]:
 def _verdict() -> Iterator[str]:
     yield (
         "A verdict is a cause, a mechanism where a counter shows one, the lines of code that cost most, and "
-        "a fix. "
-        "Waiting for data is time in which the accelerator, or without its clock the loop, had nothing to do "
-        "because the batch was not there."
+        "a fix. Waiting for data is time in which the accelerator, or without its clock the loop, had "
+        "nothing to do because the batch was not there."
     )
     yield ""
     below = 0.0
@@ -54,8 +53,7 @@ def _owner(owner: Owner) -> str:
 def _mechanisms() -> Iterator[str]:
     yield (
         "A mechanism says why a place is expensive. It is named only where its own counter passes a "
-        "threshold and "
-        f"explains at least {units.percent(mechanisms.EXPLAINS)} of what the place is charged."
+        f"threshold and explains at least {units.percent(mechanisms.EXPLAINS)} of what the place is charged."
     )
     for one in mechanisms.MECHANISMS:
         what = "; ".join(fix.do for fix in one.fixes) or one.no_fix
@@ -74,10 +72,8 @@ def _storage() -> Iterator[str]:
     yield ""
     yield (
         "A device is full where more readers get no more from it, and has room where they do; where the run "
-        "does "
-        "not tell, `pipeprof predict RUN --probe` asks it. Memory serves what was read before (the page "
-        "cache): a "
-        "first epoch may wait for a disk that later ones do not need."
+        "does not tell, `pipeprof predict RUN --probe` asks it. Memory serves what was read before (the "
+        "page cache): a first epoch may wait for a disk that later ones do not need."
     )
     yield ""
     yield f"Bytes over time: {reading.BYTES} Single reads: {reading.SINGLE_READS}"
@@ -89,8 +85,8 @@ def _prediction() -> Iterator[str]:
         yield ""
     yield (
         "A prediction replays the recorded demands (CPU time of each stage, reads, the step) with another "
-        "number "
-        "of workers, cores, or another device. What goes beyond what was measured is named beside it."
+        "number of workers, cores, or another device. What goes beyond what was measured is named beside "
+        "it."
     )
 
 

@@ -38,8 +38,26 @@ def anchored(ranked: Ranked, measured: float | None) -> Estimate:
     rate = ranked.prediction.throughput
     if not measured or not rate.value:
         return rate
-    scale = measured * (1 + ranked.gain) / rate.value
-    return Estimate(rate.value * scale, rate.low * scale, rate.high * scale)
+    return times(rate, measured * (1 + ranked.gain) / rate.value)
+
+
+def times(value: Estimate, scale: float) -> Estimate:
+    """Return an estimate and its interval, multiplied."""
+    return Estimate(value.value * scale, value.low * scale, value.high * scale)
+
+
+def anchor(measured: float | None, replayed: float | None) -> float:
+    """Return the factor that takes predicted rates to the measured one; 1 where either is not known."""
+    return measured / replayed if measured and replayed else 1.0
+
+
+def headroom_text(headroom: Estimate, measured: float | None, replayed: float | None) -> str:
+    """Return the rate with loading that costs nothing, beside the measured one."""
+    scale, now = anchor(measured, replayed), measured or replayed or 0.0
+    best = times(
+        Estimate(*((replayed or now) + each for each in (headroom.value, headroom.low, headroom.high))), scale
+    )
+    return f"if loading were free: about {estimate(best)} samples/s, now {units.digits(now)}"
 
 
 def from_to(ranked: Ranked, measured: float | None) -> str:
@@ -149,11 +167,16 @@ def hint(forecast: Forecast) -> str:
 
 def replay_warning(forecast: Forecast) -> str:
     """Return that predictions are rough estimates, where the replay is far from the run; else empty."""
-    gap = forecast.replay_error
-    if gap is None or abs(gap) <= TRUSTED:
+    gap, measured, replay = forecast.replay_error, forecast.analysis.verdict.stall_share, forecast.replay
+    if gap is None or replay is None:
         return ""
-    way = "faster" if gap > 0 else "slower"
-    return f"Rough estimates: replayed unchanged, this run is {units.percent(abs(gap))} {way} than measured"
+    if abs(gap) > TRUSTED:
+        off = f"{units.percent(abs(gap))} {'faster' if gap > 0 else 'slower'} than measured"
+        return f"Rough estimates: replayed unchanged, this run is {off}"
+    if measured is not None and abs(replay.stall.value - measured) > TRUSTED:
+        stalls = f"{units.percent(replay.stall.value)} of the time and not {units.percent(measured)}"
+        return f"Rough estimates: replayed unchanged, this run waits {stalls}"
+    return ""
 
 
 def _assumed(ranked: Ranked) -> tuple[str, ...]:

@@ -6,18 +6,15 @@ from typing import Final
 
 WHERE: Final = (
     "Top: an average step as the accelerator saw it. Bottom: the critical path, the chain of work that set "
-    "its "
-    "length. Shorten what is long in the bottom bar."
+    "its length, in shares of it. Shorten what is long in the bottom bar."
 )
 WORKERS: Final = (
     "One row per process; zoomed out, the height of a colour is its share of the time. Ctrl+scroll or +/− "
-    "zooms, "
-    "drag or arrow keys move, hover shows a batch."
+    "zooms, drag or arrow keys move, hover shows a batch."
 )
 STAGES: Final = (
     "Time that one worker spends on each stage of a batch, waiting for a core included and inner stages "
-    "left out. "
-    "Half of the batches take less than p50."
+    "left out. Half of the batches take less than p50."
 )
 WAY: Final = (
     "Below, the way of a batch from its worker: pickling and writing it, in the pipe since it was asked for, "
@@ -25,13 +22,11 @@ WAY: Final = (
 )
 FIXES: Final = (
     "First the change that bears on the cause and gains the most, of equal gains the least trouble; then "
-    "other "
-    "changes by predicted gain. A short run checks each."
+    "other changes by predicted gain. A short run checks each."
 )
 WHAT_IF: Final = (
     "Predicted share of the time spent waiting for data, in percent, for other numbers of workers and "
-    "prefetched "
-    "batches on the same storage."
+    "prefetched batches on the same storage."
 )
 GAINS: Final = "A line spans the interval that should hold the measured gain nine times in ten."
 TRUST: Final = (
@@ -40,13 +35,11 @@ TRUST: Final = (
 )
 RANKS: Final = (
     "Data wait: this rank waited for its own batch. Rank wait: it waited for slower ranks. Delayed others: "
-    "time "
-    "that all other ranks together lost to it."
+    "time that all other ranks together lost to it."
 )
 SHARDS: Final = (
     "A shard is a file of many samples. Delayed others: time that all other ranks waited for batches that "
-    "this "
-    "rank made from it, and its share of all their waiting for this rank's batches."
+    "this rank made from it, and its share of all their waiting for this rank's batches."
 )
 RANK_LEDGERS: Final = (
     "Each rank's ledger sums to its wall time; waiting is charged to the rank waited for and its cause."

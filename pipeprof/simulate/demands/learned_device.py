@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from pipeprof.analyse.resources.device import Device
+from pipeprof.analyse.resources.device import StorageState
 from pipeprof.devices import StorageModel, Tier
 from pipeprof.simulate.knobs import LEARNED
 from pipeprof.units import NS_PER_S
@@ -25,7 +25,7 @@ MOSTLY: Final = 0.5
 _MOST_CHANNELS: Final = 4096
 
 
-def learned_model(device: Device, tier: Tier | None) -> StorageModel | None:
+def learned_model(device: StorageState, tier: Tier | None) -> StorageModel | None:
     """Return the model of a device whose capacity is known; None where it is not."""
     capacity = device.capacity_bytes_per_s
     if device.basis == "model" or capacity is None or capacity <= 0:
@@ -43,12 +43,12 @@ def learned_model(device: Device, tier: Tier | None) -> StorageModel | None:
     )
 
 
-def request_bytes_of(device: Device) -> float:
+def request_bytes_of(device: StorageState) -> float:
     """Return the size of a request of the model."""
     return device.request_bytes or REQUEST_BYTES
 
 
-def if_full(device: Device) -> Device:
+def if_full(device: StorageState) -> StorageState:
     """Return what a device whose state is not known is, at the worst: full, as far as its readers waited.
 
     Where most of the making did not wait for reads, a full device would have shown: it gives that much more.
@@ -62,7 +62,7 @@ def if_full(device: Device) -> Device:
     )
 
 
-def _alone_ns_per_byte(device: Device, capacity: float) -> float:
+def _alone_ns_per_byte(device: StorageState, capacity: float) -> float:
     """Return the time of a byte for a single reader, beyond its part of the bandwidth or a limit's delay."""
     alone = device.alone_bytes_per_s
     own = device.device_in_flight, device.bytes_per_s

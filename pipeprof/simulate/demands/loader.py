@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.making import Stage
-from pipeprof.analyse.resources.device import Device, device_of_run
+from pipeprof.analyse.resources.device import StorageState, device_of_run
 from pipeprof.analyse.telemetry import sense
 from pipeprof.devices import LinkModel, StorageModel, is_in_memory
 from pipeprof.errors import InconclusiveError
@@ -101,7 +101,7 @@ class StartUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DataPlace:
     """The place of the data, and what was seen of reading it."""
 
     tier: str | None
@@ -130,7 +130,7 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class RecordedEvents:
     """The events of a run that were recorded: attribution is shown a simulated run as it was this one."""
 
     device: bool
@@ -164,9 +164,9 @@ class Demands:
     """Median time in which a batch was pickled and written to the pipe."""
     sampler_ns: float
     """The part of receiving a batch that is drawing indices: the loop's own work."""
-    place: Place
+    place: DataPlace
     host: Host
-    observed: Observed
+    observed: RecordedEvents
     emulated_accelerator: bool
     computes_on_cpu: bool
     world_size: int = 1
@@ -216,7 +216,7 @@ def read_demands(run: Run, attribution: Attribution, loader: int | None = None) 
 
 
 def _demands(
-    run: Run, attribution: Attribution, recorded: Recorded, knobs: Knobs, device: Device | None
+    run: Run, attribution: Attribution, recorded: Recorded, knobs: Knobs, device: StorageState | None
 ) -> Demands:
     """Return the demands with the reads served by `device`, where its capacity is known."""
     learned = None if device is None else learned_model(device, setting.tier_of(run.meta))
@@ -260,9 +260,9 @@ def _mean(values: Floats) -> float:
     return float(known.mean()) if len(known) else 0.0
 
 
-def _place(run: Run, reads: Stage | None, model: StorageModel) -> Place:
+def _place(run: Run, reads: Stage | None, model: StorageModel) -> DataPlace:
     data = run.meta.data
-    return Place(
+    return DataPlace(
         tier=run.meta.storage.tier,
         emulated=bool(run.meta.storage.emulated),
         set_bytes=(data.samples or 0) * (data.mean_bytes or 0.0) or None,
@@ -285,8 +285,8 @@ def _host(run: Run, recorded: Recorded) -> Host:
     )
 
 
-def _observed(timeline: Timeline) -> Observed:
-    return Observed(
+def _observed(timeline: Timeline) -> RecordedEvents:
+    return RecordedEvents(
         device=timeline.device_observed,
         device_waits=timeline.device_waits,
         sent=bool((timeline.sent_ns != NOT_OBSERVED).any()),
@@ -295,7 +295,7 @@ def _observed(timeline: Timeline) -> Observed:
     )
 
 
-def _notes(run: Run, recorded: Recorded, device: Device | None) -> tuple[Extrapolation, ...]:
+def _notes(run: Run, recorded: Recorded, device: StorageState | None) -> tuple[Extrapolation, ...]:
     storage = run.meta.storage
     notes = []
     if device is not None and device.basis == "probe":
@@ -333,7 +333,7 @@ def _notes(run: Run, recorded: Recorded, device: Device | None) -> tuple[Extrapo
     return tuple(notes)
 
 
-def _batches(recorded: Recorded, knobs: Knobs, device: Device | None) -> Batches:
+def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None) -> Batches:
     reads, n = recorded.reads, len(recorded)
     cpu, away = _made(recorded, knobs.storage)
     requests, read_bytes = (

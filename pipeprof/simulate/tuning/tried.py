@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any
 
-from pipeprof.simulate.catalogue import Fix
+from pipeprof.simulate.catalogue import PossibleFix
 from pipeprof.simulate.knobs import Knobs
-
-_OF_LOADER: Final = {
-    "workers": "num_workers",
-    "prefetch": "prefetch_factor",
-    "in_order": "in_order",
-    "pin_memory": "pin_memory",
-    "persistent_workers": "persistent_workers",
-}
-"""Argument of torch's DataLoader by knob."""
+from pipeprof.vocabulary.arguments import ARGUMENT_OF
 
 
 def loader_arguments(before: Knobs, after: Knobs) -> dict[str, Any]:
     """Return the arguments of a DataLoader that lead from one to the other; empty where others differ too."""
     changed = [each.name for each in fields(Knobs) if getattr(before, each.name) != getattr(after, each.name)]
-    if not all(name in _OF_LOADER for name in changed):
+    if not all(name in ARGUMENT_OF and name != "batch_size" for name in changed):  # which changes learning
         return {}
-    return {_OF_LOADER[name]: getattr(after, name) for name in changed}
+    return {ARGUMENT_OF[name]: getattr(after, name) for name in changed}
 
 
-def scenario_keys(fix: Fix) -> tuple[str, ...]:
+def scenario_keys(fix: PossibleFix) -> tuple[str, ...]:
     """Return the keys of a scenario, with their values, that carry a fix out; empty where none do."""
     return tuple(fix.keys.split())

@@ -29,7 +29,7 @@ def test_ranks_stand_side_by_side_those_that_come_later_too(tmp_path: Path) -> N
     assert job.poll() and list(job.runs) == ["rank 0", "rank 1"]
     for _ in job.runs:
         analyses.look(list(job.runs.values()))
-    parts = [text.Part(name, live, analyses.of(live)) for name, live in job.runs.items()]
+    parts = [text.ShownRun(name, live, analyses.of(live)) for name, live in job.runs.items()]
     assert text.line(parts).startswith("2 ranks | step 100 to 400 | 6,416 samples/s | rank ")
     assert "stall " in text.line(parts) and "?" not in text.line(parts)
     rows = [row.plain for row in text.page(parts, 1, of_all=False, with_workers=True, width=80)]
@@ -47,7 +47,7 @@ def test_of_very_many_ranks_those_that_wait_most_are_shown(tmp_path: Path) -> No
     flush(writer, 0)
     live = LiveRun(tmp_path)
     live.poll()
-    parts = [text.Part(f"rank {number}", live, None) for number in range(40)]
+    parts = [text.ShownRun(f"rank {number}", live, None) for number in range(40)]
     rows = [row.plain for row in text.page(parts, 0, of_all=False, with_workers=False, width=80)]
     assert rows[0] == "40 ranks, of which 24 that wait least are not shown"
     assert sum(row.lstrip("> ").startswith("rank ") for row in rows) == text.MOST_PARTS

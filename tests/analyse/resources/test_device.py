@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeprof.analyse.analysis import Analysis, load
-from pipeprof.analyse.resources.device import LIMIT_GIVES, Device
+from pipeprof.analyse.resources.device import LIMIT_GIVES, StorageState
 from pipeprof.record.added.storage_probe import ProbePoint, StorageProbe, write_probe
 from pipeprof.record.reader import load as load_run
 from pipeprof.record.writer import TraceWriter
@@ -62,7 +62,7 @@ def made(
         return load(make_run(directory, plan, storage=REAL, emulated=[], reading=reading))
 
 
-def state(found: Analysis) -> Device:
+def state(found: Analysis) -> StorageState:
     assert found.facts is not None and found.facts.device is not None
     return found.facts.device
 

@@ -19,11 +19,11 @@ from pipeprof.errors import DataError, MeasureError, TraceError
 from pipeprof.measure.bench.run import run
 from pipeprof.measure.bench.run_display import Progress
 from pipeprof.measure.bench.training import make_loader
-from pipeprof.measure.host.sensors.registry import SENSORS
 from pipeprof.measure.session.job import Rank
 from pipeprof.record import reader, writer
 from pipeprof.record.directories import new_directory
 from pipeprof.record.meta import ScenarioMeta
+from pipeprof.record.names.sensors import SENSORS
 from pipeprof.scenario import LoaderPart, Scenario
 from tests.measure.session.loader_cases import PlainSession
 

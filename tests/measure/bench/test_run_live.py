@@ -14,14 +14,14 @@ from pipeprof.errors import DataError, MeasureError, TraceError
 from pipeprof.measure.bench import failure, run
 from pipeprof.measure.bench import run_display as live
 from pipeprof.measure.bench.failure import lost_worker, translated
-from pipeprof.measure.bench.run_display import WINDOW_S, Progress, Window, line
+from pipeprof.measure.bench.run_display import WINDOW_S, Progress, RecentRates, line
 from pipeprof.measure.bench.signals import Stopped, stoppable
 
 
 def test_rates_are_those_of_the_last_seconds() -> None:
     now = 100.0
     progress = Progress("short", 1000, None)
-    window = Window(progress, clock=lambda: now)
+    window = RecentRates(progress, clock=lambda: now)
     assert window.view().samples_per_s is None
     for second in range(1, 31):
         now += 1
@@ -40,7 +40,7 @@ def test_rates_are_those_of_the_last_seconds() -> None:
 def test_a_plain_line_says_how_far_and_how_well() -> None:
     now = 0.0
     progress = Progress("ssd_4workers", 200, None)
-    window = Window(progress, clock=lambda: now)
+    window = RecentRates(progress, clock=lambda: now)
     window.view()
     now, progress.steps, progress.samples = 2.0, 50, 400
     progress.busy_ns, progress.wait_ns, progress.ready = 1_900_000_000, 100_000_000, 8

@@ -10,7 +10,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from pipeprof.measure.bench.run_display import Progress
-from pipeprof.measure.bench.signals import Stop
+from pipeprof.measure.bench.signals import StopRequest
 from pipeprof.measure.bench.training import Loop, loader_part
 from pipeprof.measure.session.session import Session
 from pipeprof.record.meta import AcceleratorMeta, ModelMeta
@@ -52,7 +52,7 @@ def test_seconds_count_from_the_end_of_the_first_step(tmp_path: Path) -> None:
     with Session(tmp_path / "run", "bench", device=True) as session:
         loader: DataLoader[Any] = session.loader(Squares(40), batch_size=2)
         progress = Progress("test", None, 10.0)
-        loop = Loop(session, device, progress, RunPart(seconds=10), Stop(), clock=lambda: device.now_s)
+        loop = Loop(session, device, progress, RunPart(seconds=10), StopRequest(), clock=lambda: device.now_s)
         loop.train(loader)
     assert session.steps.taken == 11
 

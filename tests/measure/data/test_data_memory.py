@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeprof.errors import DataError
 from pipeprof.measure.data import held as memory
-from pipeprof.measure.data.held import Held
+from pipeprof.measure.data.held import HeldItems
 from pipeprof.measure.data.open import dataset_files, open_dataset
 from pipeprof.measure.probe import spans as recorder
 from pipeprof.measure.storage.real import MemoryStorage
@@ -102,7 +102,7 @@ def test_workers_map_the_one_copy(method: str, format_: str, keep: str) -> None:
 
 
 def test_a_set_larger_than_the_free_memory_is_refused_with_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def loaded(*_: object) -> Held:
+    def loaded(*_: object) -> HeldItems:
         raise AssertionError("it was loaded")
 
     monkeypatch.setattr(memory, "free_memory_bytes", lambda: 500_000)

@@ -16,7 +16,7 @@ from pipeprof.errors import MeasureError, ScenarioError
 from pipeprof.measure.bench import device_profile
 from pipeprof.measure.device.here import available_device
 from pipeprof.measure.host import survey_disk, survey_machine
-from pipeprof.measure.host.block_devices import Place
+from pipeprof.measure.host.block_devices import MountedPlace
 from pipeprof.scenario.profile import read_profile
 
 MIB = 2**20
@@ -161,7 +161,7 @@ def test_a_directory_that_cannot_be_read_says_so(
 def test_a_tier_that_is_not_observed_is_not_called_an_ssd(
     quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey_disk, "place_of", lambda path: Place(str(path)))
+    monkeypatch.setattr(survey_disk, "place_of", lambda path: MountedPlace(str(path)))
     entry = measured(tmp_path)
     assert (entry["tier"], entry["model"]["tier"]) == (None, None)  # type: ignore[index]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeprof.environment import RANKS
 from pipeprof.errors import MeasureError
 from pipeprof.measure.session import job as ranks
 from pipeprof.measure.session.launchers import LAUNCHERS, place_in
 from pipeprof.measure.session.processes.chosen import choose, chosen_here, read_choice
 from pipeprof.record import directories, reader
 from pipeprof.record.meta import ChosenRanks
-from pipeprof.startup.environment import RANKS
 from tests.forked import Program, verb
 from tests.measure.session.test_ranks import become
 

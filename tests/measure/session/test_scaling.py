@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.data.datapipes.iter import IterableWrapper
 
 from pipeprof.errors import MeasureError
-from pipeprof.measure.session.processes.scaling import Making, Makings, probe_scaling
+from pipeprof.measure.session.processes.scaling import BatchMaker, Makings, probe_scaling
 from pipeprof.measure.session.session import Session
 from pipeprof.record.added.scaling_probe import read_scaling
 
@@ -57,7 +57,7 @@ class Broken(Computing):
     ids=["batches", "samples", "stream", "stream of samples"],
 )
 def test_the_cpu_time_of_a_sample_is_counted(loader: DataLoader[Any]) -> None:
-    making = Making.of(loader)
+    making = BatchMaker.of(loader)
     assert making is not None
     probe = probe_scaling(making, "train", point_s=0.05)
     assert [point.processes for point in probe.points] == [1, 2, 4]
@@ -85,7 +85,7 @@ def test_the_run_keeps_the_probe_of_its_main_loader(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_cannot_be_made_any_more_is_one_error() -> None:
-    making = Making.of(DataLoader(Broken(), batch_size=4))
+    making = BatchMaker.of(DataLoader(Broken(), batch_size=4))
     assert making is not None
     with pytest.raises(MeasureError, match="made once more: FileNotFoundError: the archive is closed"):
         probe_scaling(making)
@@ -99,4 +99,4 @@ def test_a_run_without_batches_cannot_be_probed(tmp_path: Path) -> None:
 
 
 def test_a_data_pipe_is_left_alone() -> None:
-    assert Making.of(DataLoader(IterableWrapper(range(8)))) is None
+    assert BatchMaker.of(DataLoader(IterableWrapper(range(8)))) is None

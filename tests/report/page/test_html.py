@@ -235,16 +235,21 @@ def test_numbers_keep_their_units_on_one_line(page: Page) -> None:
 
 
 @pytest.mark.slow
-def test_matrix_page_has_a_map_for_each_tier_and_a_row_for_each_cell(tmp_path: Path) -> None:
+def test_a_matrix_of_two_knobs_is_one_map_with_a_row_for_each_cell(tmp_path: Path) -> None:
     answers = []
     for tier, read in (("hdd", 60 * MS), ("ssd", 5 * MS)):
         for workers in (0, 2):
             plan = Plan(batches=40, workers=workers, tier=tier, stages={"read": read, "decode": 8 * MS})
             answers.append(Forecast(load(make_run(tmp_path / f"{tier}{workers}", plan))))
     page = Page(written(answers, tmp_path / "matrix.html").read_text())
-    assert set(page.data["charts"]) == {"map0", "map1", "map0_predicted", "map1_predicted", "trust"}
+    assert set(page.data["charts"]) == {"map0", "trust"}
+    boxes = page.data["charts"]["map0"]["data"]["values"]
+    assert [(box["across"], box["down"]) for box in boxes] == [(0, "hdd"), (2, "hdd"), (0, "ssd"), (2, "ssd")]
+    assert sum(box["below"].startswith("pred. ") for box in boxes) >= 2
     assert sum(tag == "tr" for tag, _ in page.elements) == (1 + 4) + (1 + 3)
     assert "tier hdd" in page.text and "tier ssd" in page.text
+    assert "In all cells: batch size 32" in page.text
+    assert "Tier hdd: " in page.text and "Tier ssd: waiting stays under 5.0% from workers" in page.text
     assert "emulated parts in 4 of 4 runs" in page.text
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis, analyse
-from pipeprof.analyse.live.run import LiveRun, Totals
+from pipeprof.analyse.live.run import LiveRun, StepTotals
 from pipeprof.cli.show.live import _Screen
 from pipeprof.measure.session.session import Session
 from pipeprof.record.reader import load
@@ -60,7 +60,7 @@ def test_a_run_is_followed_while_it_is_written(tmp_path: Path) -> None:
         assert found.ledger.window.wall_ns < 2.5e9
         assert 0 < live.window.steps <= live.all.steps
         piped = Program(verb("live", "--for", "3", str(program.pid)), tmp_path).finished()
-        parts = [text.Part("", live, found)]
+        parts = [text.ShownRun("", live, found)]
         page = text.page(parts, 0, of_all=False, with_workers=True, width=80)
     finally:
         stop.touch()
@@ -115,7 +115,7 @@ def followed(directory: Path, device_wait: int) -> tuple[LiveRun, Analysis]:
         directory, replace(plan, device_wait=device_wait), accelerator={"kind": "cuda", "name": "made"}
     )
     live, found = LiveRun(made), analyse(load(made))
-    live.all = live.window = Totals(40, 1280, wait_ns=2 * S, first_ns=1, last_ns=4 * S + 1)
+    live.all = live.window = StepTotals(40, 1280, wait_ns=2 * S, first_ns=1, last_ns=4 * S + 1)
     live.ledger_ns = dict(found.verdict.measured.ledger_ns or {})
     return live, found
 
@@ -124,7 +124,7 @@ def followed(directory: Path, device_wait: int) -> tuple[LiveRun, Analysis]:
 def test_what_the_device_did_not_feel_is_no_stall(tmp_path: Path, device_wait: int, stall: str) -> None:
     live, found = followed(tmp_path / "run", device_wait)
     share = f"stall {units.percent(found.verdict.stall_share)}"
-    parts = [text.Part("", live, found)]
+    parts = [text.ShownRun("", live, found)]
     rows = [row.plain for row in text.page(parts, 0, of_all=True, with_workers=False, width=120)]
     (all_of_it,) = (row for row in rows if row.startswith("All "))
     for said in (text.line(parts), all_of_it):

@@ -10,10 +10,11 @@ from typing import Any, Final
 from pipeprof.measure.host.sensors.contract import reason
 from pipeprof.measure.host.sensors.nvml import NoGpuError
 from pipeprof.record.meta import TelemetryMeta
+from pipeprof.record.names.sensors import GpuQuantity, SensorName, of_gpu
 
 
 class AmdGpus:
-    """Utilisation, memory, power and clock of each GPU; see `registry.SENSORS`.
+    """Utilisation, memory, power and clock of each GPU; see `record.names.sensors`.
 
     Raises `NoGpuError` where amdsmi is not installed or shows no GPU, and what it raises where it fails. What
     single GPUs refuse is left out and listed by `unavailable`. `amdsmi` is handed in by tests.
@@ -33,12 +34,13 @@ class AmdGpus:
             self.close()
             raise NoGpuError("amdsmi shows no GPU")
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[SensorName, float]:
         """Return values by name."""
-        values, last = {}, None
+        values: dict[SensorName, float] = {}
+        last = None
         for index, handle in enumerate(self._handles):
             for quantity, ask in _QUANTITIES.items():
-                name = f"gpu{index}.{quantity}"
+                name = of_gpu(f"gpu{index}", quantity)
                 if name in self._unavailable:
                     continue
                 try:
@@ -88,7 +90,7 @@ def _clock_hz(smi: Any, gpu: Any) -> float:
     return float(info["cur_clk"] if "cur_clk" in info else info["clk"]) * 1e6  # ROCm 6.2 renamed it
 
 
-_QUANTITIES: Final[dict[str, Callable[[Any, Any], float]]] = {
+_QUANTITIES: Final[dict[GpuQuantity, Callable[[Any, Any], float]]] = {
     "utilization": lambda smi, gpu: float(smi.amdsmi_get_gpu_activity(gpu)["gfx_activity"]) / 100,
     "memory_bytes": lambda smi, gpu: float(smi.amdsmi_get_gpu_vram_usage(gpu)["vram_used"]) * 2**20,
     "power_watts": _power_watts,

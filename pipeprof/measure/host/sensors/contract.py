@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from pipeprof.record.meta import TelemetryMeta
+from pipeprof.record.names.sensors import SensorName
+
+Counted = TypeVar("Counted", bound=str)
 
 
 class Sensor(Protocol):
     """A source of values that can be read again and again."""
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[SensorName, float]:
         """Return values by name; raise whatever the source raises."""
         ...
 
@@ -32,10 +35,10 @@ class Sensor(Protocol):
 class Plain:
     """A sensor that is one function and holds nothing."""
 
-    def __init__(self, function: Callable[[], dict[str, float]]) -> None:
+    def __init__(self, function: Callable[[], dict[SensorName, float]]) -> None:
         self._function = function
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[SensorName, float]:
         """Call the function."""
         return self._function()
 
@@ -51,20 +54,19 @@ class Plain:
         """Do nothing."""
 
 
-class Rates(Plain):
+class Rates(Generic[Counted]):
     """Counters as rates per second. The first reading gives none, nor does a counter that is new."""
 
     def __init__(
-        self, counters: Callable[[], dict[str, float]], clock: Callable[[], float] = time.monotonic
+        self, counters: Callable[[], dict[Counted, float]], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        super().__init__(counters)
-        self._clock = clock
-        self._last: dict[str, float] = {}
+        self._counters, self._clock = counters, clock
+        self._last: dict[Counted, float] = {}
         self._last_s = 0.0
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[Counted, float]:
         """Return the change of each counter per second since the last reading."""
-        now_s, counters = self._clock(), self._function()
+        now_s, counters = self._clock(), self._counters()
         elapsed_s, last = now_s - self._last_s, self._last
         self._last_s, self._last = now_s, counters
         if elapsed_s <= 0:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import psutil
 
-from pipeprof.measure.host.sensors.contract import Rates
+from pipeprof.measure.host.sensors.contract import Plain, Rates
+from pipeprof.record.names.sensors import DISK_BUSY, DISK_READ, DISK_WRITTEN, SensorName
 
 _NO_DISKS: Final = ("loop", "ram", "zram")
 """Block devices that keep their bytes in a file or in memory."""
@@ -36,25 +37,26 @@ def is_whole_disk(entry: Path) -> bool:
     return not (slaves.is_dir() and any(slaves.iterdir()))
 
 
-def disk_bytes() -> dict[str, float]:
+def disk_bytes() -> dict[SensorName, float]:
     """Count the bytes read from and written to all disks. Raises `OSError` where none has counters."""
     every = disks().values()
     if not every:
         raise OSError("no disk has byte counters")
     read, written = sum(disk.read_bytes for disk in every), sum(disk.write_bytes for disk in every)
-    return {"disk.read_bytes_per_s": read, "disk.write_bytes_per_s": written}
+    return {DISK_READ: read, DISK_WRITTEN: written}
 
 
-class BusiestDisk(Rates):
+class BusiestDisk(Plain):
     """Busy share of the busiest disk. Raises `OSError` where no disk counts its busy time."""
 
     def __init__(self) -> None:
-        super().__init__(_busy_s)
+        super().__init__(self._busiest)
+        self._rates = Rates(_busy_s)
 
-    def read(self) -> dict[str, float]:
-        """Return `disk.busy`, 0 to 1."""
-        shares = super().read()
-        return {"disk.busy": min(1.0, max(shares.values()))} if shares else {}
+    def _busiest(self) -> dict[SensorName, float]:
+        """Return the share, 0 to 1."""
+        shares = self._rates.read()
+        return {DISK_BUSY: min(1.0, max(shares.values()))} if shares else {}
 
 
 def _busy_s() -> dict[str, float]:

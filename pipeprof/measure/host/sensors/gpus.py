@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeprof.measure.host.sensors.amd import AmdGpus
 from pipeprof.measure.host.sensors.contract import Plain, Sensor
 from pipeprof.measure.host.sensors.nvml import Gpus, NoGpuError
+from pipeprof.record.names.sensors import SensorName, of_gpu
 
 if TYPE_CHECKING:
     from pipeprof.measure.device.contract import Device
@@ -43,8 +44,8 @@ def torch_memory() -> Sensor:
     return Plain(lambda: _held(device))
 
 
-def _held(device: Device) -> dict[str, float]:
+def _held(device: Device) -> dict[SensorName, float]:
     if not device.in_use():
         return {}
     held = ((index, device.held_bytes(index)) for index in range(device.count()))
-    return {f"gpu{index}.torch_bytes": float(size) for index, size in held if size is not None}
+    return {of_gpu(f"gpu{index}", "torch_bytes"): float(size) for index, size in held if size is not None}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import psutil
 
+from pipeprof.record.names.sensors import MEMORY_AVAILABLE, MEMORY_USED, SensorName
 
-def memory() -> dict[str, float]:
+
+def memory() -> dict[SensorName, float]:
     """Return the bytes in use and those that a new program could get."""
     now = psutil.virtual_memory()
-    return {"memory.used_bytes": now.used, "memory.available_bytes": now.available}
+    return {MEMORY_USED: now.used, MEMORY_AVAILABLE: now.available}

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pipeprof.measure.host.sensors.contract import reason
 from pipeprof.record.meta import TelemetryMeta
+from pipeprof.record.names.sensors import GpuQuantity, SensorName, of_gpu
 
 PCIE_EVERY_S: Final = 1.0
 """NVML measures PCIe traffic over 20 ms and blocks for them, once a direction and GPU."""
@@ -22,7 +23,7 @@ class NoGpuError(Exception):
 
 
 class Gpus:
-    """Utilisation, memory, power, clock and PCIe traffic of each GPU; see `registry.SENSORS`.
+    """Utilisation, memory, power, clock and PCIe traffic of each GPU; see `record.names.sensors`.
 
     Raises `NoGpuError` where there is no driver, and `pynvml.NVMLError` where it fails for every GPU. What
     single GPUs refuse is left out and listed by `unavailable`: in containers, virtual machines and partitions
@@ -73,16 +74,17 @@ class Gpus:
             return None
         return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[SensorName, float]:
         """Return values by name; PCIe traffic is among them once a second."""
         quantities = dict(_QUANTITIES)
         if self._clock() >= self._pcie_due_s:
             self._pcie_due_s = self._clock() + PCIE_EVERY_S
             quantities.update(_PCIE)
-        values, last = {}, None
+        values: dict[SensorName, float] = {}
+        last = None
         for index, handle in self._handles.items():
             for quantity, ask in quantities.items():
-                name = f"gpu{index}.{quantity}"
+                name = of_gpu(f"gpu{index}", quantity)
                 if name in self._unavailable:
                     continue
                 try:
@@ -121,13 +123,13 @@ class Gpus:
 
 
 Quantity = Callable[[Any, Any], float]
-_QUANTITIES: Final[dict[str, Quantity]] = {
+_QUANTITIES: Final[dict[GpuQuantity, Quantity]] = {
     "utilization": lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
     "memory_bytes": lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used,
     "power_watts": lambda nvml, gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
     "sm_clock_hz": lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM) * 1e6,
 }
-_PCIE: Final[dict[str, Quantity]] = {
+_PCIE: Final[dict[GpuQuantity, Quantity]] = {
     "pcie_rx_bytes_per_s": lambda nvml, gpu: (
         nvml.nvmlDeviceGetPcieThroughput(gpu, nvml.NVML_PCIE_UTIL_RX_BYTES) * 1e3
     ),

@@ -9,28 +9,61 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import psutil
 
 from pipeprof.measure.host.sensors.contract import Rates
 from pipeprof.record.meta import TelemetryMeta
+from pipeprof.record.names.sensors import (
+    CPU_MACHINE,
+    CPU_MAIN,
+    CPU_WORKERS,
+    FAULTS_MAJOR,
+    FAULTS_MINOR,
+    MEMORY_MAIN,
+    MEMORY_WORKERS,
+    PSI_CPU,
+    PSI_IO,
+    PSI_MEMORY,
+    SPIN,
+    STEAL,
+    SensorName,
+    cpu_of_process,
+)
 
 # /proc is read with these, and where there is no sysconf there is no /proc
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
-def machine_cpu() -> dict[str, float]:
-    """Count the CPU seconds that all cores together have spent."""
-    return {"cpu.machine": _busy_s(psutil.cpu_times())}
+class CpuTimes(NamedTuple):
+    """CPU seconds of all cores together since the machine started."""
+
+    busy_s: float
+    """Seconds in use, stolen ones included."""
+    stolen_s: float | None
+    """Seconds that a hypervisor gave to other machines; None where the kernel does not count them."""
 
 
-def _busy_s(times: Any) -> float:
-    """Return the CPU seconds in use of psutil's `cpu_times`, stolen ones included."""
+def cpu_times() -> CpuTimes | None:
+    """Read the machine's CPU times; None where they cannot be read, as in a sandbox without /proc/stat."""
+    try:
+        return _cpu_times()
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def _cpu_times() -> CpuTimes:
+    times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in `user` and `nice` too
-    return float(sum(times) - idle - guests)
+    return CpuTimes(float(sum(times) - idle - guests), getattr(times, "steal", None))  # Linux alone has it
+
+
+def machine_cpu() -> dict[SensorName, float]:
+    """Count the CPU seconds that all cores together have spent."""
+    return {CPU_MACHINE: _cpu_times().busy_s}
 
 
 class Steal:
@@ -41,19 +74,18 @@ class Steal:
     """
 
     def __init__(self) -> None:
-        self._last = _used_and_stolen_s()
+        self._last = cpu_times()
 
-    def read(self) -> dict[str, float]:
-        """Return `host.steal`, the stolen share of the CPU time asked for since the last reading.
+    def read(self, now: CpuTimes | None) -> dict[SensorName, float]:
+        """Return `host.steal`, the stolen share of the CPU time asked for since the last reading until `now`.
 
         Empty where the machine does not count it.
         """
-        last, now = self._last, _used_and_stolen_s()
-        self._last = now
-        if last is None or now is None:
+        last, self._last = self._last, now
+        if last is None or now is None or last.stolen_s is None or now.stolen_s is None:
             return {}
-        used_s, stolen_s = now[0] - last[0], now[1] - last[1]
-        return {"host.steal": stolen_s / (used_s + stolen_s) if stolen_s > 0 else 0.0}
+        stolen_s = now.stolen_s - last.stolen_s
+        return {STEAL: stolen_s / (now.busy_s - last.busy_s) if stolen_s > 0 else 0.0}
 
 
 _BLOCK: Final = bytes(1 << 16)
@@ -73,7 +105,7 @@ class Spin:
         self._clock = clock
         self._due_s = clock()
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[SensorName, float]:
         """Return `host.spin` in ns; empty where it is not due yet."""
         now_s = self._clock()
         if now_s < self._due_s:
@@ -82,7 +114,7 @@ class Spin:
         began_ns = time.thread_time_ns()
         for _ in range(_ROUNDS):
             hashlib.blake2b(_BLOCK)
-        return {"host.spin": float(time.thread_time_ns() - began_ns)}
+        return {SPIN: float(time.thread_time_ns() - began_ns)}
 
 
 CORES_EVERY_S: Final = 0.75
@@ -96,41 +128,34 @@ class Cores:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._due_s = clock, clock()
-        self._machine, self._processes = Rates(machine_cpu, clock), Processes(clock=clock)
+        self._machine: Rates[SensorName] = Rates(lambda: {CPU_MACHINE: self._busy_s}, clock)
+        self._processes, self._busy_s = Processes(clock=clock), 0.0
 
-    def read(self) -> dict[str, float]:
-        """Return `cpu.machine`, `cpu.main` and `cpu.workers`; empty where they are not due, or not told."""
+    def read(self, now: CpuTimes | None) -> dict[SensorName, float]:
+        """Return `cpu.machine`, `cpu.main` and `cpu.workers` until `now`; empty where it is not due."""
         now_s = self._clock()
-        if now_s < self._due_s:
+        if now_s < self._due_s or now is None:
             return {}
-        self._due_s = now_s + CORES_EVERY_S
+        self._due_s, self._busy_s = now_s + CORES_EVERY_S, now.busy_s
         try:
             rates = self._machine.read() | self._processes.read()
         except (OSError, RuntimeError, ValueError):  # a sandbox without /proc
             return {}
-        return {name: rates[name] for name in ("cpu.machine", "cpu.main", "cpu.workers") if name in rates}
+        return {name: rates[name] for name in (CPU_MACHINE, CPU_MAIN, CPU_WORKERS) if name in rates}
 
 
 def counts_steal() -> bool:
     """Return whether this machine counts stolen time."""
-    return _used_and_stolen_s() is not None
+    times = cpu_times()
+    return times is not None and times.stolen_s is not None
 
 
-def _used_and_stolen_s() -> tuple[float, float] | None:
-    try:
-        times = psutil.cpu_times()
-    except (OSError, RuntimeError, ValueError):  # a sandbox without /proc/stat
-        return None
-    stolen_s = getattr(times, "steal", None)  # Linux alone has it
-    return None if stolen_s is None else (_busy_s(times) - stolen_s, stolen_s)
-
-
-def pressure() -> dict[str, float]:
+def pressure() -> dict[SensorName, float]:
     """Count the seconds for which some task waited, from Linux PSI. Raises `OSError` where there is none."""
     waited_s = {}
-    for resource in ("cpu", "io", "memory"):
+    for resource, sensor in (("cpu", PSI_CPU), ("io", PSI_IO), ("memory", PSI_MEMORY)):
         some = Path(f"/proc/pressure/{resource}").read_text().splitlines()[0]
-        waited_s[f"psi.{resource}"] = int(some.rpartition("total=")[2]) / 1e6
+        waited_s[sensor] = int(some.rpartition("total=")[2]) / 1e6
     return waited_s
 
 
@@ -142,19 +167,19 @@ class Processes:
         self._rates = Rates(self._counters, clock)
         self._memory = (0.0, 0.0)
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[SensorName, float]:
         """Return cores busy, page faults per second and resident bytes."""
         rates = self._rates.read()
         main, workers = self._memory
-        values = {"memory.main_bytes": main, "memory.workers_bytes": workers}
+        values = {MEMORY_MAIN: main, MEMORY_WORKERS: workers}
         if not rates:
             return values
-        each = {name: rate for name, rate in rates.items() if name.startswith("cpu.worker.")}
+        each = {SensorName(name): rate for name, rate in rates.items() if name.startswith("cpu.worker.")}
         faults = {
-            f"faults.{kind}_per_s": sum(rate for name, rate in rates.items() if name.startswith(f"{kind}."))
-            for kind in ("major", "minor")
+            sensor: sum(rate for name, rate in rates.items() if name.startswith(f"{kind}."))
+            for kind, sensor in (("major", FAULTS_MAJOR), ("minor", FAULTS_MINOR))
         }
-        return {**values, **faults, **each, "cpu.main": rates["cpu.main"], "cpu.workers": sum(each.values())}
+        return {**values, **faults, **each, CPU_MAIN: rates[CPU_MAIN], CPU_WORKERS: sum(each.values())}
 
     def _counters(self) -> dict[str, float]:
         counters: dict[str, float] = {}
@@ -167,7 +192,7 @@ class Processes:
                     raise
                 continue  # a worker that has just ended
             fields = stat.rpartition(")")[2].split()  # from field 3 (state) of proc(5) on
-            name = "cpu.main" if pid == self._pid else f"cpu.worker.{pid}"
+            name = CPU_MAIN if pid == self._pid else cpu_of_process(pid)
             counters[name] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
             counters[f"minor.{pid}"], counters[f"major.{pid}"] = int(fields[7]), int(fields[9])
             resident = int(fields[21]) * _PAGE_BYTES

@@ -15,6 +15,17 @@ from typing import Final, NamedTuple
 from pipeprof.measure.host.cgroups import groups_of
 from pipeprof.measure.host.sensors.disks import is_whole_disk
 from pipeprof.record.meta import IoLimitMeta
+from pipeprof.record.names.sensors import (
+    DEVICE_BUSY,
+    DEVICE_IN_FLIGHT,
+    DEVICE_READ_BYTES,
+    DEVICE_READS,
+    GROUP_READ_BYTES,
+    GROUP_READS,
+    PRESSURE_GROUP,
+    PRESSURE_MACHINE,
+    SensorName,
+)
 
 _SECTOR_BYTES: Final = 512
 """Unit of `/proc/diskstats`, whatever the disk's own sectors are."""
@@ -53,7 +64,7 @@ class Reads:
         self._last_s = clock()
         self._disks, self._counters = self._read_disks(), self._read_counters()
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[SensorName, float]:
         """Return the sensors `device.*`, `group.*` and `pressure.*` over the time since the last reading."""
         now_s, disks, counters = self._clock(), self._read_disks(), self._read_counters()
         elapsed_s = now_s - self._last_s
@@ -78,13 +89,16 @@ class Reads:
                     counts[fields[2]] = _Counts(reads, sectors * _SECTOR_BYTES, read_ms, int(fields[12]))
         return counts
 
-    def _read_counters(self) -> dict[str, float]:
-        counters: dict[str, float] = {}
-        for name, path in (("machine", self._proc / "pressure" / "io"), ("group", self._pressure)):
+    def _read_counters(self) -> dict[SensorName, float]:
+        counters: dict[SensorName, float] = {}
+        for name, path in (
+            (PRESSURE_MACHINE, self._proc / "pressure" / "io"),
+            (PRESSURE_GROUP, self._pressure),
+        ):
             if path is not None:
                 with suppress(OSError, ValueError, IndexError):
                     some = path.read_text().splitlines()[0]
-                    counters[f"pressure.io.{name}"] = int(some.rpartition("total=")[2]) / 1e6
+                    counters[name] = int(some.rpartition("total=")[2]) / 1e6
         if self._groups:  # the tightest limit is the innermost, and comes first
             for name, file, key in _GROUP_COUNTS:
                 with suppress(OSError, ValueError):
@@ -93,10 +107,10 @@ class Reads:
 
 
 _GROUP_COUNTS: Final = (
-    ("group.reads_per_s", "blkio.throttle.io_serviced", "Read"),
-    ("group.read_bytes_per_s", "blkio.throttle.io_service_bytes", "Read"),
-    ("group.reads_per_s", "io.stat", "rios"),
-    ("group.read_bytes_per_s", "io.stat", "rbytes"),
+    (GROUP_READS, "blkio.throttle.io_serviced", "Read"),
+    (GROUP_READ_BYTES, "blkio.throttle.io_service_bytes", "Read"),
+    (GROUP_READS, "io.stat", "rios"),
+    (GROUP_READ_BYTES, "io.stat", "rbytes"),
 )
 """Sensor, file of a control group (v1 and v2), and the word before its count of reads."""
 
@@ -107,7 +121,9 @@ def _counted(text: str, key: str) -> float:
     return float(sum(int(count) for word, count in words if word == key))
 
 
-def _of_busiest(before: dict[str, _Counts], now: dict[str, _Counts], elapsed_s: float) -> dict[str, float]:
+def _of_busiest(
+    before: dict[str, _Counts], now: dict[str, _Counts], elapsed_s: float
+) -> dict[SensorName, float]:
     """Return the rates of the disk that served most bytes; empty where none is counted."""
     moved = {
         name: [b - a for a, b in zip(before[name], now[name], strict=True)] for name in now if name in before
@@ -116,8 +132,8 @@ def _of_busiest(before: dict[str, _Counts], now: dict[str, _Counts], elapsed_s: 
         return {}
     reads, size_bytes, read_ms, busy_ms = max(moved.values(), key=lambda counts: counts[1])
     return {
-        "device.reads_per_s": reads / elapsed_s,
-        "device.read_bytes_per_s": size_bytes / elapsed_s,
-        "device.reads_in_flight": read_ms / 1e3 / elapsed_s,
-        "device.busy": min(1.0, busy_ms / 1e3 / elapsed_s),
+        DEVICE_READS: reads / elapsed_s,
+        DEVICE_READ_BYTES: size_bytes / elapsed_s,
+        DEVICE_IN_FLIGHT: read_ms / 1e3 / elapsed_s,
+        DEVICE_BUSY: min(1.0, busy_ms / 1e3 / elapsed_s),
     }

@@ -15,8 +15,8 @@ from typing import Any, Final
 from pipeprof.measure.probe.adapters.staged import Seam, called, staged
 from pipeprof.measure.probe.batch import active_batch
 from pipeprof.measure.probe.counting import tally
-from pipeprof.measure.probe.counting.skips import SKIPPED_BYTES, SKIPPED_NS
 from pipeprof.measure.probe.spans import READ, NoSpan, Span
+from pipeprof.record.names.counters import SKIPPED_BYTES, SKIPPED_NS
 
 
 def _read(array: Any, timing: Span | NoSpan) -> None:

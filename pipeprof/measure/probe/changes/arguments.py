@@ -13,16 +13,13 @@ from typing import Any, Final
 from pipeprof.errors import MeasureError
 from pipeprof.record.meta import MOST_BATCHES_AHEAD, MOST_WORKERS
 from pipeprof.suggest import nearest
+from pipeprof.vocabulary.arguments import ARGUMENT_OF
 
 ALL: Final = "loader"
 """Name under which all loaders of a script are addressed."""
 THREADS: Final = "worker_threads"
 """Threads of torch in each worker: no argument of DataLoader, set when a worker starts."""
-ALIASES: Final = {
-    "workers": "num_workers",
-    "prefetch": "prefetch_factor",
-    "start_method": "multiprocessing_context",
-}
+ALIASES: Final = {knob: argument for knob, argument in ARGUMENT_OF.items() if knob != argument}
 """A scenario's names for arguments of DataLoader."""
 _OF_LEARNING: Final = frozenset(
     ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "generator", "collate_fn", "dataset")

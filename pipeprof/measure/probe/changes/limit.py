@@ -21,7 +21,7 @@ LONGEST_S: Final = 60.0
 was longer."""
 
 
-class Stop(StopIteration):
+class PassEnd(StopIteration):
     """The end of a pass that pipeprof has ended."""
 
 
@@ -64,7 +64,7 @@ class Limit:
             self._left[iterator] = 1
 
     def next(self, take: Callable[[], Any], iterator: Any) -> Any:
-        """Let the loop take a batch, or end its pass. Raises `Stop`, or `Ended`."""
+        """Let the loop take a batch, or end its pass. Raises `PassEnd`, or `Ended`."""
         now_s = self._clock()
         if self._began_s is None:
             self._began_s = now_s
@@ -98,6 +98,6 @@ class Limit:
                 raise Ended(0)
         left = self._left.get(iterator, 0)
         if not left:
-            raise Stop
+            raise PassEnd
         self._left[iterator] = 0
         self._passes += 1

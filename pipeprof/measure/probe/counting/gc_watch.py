@@ -8,6 +8,7 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from pipeprof.measure.probe.counting import tally
+from pipeprof.record.names.counters import GC_COUNT, GC_NS, part_of
 
 
 class GcWatch:
@@ -43,8 +44,8 @@ class GcWatch:
         self._began_ns = 0
         self.total_ns += took_ns
         generation = info.get("generation")
-        tally.add(f"gc.ns.{generation}", took_ns)
-        tally.add(f"gc.count.{generation}")
+        tally.add(part_of(GC_NS, generation), took_ns)
+        tally.add(part_of(GC_COUNT, generation))
 
 
 WATCH: Final = GcWatch()

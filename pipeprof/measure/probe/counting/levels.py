@@ -1,6 +1,6 @@
 """Reads, once a second, what a worker has: threads, pools of threads, cores, memory, /dev/shm, bytes read.
 
-A level is a value that stands, and not a count that grows: `record.schema.LEVELS` names them.
+A level is a value that stands, and not a count that grows: `record.names.counters` names them.
 """
 
 from __future__ import annotations
@@ -15,23 +15,16 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Final
 
-THREADS: Final = "level.threads"
-RUNNABLE: Final = "level.threads_runnable"
-CORES: Final = "level.affinity_cores"
-PRIVATE_BYTES: Final = "level.private_bytes"
-OWN_BYTES: Final = "level.own_bytes"
-LEFT_BYTES: Final = "level.memory_left_bytes"
-READ_BYTES: Final = "level.read_call_bytes"
-SHARED_USED_BYTES: Final = "level.shared_memory_used_bytes"
-SHARED_BYTES: Final = "level.shared_memory_bytes"
-POOL: Final = "level.pool."
+from pipeprof.record.names import counters
+from pipeprof.record.names.counters import CounterName
+
 _MACHINE: Final = "pipeprof.measure.host.machine"
 _PAGE_BYTES: Final = mmap.PAGESIZE
 
 
-def read_levels() -> dict[str, int]:
+def read_levels() -> dict[CounterName, int]:
     """Return the levels of this process that can be read here."""
-    levels: dict[str, int] = {}
+    levels: dict[CounterName, int] = {}
     for name, value in (*_levels(), *_memory.read(), *_pools.read()):
         levels[name] = value
     return levels
@@ -40,11 +33,11 @@ def read_levels() -> dict[str, int]:
 class _Seldom:
     """Reads what costs more the larger a process is, so seldom that it takes `SHARE` of the time at most."""
 
-    def __init__(self, levels: Callable[[], Iterator[tuple[str, int]]]) -> None:
+    def __init__(self, levels: Callable[[], Iterator[tuple[CounterName, int]]]) -> None:
         self._levels = levels
         self._next_ns = 0
 
-    def read(self) -> Iterator[tuple[str, int]]:
+    def read(self) -> Iterator[tuple[CounterName, int]]:
         """Give the levels; nothing where it is not yet time."""
         began_ns = monotonic_ns()
         if began_ns < self._next_ns:
@@ -54,27 +47,27 @@ class _Seldom:
         self._next_ns = began_ns + max(_LEAST_NS, round(took_ns / SHARE))
 
 
-def _memory_levels() -> Iterator[tuple[str, int]]:
+def _memory_levels() -> Iterator[tuple[CounterName, int]]:
     """Yield the process's own memory, and what is left for all."""
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/self/smaps_rollup").read_bytes().splitlines()
         private = (line.split()[1] for line in lines if line.startswith(b"Private_"))
-        yield OWN_BYTES, 1024 * sum(map(int, private))
+        yield counters.OWN_BYTES, 1024 * sum(map(int, private))
     # A spawned worker lacks it, and its import would take 0.2 s from what the worker does meanwhile: the
     # main process knows too what is left for all.
     if machine := sys.modules.get(_MACHINE):
         with suppress(OSError, ValueError):
-            yield LEFT_BYTES, machine.free_memory_bytes()
+            yield counters.MEMORY_LEFT_BYTES, machine.free_memory_bytes()
 
 
-def _native_pools() -> Iterator[tuple[str, int]]:
+def _native_pools() -> Iterator[tuple[CounterName, int]]:
     """Yield the pools of BLAS and OpenMP libraries, where the user's program has loaded threadpoolctl."""
     with suppress(Exception):  # a library that is only half imported, or of another version
         largest: dict[str, int] = {}
         for pool in sys.modules["threadpoolctl"].threadpool_info():
             name = str(pool["user_api"])
             largest[name] = max(largest.get(name, 0), int(pool["num_threads"]))
-        yield from ((POOL + name, threads) for name, threads in largest.items())
+        yield from ((counters.part_of(counters.POOL, name), threads) for name, threads in largest.items())
 
 
 SHARE: Final = 0.0005
@@ -103,28 +96,28 @@ _START_TIME: Final = 19
 """Place of the start time, in clock ticks since the machine's start, behind the name in `stat`: proc(5)."""
 
 
-def _levels() -> Iterator[tuple[str, int]]:
+def _levels() -> Iterator[tuple[CounterName, int]]:
     with suppress(OSError, ValueError, IndexError):
         threads = [path.name for path in Path("/proc/self/task").iterdir()]
-        yield THREADS, len(threads)
+        yield counters.THREADS, len(threads)
         if len(threads) > _FEW:
-            yield RUNNABLE, sum(_is_runnable(thread) for thread in threads)
+            yield counters.THREADS_RUNNABLE, sum(_is_runnable(thread) for thread in threads)
     with suppress(AttributeError, OSError):
-        yield CORES, len(os.sched_getaffinity(0))
+        yield counters.AFFINITY_CORES, len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):
         _, resident, shared, *_ = Path("/proc/self/statm").read_bytes().split()
-        yield PRIVATE_BYTES, (int(resident) - int(shared)) * _PAGE_BYTES
+        yield counters.PRIVATE_BYTES, (int(resident) - int(shared)) * _PAGE_BYTES
     with suppress(OSError, ValueError, IndexError):
-        yield READ_BYTES, int(Path("/proc/self/io").read_bytes().split()[1])
+        yield counters.READ_CALL_BYTES, int(Path("/proc/self/io").read_bytes().split()[1])
     with suppress(AttributeError, OSError):
         room = os.statvfs("/dev/shm")
-        yield SHARED_USED_BYTES, (room.f_blocks - room.f_bfree) * room.f_frsize
-        yield SHARED_BYTES, room.f_blocks * room.f_frsize
+        yield counters.SHARED_MEMORY_USED_BYTES, (room.f_blocks - room.f_bfree) * room.f_frsize
+        yield counters.SHARED_MEMORY_BYTES, room.f_blocks * room.f_frsize
     for name, (module, read) in _POOLS.items():
         loaded = sys.modules.get(module)
         if loaded is not None:
             with suppress(Exception):  # a library that is only half imported, or of another version
-                yield POOL + name, int(read(loaded))
+                yield counters.part_of(counters.POOL, name), int(read(loaded))
 
 
 _FEW: Final = 4

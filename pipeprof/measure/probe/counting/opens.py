@@ -10,18 +10,11 @@ from typing import Any, Final
 
 from pipeprof.measure.probe.batch import active_batch
 from pipeprof.measure.probe.counting import tally
+from pipeprof.record.names import counters
 
 MOST_FILES: Final = 20_000
 """Files whose opening is remembered; the samples of a folder are more and are opened once each."""
 
-OPENED: Final = "open.count"
-REPEATED: Final = "open.repeated"
-PARSE_NS: Final = "open.parse_ns"
-REPEATED_PARSE_NS: Final = "open.repeated_parse_ns"
-ROWS: Final = "decode.rows"
-ROWS_NS: Final = "decode.rows_ns"
-MEMBER_BYTES: Final = "decode.member_bytes"
-MEMBERS_NS: Final = "decode.members_ns"
 
 _known: Final[set[Any]] = set()
 
@@ -41,9 +34,9 @@ def note_opened(file: Any) -> bool:
         return False
     if len(_known) < MOST_FILES:
         _known.add(key)
-    tally.add(OPENED)
+    tally.add(counters.OPENED)
     if again:
-        tally.add(REPEATED)
+        tally.add(counters.REOPENED)
     return again
 
 
@@ -79,9 +72,9 @@ def timed_constructor(original: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             _Depth.value -= 1
             took_ns = monotonic_ns() - began_ns
-            tally.add(PARSE_NS, took_ns)
+            tally.add(counters.PARSE_NS, took_ns)
             if again:
-                tally.add(REPEATED_PARSE_NS, took_ns)
+                tally.add(counters.REPEATED_PARSE_NS, took_ns)
 
     return __init__
 
@@ -93,9 +86,9 @@ def counted_rows(original: Callable[..., Any]) -> Callable[..., Any]:
         began_ns = monotonic_ns()
         result = original(*arguments, **options)
         if active_batch() is not None:
-            tally.add(ROWS_NS, monotonic_ns() - began_ns)
+            tally.add(counters.ROWS_NS, monotonic_ns() - began_ns)
             with suppress(Exception):  # another version may return something else
-                tally.add(ROWS, int(result.num_rows))
+                tally.add(counters.ROWS, int(result.num_rows))
         return result
 
     return read
@@ -109,8 +102,8 @@ def counted_members(original: Callable[..., Any]) -> Callable[..., Any]:
         result = original(*arguments, **options)
         if active_batch() is not None:
             with suppress(Exception):  # a member that is no array is returned as bytes
-                tally.add(MEMBER_BYTES, int(result.nbytes))
-                tally.add(MEMBERS_NS, monotonic_ns() - began_ns)
+                tally.add(counters.MEMBER_BYTES, int(result.nbytes))
+                tally.add(counters.MEMBERS_NS, monotonic_ns() - began_ns)
         return result
 
     return unpack

@@ -9,12 +9,7 @@ from typing import Any, Final
 
 from pipeprof.measure.probe.batch import active_batch
 from pipeprof.measure.probe.counting import tally
-
-PICTURES: Final = "decode.pictures"
-DECODED: Final = "decode.pixels"
-SHRUNK: Final = "shrink.pictures"
-LEFT: Final = "shrink.pixels"
-FRAMES: Final = "decode.frames"
+from pipeprof.record.names import counters
 
 
 class _Sample:
@@ -38,8 +33,8 @@ def note_decoded(width: int, height: int) -> None:
         _Sample.shrunk, _Sample.waiting = False, 0
         _Sample.left.clear()
     _Sample.waiting += 1
-    tally.add(PICTURES)
-    tally.add(DECODED, width * height)
+    tally.add(counters.PICTURES)
+    tally.add(counters.PIXELS, width * height)
 
 
 def note_left(pixels: int, before: int) -> None:
@@ -48,11 +43,11 @@ def note_left(pixels: int, before: int) -> None:
     _Sample.shrunk, _Sample.last = True, pixels
     if _Sample.left[before] > 0:
         _Sample.left[before] -= 1
-        tally.add(LEFT, pixels - before)
+        tally.add(counters.PIXELS_LEFT, pixels - before)
     elif _Sample.waiting > 0:
         _Sample.waiting -= 1
-        tally.add(SHRUNK)
-        tally.add(LEFT, pixels)
+        tally.add(counters.SHRUNK_PICTURES)
+        tally.add(counters.PIXELS_LEFT, pixels)
     else:
         return  # it was not decoded where we look: made by the user's code
     _Sample.left[pixels] += 1
@@ -94,7 +89,7 @@ def _framed(original: Callable[..., Any]) -> Callable[..., Any]:
     def next_frame(self: Any) -> Any:
         result = original(self)
         if active_batch() is not None:
-            tally.add(FRAMES)
+            tally.add(counters.FRAMES)
         return result
 
     return next_frame

@@ -9,9 +9,7 @@ from typing import Any, Final
 
 from pipeprof.measure.probe.batch import active_batch
 from pipeprof.measure.probe.counting import tally
-
-SKIPPED_BYTES: Final = "skip.bytes"
-SKIPPED_NS: Final = "skip.ns"
+from pipeprof.record.names import counters
 
 
 def _counted_seek(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,9 +23,9 @@ def _counted_seek(original: Callable[..., Any]) -> Callable[..., Any]:
             before = self.tell()
         began_ns = monotonic_ns()
         after = original(self, *arguments, **options)
-        tally.add(SKIPPED_NS, monotonic_ns() - began_ns)
+        tally.add(counters.SKIPPED_NS, monotonic_ns() - began_ns)
         with suppress(TypeError):  # a subclass may return anything
-            tally.add(SKIPPED_BYTES, after - before if after >= before else after)
+            tally.add(counters.SKIPPED_BYTES, after - before if after >= before else after)
         return after
 
     return seek

@@ -16,16 +16,10 @@ from weakref import WeakKeyDictionary
 
 from pipeprof.measure.probe.batch import active_batch
 from pipeprof.measure.probe.counting import tally
+from pipeprof.record.names import counters
+from pipeprof.record.names.counters import CounterName
 
-CONNECTIONS: Final = "connect.count"
-CONNECT_NS: Final = "connect.ns"
-HANDSHAKES: Final = "tls.count"
-HANDSHAKE_NS: Final = "tls.ns"
-FIRST: Final = "connect.first_answers"
-FIRST_NS: Final = "connect.first_answer_ns"
-LATER: Final = "socket.later_answers"
-LATER_NS: Final = "socket.later_answer_ns"
-WAITED_NS: Final = "socket.wait_ns"
+AnyCallable = Callable[..., Any]
 _INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -41,7 +35,9 @@ _turns: Final[WeakKeyDictionary[Any, _Turn]] = WeakKeyDictionary()
 """By connection that was made while a batch was made, in this process."""
 
 
-def _connecting(count: str, duration: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _connecting(
+    count: CounterName, duration: CounterName
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def connect(self: Any, *arguments: Any, **options: Any) -> Any:
             if active_batch() is None or not _is_internet(self):
@@ -73,12 +69,16 @@ def _receiving(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _note_wait(connection: Any, waited_ns: int) -> None:
-    tally.add(WAITED_NS, waited_ns)
+    tally.add(counters.SOCKET_WAIT_NS, waited_ns)
     turn = _turns.get(connection, _Turn.MORE)
     if turn is _Turn.MORE:
         return
     _turns[connection] = _Turn.MORE
-    count, duration = (FIRST, FIRST_NS) if turn is _Turn.FIRST else (LATER, LATER_NS)
+    count, duration = (
+        (counters.FIRST_ANSWERS, counters.FIRST_ANSWER_NS)
+        if turn is _Turn.FIRST
+        else (counters.LATER_ANSWERS, counters.LATER_ANSWER_NS)
+    )
     tally.add(count)
     tally.add(duration, waited_ns)
 
@@ -102,8 +102,8 @@ def _is_internet(connection: Any) -> bool:
 
 
 SEAMS: Final = (
-    ("socket:socket", "connect", _connecting(CONNECTIONS, CONNECT_NS)),
-    ("ssl:SSLSocket", "do_handshake", _connecting(HANDSHAKES, HANDSHAKE_NS)),
+    ("socket:socket", "connect", _connecting(counters.CONNECTIONS, counters.CONNECT_NS)),
+    ("ssl:SSLSocket", "do_handshake", _connecting(counters.HANDSHAKES, counters.HANDSHAKE_NS)),
     ("socket:socket", "recv_into", _receiving),  # http.client and requests
     ("socket:socket", "recv", _receiving),
     ("ssl:SSLSocket", "recv_into", _receiving),

@@ -15,7 +15,6 @@ MOST_ITEMS: Final = 64
 _MOST_BYTES: Final = 4096
 _MOST_PARTS: Final = 16
 _DEEPEST: Final = 4
-ITEM: Final = "stream.item"
 _PLAIN: Final = (str, int, float, bool, complex, type(None))
 
 

@@ -1,6 +1,6 @@
 """Named counts of one process, added up where things happen and taken away once a second.
 
-`record.schema.COUNTERS` says what each counts. Adding costs a look-up in a dictionary; no lock is taken,
+`record.names.counters` says what each counts. Adding costs a look-up in a dictionary; no lock is taken,
 since each name is added to by one thread or loses at most one addition.
 """
 
@@ -10,16 +10,18 @@ import os
 from collections import deque
 from typing import Final
 
-_counts: Final[dict[str, int]] = {}
-_notes: Final[deque[tuple[str, int]]] = deque(maxlen=4096)
+from pipeprof.record.names.counters import CounterName
+
+_counts: Final[dict[CounterName, int]] = {}
+_notes: Final[deque[tuple[CounterName, int]]] = deque(maxlen=4096)
 
 
-def add(counter: str, value: int = 1) -> None:
+def add(counter: CounterName, value: int = 1) -> None:
     """Add `value` to `counter`."""
     _counts[counter] = _counts.get(counter, 0) + value
 
 
-def note(counter: str, value: int) -> None:
+def note(counter: CounterName, value: int) -> None:
     """Keep `value` as one row of `counter`, not added up."""
     _notes.append((counter, value))
 
@@ -30,7 +32,7 @@ def clear() -> None:
     _notes.clear()
 
 
-def take_notes() -> list[tuple[str, int]]:
+def take_notes() -> list[tuple[CounterName, int]]:
     """Return the values that were noted since the last call."""
     notes = []
     while _notes:
@@ -38,7 +40,7 @@ def take_notes() -> list[tuple[str, int]]:
     return notes
 
 
-def take() -> dict[str, int]:
+def take() -> dict[CounterName, int]:
     """Return what was added since the last call, and begin again."""
     taken = dict(_counts)
     for counter, value in taken.items():

@@ -21,11 +21,11 @@ from pipeprof.measure.probe.sampling.call_tree import CallTree, Node, Sampled
 from pipeprof.measure.probe.sampling.cpu_signal import CpuSampler, make_tree
 from pipeprof.measure.probe.sampling.line_sampler import LineSampler, is_ours
 from pipeprof.measure.probe.spans import GETITEM, NOWHERE
+from pipeprof.record.names import counters
 
 AIDE_RECORDS: Final = 4096
 """Records of an aide's slot: about 20 call paths and 50 stacks a second need some 150."""
 _MOST_UNSENT: Final = 10_000
-OWN_CPU: Final = "own.lines_cpu_ns"
 
 
 class WorkerAide:
@@ -78,7 +78,7 @@ class WorkerAide:
         self._send_nodes()
         self._send_samples()
         own_ns = self._sampler.own_cpu_ns + self._computing.own_cpu_ns
-        tally.add(OWN_CPU, own_ns - self._own_cpu_ns)
+        tally.add(counters.OWN_LINES_CPU_NS, own_ns - self._own_cpu_ns)
         self._own_cpu_ns = own_ns
         send_counts(self._slot, self._recorder.key[0])
 

@@ -17,7 +17,7 @@ _AT_ONCE_NS: Final = 10_000_000
 """Readings of the clocks that lie further apart do not compare."""
 
 
-class Readings(NamedTuple):
+class ClockReadings(NamedTuple):
     """The clocks at one instant, in ns."""
 
     monotonic: int
@@ -27,7 +27,7 @@ class Readings(NamedTuple):
     monotonic_after: int
 
 
-class Steps(NamedTuple):
+class ClockJumps(NamedTuple):
     """Jumps since the last look, in ns; mostly zeros."""
 
     set_ns: int = 0
@@ -35,30 +35,30 @@ class Steps(NamedTuple):
     slept_ns: int = 0
 
 
-def read() -> Readings:
+def read() -> ClockReadings:
     """Read the clocks of this machine."""
     before, wall, boot = time.monotonic_ns(), time.time_ns(), None
     with suppress(AttributeError, OSError):
         boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return Readings(before, wall, boot, time.monotonic_ns())
+    return ClockReadings(before, wall, boot, time.monotonic_ns())
 
 
 class Clocks:
     """Looks at the clocks 7 to 20 times a second, from one thread."""
 
-    def __init__(self, read: Callable[[], Readings] = read) -> None:
+    def __init__(self, read: Callable[[], ClockReadings] = read) -> None:
         self._read = read
         self._last = read()
 
-    def look(self) -> Steps:
+    def look(self) -> ClockJumps:
         """Return by how much clocks have jumped since the last call."""
         now, last = self._read(), self._last
         if now.monotonic_after - now.monotonic > _AT_ONCE_NS:
-            return Steps()
+            return ClockJumps()
         self._last = now
         ran_ns = now.monotonic - last.monotonic
         slept_ns = 0
         if now.boot is not None and last.boot is not None:
             slept_ns = now.boot - last.boot - ran_ns
         set_ns = now.wall - last.wall - ran_ns - slept_ns
-        return Steps(set_ns if abs(set_ns) >= LEAST_NS else 0, slept_ns if slept_ns >= LEAST_NS else 0)
+        return ClockJumps(set_ns if abs(set_ns) >= LEAST_NS else 0, slept_ns if slept_ns >= LEAST_NS else 0)

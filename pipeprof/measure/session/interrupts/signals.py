@@ -87,7 +87,7 @@ class Stops:
 _HELD: Final = tuple(getattr(signal, name) for name in ("SIGCHLD", "SIGINT") if hasattr(signal, name))
 
 
-class Held:
+class HeldSignals:
     """Keeps Ctrl-C, and torch's word of workers that it has ended, from breaking off the closing of a run."""
 
     def __init__(self) -> None:

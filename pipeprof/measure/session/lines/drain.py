@@ -9,10 +9,11 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from pipeprof.measure.probe.counting import tally
-from pipeprof.measure.probe.counting.levels import PRIVATE_BYTES, read_levels
+from pipeprof.measure.probe.counting.levels import read_levels
 from pipeprof.measure.probe.layout import COUNTER, NODE, SAMPLES, Kind
 from pipeprof.measure.probe.ring import Ring
 from pipeprof.measure.probe.sampling.call_tree import ROOT, CallTree
+from pipeprof.record.names.counters import PRIVATE_BYTES
 from pipeprof.record.schema import MAIN_PROCESS, MISSING
 
 Row = tuple[Any, ...]

@@ -11,9 +11,9 @@ from pipeprof.measure.probe.counting import tally
 from pipeprof.measure.probe.sampling.call_tree import CallTree
 from pipeprof.measure.probe.sampling.cpu_signal import CpuSampler, make_tree
 from pipeprof.measure.probe.sampling.line_sampler import LineSampler, is_ours
-from pipeprof.measure.probe.sampling.worker_aide import OWN_CPU
 from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink
 from pipeprof.measure.session.lines.drain import Row, TreeReader
+from pipeprof.record.names.counters import OWN_LINES_CPU_NS
 
 WAIT: Final = "wait"
 """The loop waits for a batch that others make."""
@@ -85,7 +85,7 @@ class LoopLines:
 
     def _keep(self, tree: CallTree) -> None:
         own_ns = self.own_cpu_ns
-        tally.add(OWN_CPU, own_ns - self._counted_ns)
+        tally.add(OWN_LINES_CPU_NS, own_ns - self._counted_ns)
         self._counted_ns = own_ns
         rows = [row for each in (tree, self._computing.tree) for row in self._reader.rows(each)]
         with self._lock:

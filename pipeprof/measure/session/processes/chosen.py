@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from pipeprof.environment import RANKS
 from pipeprof.errors import MeasureError
 from pipeprof.record.meta import MOST_RANKS, ChosenRanks
-from pipeprof.startup.environment import RANKS
 
 
 def chosen_here() -> ChosenRanks:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch.utils.data import get_worker_info
 
+from pipeprof.environment import LINES, STARTED, TRACE, enter
 from pipeprof.errors import PipeprofError
 from pipeprof.measure.progress import say
 from pipeprof.measure.session.interrupts.signals import Stops
@@ -24,7 +25,6 @@ from pipeprof.measure.session.processes.trial import Trying, begin_fixes, trial_
 from pipeprof.measure.session.run_meta import status_of
 from pipeprof.measure.session.session import Session
 from pipeprof.record.remote.outgoing import address
-from pipeprof.startup.environment import LINES, STARTED, TRACE, enter
 
 
 class ObservedProcess:

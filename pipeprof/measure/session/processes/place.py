@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipeprof.environment import LINES, STARTED, TRACE
 from pipeprof.measure.session.job import here, own_directory
 from pipeprof.record.directories import parts, process_directory
 from pipeprof.record.schema import RUN_JSON
-from pipeprof.startup.environment import LINES, STARTED, TRACE
 
 
 def place_of(out: Path) -> Path:
@@ -53,9 +53,9 @@ def put_back(environment: dict[str, str | None]) -> None:
 
 def _hook_directory() -> Path:
     """Return the directory of the `sitecustomize` that is the start-up hook."""
-    import pipeprof.startup
+    import pipeprof
 
-    return Path(pipeprof.startup.__file__).parent
+    return (Path(pipeprof.__file__).parent / "startup/sitecustomize.py").parent
 
 
 def _is_installed() -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pipeprof.environment import leave_alone
 from pipeprof.errors import TraceError
 from pipeprof.measure.session.job import here
 from pipeprof.measure.session.processes import ending
@@ -22,7 +23,6 @@ from pipeprof.record import directories
 from pipeprof.record.files import write_atomically
 from pipeprof.record.reader import load
 from pipeprof.record.schema import RUN_JSON
-from pipeprof.startup import hook as startup
 
 PATIENCE_S: Final = 15.0
 """For processes that are still closing their runs when the first has ended."""
@@ -58,7 +58,7 @@ class Program:
         self._gone = False
 
     def __enter__(self) -> Program:
-        startup.stop()
+        leave_alone()
         self._environment = observe_children(self._root, self._lines, self._started.file)
         self._started.begin()
         return self

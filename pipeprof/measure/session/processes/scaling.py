@@ -31,7 +31,7 @@ TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class BatchMaker:
     """The parts of a loader that make its batches; they keep the data set, and none of the workers."""
 
     dataset: Any
@@ -45,7 +45,7 @@ class Making:
     context: Any
 
     @classmethod
-    def of(cls, loader: DataLoader[Any]) -> Making | None:
+    def of(cls, loader: DataLoader[Any]) -> BatchMaker | None:
         """Take them from a loader; None where another library makes its batches."""
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
             return None
@@ -124,11 +124,11 @@ class Makings:
     """The parts of each of a script's loaders, by the loader's number."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[str, Making]] = {}
+        self._known: dict[int, tuple[str, BatchMaker]] = {}
 
     def keep(self, number: int, name: str, loader: DataLoader[Any]) -> None:
         """Keep the parts of a loader that make its batches."""
-        making = Making.of(loader)
+        making = BatchMaker.of(loader)
         if making is not None:
             self._known[number] = name, making
 
@@ -150,7 +150,7 @@ class Makings:
         return probe
 
 
-def probe_scaling(making: Making, name: str = "", point_s: float | None = None) -> ScalingProbe:
+def probe_scaling(making: BatchMaker, name: str = "", point_s: float | None = None) -> ScalingProbe:
     """Make batches in 1, 2 and 4 processes, each number for twice `point_s`, by default `POINT_S`.
 
     Raises `MeasureError` where they cannot be made.
@@ -186,7 +186,7 @@ class _Point(NamedTuple):
     wall_s: float = 0.0
 
 
-def _point(making: Making, processes: int, seconds: float) -> _Point:
+def _point(making: BatchMaker, processes: int, seconds: float) -> _Point:
     batches = samples = cpu_ns = 0
     first = last = 0.0
     for batch in making.alone(processes):

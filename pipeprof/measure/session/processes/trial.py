@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
 
+from pipeprof.environment import TRIAL
 from pipeprof.errors import MeasureError
 from pipeprof.measure.probe import torch_hook as hook
 from pipeprof.measure.probe.changes.arguments import Changes, read_changes
@@ -21,11 +22,10 @@ from pipeprof.measure.progress import say
 from pipeprof.measure.session.job import here
 from pipeprof.measure.session.processes.scaling import Makings
 from pipeprof.measure.session.session import Session
-from pipeprof.startup.environment import TRIAL
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class TriedChanges:
     """Changes that are tried on a script from outside, without an edit. None by default."""
 
     changes: Changes = field(default_factory=lambda: Changes({}))
@@ -53,7 +53,7 @@ def read_trial(
     then_exit: bool,
     quiet: bool,
     tries: Sequence[str] = (),
-) -> Trial:
+) -> TriedChanges:
     """Read what `trace` is asked to try. Raises `MeasureError` for what cannot be."""
     rank = here()
     if seconds is not None and rank is not None:
@@ -64,11 +64,11 @@ def read_trial(
     if then_exit and steps is None and seconds is None:
         raise MeasureError("--then-exit without an end of the loop", "say --steps or --seconds too")
     fixes = tuple(read_fixes(tries))
-    return Trial(read_changes(settings), steps, seconds, then_exit, quiet, fixes, tuple(settings))
+    return TriedChanges(read_changes(settings), steps, seconds, then_exit, quiet, fixes, tuple(settings))
 
 
 @contextmanager
-def handed_on(trial: Trial) -> Iterator[None]:
+def handed_on(trial: TriedChanges) -> Iterator[None]:
     """Have the processes that this one starts from now on try the same, but for `ram`, which serves all."""
     words = [word for word, _ in trial.fixes if "=" not in word]
     asked = {
@@ -90,10 +90,10 @@ def handed_on(trial: Trial) -> Iterator[None]:
             os.environ[TRIAL] = before
 
 
-def trial_here() -> Trial:
+def trial_here() -> TriedChanges:
     """Return what this process, started by a traced one, is to try. Raises `MeasureError` as `read_trial`."""
     text = os.environ.get(TRIAL)
-    return read_trial(**json.loads(text)) if text else Trial()
+    return read_trial(**json.loads(text)) if text else TriedChanges()
 
 
 class Trying:
@@ -105,7 +105,7 @@ class Trying:
 
     def __init__(
         self,
-        trial: Trial,
+        trial: TriedChanges,
         session_here: Callable[[], Session | None],
         before_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -177,7 +177,7 @@ def _length(dataset: Any) -> int | None:
         return None
 
 
-def begin_fixes(trial: Trial) -> tuple[str, ...]:
+def begin_fixes(trial: TriedChanges) -> tuple[str, ...]:
     """Carry out the fixes that are to be tried. Raises `MeasureError`, with none of them done."""
     done: list[str] = []
     try:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import pipeprof
+from pipeprof.environment import LINES, STARTED, TRACE, TRIAL
 from pipeprof.measure.progress import say
 from pipeprof.record.remote.outgoing import Outgoing, address, destination
 from pipeprof.redact import redact
-from pipeprof.startup.environment import LINES, STARTED, TRACE, TRIAL
 
 EVERY_S: Final = "PIPEPROF_UPLOAD_EVERY_S"
 """Seconds between two sendings of what is new; 15 by default."""

@@ -60,8 +60,12 @@
     }
     document.dispatchEvent(new CustomEvent("pipeprof:themed"));
   }, true);
+  // Paper gets what the screen had not come to yet: `draw` waits for nothing but what is at hand, so that it is
+  // done before the page is taken.
   addEventListener("beforeprint", () => {
     for (const fold of document.querySelectorAll("details.fold")) fold.open = true;
+    for (const element of charts()) if (visible(element) && !views.has(element.dataset.chart)) draw(element);
+    document.dispatchEvent(new CustomEvent("pipeprof:printed"));
   });
 
   window.pipeprof = { data, isDark, views };

@@ -7,6 +7,7 @@
   if (!canvas || !packed) return;
 
   const ABSENT = 0xFFFFFFFF, IDLE = 127, NEW_SAMPLE = 128, ROW = 20, GAP = 9, TOP = 26, LABELS = 84;
+  const WIDE = 60; // pixels from which on a batch shows its single spans; narrower ones their sums, as all others do
   const raw = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const read = {};
   const kinds = { epoch: Uint32Array, slowest_index: Float64Array, worker: Int16Array };
@@ -36,7 +37,14 @@
   // Rows: the main loop, the device where it was observed, then each worker with its batches in order of start.
   const order = (time) => [...Array(N).keys()].filter((i) => read[time][i] !== ABSENT).sort((a, b) => read[time][a] - read[time][b]);
   const rows = [{ kind: "main", label: "main loop", batches: order("request") }];
-  if (read.compute_start.some((t) => t !== ABSENT)) rows.push({ kind: "device", label: "device", batches: order("compute_start") });
+  const hasDevice = read.compute_start.some((t) => t !== ABSENT);
+  // Where no device was seen the loop's body stands for its work: from taking a batch to asking for the next.
+  const asked = new Uint32Array(N).fill(ABSENT);
+  if (!hasDevice) rows[0].batches.forEach((i, n) => {
+    const next = rows[0].batches[n + 1];
+    if (next !== undefined && read.step[next] === read.step[i] + 1 && read.epoch[next] === read.epoch[i]) asked[i] = read.request[next];
+  });
+  if (hasDevice) rows.push({ kind: "device", label: "device", batches: order("compute_start") });
   for (const lane of packed.lanes || []) rows.push({
     kind: "lane", label: lane.label, names: lane.names, batches: [], from: column(lane.from, Uint32Array, lane.count),
     to: column(lane.to, Uint32Array, lane.count), name: column(lane.name, Uint8Array, lane.count),
@@ -68,13 +76,14 @@
     if (row.kind === "main") return [ // of a wait, the device still works first: no stall
       [read.request[i], read.felt[i], loop.masked, `next() #${step}`, null],
       [read.felt[i], read.take[i], loop.wait, `wait #${step}`, null],
+      [read.take[i], asked[i], loop.compute, `loop #${step}`, null],
     ];
     if (row.kind === "device") return [
       [read.copy_start[i], read.copy_end[i], loop.copy, `copy #${step}`, null],
       [read.compute_start[i], read.compute_end[i], loop.compute, `compute #${step}`, null],
     ];
     const place = spansOf.get(i);
-    if (place === undefined) {
+    if (place === undefined || x(read.finish[i]) - x(read.start[i]) < WIDE) {
       const shares = [];
       for (let k = 0; k < stages.length; k++) shares.push(read.sums[i * K + k]);
       return [[read.start[i], read.finish[i], null, `batch #${step}`, shares]];
@@ -106,7 +115,7 @@
 
   function drawRow(row, top) {
     const columns = Math.ceil(width - LABELS), unit = (view.to - view.from) / (width - LABELS);
-    const palette = row.kind === "worker" ? stages : row.kind === "main" ? [loop.wait, loop.masked] : [loop.copy, loop.compute];
+    const palette = row.kind === "worker" ? stages : row.kind === "main" ? [loop.wait, loop.masked, loop.compute] : [loop.copy, loop.compute];
     const level = new Float32Array(columns * palette.length);
     let last = -1;
     const covered = bins ? new Uint8Array(columns) : null;
@@ -165,9 +174,10 @@
       if (covered[c]) continue;
       const bin = Math.floor((view.from + (c + 0.5) * unit) / size);
       if (bin < 0 || bin >= bins.count) continue;
-      for (let k = 0; k < (row.kind === "main" ? 1 : count); k++) { // sums are of what was felt
+      for (let k = 0; k < count; k++) {
+        if (row.kind === "main" && (k === 1 || (k === 2 && hasDevice))) continue; // sums are of what was felt
         const value = row.kind === "worker" ? bins.workers[(row.index * K + k) * bins.count + bin]
-          : row.kind === "main" ? bins.device[2 * bins.count + bin] : bins.device[(k === 0 ? 1 : 0) * bins.count + bin];
+          : row.kind === "main" ? bins.device[(k === 0 ? 2 : 0) * bins.count + bin] : bins.device[(k === 0 ? 1 : 0) * bins.count + bin];
         level[c * count + k] = value / 255;
       }
     }
@@ -264,49 +274,45 @@
 
   function describe(hit) {
     const i = hit.batch, lines = [];
-    const took = hit.to - hit.from;
-    lines.push(`${hit.label}: ${ms_(took)}`);
+    if (!hit.label.startsWith("batch #")) lines.push(`${hit.label}: ${ms_(hit.to - hit.from)}`); // what follows says it
     if (i < 0) return lines;
     if (hit.sample !== null && hit.sample !== undefined) lines.push(`sample ${hit.sample} of the data set`);
     lines.push(`step ${read.step[i]}, epoch ${read.epoch[i]}, batch ${read.seq[i]}: ${read.samples[i]} samples`);
-    if (read.worker[i] >= 0) lines.push(`made by worker ${read.worker[i]}`);
-    if (read.finish[i] !== ABSENT) lines.push(`made in ${ms_(read.finish[i] - read.start[i])}, in next() for ${ms_(read.take[i] - read.request[i])}, waited for ${ms_(read.take[i] - read.felt[i])}`);
+    const maker = read.worker[i] >= 0 ? `made by worker ${read.worker[i]}` : "made";
+    if (read.finish[i] === ABSENT) lines.push(maker);
+    else lines.push(`${maker} in ${ms_(read.finish[i] - read.start[i])}, in next() for ${ms_(read.take[i] - read.request[i])}, waited for ${ms_(read.take[i] - read.felt[i])}`);
     const parts = stages.map((s, k) => [s.label, read.sums[i * K + k]]).filter((p) => p[1]).map((p) => `${p[0]} ${ms_(p[1])}`);
     if (parts.length) lines.push(parts.join(", "));
-    if (read.slowest_index[i] >= 0) lines.push(`slowest sample: ${read.slowest_index[i]}` + (read.slowest[i] !== ABSENT ? `, ${ms_(read.slowest[i])}` : ""));
+    if (read.slowest_index[i] >= 0) lines.push(`slowest sample: ${read.slowest_index[i]}` + (read.slowest[i] !== ABSENT ? `, ${ms_(read.slowest[i])}` : "") + (packed.files[i] ? `, ${packed.files[i]}` : ""));
     return lines;
   }
 
   const tip = document.getElementById("timeline-tip"), says = document.getElementById("timeline-says");
-  function point(hit, px, py) {
-    tip.hidden = !hit;
-    if (!hit) return;
-    tip.textContent = describe(hit).join("\n");
-    tip.style.left = `${Math.max(0, Math.min(px + 14, width - tip.offsetWidth))}px`;
-    const below = canvas.getBoundingClientRect().top + py + 18 + tip.offsetHeight < innerHeight;
-    tip.style.top = below || py < tip.offsetHeight ? `${py + 18}px` : `${py - tip.offsetHeight - 12}px`;
+  const invitation = tip.textContent;
+  function point(hit) { // below the rows, which it would hide where the pointer is
+    tip.textContent = hit ? describe(hit).join("\n") : invitation;
   }
   const under = (px, py) => hits.findLast((h) => py >= h.top && py < h.top + ROW && px >= h.left && px <= h.right);
 
   let dragged = null;
   canvas.addEventListener("pointerdown", (event) => { dragged = { at: event.offsetX, ...view, moved: false }; canvas.setPointerCapture(event.pointerId); });
   canvas.addEventListener("pointermove", (event) => {
-    if (!dragged) { point(under(event.offsetX, event.offsetY), event.offsetX, event.offsetY); return; }
+    if (!dragged) { point(under(event.offsetX, event.offsetY)); return; }
     const by = (dragged.at - event.offsetX) / (width - LABELS) * (dragged.to - dragged.from);
     dragged.moved ||= Math.abs(dragged.at - event.offsetX) > 3;
-    if (dragged.moved) { tip.hidden = true; show(dragged.from + by, dragged.to + by); }
+    if (dragged.moved) { point(null); show(dragged.from + by, dragged.to + by); }
   });
   canvas.addEventListener("pointerup", (event) => {
     if (dragged && !dragged.moved) {
       const hit = under(event.offsetX, event.offsetY);
       chosen = hit ? hit.batch : -1;
       says.textContent = hit ? describe(hit).join("; ") : "";
-      point(hit, event.offsetX, event.offsetY);
+      point(hit);
       soon();
     }
     dragged = null;
   });
-  canvas.addEventListener("pointerleave", () => { if (!dragged) tip.hidden = true; });
+  canvas.addEventListener("pointerleave", () => { if (!dragged) point(null); });
   canvas.addEventListener("dblclick", () => show(whole.from, whole.to));
   // A bare wheel scrolls the page; it zooms with Ctrl, or when the timeline has been clicked and has the focus.
   canvas.addEventListener("wheel", (event) => {
@@ -328,7 +334,7 @@
     draw();
     const hit = hits.find((h) => h.batch === chosen && h.row.kind === "worker") || hits.find((h) => h.batch === chosen);
     if (!hit) return;
-    point(hit, hit.left, hit.top);
+    point(hit);
     says.textContent = describe(hit).join("; ");
   }
 
@@ -336,7 +342,7 @@
   const keys = {
     "+": moves.in, "=": moves.in, "-": moves.out, ArrowLeft: moves.left, ArrowRight: moves.right,
     Home: () => show(whole.from, whole.to), ",": () => walk(-1), ".": () => walk(1),
-    Escape: () => { chosen = -1; tip.hidden = true; soon(); },
+    Escape: () => { chosen = -1; point(null); soon(); },
   };
   canvas.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
@@ -354,7 +360,7 @@
       button.textContent = jump.label;
       button.addEventListener("click", () => {
         chosen = jump.step === null ? -1 : rows[0].batches.find((i) => read.step[i] === jump.step) ?? -1;
-        tip.hidden = true;
+        point(null);
         show(jump.from, jump.to);
       });
       jumps.append(button);
@@ -364,7 +370,7 @@
   function addLegend() {
     const legend = document.getElementById("timeline-legend");
     const parts = (packed.lanes || []).filter((lane) => lane.legend).flatMap((lane) => lane.names.slice(0, -1));
-    for (const item of [...stages, ...(packed.masked ? [loop.masked] : []), loop.wait, loop.copy, loop.compute, ...parts]) {
+    for (const item of [...stages, ...(packed.masked ? [loop.masked] : []), loop.wait, ...(hasDevice ? [loop.copy] : []), loop.compute, ...parts]) {
       const entry = document.createElement("li"), swatch = document.createElement("span");
       swatch.className = "swatch";
       swatch.style.background = item.colour;
@@ -378,6 +384,7 @@
   document.getElementById("timeline-note").textContent = packed.note;
   new ResizeObserver(soon).observe(canvas);
   document.addEventListener("pipeprof:themed", soon);
+  document.addEventListener("pipeprof:printed", draw); // at once: a printer waits for no frame
   show(whole.from, whole.to);
   draw();
   canvas.dataset.ready = "yes";

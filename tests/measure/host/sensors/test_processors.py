@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from pipeprof.measure.host.sensors import processors
 from pipeprof.measure.host.sensors.processors import Processes, children
-from pipeprof.measure.host.sensors.registry import SENSORS
 from pipeprof.measure.session import run_meta
+from pipeprof.record.names.sensors import SENSORS
 from tests.measure.session.loader_cases import Squares
 
 SPUN_S = 0.1
@@ -125,17 +125,17 @@ def test_steal_is_a_share_of_the_cpu_time_asked_for(
     looks = iter([times(10, 5, 1), times(13, 50, 2), times(13, 60, 2)])
     monkeypatch.setattr(processors.psutil, "cpu_times", lambda: next(looks))
     sensor = processors.Steal()
-    assert sensor.read() == {"host.steal": pytest.approx(0.25)}
-    assert sensor.read() == {"host.steal": 0.0}
+    assert sensor.read(processors.cpu_times()) == {"host.steal": pytest.approx(0.25)}
+    assert sensor.read(processors.cpu_times()) == {"host.steal": 0.0}
 
 
 def test_where_no_kernel_counts_steal_it_is_not_observed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processors.psutil, "cpu_times", lambda: times(10, 5))
-    assert processors.Steal().read() == {}
+    assert processors.Steal().read(processors.cpu_times()) == {}
     assert any("hypervisor" in what for what in run_meta.not_observed_here())
 
 
 def test_steal_is_in_the_list_of_all_sensors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processors.psutil, "cpu_times", lambda: times(10, 5, 1))
-    assert set(processors.Steal().read()) <= set(SENSORS)
+    assert set(processors.Steal().read(processors.cpu_times())) <= set(SENSORS)
     assert not any("hypervisor" in what for what in run_meta.not_observed_here())

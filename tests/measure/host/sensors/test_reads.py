@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeprof.measure.host.sensors.processors import CORES_EVERY_S, SPIN_EVERY_S, Cores, Spin
+from pipeprof.measure.host.sensors.processors import CORES_EVERY_S, SPIN_EVERY_S, Cores, CpuTimes, Spin
 from pipeprof.measure.host.sensors.reads import Reads
 from pipeprof.measure.session.pending import Pending
 from pipeprof.record.meta import IoLimitMeta
@@ -82,11 +82,14 @@ def test_a_spin_is_taken_when_it_is_due() -> None:
 def test_the_cores_that_are_busy_are_told_once_a_second_and_only_those() -> None:
     now = [0.0]
     cores = Cores(lambda: now[0])
-    assert cores.read() == {}, "a rate needs two readings"
+    assert cores.read(CpuTimes(10.0, None)) == {}, "a rate needs two readings"
     now[0] += CORES_EVERY_S / 2
-    assert cores.read() == {}, "it is not due"
-    now[0] += CORES_EVERY_S
-    assert set(cores.read()) == {"cpu.machine", "cpu.main", "cpu.workers"}
+    assert cores.read(CpuTimes(11.0, None)) == {}, "it is not due"
+    assert cores.read(None) == {}, "the machine does not tell"
+    now[0] += CORES_EVERY_S / 2
+    read = cores.read(CpuTimes(10.0 + 1.5 * CORES_EVERY_S, None))
+    assert set(read) == {"cpu.machine", "cpu.main", "cpu.workers"}
+    assert read["cpu.machine"] == pytest.approx(1.5)
 
 
 def test_telemetry_that_counts_the_cores_is_noted() -> None:

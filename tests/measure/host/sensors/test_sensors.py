@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipeprof.measure.host.sensors.contract import Rates
-from pipeprof.measure.host.sensors.registry import GROUPS, SENSORS, working_sensors
+from pipeprof.measure.host.sensors.registry import GROUPS, working_sensors
+from pipeprof.record.names.sensors import SENSORS
 
 
 def test_counters_become_rates_from_the_second_reading_on() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeprof.measure.probe.changes.limit import LONGEST_S, MOST_PASSES, Ended, Limit, Stop
+from pipeprof.measure.probe.changes.limit import LONGEST_S, MOST_PASSES, Ended, Limit, PassEnd
 
 
 class Batches:
@@ -56,7 +56,7 @@ def test_time_begins_with_the_first_batch() -> None:
     clock.now_s = 101.9
     next(batches)
     clock.now_s = 102.0
-    with pytest.raises(Stop):
+    with pytest.raises(PassEnd):
         next(batches)
 
 

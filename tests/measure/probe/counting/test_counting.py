@@ -37,7 +37,7 @@ from pipeprof.measure.probe.counting.gc_watch import WATCH
 from pipeprof.measure.probe.counting.sending import EVERY_NS, CountSender
 from pipeprof.measure.probe.layout import COUNTER, Kind
 from pipeprof.measure.probe.ring import Ring, Slot
-from pipeprof.record.schema import COUNTERS, LEVELS
+from pipeprof.record.names import counters
 
 IMPORTED_NS = time.monotonic_ns()
 
@@ -121,7 +121,7 @@ def test_counts_go_through_a_workers_slot_once_a_second(ring: Ring, monkeypatch:
     sender.batch_ended(10)
     first = sent()
     assert first["open.count"] == 3
-    assert levels.THREADS in first
+    assert counters.THREADS in first
     tally.add("open.count", 4)
     sender.batch_ended(10 + EVERY_NS - 1)
     assert sent() == {}
@@ -500,21 +500,21 @@ def test_a_large_strided_array_is_not_copied() -> None:
 
 def test_levels_are_those_of_this_process() -> None:
     found = levels.read_levels()
-    assert found[levels.THREADS] >= 1
-    assert found[levels.CORES] == len(os.sched_getaffinity(0))
+    assert found[counters.THREADS] >= 1
+    assert found[counters.AFFINITY_CORES] == len(os.sched_getaffinity(0))
     assert found["level.pool.torch"] == torch.get_num_threads()
-    assert found[levels.PRIVATE_BYTES] > 1 << 20
-    assert all(name.startswith(tuple(LEVELS)) for name in found)
+    assert found[counters.PRIVATE_BYTES] > 1 << 20
+    assert all(name.startswith(tuple(counters.LEVELS)) for name in found)
 
 
 def test_shared_memory_in_use_is_a_level_beside_its_size() -> None:
     room = shared_memory_bytes()
     found = levels.read_levels()
     if room is None:
-        assert levels.SHARED_BYTES not in found
+        assert counters.SHARED_MEMORY_BYTES not in found
         return
-    assert found[levels.SHARED_BYTES] == room[1]
-    assert 0 <= found[levels.SHARED_USED_BYTES] <= room[1]
+    assert found[counters.SHARED_MEMORY_BYTES] == room[1]
+    assert 0 <= found[counters.SHARED_MEMORY_USED_BYTES] <= room[1]
 
 
 def test_the_age_of_a_process_is_that_since_its_own_start() -> None:
@@ -542,10 +542,12 @@ def test_pools_of_native_libraries_are_asked_of_a_loaded_threadpoolctl(
     assert "level.pool.blas" not in levels.read_levels(), "it is asked seldom: it walks over all libraries"
 
 
-def test_each_counter_is_in_the_schema() -> None:
-    names = (opens.OPENED, opens.REPEATED, opens.PARSE_NS, opens.ROWS, opens.MEMBER_BYTES, pixels.PICTURES,
-             pixels.DECODED, pixels.LEFT, stream.ITEM)  # fmt: skip
-    assert all(name.startswith(tuple(COUNTERS)) for name in names)
+def test_a_name_of_a_counter_and_of_its_parts_are_told_apart_from_others() -> None:
+    names = [*counters.COUNTERS, *counters.LEVELS]
+    assert len(set(names)) == len(names) > 40
+    assert all(name.startswith(counters.LEVEL) for name in counters.LEVELS)
+    assert not any(name.startswith(counters.LEVEL) for name in counters.COUNTERS)
+    assert counters.part_of(counters.GC_NS, 2) == "gc.ns.2"
 
 
 # -- the mask of cores -----------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from pipeprof.measure.probe.layout import NODE_TEXT_BYTES
 from pipeprof.measure.probe.ring import Ring, Slot
 from pipeprof.measure.probe.sampling import worker_aide
 from pipeprof.measure.probe.sampling.call_tree import CallTree
-from pipeprof.measure.probe.sampling.worker_aide import OWN_CPU, WorkerAide
+from pipeprof.measure.probe.sampling.worker_aide import WorkerAide
 from pipeprof.measure.session.lines.drain import AideReader, Paths, TreeReader
+from pipeprof.record.names.counters import OWN_LINES_CPU_NS
 from pipeprof.record.schema import MAIN_PROCESS
 
 LOADER = 3
@@ -102,7 +103,7 @@ def test_counts_and_levels_come_with_their_epoch(aide: SimpleNamespace) -> None:
     _, counters = aide.reader.drain()
     found = {name: (loader, epoch, worker, value) for _, loader, epoch, worker, name, value in counters}
     assert found["open.count"] == (LOADER, 1, 0, 2)
-    assert found[OWN_CPU][-1] >= 0
+    assert found[OWN_LINES_CPU_NS][-1] >= 0
     assert found["level.threads"][-1] >= 1
 
 

@@ -18,6 +18,18 @@ STARTED: Final = "PIPEPROF_TRACE_STARTED"
 """File of `pipeprof trace` in which each process that ran the start-up hook enters a line of JSON."""
 
 
+class ThisProcess:
+    """The process that this is."""
+
+    is_settled = False
+    """True where it is observed already, or is not to observe itself."""
+
+
+def leave_alone() -> None:
+    """Have the start-up hook leave this process alone: `pipeprof trace` observes it itself."""
+    ThisProcess.is_settled = True
+
+
 def enter(unobserved: str | None = None) -> None:
     """Tell `pipeprof trace` that this process ran the hook, and why it is not observed where it is not."""
     path = os.environ.get(STARTED)
