@@ -191,6 +191,7 @@ def test_a_fix_that_is_no_argument_is_tried(makes: Path) -> None:
         "--try gc-freeze",
         "--try one-thread",
     ]
+    (makes / "run" / "makes.py").write_text(MAKES)
     refused = trace("--try", "ram=nowhere", "makes.py", cwd=makes / "run")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "no directory" in refused.stderr

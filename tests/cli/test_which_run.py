@@ -131,6 +131,7 @@ def test_what_was_meant_is_suggested(arguments: list[str], said: str) -> None:
 
 
 def test_a_run_is_never_written_into_another(made: Path) -> None:
+    (made / "train.py").write_text("")
     for verb, what in (("run", "quickstart"), ("trace", "train.py")):
         result = invoke(verb, "--out", "runs/first", what)
         assert isinstance(result.exception, PipeprofError)
