@@ -18,7 +18,7 @@ from typing import Final
 from pipeprof.analyse.causes import Finding
 from pipeprof.analyse.figures import Facts
 from pipeprof.devices import is_in_memory
-from pipeprof.vocabulary import causes, fixes, mechanisms
+from pipeprof.vocabulary import causes, fixes, mechanisms, owners
 from pipeprof.vocabulary.causes import Cause
 
 EQUAL: Final = 0.02
@@ -30,6 +30,9 @@ SLOW_PICKLING_NS: Final = 2_000_000
 RECEIVING: Final = 0.8
 """Share of the loop's waits from which it waits for nothing but its own unpickling: batches that come sooner
 would lie there longer."""
+WORTH_MENDING: Final = 0.1
+"""Share of the time from which an owner is mended besides the cause: without less than that a loop is at most
+a ninth faster."""
 MEMORY_SHARE: Final = 0.8
 """Share of the machine's memory that a data set held in it may take."""
 
@@ -70,6 +73,21 @@ def candidates(finding: Finding, facts: Facts) -> tuple[str, ...]:
     if finding.shown is not None:  # what bears on the mechanism bears on the cause, and is more to the point
         possible[:0] = [fix.word for fix in (finding.shown.fix, *finding.shown.also)]
     return tuple(dict.fromkeys(possible))
+
+
+def bearing(finding: Finding, shares: Mapping[str, float]) -> frozenset[str]:
+    """Return the fixes that bear on the cause, or on an owner of at least `WORTH_MENDING` of the time.
+
+    `shares` are the owners' shares of the ledger.
+    """
+    shown = () if finding.shown is None else (finding.shown.fix, *finding.shown.also)
+    words = {fix.word for fix in (*causes.record_of(finding.cause).candidates(finding.detail), *shown)}
+    for owner, share in shares.items():
+        if share >= WORTH_MENDING:
+            words |= causes.fixes_of_owner(owner)
+    if shares.get(owners.STATE):  # torchdata resumes a state with the same number of workers alone
+        words -= {fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word}
+    return frozenset(words)
 
 
 def is_useless(fix: str, finding: Finding, facts: Facts) -> bool:

@@ -175,8 +175,11 @@ class Forecast:
         facts = self.analysis.facts
         if self.choice.word == fixes.NONE.word or facts is None:
             return []
+        ledger = self.analysis.verdict.measured.ledger_ns or {}
+        whole = sum(ledger.values())
+        shares = {owner: ns / whole for owner, ns in ledger.items()} if whole else {}
         return ranking.advice(
-            self.fixes, self.choice, self.analysis.verdict.finding, facts, self.replay_error
+            self.fixes, self.choice, self.analysis.verdict.finding, facts, self.replay_error, shares
         )
 
     @cached_property

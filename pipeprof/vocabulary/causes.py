@@ -278,6 +278,16 @@ def record_of(word: str) -> Cause:
     return _BY_WORD.get(word) or _BY_WORD[owners.family_of(word)]
 
 
+def fixes_of_owner(owner: str) -> frozenset[str]:
+    """Return the words of all fixes that bear on an owner's time, whatever the detail behind it."""
+    if owners.family_of(owner) == owners.STORAGE.name:
+        mine: tuple[Cause, ...] = (*STORAGE, PAGE_CACHE)
+    else:
+        mine = (record_of(owner),) if is_cause(owner) else ()
+    details = (fix for cause in mine for detail in cause.details for fix in detail.fixes or ())
+    return frozenset(fix.word for fix in (*(fix for cause in mine for fix in cause.fixes), *details))
+
+
 def is_cause(word: str) -> bool:
     """Return True for the word of a cause, `transform:` and `stage:` with any name among them."""
     known = _BY_WORD.get(word)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeprof.analyse.analysis import load
 from pipeprof.analyse.causes import Finding
-from pipeprof.analyse.choice import candidates, choose, is_useless
+from pipeprof.analyse.choice import bearing, candidates, choose, is_useless
 from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.harm import warning
 from pipeprof.vocabulary import causes, fixes
@@ -217,3 +217,23 @@ def test_of_code_and_a_stage_as_large_the_stage_is_blamed(tmp_path: Path) -> Non
     assert load(make_run(tmp_path / "close", Plan(stages=both))).verdict.cause == "decode"
     larger = {"getitem": 50 * MS, "decode": 40 * MS}
     assert load(make_run(tmp_path / "far", Plan(stages=larger))).verdict.cause == "stage:getitem"
+
+
+@pytest.mark.parametrize(
+    ("cause", "shares", "word", "bears"),
+    [
+        ("decode", {"decode": 0.58, "transfer": 0.012}, "cheaper-decode", True),
+        ("decode", {"decode": 0.58, "transfer": 0.012}, "lighter-transfer", False),
+        ("decode", {"decode": 0.40, "transfer": 0.20}, "lighter-transfer", True),
+        ("decode", {"decode": 0.58, "straggler": 0.02}, "out-of-order", False),
+        ("main", {"main": 0.34, "transfer": 0.08}, "deeper-prefetch", False),
+        ("decode", {"decode": 0.40, "storage": 0.30}, "ram", True),
+        ("decode", {"decode": 0.40, "cpu-contention": 0.30}, "fewer-workers", True),
+        ("transfer", {"transfer": 0.52, "stage:state_dict": 0.12}, "more-workers", False),
+        ("transfer", {"transfer": 0.52, "stage:state_dict": 0.12}, "cheaper-work", True),
+    ],
+)
+def test_advice_bears_on_the_cause_or_on_much_of_the_time(
+    cause: str, shares: dict[str, float], word: str, bears: bool
+) -> None:
+    assert (word in bearing(Finding(cause), shares)) is bears
