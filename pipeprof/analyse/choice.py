@@ -70,9 +70,14 @@ def candidates(finding: Finding, facts: Facts) -> tuple[str, ...]:
     cause = causes.record_of(finding.cause)
     bearing = [fix.word for fix in cause.candidates(finding.detail)]
     possible = [fix for fix in bearing if _can_be_carried_out(fix, cause, facts)]
-    if finding.shown is not None:  # what bears on the mechanism bears on the cause, and is more to the point
-        possible[:0] = [fix.word for fix in (finding.shown.fix, *finding.shown.also)]
-    return tuple(dict.fromkeys(possible))
+    # what bears on the mechanism bears on the cause, and is more to the point
+    return tuple(dict.fromkeys((*_of_mechanism(finding), *possible)))
+
+
+def _of_mechanism(finding: Finding) -> tuple[str, ...]:
+    """Return the fixes that bear on the mechanism, none where none is established."""
+    shown = finding.shown
+    return () if shown is None else tuple(fix.word for fix in (shown.fix, *shown.also))
 
 
 def bearing(finding: Finding, shares: Mapping[str, float]) -> frozenset[str]:
@@ -80,8 +85,8 @@ def bearing(finding: Finding, shares: Mapping[str, float]) -> frozenset[str]:
 
     `shares` are the owners' shares of the ledger.
     """
-    shown = () if finding.shown is None else (finding.shown.fix, *finding.shown.also)
-    words = {fix.word for fix in (*causes.record_of(finding.cause).candidates(finding.detail), *shown)}
+    of_cause = causes.record_of(finding.cause).candidates(finding.detail)
+    words = {*_of_mechanism(finding), *(fix.word for fix in of_cause)}
     for owner, share in shares.items():
         if share >= WORTH_MENDING:
             words |= causes.fixes_of_owner(owner)

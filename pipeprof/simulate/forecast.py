@@ -175,9 +175,7 @@ class Forecast:
         facts = self.analysis.facts
         if self.choice.word == fixes.NONE.word or facts is None:
             return []
-        ledger = self.analysis.verdict.measured.ledger_ns or {}
-        whole = sum(ledger.values())
-        shares = {owner: ns / whole for owner, ns in ledger.items()} if whole else {}
+        shares = None if self.analysis.ledger is None else self.analysis.ledger.shares
         return ranking.advice(
             self.fixes, self.choice, self.analysis.verdict.finding, facts, self.replay_error, shares
         )

@@ -77,18 +77,14 @@ class Ends:
 
     def shares(self, ledger: Ledger) -> dict[str, Estimate]:
         """Return each owner's share of the ledger's window: it moves as it does between the short runs."""
-        usual = _shares(self.middle.ledger())
-        ends = [_shares(other.ledger()) for other in self.others]
+        usual = self.middle.ledger().shares
+        ends = [other.ledger().shares for other in self.others]
         estimates = {}
-        for owner, value in _shares(ledger).items():
+        for owner, value in ledger.shares.items():
             moved = [0.0, *(end.get(owner, 0.0) - usual.get(owner, 0.0) for end in ends)]
             low, high = (value + min(moved)) * (1 - self.device), (value + max(moved)) * (1 + self.device)
             estimates[owner] = Estimate(value, max(0.0, low), min(1.0, high))
         return estimates
-
-
-def _shares(ledger: Ledger) -> dict[str, float]:
-    return {owner: ns / max(1, ledger.window.wall_ns) for owner, ns in ledger.ledger_ns.items()}
 
 
 class Figures(NamedTuple):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, Final
 
 from pipeprof.analyse import choice
@@ -140,21 +139,20 @@ def advice(
     finding: Finding,
     facts: Facts,
     replay_error: float | None = None,
-    shares: Mapping[str, float] = MappingProxyType({}),
+    shares: Mapping[str, float] | None = None,
 ) -> list[Ranked]:
     """List the predicted ones of at most three fixes to do: the chosen one, then the largest gains of others.
 
     Empty where none was chosen. What is known to be useless here, or bears on nothing that takes a share
     worth mending (`shares` of the ledger), is left out, however much the predictor gives it, and all others
-    where the replay is unlike the run. More cores cost money, and are there only
-    where they were chosen.
+    where the replay is unlike the run. More cores cost money, and are there only where they were chosen.
     """
     if chosen.word == fixes.NONE.word:
         return []
     if abs(replay_error or 0.0) > UNLIKE:
         return [] if chosen.ranked is None else [chosen.ranked]
     others: dict[str, Ranked] = {}
-    bears = choice.bearing(finding, shares)
+    bears = choice.bearing(finding, shares or {})
     for candidate in ranked:
         word = candidate.fix.word
         if not candidate.worthwhile or word in (chosen.word, fixes.MORE_CORES.word):

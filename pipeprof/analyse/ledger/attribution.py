@@ -66,6 +66,11 @@ class Ledger:
         """Return the time of the window in which the accelerator had nothing to do for want of a batch."""
         return sum(ns for owner, ns in self.ledger_ns.items() if owners.is_stall(owner))
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Return each owner's share of the window."""
+        return {owner: ns / max(1, self.window.wall_ns) for owner, ns in self.ledger_ns.items()}
+
 
 @dataclass(frozen=True)
 class Attribution:
