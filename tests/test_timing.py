@@ -118,6 +118,18 @@ def test_a_wrong_word_is_tried_again_on_a_busy_machine_only() -> None:
     assert case.attempts == 1
 
 
+def test_a_wrong_duration_is_tried_again_on_a_quiet_machine_too() -> None:
+    case = Case("wrong duration", "right")
+    case.on(machine(QUIET, QUIET))
+    assert case.attempts == 2
+    with pytest.raises(AssertionError):
+        Case("wrong duration", "wrong duration").on(machine(QUIET, QUIET))
+    case = Case("wrong duration", "wrong word", "right")
+    with pytest.raises(AssertionError):
+        case.on(machine(QUIET, QUIET))
+    assert case.attempts == 2
+
+
 def test_a_wrong_word_on_a_busy_machine_fails_in_the_end() -> None:
     case = Case("wrong word", "wrong word")
     with pytest.raises(AssertionError):

@@ -68,6 +68,8 @@ def examine(cases: list[Case], directory: Path) -> int:
 def graded(case: Case, answer: Analysis, sizes: bool = True) -> str:
     """right, unsure (inconclusive though something was planted), or what is WRONG."""
     verdict = answer.verdict
+    if verdict.cause == "inconclusive" and case.or_unsure is not None and verdict.detail == case.or_unsure:
+        return "right"
     if verdict.cause not in case.cause:
         return "unsure" if verdict.cause == "inconclusive" else "WRONG cause"
     if case.detail is not None and verdict.detail != case.detail:

@@ -41,6 +41,8 @@ class Case:
     """Owner and its share of the window, where the size is planted too."""
     mechanism: str | None = UNJUDGED
     """The mechanism that must be named; None where none may be."""
+    or_unsure: str | None = None
+    """A reason to abstain that is as right, where the machine's own disk decides which of the two is true."""
     never: str | None = None
     """A mechanism that must not be named, whatever else is."""
     waits: bool = False

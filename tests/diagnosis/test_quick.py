@@ -11,7 +11,7 @@ import pytest
 from pipeprof.analyse.analysis import Analysis, load
 from pipeprof.measure.session.session import Session
 from tests.diagnosis.__main__ import CASES, DEVICES, MECHANISMS, graded, share
-from tests.diagnosis.harness import Case, Loop, train
+from tests.diagnosis.harness import Case, Loop, said, train
 from tests.diagnosis.planted import Both, Burn, Planted, PlantedStream, Sleep, Stragglers
 from tests.timing import Timing
 
@@ -56,7 +56,7 @@ def test_what_was_planted_is_named(tmp_path: Path, timing: Timing, case: Case) -
             with timing.compared():  # it has to explain half of the place's time, others' part included
                 raise AssertionError(grade)
             return
-        assert grade == "right", answer.verdict
+        assert grade == "right", f"{grade}: {said(answer)}, fix {answer.verdict.fix}"
         with timing.compared():  # what a busy machine adds makes the planted share smaller
             assert graded(case, answer) == "right", share(answer, (case.size or ("", 0.0))[0])
 
