@@ -212,7 +212,8 @@ class Timeline:
         if len(self.standstills[0]) == 0:
             return waited
         lived = Window(int(self.request_ns.min()), int(self.take_ns.max()), self.standstills)
-        return np.minimum(waited, lived.loop_time(self.take_ns) - lived.loop_time(self.request_ns))
+        lasted = lived.loop_time(self.take_ns) - lived.loop_time(self.request_ns)
+        return np.asarray(np.minimum(waited, lasted))
 
     @cached_property
     def loader_code_ns(self) -> Ints:
