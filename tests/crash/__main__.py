@@ -35,7 +35,9 @@ def main() -> int:
     for kill in harness.kills:
         if kill.faults or (kill.lost_s or 0) > 1.0:
             print(kill)
-    return int(any(kill.faults for kill in harness.kills))
+    left = harness.names_left()
+    print(f"\nnames in /dev/shm without an owner: {len(left)} {left}")
+    return int(any(kill.faults for kill in harness.kills) or bool(left))
 
 
 def _failing(root: Path, each: int, seed: int) -> int:

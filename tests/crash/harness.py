@@ -28,6 +28,8 @@ from tests.measure.attach.jobs import may_trace
 from tests.timing import OtherPrograms
 
 VICTIMS: Final = ("main", "group", "worker")
+ORPHAN, MEMORY = "orphan", "shared memory"
+"""How the faults of what is left begin."""
 ORPHANS_S: Final = 12.0
 """torch's workers look for their parent every five seconds."""
 _BEFORE_S: Final = 1.2
@@ -57,6 +59,7 @@ class Kill:
 @dataclass
 class _Pending:
     kill: Kill
+    session: int
     processes: list[psutil.Process]
     place: Path
     due_s: float
@@ -69,6 +72,7 @@ class Harness:
         self.root, self._orphans_s = root, orphans_s
         self.kills: list[Kill] = []
         self._pending: list[_Pending] = []
+        self._names = _names()
 
     def lifetime_s(self, name: str) -> float:
         """Run a program to its end; return how long that took. Raises where it does not work."""
@@ -114,7 +118,8 @@ class Harness:
         else:
             _check_again(kill, name, place)
         _check_files(kill, place)
-        self._pending.append(_Pending(kill, processes, place, time.monotonic() + self._orphans_s))
+        due_s = time.monotonic() + self._orphans_s
+        self._pending.append(_Pending(kill, program.pid, processes, place, due_s))
         self.kills.append(kill)
         self._settle()
         return kill
@@ -142,15 +147,22 @@ class Harness:
             time.sleep(max(0.0, self._pending[0].due_s - time.monotonic()))
             self._settle()
 
+    def names_left(self) -> list[str]:
+        """Return the names that have come to /dev/shm since the harness was made and have no living owner.
+
+        Those of other programs are among them, unless /dev/shm is this harness's alone.
+        """
+        return [name for name in sorted(_names() - self._names) if not _owner_lives(name)]
+
     def _settle(self) -> None:
         while self._pending and self._pending[0].due_s <= time.monotonic():
             one = self._pending.pop(0)
-            orphans = [process for process in one.processes if _runs(process)]
-            one.kill.faults += [f"orphan: {process.pid}" for process in orphans]
+            orphans = {process for process in [*one.processes, *_of_session(one.session)] if _runs(process)}
+            one.kill.faults += [f"{ORPHAN}: {process.pid}" for process in orphans]
             for process in orphans:
                 process.kill()
             names = [p for each in one.processes for p in Path("/dev/shm").glob(f"*_{each.pid}_*")]
-            one.kill.faults += [f"shared memory: {path.name}" for path in names]
+            one.kill.faults += [f"{MEMORY}: {path.name}" for path in names]
             shutil.rmtree(one.place, ignore_errors=True)
 
 
@@ -187,6 +199,25 @@ def _family(pid: int) -> list[psutil.Process]:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
     return []
+
+
+def _of_session(session: int) -> list[psutil.Process]:
+    """Return the processes of a program's session: those too whose parent had ended before the kill."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(OSError):
+            if os.getsid(process.pid) == session:
+                found.append(process)
+    return found
+
+
+def _names() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def _owner_lives(name: str) -> bool:
+    """Tell whether a process lives whose number is in a name, as torch writes it: `torch_PID_...`."""
+    return any(psutil.pid_exists(int(number)) for number in re.findall(r"(?<=_)\d+(?=_)", name))
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -282,8 +313,9 @@ def _is_whole(path: Path) -> bool:
 def table(kills: list[Kill]) -> str:
     """Return the kills as a table in Markdown, a row for each program, and one for all."""
     head = (
-        "| program | kills | alive when hit | main / group / worker | unreadable, half, orphan, memory "
-        "| worst loss s | worst loss with a core s | temporary files |\n| --- " + "| --- " * 7 + "|"
+        "| program | kills | alive when hit | main / group / worker "
+        "| unreadable or half | orphans | shared memory | worst loss s | worst loss with a core s "
+        "| temporary files |\n| --- " + "| --- " * 9 + "|"
     )
     names = dict.fromkeys(kill.program for kill in kills)
     rows = [_row(name, [kill for kill in kills if kill.program == name]) for name in names]
@@ -296,11 +328,13 @@ STARVED_S: Final = 0.1
 
 def _row(name: str, kills: list[Kill]) -> str:
     victims = " / ".join(str(sum(kill.victim == victim for kill in kills)) for victim in VICTIMS)
-    faults = sum(bool(kill.faults) for kill in kills)
+    faults = [fault for kill in kills for fault in kill.faults]
+    orphans, memory = (sum(fault.startswith(word) for fault in faults) for word in (ORPHAN, MEMORY))
     lost = [kill.lost_s for kill in kills if kill.lost_s is not None]
     fed = [kill.lost_s for kill in kills if kill.lost_s is not None and kill.starved_s < STARVED_S]
     cells = (
-        name, len(kills), sum(kill.alive for kill in kills), victims, faults,
+        name, len(kills), sum(kill.alive for kill in kills), victims,
+        len(faults) - orphans - memory, orphans, memory,
         f"{max(lost):.2f}" if lost else "–", f"{max(fed):.2f} of {len(fed)}" if fed else "–",
         sum(kill.temporary_files for kill in kills),
     )  # fmt: skip
