@@ -60,7 +60,7 @@ def failing_writes(root: Path, each: int, seed: int) -> list[Failure]:
     return failures
 
 
-def _on_disk(main: Callable[[], None], place: Path, nth: int) -> Callable[[], None]:
+def on_disk_that_fails(main: Callable[[], None], place: Path, nth: int) -> Callable[[], None]:
     """Return `main` on a disk that fails, to its very end, and counts its writes."""
 
     def on_disk() -> None:
@@ -75,7 +75,7 @@ def _on_disk(main: Callable[[], None], place: Path, nth: int) -> Callable[[], No
 def _begin(root: Path, name: str, nth: int) -> tuple[Path, Program]:
     place = Path(tempfile.mkdtemp(dir=root))
     (place / "log").write_bytes(bytes(24))
-    return place, Program(_on_disk(RECORDING[name](place), place, nth), place)
+    return place, Program(on_disk_that_fails(RECORDING[name](place), place, nth), place)
 
 
 def _writes(root: Path, name: str) -> int:
