@@ -50,7 +50,7 @@ if __name__ == "__main__":
     lightning.seed_everything(0)
     train = DataLoader(Samples(), batch_size=8, shuffle=True, num_workers=2, persistent_workers=True)
     check = DataLoader(Samples(), batch_size=20, num_workers=1)
-    quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, limit_val_batches=3)
     trainer = lightning.Trainer(max_epochs=1000, accelerator="cpu", callbacks=[Stop()], **quiet)
     model = Model()
     trainer.fit(model, train, check)
@@ -93,7 +93,7 @@ class Training:
 
     def end(self) -> dict[str, object]:
         (self.directory / "stop").touch()
-        assert self.process.wait(100) == 0, self.said
+        assert self.process.wait(300) == 0, self.said
         result: dict[str, object] = json.loads((self.directory / "result.json").read_text())
         return result
 
@@ -102,7 +102,7 @@ class Training:
         self.process.wait()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_training_of_lightnings_is_observed_and_notices_nothing(tmp_path: Path) -> None:
     alone, job = Training(tmp_path / "alone"), None
     try:
