@@ -96,12 +96,12 @@ def pool(threads: int, helper_cpu_ns: int, **changes: Any) -> tuple[Plan, dict[s
     return plan, {"level.threads": threads + 4, "level.pool.torch": threads}
 
 
-def grown(bytes_grown: int) -> tuple[Counted, ...]:
+def grown(bytes_grown: int, level: str = "level.allocated_bytes") -> tuple[Counted, ...]:
     return tuple(
         row
         for epoch in range(3)
         for worker in range(2)
-        for row in looks("level.private_bytes", (100_000_000, 100_000_000 + bytes_grown), epoch, worker)
+        for row in looks(level, (100_000_000, 100_000_000 + bytes_grown), epoch, worker)
     )
 
 
@@ -392,6 +392,28 @@ def test_a_lost_cache_blames_what_is_made_again(tmp_path: Path) -> None:
     assert (found.verdict.cause, found.verdict.fix) == ("decode", "persistent-workers")
     without = load(make_run(tmp_path / "without", LOST)).verdict
     assert (without.cause, without.mechanism) == ("startup", None)
+
+
+@pytest.mark.parametrize(
+    ("level", "grown_bytes", "lost"),
+    [
+        ("allocated_bytes", 100_000, False),
+        ("allocated_bytes", 3_700_000, True),
+        ("private_bytes", 3_700_000, False),
+        ("private_bytes", 5_000_000, True),
+    ],
+)
+def test_a_small_cache_is_told_from_what_buffers_take(
+    tmp_path: Path, level: str, grown_bytes: int, lost: bool
+) -> None:
+    """What was allocated and kept is exact; resident memory moves by the size of the buffers."""
+    plan = replace(LOST, counters=grown(grown_bytes, f"level.{level}"), batch_columns={"bytes": 400_000})
+    assert (load(make_run(tmp_path / "run", plan)).verdict.mechanism == "lost-cache") is lost
+
+
+def test_resident_memory_is_not_asked_where_allocations_are_told(tmp_path: Path) -> None:
+    counted = (*grown(0), *grown(100_000_000, "level.private_bytes"))
+    assert load(make_run(tmp_path / "run", replace(LOST, counters=counted))).verdict.mechanism is None
 
 
 @pytest.mark.parametrize(
