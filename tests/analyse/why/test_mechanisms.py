@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeprof.analyse.analysis import load
@@ -409,6 +410,23 @@ def test_a_small_cache_is_told_from_what_buffers_take(
     """What was allocated and kept is exact; resident memory moves by the size of the buffers."""
     plan = replace(LOST, counters=grown(grown_bytes, f"level.{level}"), batch_columns={"bytes": 400_000})
     assert (load(make_run(tmp_path / "run", plan)).verdict.mechanism == "lost-cache") is lost
+
+
+def test_samples_cost_what_they_cost_beside_no_other_program(tmp_path: Path) -> None:
+    """Epochs are compared by their quickest batches, without waiting for a core."""
+    found = load(make_run(tmp_path / "run", replace(EPOCHS, stages={"getitem": 32 * MS})))
+    table = found.run.table("batches")
+    rows = zip(table["epoch"].to_pylist(), table["seq"].to_pylist(), strict=True)
+    crowd = [(40 * MS, 20 * MS * (seq % 2)) if epoch == 0 else (0, 0) for epoch, seq in rows]
+    late = {"runq_ns": [waited for waited, _ in crowd], "finish_ns": [sum(each) for each in crowd]}
+    for name, later in late.items():
+        at = table.schema.get_field_index(name)
+        values = [value + more for value, more in zip(table[name].to_pylist(), later, strict=True)]
+        table = table.set_column(at, table.schema.field(at), pa.array(values, type=pa.int64()))
+    found.run._tables["batches"] = table
+    assert found.attribution is not None and found.facts is not None
+    costs = Observed.of(found.run, found.attribution, found.facts, "decode").cost_by_epoch()
+    assert costs == dict.fromkeys(range(3), MS)
 
 
 def test_resident_memory_is_not_asked_where_allocations_are_told(tmp_path: Path) -> None:
