@@ -214,8 +214,13 @@ class Timeline:
 
     @cached_property
     def wait_ns(self) -> Ints:
-        """Return the time that the main thread spent in `next(iterator)`, per step."""
-        return np.asarray(np.maximum(self.take_ns - self.request_ns, 0))
+        """Return the time that the main thread spent in `next(iterator)`, standstills left out, per step."""
+        waited = np.asarray(np.maximum(self.take_ns - self.request_ns, 0))
+        if len(self.standstills[0]) == 0:
+            return waited
+        lived = Window(int(self.request_ns.min()), int(self.take_ns.max()), self.standstills)
+        lasted = lived.loop_time(self.take_ns) - lived.loop_time(self.request_ns)
+        return np.asarray(np.minimum(waited, lasted))
 
     @cached_property
     def loader_code_ns(self) -> Ints:

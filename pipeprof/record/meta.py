@@ -338,8 +338,8 @@ class TelemetryMeta(Part):
 class ClockMeta(Part):
     """Instant on the tables' clock and on the wall's."""
 
-    monotonic_ns: int | None = None
-    unix_ns: int | None = None
+    monotonic_ns: Count | None = None
+    unix_ns: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)

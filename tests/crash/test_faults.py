@@ -123,6 +123,7 @@ def test_a_directory_that_is_removed_is_told_at_the_next_flush(
         session.flush()
         told = capsys.readouterr().err
         assert told.count(SAID) == 1 and "it was removed" in told
+        assert "gone with it" in told and "kept" not in told and "space" not in told
     assert capsys.readouterr().err == "", "and not again"
 
 

@@ -192,8 +192,8 @@ def idle_stretches(timeline: Timeline, window: Window, breaks: Breaks | None = N
         starts, ends = clipped(union(worked, done), window.start_ns, window.end_ns)
         return nonempty(np.append(window.start_ns, ends), np.append(starts, window.end_ns))
     on_device = timeline.device_wait_ns
-    starts = timeline.take_ns - np.where(on_device == NOT_OBSERVED, timeline.wait_ns, on_device)
     ends = timeline.take_ns
+    starts = np.where(on_device == NOT_OBSERVED, np.minimum(timeline.request_ns, ends), ends - on_device)
     if breaks is not None and (on_device == NOT_OBSERVED).all():
         starts = np.concatenate([starts, *(begins for begins, _ in breaks)])
         ends = np.concatenate([ends, *(ended for _, ended in breaks)])

@@ -100,7 +100,7 @@ def _duplicates(observed: Observed) -> Shown | None:
 def _iterator_per_step(observed: Observed) -> Shown | None:
     """Look for many iterators, each left after few of its batches: most of them were not needed."""
     timeline = observed.timeline
-    passes = np.unique(np.stack([timeline.loader, timeline.epoch]), axis=1, return_counts=True)[1]
+    passes = timeline.epochs.lengths
     samples, batch = _length(observed), _batch_size(observed)
     if len(passes) < 5 or samples is None or not batch or float(np.median(passes)) > _FEW_BATCHES:
         return None

@@ -48,6 +48,8 @@ class BatchRecorder(Sink):
         self.allocated = AllocationLooks()
         self._has_key = False
         self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
+        self.shard: str | None = None
+        """The shard that the last sample came from, where the library that reads it tells."""
         self.opened_files = OpenedFiles()
         self._before: Sink | None = None
         self._dispatch_ns = MISSING
@@ -220,6 +222,8 @@ class BatchRecorder(Sink):
 
     def _shard(self) -> int:
         """Return the number of the file that was read last, where files hold more than one sample each."""
+        if self.shard is not None:
+            return self._slot.shard_id(self.shard)
         if self.file is None or not self._in_shards or self.files >= self._samples:
             return 0
         return self._slot.shard_id(self.file)

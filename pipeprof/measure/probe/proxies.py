@@ -463,7 +463,7 @@ class WorkerInit(Proxy):
         with suppress(Exception):  # private names: without them one time is not observed
             handover.watch_sending()
         with suppress(Exception):
-            hide_in_worker()
+            hide_in_worker("worker")
         info = get_worker_info()
         if info is not None and isinstance(info.dataset, Proxy):
             # WorkerInfo is frozen; the user's code must meet the user's data set.
