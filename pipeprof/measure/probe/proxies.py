@@ -179,7 +179,9 @@ class _State:
         if probe.recorder is None or probe.worker == MAIN_PROCESS:
             return self._pipeprof_real.state_dict()
         with probe.recorder.afterwards(owners.STATE):
-            return self._pipeprof_real.state_dict()
+            state = self._pipeprof_real.state_dict()
+        handover.note_state(*probe.recorder.key)
+        return state
 
     def load_state_dict(self, state: Any) -> Any:
         """Hand the state on to the wrapped object."""
