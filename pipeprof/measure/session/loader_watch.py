@@ -19,6 +19,7 @@ from pipeprof.measure.host.cgroups import memory_limit_bytes
 from pipeprof.measure.host.stacks import state_of
 from pipeprof.measure.probe import handover
 from pipeprof.measure.probe import torch_hook as hook
+from pipeprof.measure.probe.changes.cached import Cached
 from pipeprof.measure.probe.changes.construct import made
 from pipeprof.measure.probe.counting import tally
 from pipeprof.measure.probe.counting.levels import written_bytes
@@ -471,7 +472,7 @@ def _facts(loader: DataLoader[Any], number: int, name: str) -> LoaderMeta:
         prefetch=getattr(loader, "prefetch_factor", None) if loader.num_workers else None,
         in_order=getattr(loader, "in_order", True),
         start_method=context.get_start_method() if loader.num_workers else None,
-        dataset=type(loader.dataset).__name__,
+        dataset=_class_name(loader.dataset),
         iterable=iterable,
         sets_epoch=has_set_epoch(loader.dataset),
         splits_stream=splits_stream(loader.dataset, loader.worker_init_fn),
@@ -483,6 +484,12 @@ def _facts(loader: DataLoader[Any], number: int, name: str) -> LoaderMeta:
         in_library=how.site.in_library if how.site else None,
         changed=tuple(ChangedMeta(key, str(was), str(now)) for key, (was, now) in how.changed.items()),
     )
+
+
+def _class_name(dataset: Any) -> str:
+    if isinstance(dataset, Cached):  # or a class of ours that `--try cached` puts around it
+        return f"{type(dataset.dataset).__name__}, cached"
+    return type(dataset).__name__
 
 
 _PLAIN: Final = ("batch_size", "pin_memory", "persistent_workers")
