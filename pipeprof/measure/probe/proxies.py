@@ -29,6 +29,7 @@ from pipeprof.measure.probe.sampling.worker_aide import AIDE_RECORDS, WorkerAide
 from pipeprof.measure.probe.shared_memory import SharedBlock
 from pipeprof.measure.probe.spans import COLLATE, GETITEM, NOWHERE, Mark, span
 from pipeprof.measure.probe.tensors import size_bytes
+from pipeprof.measure.probe.unprobed import Blocks
 from pipeprof.record.names import counters
 from pipeprof.record.schema import MAIN_PROCESS, MISSING
 from pipeprof.vocabulary import owners
@@ -93,6 +94,8 @@ class Probe:
         """Sends the counts of a worker without an aide."""
         self.slot: Slot | None = None
         self.aide: WorkerAide | None = None
+        self.unprobed_after: int | None = None
+        """Batches of a worker after which some are made unprobed; None where it makes none so."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "recorder": None, "counts": None, "slot": None, "aide": None}
@@ -116,6 +119,8 @@ class Probe:
         self.worker = worker
         self.slot = slot = Slot(self.block, max(worker, 0), self.records, threading.get_native_id())
         self.recorder = BatchRecorder(slot, self.every_sample, self.mode.iterable)
+        if worker != MAIN_PROCESS and self.unprobed_after is not None:
+            self.recorder.blocks = Blocks(self.unprobed_after)
         self.look_for_stages()
         gc_watch.WATCH.start()
         opens.forget_files()
@@ -280,6 +285,8 @@ class MapDataset(Proxy):
         epoch, seq, dispatch_ns, payload = asked
         recorder = self._pipeprof_probe.recorder or _recorder(self._pipeprof_probe)
         recorder.begin(epoch, seq, dispatch_ns)
+        if recorder.unprobed:
+            return _fetch_unprobed(self._pipeprof_real, recorder, payload, fetch)
         try:
             samples = fetch(self._pipeprof_real, recorder, payload)
         except BaseException:
@@ -289,6 +296,22 @@ class MapDataset(Proxy):
             len(payload) if isinstance(payload, (list, tuple)) else count(payload, samples, fetch)
         )
         return samples
+
+
+def _fetch_unprobed(real: Any, recorder: BatchRecorder, payload: Any, fetch: Fetch) -> Any:
+    """Fetch as torch does, and count the samples."""
+    try:
+        if fetch is not many_samples:
+            samples = real[payload]
+        else:
+            many = getattr(real, "__getitems__", None)
+            samples = many(payload) if many else [real[index] for index in payload]
+    except BaseException:
+        recorder.fail()
+        raise
+    plain = isinstance(payload, (list, tuple))
+    recorder.samples = len(payload) if plain else count(payload, samples, fetch)
+    return samples
 
 
 class StatefulMapDataset(_State, MapDataset):
@@ -338,6 +361,8 @@ class SampleIterator(Proxy):
 
     def __next__(self) -> Any:
         recorder = self._pipeprof_begun()
+        if recorder.unprobed:
+            return self._pipeprof_next_unprobed(recorder)
         before_ns = recorder.inner_ns
         try:
             with span(GETITEM):
@@ -354,6 +379,20 @@ class SampleIterator(Proxy):
         recorder.slowest_ns = max(recorder.slowest_ns, took_ns)  # it has no index
         if self._pipeprof_probe.items_noted < stream.MOST_ITEMS:
             self._pipeprof_probe.note_item(sample)
+        return sample
+
+    def _pipeprof_next_unprobed(self, recorder: BatchRecorder) -> Any:
+        try:
+            sample = next(self._pipeprof_real)
+        except StopIteration:
+            recorder.exhausted()
+            if self._pipeprof_probe.mode.unbatched:
+                self._pipeprof_probe.made -= 1
+            raise
+        except BaseException:
+            recorder.fail()
+            raise
+        recorder.gave_sample = True
         return sample
 
     def _pipeprof_begun(self) -> BatchRecorder:
@@ -415,6 +454,8 @@ class Collate(Proxy):
             return self._pipeprof_real(samples)
         if probe.mode.iterable:
             recorder.samples = 1 if probe.mode.unbatched else len(samples)
+        if recorder.unprobed:
+            return self._pipeprof_unprobed(probe, recorder, samples)
         before_ns = recorder.inner_ns
         began_ns = monotonic_ns()
         try:
@@ -443,9 +484,24 @@ class Collate(Proxy):
             return batch
         if probe.counts is not None:
             probe.counts.batch_ended(finish_ns)
-        if probe.mode.piggyback:
-            batch = (PIGGYBACK, *recorder.key, batch)
-        return handover.Handed(probe.number, *recorder.key, batch)
+        return _handed_over(probe, recorder, batch)
+
+    def _pipeprof_unprobed(self, probe: Probe, recorder: BatchRecorder, samples: Any) -> Any:
+        """Collate, and write down when that was done."""
+        try:
+            batch = self._pipeprof_real(samples)
+        except BaseException:
+            recorder.fail()
+            raise
+        recorder.finish_unprobed(recorder.samples, monotonic_ns())
+        return batch if probe.worker == MAIN_PROCESS else _handed_over(probe, recorder, batch)
+
+
+def _handed_over(probe: Probe, recorder: BatchRecorder, batch: Any) -> handover.Handed:
+    """Return what stands for the batch on its way to the main process."""
+    if probe.mode.piggyback:
+        batch = (PIGGYBACK, *recorder.key, batch)
+    return handover.Handed(probe.number, *recorder.key, batch)
 
 
 class WorkerInit(Proxy):
