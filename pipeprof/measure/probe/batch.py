@@ -16,7 +16,11 @@ from pipeprof.measure.probe.unprobed import Blocks
 from pipeprof.record.schema import MISSING
 
 COUNTERS_EVERY: Final = 32
-"""Interval, in batches, at which CPU time and run-queue delay are read for each stage (4 µs a span)."""
+"""Interval, in batches, at which CPU time and run-queue delay are read for each stage (7 µs a span).
+
+Of the first `OFTEN_UNTIL` batches; after these it is `SPANS_EVERY`, since they tell the proportions.
+"""
+OFTEN_UNTIL: Final = 256
 SPANS_EVERY: Final = 128
 """Interval, in batches, at which single spans are kept."""
 DETAILED_FIRST: Final = 1
@@ -74,9 +78,11 @@ class BatchRecorder(Sink):
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
         self.inner_ns = 0
         self.sample = self.slowest_index = self.slowest_ns = self.getitem_ns = self.collate_ns = MISSING
-        self.plain = self._made % COUNTERS_EVERY != DETAILED_FIRST and not self._every_sample
+        made = self._made
+        every = COUNTERS_EVERY if made < OFTEN_UNTIL else SPANS_EVERY
+        self.plain = made % every != DETAILED_FIRST and not self._every_sample
         if not self.plain:
-            self._look_closely()
+            self._look_closely(every)
         self._slot.busy(True)
         self._before = activate(self)
         self.counters = read_counters(self.run_queue)
@@ -109,9 +115,9 @@ class BatchRecorder(Sink):
         self._samples += samples
         self._slot.finished(self.key[0])
 
-    def _look_closely(self) -> None:
+    def _look_closely(self, every: int) -> None:
         self.inner_cpu_ns = self.inner_runq_ns = 0
-        self.counting = self._made % COUNTERS_EVERY == DETAILED_FIRST
+        self.counting = self._made % every == DETAILED_FIRST
         self.keeping = self._every_sample or self._made % SPANS_EVERY == DETAILED_FIRST
 
     def fetched(self, samples: int) -> None:

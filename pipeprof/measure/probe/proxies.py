@@ -39,6 +39,7 @@ PIGGYBACK: Final = "pipeprof:batch"
 
 
 _COLLATING: Final = Mark(COLLATE, NOWHERE)
+_GETTING: Final = Mark(GETITEM, NOWHERE)
 
 BeginEpoch = Callable[[int], int]
 """Begins an epoch: takes when the sampler was asked for an iterator, returns the epoch's number."""
@@ -365,8 +366,11 @@ class SampleIterator(Proxy):
             return self._pipeprof_next_unprobed(recorder)
         before_ns = recorder.inner_ns
         try:
-            with span(GETITEM):
-                sample = next(self._pipeprof_real)
+            if recorder.plain:
+                sample = self._pipeprof_next_plain(recorder)
+            else:
+                with span(GETITEM):
+                    sample = next(self._pipeprof_real)
         except StopIteration:
             recorder.exhausted()
             if self._pipeprof_probe.mode.unbatched:
@@ -380,6 +384,19 @@ class SampleIterator(Proxy):
         if self._pipeprof_probe.items_noted < stream.MOST_ITEMS:
             self._pipeprof_probe.note_item(sample)
         return sample
+
+    def _pipeprof_next_plain(self, recorder: BatchRecorder) -> Any:
+        """Take a sample as under a span, without its object: there are as many as samples."""
+        outer, before_ns = recorder.current, recorder.inner_ns
+        recorder.current = _GETTING
+        began_ns = monotonic_ns()
+        try:
+            return next(self._pipeprof_real)
+        finally:
+            inner_ns = before_ns + monotonic_ns() - began_ns
+            recorder.current = outer
+            recorder.add(GETITEM, inner_ns - recorder.inner_ns)
+            recorder.inner_ns = inner_ns
 
     def _pipeprof_next_unprobed(self, recorder: BatchRecorder) -> Any:
         try:
