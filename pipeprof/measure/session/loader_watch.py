@@ -295,7 +295,9 @@ class IteratorWatch:
             recorder.unprobed_next = unprobed
         ready = self._count_ready(iterator) if self._counts_ready and not unprobed else None
         self._request_ns = request_ns = monotonic_ns()
-        if not unprobed:
+        if unprobed:
+            session.steps.passing()
+        else:
             session.steps.requested(request_ns, recorder)
         self._thread, self._waiting_ns = threading.get_ident(), request_ns
         try:

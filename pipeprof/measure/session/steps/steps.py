@@ -110,10 +110,15 @@ class Steps:
         untimed = not self._device_times_follow and self.device_wait is None and device_in_use() is None
         return unmarked and untimed and self.parts is None and self.kernels is None
 
+    def passing(self) -> None:
+        """Count no line from the request of an unprobed step to the next request."""
+        if self.lines is not None:
+            self.lines.left()
+
     def passed(
         self, source: StepSource, order: int, key: tuple[int, int] | None, request_ns: int, take_ns: int
     ) -> None:
-        """Note an unprobed step: that it was, and when. No line of it is counted."""
+        """Note an unprobed step: that it was, and when."""
         number = self.taken
         self._waiting[number] = step = Step(
             number, source, order, key, number < self._warmup, request_ns, take_ns, None, True
@@ -122,8 +127,6 @@ class Steps:
         self._last_take_ns = take_ns
         self.wait_ns += take_ns - request_ns
         self.taken = number + 1
-        if self.lines is not None:
-            self.lines.left()
 
     def note_cpu(self, thread_cpu_ns: int) -> None:
         """Enter the CPU time of the loop's thread at the request of the last step."""

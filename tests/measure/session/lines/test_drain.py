@@ -46,7 +46,9 @@ def aide(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     for name in ("CpuSampler", "LineSampler"):
         monkeypatch.setattr(worker_aide, name, NoSampler)
     ring = Ring(1, 64)
-    recorder: Any = SimpleNamespace(open=True, key=(1, 0), current=worker_aide.NOWHERE, after=None)
+    recorder: Any = SimpleNamespace(
+        open=True, key=(1, 0), current=worker_aide.NOWHERE, after=None, unprobed=False
+    )
     slot = Slot(ring.block, 0, ring.records, 0)
     made = WorkerAide(recorder, slot)
     reader = AideReader(ring, LOADER)
@@ -117,6 +119,8 @@ def test_it_stops_when_nobody_reads_any_more(aide: SimpleNamespace) -> None:
 
 def test_nothing_is_counted_between_batches(aide: SimpleNamespace) -> None:
     assert aide.aide._stage() is not None
+    aide.aide._recorder.unprobed = True
+    assert aide.aide._stage() is None, "counters and spans leave it out, and so do lines"
     aide.aide._recorder.open = False
     assert aide.aide._stage() is None
     aide.aide._recorder.after = "stage:state_dict"
