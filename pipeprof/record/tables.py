@@ -64,6 +64,10 @@ def read_table(directory: Path, name: str) -> pa.Table:
         return conform(pa.Table.from_batches(batches).unify_dictionaries(), name, schema)
 
 
+PIECE_ROWS: Final = 1 << 16
+"""Rows of a table that are in memory at once where it is read piece by piece."""
+
+
 def read_pieces(directory: Path, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield `columns` of a table piece by piece: for tables that are long and read once.
 
@@ -80,8 +84,10 @@ def read_pieces(directory: Path, name: str, columns: Sequence[str]) -> Iterator[
             return
         with _parquet(path) as file:
             held = [column for column in columns if column in file.schema_arrow.names]
-            for batch in file.iter_batches(batch_size=1 << 18, columns=held):
+            for batch in file.iter_batches(batch_size=PIECE_ROWS, columns=held):
                 yield conform(pa.Table.from_batches([batch]), name, wanted)
+    if file.metadata.num_rows > PIECE_ROWS:
+        pa.default_memory_pool().release_unused()  # Arrow would keep a tenth of what a long run takes
 
 
 def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
