@@ -462,7 +462,7 @@ def _facts(loader: DataLoader[Any], number: int, name: str) -> LoaderMeta:
         samples = None
     context = getattr(loader, "multiprocessing_context", None) or multiprocessing
     # a loader of another library, which makes torch's iterators itself, may lack any of this
-    plain = {name: getattr(loader, name, None) for name in _PLAIN}
+    plain: dict[str, Any] = {name: getattr(loader, name, None) for name in _PLAIN}
     how = made(loader)
     return LoaderMeta(
         id=number,
