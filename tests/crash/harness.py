@@ -54,6 +54,11 @@ class Kill:
     """All that must not be: an unreadable record, half a file, an orphan, shared memory."""
     temporary_files: int = 0
     """Hidden files that were being written; nothing reads them."""
+    struck: set[int] = field(default_factory=set)
+    """Process ids that the signal went to."""
+    unfinished_blocks: int = 0
+    """Names in /dev/shm of blocks that torch was making in a process when it was killed: it leaves them in a
+    job without us too. Where a worker of `run` is killed, we remove them."""
 
 
 @dataclass
@@ -128,11 +133,13 @@ class Harness:
         alive = program.alive
         with suppress(ProcessLookupError):
             if kill.victim == "group":
+                kill.struck = {each.pid for each in processes}
                 os.killpg(program.pid, signal.SIGKILL)
             elif kill.victim == "worker" and processes:
+                kill.struck = {processes[-1].pid}
                 os.kill(processes[-1].pid, signal.SIGKILL)
             else:
-                kill.victim = "main"
+                kill.victim, kill.struck = "main", {program.pid}
                 os.kill(program.pid, signal.SIGKILL)
         return alive
 
@@ -161,8 +168,10 @@ class Harness:
             one.kill.faults += [f"{ORPHAN}: {process.pid}" for process in orphans]
             for process in orphans:
                 process.kill()
-            names = [p for each in one.processes for p in Path("/dev/shm").glob(f"*_{each.pid}_*")]
-            one.kill.faults += [f"{MEMORY}: {path.name}" for path in names]
+            names = [p.name for each in one.processes for p in Path("/dev/shm").glob(f"*_{each.pid}_*")]
+            ours = [name for name in names if not _was_begun_by_torch(name, one.kill)]
+            one.kill.unfinished_blocks = len(names) - len(ours)
+            one.kill.faults += [f"{MEMORY}: {name}" for name in ours]
             shutil.rmtree(one.place, ignore_errors=True)
 
 
@@ -209,6 +218,12 @@ def _of_session(session: int) -> list[psutil.Process]:
             if os.getsid(process.pid) == session:
                 found.append(process)
     return found
+
+
+def _was_begun_by_torch(name: str, kill: Kill) -> bool:
+    """Tell whether a name is of a block that torch made in a killed process, which nobody removes."""
+    removed = kill.program == "run" and kill.victim == "worker"
+    return not removed and any(name.startswith(f"torch_{pid}_") for pid in kill.struck)
 
 
 def _names() -> set[str]:
@@ -315,7 +330,7 @@ def table(kills: list[Kill]) -> str:
     head = (
         "| program | kills | alive when hit | main / group / worker "
         "| unreadable or half | orphans | shared memory | worst loss s | worst loss with a core s "
-        "| temporary files |\n| --- " + "| --- " * 9 + "|"
+        "| temporary files | torch's unfinished blocks |\n| --- " + "| --- " * 10 + "|"
     )
     names = dict.fromkeys(kill.program for kill in kills)
     rows = [_row(name, [kill for kill in kills if kill.program == name]) for name in names]
@@ -336,6 +351,6 @@ def _row(name: str, kills: list[Kill]) -> str:
         name, len(kills), sum(kill.alive for kill in kills), victims,
         len(faults) - orphans - memory, orphans, memory,
         f"{max(lost):.2f}" if lost else "–", f"{max(fed):.2f} of {len(fed)}" if fed else "–",
-        sum(kill.temporary_files for kill in kills),
+        sum(kill.temporary_files for kill in kills), sum(kill.unfinished_blocks for kill in kills),
     )  # fmt: skip
     return "| " + " | ".join(str(cell) for cell in cells) + " |"

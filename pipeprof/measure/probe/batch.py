@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from time import monotonic_ns, thread_time_ns
 from typing import Final
 
+from pipeprof.measure.probe.counting.allocated import AllocationLooks
 from pipeprof.measure.probe.counting.counters import BLOCK_BYTES, Counters, difference, read_counters
 from pipeprof.measure.probe.counting.files_read import OpenedFiles
 from pipeprof.measure.probe.counting.gc_watch import WATCH
@@ -44,6 +45,7 @@ class BatchRecorder(Sink):
         """True if the samples of the last batch took next to no time."""
         self.after: str | None = None
         """Stage of the finished batch that is under way before it is handed over."""
+        self.allocated = AllocationLooks()
         self._has_key = False
         self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
         self.shard: str | None = None
@@ -110,9 +112,11 @@ class BatchRecorder(Sink):
 
     def finish(self, size_bytes: int, finish_ns: int | None = None) -> None:
         """Write the batch out: it was collated, now or at `finish_ns`."""
-        self._write(self.samples, monotonic_ns() if finish_ns is None else finish_ns, size_bytes)
+        now_ns = monotonic_ns() if finish_ns is None else finish_ns
+        self._write(self.samples, now_ns, size_bytes)
         self._close()
         self._slot.finished(self.key[0])
+        self.allocated.batch_ended(now_ns)
 
     @contextmanager
     def afterwards(self, stage: str) -> Iterator[None]:

@@ -162,8 +162,8 @@ class IteratorWatch:
         self.inbox = handover.open_inbox(self.number)
         self.handovers: dict[tuple[int, int], handover.Handover] = {}
         """Handovers by epoch and seq, of batches that are not yet written as steps."""
-        self.sent: dict[tuple[int, int], tuple[int, int]] = {}
-        """By epoch and seq: when a batch had been sent, and the bytes of its pickle."""
+        self.sent: dict[tuple[int, int], tuple[int, int, int]] = {}
+        """By epoch and seq: when a batch had been sent, the bytes of its pickle, and of the state in it."""
         samples_lines = self.session.lines and self.workers > 0
         self.aides = AideReader(Ring(self.workers, AIDE_RECORDS), owner.number) if samples_lines else None
         self._probe = self._make_probe(None if self.aides is None else self.aides.ring.block)
@@ -346,9 +346,9 @@ class IteratorWatch:
         while self.inbox:
             arrived = self.inbox.popleft()
             self.handovers[arrived.epoch, arrived.seq] = arrived
-            sent_epoch, sent_seq, sent_ns, size = arrived.sent
+            sent_epoch, sent_seq, *sent = arrived.sent
             if (sent_epoch, sent_seq) in self.handovers:  # else it is written already, and nobody asks
-                self.sent[sent_epoch, sent_seq] = (sent_ns, size)
+                self.sent[sent_epoch, sent_seq] = (sent[0], sent[1], sent[2])
         for kept in (self.handovers, self.sent):
             while len(kept) > handover.MOST_KEPT:  # of batches that are never found to be taken
                 kept.pop(next(iter(kept)))
@@ -358,8 +358,8 @@ class IteratorWatch:
         arrived = self.handovers.pop((epoch, seq), None)
         if arrived is None:
             return handover.UNSEEN_WAY
-        sent_ns, size = self.sent.pop((epoch, seq), (MISSING, MISSING))
-        return arrived.pickled_ns, sent_ns, size, arrived.receive_start_ns, arrived.received_ns
+        sent = self.sent.pop((epoch, seq), (MISSING, MISSING, MISSING))
+        return arrived.pickled_ns, *sent, arrived.receive_start_ns, arrived.received_ns
 
     def forget_handovers_before(self, epoch: int) -> None:
         """Drop what is known of batches that were made for epochs before `epoch - 1` and never taken."""

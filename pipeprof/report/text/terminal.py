@@ -203,6 +203,7 @@ def _fixes(paper: _Paper, forecast: Forecast, said: RunView) -> Iterator[Text]:
         if harm and candidate.fix.word != said.fix:  # what is to be done next has said its own
             yield from paper.wrapped(f"Careful: {harm}", "yellow", indent=_GAIN)
         yield from _command(advice.trying(forecast, said, candidate))
+        yield from paper.wrapped(advice.untried(forecast, said, candidate), "dim", indent=_GAIN)
     if rough := advice.replay_warning(forecast):
         yield from paper.wrapped(rough, "yellow", indent=2)
     if forecast.unfinished:

@@ -101,6 +101,7 @@ def cards(
             "place": in_code(forecast, candidate, facts),
             "diff": diff(forecast.arguments_of(candidate.fix)),
             "command": trying(forecast, facts, candidate),
+            "untried": untried(forecast, facts, candidate),
             **_careful(warning_of(forecast, candidate)),
         }
         for candidate in forecast.advice
@@ -134,14 +135,37 @@ def unpredicted_place(facts: RunView) -> str:
 
 def trying(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
     """Return the command that tries a predicted fix on this run; empty where none does."""
+    if ranked.fix.wraps and facts.meta.kind == "trace" and _passes(forecast) < 2:
+        return ""
     return command.of_fix(
-        ranked.fix.word,
+        command.CACHED if ranked.fix.wraps else ranked.fix.word,
         forecast.arguments_of(ranked.fix),
         scenario_keys(ranked.fix),
         facts.meta,
         facts.loader,
         bool(facts.other_loaders),
     )
+
+
+def _passes(forecast: Forecast) -> int:
+    facts = forecast.analysis.facts
+    return facts.epochs if facts is not None else 0
+
+
+def untried(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
+    """Return the reason why no command tries a fix; empty where one does, or an edit of the code is asked."""
+    if trying(forecast, facts, ranked):
+        return ""
+    if ranked.fix.wraps and facts.meta.kind == "trace" and _passes(forecast) < 2:
+        return "No command tries it: it helps from the second pass over the data on, and this run had one."
+    if ranked.fix.word == fixes.FREE_CORES.word and (named := _programs(forecast)):
+        return f"{fixes.FREE_CORES.no_trial[:-1]} (most: {named})."
+    return fixes.BY_WORD[ranked.fix.word].no_trial
+
+
+def _programs(forecast: Forecast) -> str:
+    facts = forecast.analysis.facts
+    return "" if facts is None else ", ".join(facts.programs)
 
 
 def trying_unpredicted(facts: RunView) -> str:

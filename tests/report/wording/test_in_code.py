@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeprof.report.text.markdown import markdown
 from pipeprof.report.wording import advice
 from pipeprof.report.wording.view import facts
 from pipeprof.simulate.forecast import Forecast
+from pipeprof.vocabulary import fixes
 from tests.analyse.test_verdict import GPU
 from tests.factory import MS, Plan, loader_meta, make_run
 
@@ -102,6 +104,31 @@ def test_a_shared_run_hides_whose_home_it_was(tmp_path: Path) -> None:
     _forecast(tmp_path, file="/home/xavier/job/train.py", line=3, in_library=False)
     shared = Forecast(pipeprof.analyse.analysis.analyse(Sharing().open(tmp_path / "run")))
     assert "xavier" not in html.render(shared, with_source=False) + _shown(shared)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_kept_samples_are_tried_where_there_is_a_second_pass(tmp_path: Path, epochs: int) -> None:
+    plan = Plan(workers=1, stages={"read": 2 * MS, "decode": 60 * MS}, epochs=epochs, batches=60)
+    meta = {"kind": "trace", "command": ["pipeprof", "trace", "train.py"], "script_words": 1}
+    forecast = Forecast(pipeprof.load(make_run(tmp_path / "run", plan, **meta)))
+    view = facts(forecast.analysis.run, forecast.verdict)
+    kept = next(each for each in forecast.fixes if each.fix.wraps)
+    tried, why = advice.trying(forecast, view, kept), advice.untried(forecast, view, kept)
+    assert (tried, "second pass" in why) == (("", True), ("pipeprof trace --try cached train.py", False))[
+        epochs - 1
+    ]
+
+
+def test_a_card_says_why_no_command_tries_it(tmp_path: Path) -> None:
+    machine = {"cpu_count": 2, "usable_cores": 2, "memory_bytes": 16 << 30, "programs": {"make": 1.5}}
+    meta = {"kind": "trace", "command": ["pipeprof", "trace", "train.py"], "script_words": 1}
+    plan = Plan(workers=2, stages={"decode": 60 * MS})
+    forecast = Forecast(pipeprof.load(make_run(tmp_path / "run", plan, machine=machine, **meta)))
+    view = facts(forecast.analysis.run, forecast.verdict)
+    cores = next(each for each in forecast.fixes if each.fix.word == "more-cores")
+    stop = replace(cores, fix=replace(cores.fix, word="free-cores"))
+    assert advice.untried(forecast, view, cores) == fixes.MORE_CORES.no_trial
+    assert advice.untried(forecast, view, stop).endswith("not pipeprof's to stop (most: make).")
 
 
 class _Loader(pipeprof.ProfiledDataLoader):

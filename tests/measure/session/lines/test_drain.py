@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeprof.measure.probe.counting import tally
+from pipeprof.measure.probe.counting.allocated import AllocationLooks
 from pipeprof.measure.probe.layout import NODE_TEXT_BYTES
 from pipeprof.measure.probe.ring import Ring, Slot
 from pipeprof.measure.probe.sampling import worker_aide
@@ -46,7 +47,9 @@ def aide(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     for name in ("CpuSampler", "LineSampler"):
         monkeypatch.setattr(worker_aide, name, NoSampler)
     ring = Ring(1, 64)
-    recorder: Any = SimpleNamespace(open=True, key=(1, 0), current=worker_aide.NOWHERE, after=None)
+    recorder: Any = SimpleNamespace(
+        open=True, key=(1, 0), current=worker_aide.NOWHERE, after=None, allocated=AllocationLooks()
+    )
     slot = Slot(ring.block, 0, ring.records, 0)
     made = WorkerAide(recorder, slot)
     reader = AideReader(ring, LOADER)
