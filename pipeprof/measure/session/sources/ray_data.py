@@ -93,15 +93,15 @@ def added(before: tuple[OperatorMeta, ...], more: tuple[OperatorMeta, ...]) -> t
         return before or more
     return tuple(
         OperatorMeta(
-            one.name,
-            _both(one.wall_ns, other.wall_ns),
-            _both(one.cpu_ns, other.cpu_ns),
-            _both(one.rows, other.rows),
-            _both(one.tasks, other.tasks),
+            a.name,
+            _both(a.wall_ns, b.wall_ns),
+            _both(a.cpu_ns, b.cpu_ns),
+            _both(a.rows, b.rows),
+            _both(a.tasks, b.tasks),
         )
-        for one, other in zip(before, more, strict=True)
+        for a, b in zip(before, more, strict=True)
     )
 
 
-def _both(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
+def _both(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
