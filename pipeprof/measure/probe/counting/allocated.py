@@ -11,12 +11,9 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from time import thread_time_ns
 from typing import Any, Final
 
 EVERY_NS: Final = 100_000_000
-SHARE: Final = 0.001
-"""Share of a core that looking may take: a heap in many pieces takes longer to look at."""
 SMALL_OBJECT_BYTES: Final = 64
 """Taken for each small object of Python's own allocator, which tells their number alone: 16 to 512 bytes."""
 _FIELDS: Final = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
@@ -58,10 +55,9 @@ class AllocationLooks:
         """Look, where it is time."""
         if now_ns < self._next_ns:
             return
-        cpu_ns = thread_time_ns()
+        self._next_ns = now_ns + EVERY_NS
         if (allocated := allocated_bytes()) is not None:
             self._unsent = [*self._unsent[:1], allocated]
-        self._next_ns = now_ns + max(EVERY_NS, round((thread_time_ns() - cpu_ns) / SHARE))
 
     def take(self) -> list[int]:
         """Return the first and the last look since the call before, in bytes."""
