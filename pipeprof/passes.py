@@ -70,7 +70,9 @@ class EpochOrder:
         new[1:] = (np.diff(loaders) != 0) | (np.diff(epochs) != 0)
         self.starts = np.flatnonzero(new)
         """Positions in `sorted` at which each pass begins."""
-        begin = np.repeat(self.starts, np.diff(np.append(self.starts, count)))
+        self.lengths = np.diff(np.append(self.starts, count))
+        """Number of steps of each pass."""
+        begin = np.repeat(self.starts, self.lengths)
         self.begin, self.position = np.empty(count, np.int64), np.empty(count, np.int64)
         self.begin[self.sorted] = begin
         self.position[self.sorted] = np.arange(count) - begin
@@ -269,7 +271,7 @@ def _left(ended_ns: int | None, launch_ns: int) -> int | None:
 def _moments_of(t: LoopTimes, loader: int) -> Ints:
     """Return the times at which the loop asked a loader for batches and took them, in order."""
     own = t.loader == loader
-    return np.sort(np.concatenate([t.request_ns[own], t.take_ns[own]]))
+    return np.sort(np.concatenate([t.request_ns[own], t.take_ns[own]]), kind="stable")
 
 
 def _any_between(times: Ints, begin: int, end: int) -> bool:
@@ -337,7 +339,7 @@ def _bodies(t: LoopTimes) -> Ints:
     marked = _ints(
         at for mark in t.marks.values() for at in (mark.begun_ns, mark.last_request_ns, mark.exhausted_ns)
     )
-    turns = np.sort(np.concatenate([t.request_ns, marked[marked != NOT_OBSERVED]]))
+    turns = np.sort(np.concatenate([t.request_ns, marked[marked != NOT_OBSERVED]]), kind="stable")
     after = np.append(turns, NOT_OBSERVED)[np.searchsorted(turns, t.take_ns, "right")]
     return np.where(after == NOT_OBSERVED, NOT_OBSERVED, after - t.take_ns)
 

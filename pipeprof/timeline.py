@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeprof.graph import UNBOUNDED, Shape
 from pipeprof.passes import (
@@ -61,6 +62,9 @@ __all__ = [
     "union",
 ]
 
+LARGE_STATE_BYTES: Final = 65_536
+"""Bytes of a state from which carrying it counts as a part of what the state costs: pickling, writing and
+unpickling so many, all that a pipe holds, takes a millisecond; the descriptors of a batch take as long."""
 READY_TAKE_NS: Final = 300_000
 """Time above which a wait for a batch that was finished before was a wait for the pin thread. Taking a batch
 that lies pinned takes less: waking up and handing it over, 221 µs in all as measured on an idle machine."""
@@ -100,6 +104,7 @@ def _pin_threads(run: Run) -> frozenset[int]:
     return frozenset(loader.id for loader in run.meta.loaders if gpu and loader.pin_memory)
 
 
+Floats = npt.NDArray[np.float64]
 _AUTOMATIC: Final = re.compile(r"loader\d+")
 """Name that a session gives a loader that nobody has named."""
 
@@ -156,6 +161,8 @@ class Timeline:
     sent_ns: Ints
     sent_bytes: Ints
     """Size of the pickle of each batch, without the tensors that travel beside it."""
+    state_bytes: Ints
+    """Part of it that is the data set's state, where one travels with the batch."""
     received_ns: Ints
     arrival_ns: Ints
     request_ns: Ints
@@ -220,8 +227,13 @@ class Timeline:
 
     @cached_property
     def wait_ns(self) -> Ints:
-        """Return the time that the main thread spent in `next(iterator)`, per step."""
-        return np.asarray(np.maximum(self.take_ns - self.request_ns, 0))
+        """Return the time that the main thread spent in `next(iterator)`, standstills left out, per step."""
+        waited = np.asarray(np.maximum(self.take_ns - self.request_ns, 0))
+        if len(self.standstills[0]) == 0:
+            return waited
+        lived = Window(int(self.request_ns.min()), int(self.take_ns.max()), self.standstills)
+        lasted = lived.loop_time(self.take_ns) - lived.loop_time(self.request_ns)
+        return np.asarray(np.minimum(waited, lasted))
 
     @cached_property
     def loader_code_ns(self) -> Ints:
@@ -252,6 +264,20 @@ class Timeline:
             if len(seen):
                 usual[mine] = np.int64(np.median(seen))
         return usual
+
+    @cached_property
+    def state_share(self) -> Floats:
+        """Return the share of each batch's pickle that is a large state of its data set.
+
+        Of a batch whose pickle was not seen, the mean share of its loader; 0 where no state was seen at all.
+        """
+        seen = self.sent_bytes > 0
+        large = seen & (self.state_bytes >= LARGE_STATE_BYTES)
+        shares = np.where(large, self.state_bytes / np.maximum(self.sent_bytes, 1), 0.0)
+        for loader in np.unique(self.loader[large]):
+            mine = self.loader == loader
+            shares[mine & ~seen & (self.worker >= 0)] = shares[mine & seen].mean()
+        return shares
 
     @cached_property
     def next_of_worker(self) -> Ints:
@@ -474,6 +500,7 @@ _FROM_STEPS = [
     "pickled_ns",
     "sent_ns",
     "sent_bytes",
+    "state_bytes",
     "received_ns",
     "arrival_ns",
     "take_ns",

@@ -23,6 +23,7 @@ from pipeprof.analyse.verdict import Verdict
 from pipeprof.errors import TraceError
 from pipeprof.measure.host.telemetry import Telemetry, check_rate
 from pipeprof.measure.probe import torch_hook as hook
+from pipeprof.measure.probe.changes.construct import remember
 from pipeprof.measure.session.iterables import ObservedIterable, inside_unseen, loaders_in
 from pipeprof.measure.session.job import free_directory, own_directory
 from pipeprof.measure.session.loader_watch import LoaderWatch
@@ -82,6 +83,7 @@ class ProfiledDataLoader(DataLoader[Any]):
         **keywords: Unpack[LoaderArguments],
     ) -> None:
         super().__init__(dataset, *arguments, **keywords)
+        remember(self)
         self.out, self.detail = out, detail
         self.session = session or Session(
             free_directory(out),

@@ -76,6 +76,7 @@ class Loop:
             pickled_ns=unseen,
             sent_ns=unseen,
             sent_bytes=unseen,
+            state_bytes=unseen,
             received_ns=unseen,
             arrival_ns=unseen,
             request_ns=request * MS,

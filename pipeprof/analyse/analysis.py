@@ -19,6 +19,7 @@ from pipeprof.analyse.rates import throughput, utilization
 from pipeprof.analyse.resources.own_cost import read_own_cost
 from pipeprof.analyse.sentence import state
 from pipeprof.analyse.verdict import ENOUGH, Doubt, Measured, NamedLoader, Outside, Verdict, judge
+from pipeprof.analyse.why.lines import read_lines
 from pipeprof.analyse.why.transfer import way_of
 from pipeprof.errors import PipeprofError
 from pipeprof.record import reader
@@ -155,19 +156,25 @@ def _measured(run: Run, attribution: Attribution | None) -> Measured:
         meta.emulated,
         attribution.not_observed,
         Outside(attribution.pauses_ns, attribution.startup_ns),
-        *_loaders(meta, attribution),
+        *_loaders(run, attribution),
         way_of(run, attribution.timeline).means(),
         read_own_cost(run),
     )
 
 
-def _loaders(meta: RunMeta, attribution: Attribution) -> tuple[NamedLoader, tuple[NamedLoader, ...]]:
+def _loaders(run: Run, attribution: Attribution) -> tuple[NamedLoader, tuple[NamedLoader, ...]]:
     """Return the main loader, and the others that measured steps took batches from."""
     t = attribution.timeline
     kinds = np.unique(t.kinds[t.measured]).tolist()
-    named = {kind: NamedLoader(kind, _loader_name(meta, kind)) for kind in kinds}
+    named = {kind: _named(run, kind) for kind in kinds}
     main = named.pop(attribution.main_loader)
     return main, tuple(named.values())
+
+
+def _named(run: Run, number: int) -> NamedLoader:
+    known = run.meta.loader(number)
+    file = None if known.file is None else read_lines(run).shown(known.file)
+    return NamedLoader(number, _loader_name(run.meta, number), file, known.line, known.in_library)
 
 
 def load(path: Path | str, loader: str | None = None) -> Analysis:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pipeprof import units
 from pipeprof.analyse.figures import Facts
+from pipeprof.analyse.resources.shards import is_of_data
 from pipeprof.analyse.verdict import Statement, Verdict
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.vocabulary import causes, owners
@@ -59,7 +60,11 @@ def reason(verdict: Verdict, facts: Facts | None) -> Reason:
     shown = verdict.shown
     evidence = shown.sentence if shown else causes.evidence(verdict.cause, verdict.detail, figures)
     waiting_for = causes.waiting_for(verdict.cause, verdict.detail, device)
-    evidence = " ".join(text for text in (evidence, _charged(verdict), _device(verdict, facts)) if text)
+    evidence = " ".join(
+        text
+        for text in (evidence, _charged(verdict), _device(verdict, facts), _shard(verdict, facts))
+        if text
+    )
     return Reason(waiting_for, evidence, _hottest(verdict))
 
 
@@ -72,6 +77,17 @@ def _device(verdict: Verdict, facts: Facts | None) -> str:
     """Return the sentence on the state of the device; empty where the run did not wait for one."""
     waited = causes.record_of(verdict.cause) in (*causes.STORAGE, causes.PAGE_CACHE)
     return facts.device.evidence if waited and facts is not None and facts.device is not None else ""
+
+
+def _shard(verdict: Verdict, facts: Facts | None) -> str:
+    """Return the sentence on the slowest shard; empty where none stands out, or no batch was waited for."""
+    slow = facts.slow_shard if facts is not None else None
+    if slow is None or not is_of_data(verdict.charged or verdict.cause):
+        return ""
+    return (
+        f"A batch read from {slow.shard} took {units.duration(slow.median_ns)} to make, one from the "
+        f"{slow.others} other shards {units.duration(slow.others_ns)} (median)."
+    )
 
 
 def _hottest(verdict: Verdict) -> str:

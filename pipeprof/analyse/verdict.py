@@ -80,6 +80,16 @@ class NamedLoader:
 
     id: int
     name: str
+    file: str | None = None
+    """Source file of the call that made it, as hot lines have it; None where not observed."""
+    line: int | None = None
+    in_library: bool | None = None
+    """True where a library makes it, and not the user's code."""
+
+    @property
+    def place(self) -> str:
+        """Return the call as people write it, file:line; empty where not observed."""
+        return f"{self.file}:{self.line}" if self.file and self.line else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,15 @@ class PossibleFix:
     """Assumption about it that was not measured."""
     keys: str = ""
     """Keys of a scenario, with their values, that carry it out where a scenario was run."""
+    owner: str = ""
+    """Owner whose lines are to be changed; empty where it is none's."""
+    wraps: bool = False
+    """True where the data set is wrapped in the call of DataLoader."""
+
+    @property
+    def is_at_loader(self) -> bool:
+        """Return True where the call of DataLoader is what is to be changed."""
+        return self.wraps or bool(fixes.BY_WORD[self.word].argument)
 
 
 Maker = Callable[[Demands], Iterator[PossibleFix]]
@@ -128,6 +137,7 @@ def _memory(demands: Demands) -> Iterator[PossibleFix]:
             ram_bytes=_known(demands.batch_bytes / knobs.batch_size * samples),
             assumption="a decoded sample is as large as the one that the loader returns",
             keys="storage.tier=ram storage.keep=decoded",
+            wraps=True,
         )
 
 
@@ -206,6 +216,7 @@ def _work(demands: Demands) -> Iterator[PossibleFix]:
             "decode only what is used: fewer frames or pictures, a lower resolution, smaller stored samples",
             knobs.scaled(**{owners.DECODE.name: CHEAPER}),
             assumption="decoding takes half the CPU time",
+            owner=owners.DECODE.name,
         )
     named = {
         owner: cost
@@ -240,6 +251,7 @@ def _cheaper(owner: str, cpu_ns: float, knobs: Knobs) -> PossibleFix:
             ON_BATCHES[name],
             replace(knobs.scaled(**{owner: 0.0}), extra_compute_ns=round(TRANSFORM_ON_DEVICE * cpu_ns)),
             assumption=f"the accelerator needs {percent(TRANSFORM_ON_DEVICE)} of its CPU time",
+            owner=owner,
         )
     in_advance = "" if is_transform else ", or do it once in advance"  # random transforms cannot be
     return PossibleFix(
@@ -248,6 +260,7 @@ def _cheaper(owner: str, cpu_ns: float, knobs: Knobs) -> PossibleFix:
         f"use a faster implementation, or smaller samples{in_advance}",
         knobs.scaled(**{owner: CHEAPER}),
         assumption=f"{name} takes half the CPU time",
+        owner=owner,
     )
 
 
@@ -308,6 +321,7 @@ def _rest(demands: Demands) -> Iterator[PossibleFix]:
             "do it in the workers or beforehand; log, save and call .item() every so many steps",
             unheld,
             assumption="all of the loop's own Python goes",
+            owner=owners.MAIN.name,
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.choice import candidates
 from pipeprof.analyse.verdict import Verdict
+from pipeprof.analyse.why.lines import read_lines
 from pipeprof.errors import PipeprofError
 from pipeprof.record.choice import FixBasis, read_choice, write_choice
 from pipeprof.simulate import ranking, search
@@ -197,7 +198,10 @@ class Forecast:
     def as_dict(self) -> dict[str, Any]:
         """Return what `pipeprof report --json` prints: the verdict's figures, and every fix with its gain."""
         advised = {one.fix.title for one in self.advice}
-        fixes = [{**one.summary(), "advised": one.fix.title in advised} for one in self.fixes]
+        fixes = [
+            {**one.summary(), "place": self.place_of(one.fix) or None, "advised": one.fix.title in advised}
+            for one in self.fixes
+        ]
         return {
             **self.publish().as_dict(),
             "fixes": fixes,
@@ -207,6 +211,17 @@ class Forecast:
     def arguments_of(self, fix: PossibleFix) -> dict[str, Any]:
         """Return the arguments of the DataLoader that carry a fix out; empty where they alone do not."""
         return {} if self.unpredicted else loader_arguments(self.predictor.demands.measured, fix.knobs)
+
+    def place_of(self, fix: PossibleFix) -> str:
+        """Return the line of the user's code that a fix is made at, file:line; empty where not known.
+
+        It is the call of DataLoader, or the line that the owner's time was spent in.
+        """
+        if fix.owner:
+            hot = read_lines(self.analysis.run).hot(fix.owner)
+            return next((line.place for line in hot if not line.is_library), "")
+        loader = self.analysis.verdict.measured.loader
+        return loader.place if fix.is_at_loader and loader is not None else ""
 
     def publish(self) -> Verdict:
         """Return the verdict for whoever shows it. That of a whole run is recorded beside it with its fix, so

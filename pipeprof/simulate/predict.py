@@ -405,6 +405,7 @@ def as_timeline(walked: Walked, demands: Demands, knobs: Knobs, drawn: Draw, war
         pickled_ns=unseen,
         sent_ns=shown(Event.SENT, observed.sent and knobs.workers > 0),
         sent_bytes=unseen,
+        state_bytes=unseen,
         received_ns=shown(Event.RECEIVED, observed.received and knobs.workers > 0),
         arrival_ns=shown(Event.AVAILABLE, observed.arrived or not knobs.workers),
         request_ns=times[Event.REQUEST],

@@ -25,6 +25,8 @@ class Fix:
     """True where it changes which samples a batch holds, or the order of batches."""
     argument: str = ""
     """The DataLoader's argument that carries it, where it is one."""
+    no_trial: str = ""
+    """Reason why no command can try it, in one sentence; empty where one may."""
 
 
 PERSISTENT_WORKERS: Final = Fix(
@@ -213,6 +215,7 @@ FASTER_STORAGE: Final = Fix(
     "Move the data to faster storage",
     "Each read takes less time.",
     "money, and copying the data set",
+    no_trial="No command tries it: copy the data, and repeat the run with their new place.",
 )
 FREE_CORES: Final = Fix(
     "free-cores",
@@ -220,6 +223,7 @@ FREE_CORES: Final = Fix(
     "Stop the other programs on these cores, or give this job cores of its own",
     "The job gets the time that other programs took.",
     harm="Other programs get less, or stop.",
+    no_trial="No command tries it: the other programs are not pipeprof's to stop.",
 )
 CHEAPER_DECODE: Final = Fix(
     "cheaper-decode",
@@ -265,6 +269,7 @@ MORE_CORES: Final = Fix(
     "Use more cores or a higher CPU quota, or make the work on each sample cheaper",
     "More batches are made at the same time, given as many more workers.",
     "money",
+    no_trial="No command tries it: the cores are not there.",
 )
 NONE: Final = Fix("none", "Nothing to fix", "Change nothing in the loader", "Nothing.")
 

@@ -155,8 +155,9 @@ LOST_CACHE: Final = Mechanism(
     "lost-cache",
     "lost cache",
     "What the data set caches in its workers is lost when they end with the epoch.",
-    "cost of a sample in later epochs per its cost in the first, where ended workers grew by 4 MB and 30 %: "
-    "it explains the whole, since all epochs but the first make again what was made",
+    "cost of a sample in later epochs per its cost in the first, each in its quickest batch, where ended "
+    "workers have kept 1 MB and 30 % of what they made after their first batch: it explains the whole, since "
+    "all epochs but the first make again what was made",
     0.9,
     (fixes.PERSISTENT_WORKERS,),
     "Each worker's data set grew by {grown_bytes} in an epoch, and was lost at its end.",

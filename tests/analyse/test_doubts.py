@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -135,6 +136,18 @@ def test_a_standstill_is_left_out_and_told(tmp_path: Path) -> None:
     assert gone == end - start
     assert sum(stopped.ledger.ledger_ns.values()) == stopped.ledger.window.wall_ns
     assert [doubt.name for doubt in stopped.verdict.doubts if doubt.name == "suspended"]
+
+
+def test_standing_still_is_no_waiting_for_data(tmp_path: Path) -> None:
+    """A wait in which the process stood still lasts as long as without."""
+    plan = Plan(batches=60, workers=1, stages={"decode": 60 * MS}, compute=5 * MS)
+    steps = load(make_run(tmp_path / "plain", plan)).timeline
+    run = make_run(tmp_path / "stopped", plan)
+    start, end = int(steps.request_ns[40]) + 1 * MS, int(steps.take_ns[40]) - 3 * MS
+    add_event(run, {"time_ns": end, "kind": "suspended", "detail": str(end - start)})
+    waits = load(run).timeline.wait_ns
+    assert waits[40] == 4 * MS < steps.wait_ns[40]
+    assert np.array_equal(np.delete(waits, 40), np.delete(steps.wait_ns, 40))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from tests.measure.attach.jobs import may_trace
 from tests.timing import OtherPrograms
 
 VICTIMS: Final = ("main", "group", "worker")
+ORPHAN, MEMORY = "orphan", "shared memory"
+"""How the faults of what is left begin."""
 ORPHANS_S: Final = 12.0
 """torch's workers look for their parent every five seconds."""
 _BEFORE_S: Final = 1.2
@@ -52,11 +54,17 @@ class Kill:
     """All that must not be: an unreadable record, half a file, an orphan, shared memory."""
     temporary_files: int = 0
     """Hidden files that were being written; nothing reads them."""
+    struck: set[int] = field(default_factory=set)
+    """Process ids that the signal went to."""
+    unfinished_blocks: int = 0
+    """Names in /dev/shm of blocks that torch was making in a process when it was killed: it leaves them in a
+    job without us too. Where a worker of `run` is killed, we remove them."""
 
 
 @dataclass
 class _Pending:
     kill: Kill
+    session: int
     processes: list[psutil.Process]
     place: Path
     due_s: float
@@ -69,6 +77,7 @@ class Harness:
         self.root, self._orphans_s = root, orphans_s
         self.kills: list[Kill] = []
         self._pending: list[_Pending] = []
+        self._names = _names()
 
     def lifetime_s(self, name: str) -> float:
         """Run a program to its end; return how long that took. Raises where it does not work."""
@@ -114,7 +123,8 @@ class Harness:
         else:
             _check_again(kill, name, place)
         _check_files(kill, place)
-        self._pending.append(_Pending(kill, processes, place, time.monotonic() + self._orphans_s))
+        due_s = time.monotonic() + self._orphans_s
+        self._pending.append(_Pending(kill, program.pid, processes, place, due_s))
         self.kills.append(kill)
         self._settle()
         return kill
@@ -123,11 +133,13 @@ class Harness:
         alive = program.alive
         with suppress(ProcessLookupError):
             if kill.victim == "group":
+                kill.struck = {each.pid for each in processes}
                 os.killpg(program.pid, signal.SIGKILL)
             elif kill.victim == "worker" and processes:
+                kill.struck = {processes[-1].pid}
                 os.kill(processes[-1].pid, signal.SIGKILL)
             else:
-                kill.victim = "main"
+                kill.victim, kill.struck = "main", {program.pid}
                 os.kill(program.pid, signal.SIGKILL)
         return alive
 
@@ -142,15 +154,24 @@ class Harness:
             time.sleep(max(0.0, self._pending[0].due_s - time.monotonic()))
             self._settle()
 
+    def names_left(self) -> list[str]:
+        """Return the names that have come to /dev/shm since the harness was made and have no living owner.
+
+        Those of other programs are among them, unless /dev/shm is this harness's alone.
+        """
+        return [name for name in sorted(_names() - self._names) if not _owner_lives(name)]
+
     def _settle(self) -> None:
         while self._pending and self._pending[0].due_s <= time.monotonic():
             one = self._pending.pop(0)
-            orphans = [process for process in one.processes if _runs(process)]
-            one.kill.faults += [f"orphan: {process.pid}" for process in orphans]
+            orphans = {process for process in [*one.processes, *_of_session(one.session)] if _runs(process)}
+            one.kill.faults += [f"{ORPHAN}: {process.pid}" for process in orphans]
             for process in orphans:
                 process.kill()
-            names = [p for each in one.processes for p in Path("/dev/shm").glob(f"*_{each.pid}_*")]
-            one.kill.faults += [f"shared memory: {path.name}" for path in names]
+            names = [p.name for each in one.processes for p in Path("/dev/shm").glob(f"*_{each.pid}_*")]
+            ours = [name for name in names if not _was_begun_by_torch(name, one.kill)]
+            one.kill.unfinished_blocks = len(names) - len(ours)
+            one.kill.faults += [f"{MEMORY}: {name}" for name in ours]
             shutil.rmtree(one.place, ignore_errors=True)
 
 
@@ -187,6 +208,31 @@ def _family(pid: int) -> list[psutil.Process]:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
     return []
+
+
+def _of_session(session: int) -> list[psutil.Process]:
+    """Return the processes of a program's session: those too whose parent had ended before the kill."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(OSError):
+            if os.getsid(process.pid) == session:
+                found.append(process)
+    return found
+
+
+def _was_begun_by_torch(name: str, kill: Kill) -> bool:
+    """Tell whether a name is of a block that torch made in a killed process, which nobody removes."""
+    removed = kill.program == "run" and kill.victim == "worker"
+    return not removed and any(name.startswith(f"torch_{pid}_") for pid in kill.struck)
+
+
+def _names() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def _owner_lives(name: str) -> bool:
+    """Tell whether a process lives whose number is in a name, as torch writes it: `torch_PID_...`."""
+    return any(psutil.pid_exists(int(number)) for number in re.findall(r"(?<=_)\d+(?=_)", name))
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -282,8 +328,9 @@ def _is_whole(path: Path) -> bool:
 def table(kills: list[Kill]) -> str:
     """Return the kills as a table in Markdown, a row for each program, and one for all."""
     head = (
-        "| program | kills | alive when hit | main / group / worker | unreadable, half, orphan, memory "
-        "| worst loss s | worst loss with a core s | temporary files |\n| --- " + "| --- " * 7 + "|"
+        "| program | kills | alive when hit | main / group / worker "
+        "| unreadable or half | orphans | shared memory | worst loss s | worst loss with a core s "
+        "| temporary files | torch's unfinished blocks |\n| --- " + "| --- " * 10 + "|"
     )
     names = dict.fromkeys(kill.program for kill in kills)
     rows = [_row(name, [kill for kill in kills if kill.program == name]) for name in names]
@@ -296,12 +343,14 @@ STARVED_S: Final = 0.1
 
 def _row(name: str, kills: list[Kill]) -> str:
     victims = " / ".join(str(sum(kill.victim == victim for kill in kills)) for victim in VICTIMS)
-    faults = sum(bool(kill.faults) for kill in kills)
+    faults = [fault for kill in kills for fault in kill.faults]
+    orphans, memory = (sum(fault.startswith(word) for fault in faults) for word in (ORPHAN, MEMORY))
     lost = [kill.lost_s for kill in kills if kill.lost_s is not None]
     fed = [kill.lost_s for kill in kills if kill.lost_s is not None and kill.starved_s < STARVED_S]
     cells = (
-        name, len(kills), sum(kill.alive for kill in kills), victims, faults,
+        name, len(kills), sum(kill.alive for kill in kills), victims,
+        len(faults) - orphans - memory, orphans, memory,
         f"{max(lost):.2f}" if lost else "–", f"{max(fed):.2f} of {len(fed)}" if fed else "–",
-        sum(kill.temporary_files for kill in kills),
+        sum(kill.temporary_files for kill in kills), sum(kill.unfinished_blocks for kill in kills),
     )  # fmt: skip
     return "| " + " | ".join(str(cell) for cell in cells) + " |"

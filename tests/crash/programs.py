@@ -13,6 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from tests.factory import MS, Plan, make_run
 from tests.forked import verb
 
@@ -156,8 +158,17 @@ def _attach(pid: int) -> None:
     """Attach to a job that has begun to train. What two processes say to each other lies here too."""
     tempfile.tempdir = str(Path.cwd())
     while not Path("trains").exists():
+        if not _lives(pid):  # killed before
+            return
         time.sleep(0.01)
     verb("attach", "--seconds", f"{LOOP_S:g}", "--out", "run", str(pid))()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _attached_job(place: Path) -> Callable[[], None]:

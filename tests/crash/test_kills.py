@@ -41,3 +41,12 @@ def test_a_job_that_is_attached_to(tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_orphans_end(tmp_path: Path) -> None:
     kill(Harness(tmp_path), ("profile", "main", 1.1), ("run", "main", 1.4), ("trace", "worker", 1.2))
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("ptrace_right")
+def test_nothing_waits_for_a_job_that_was_killed_before_it_trained(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, orphans_s=1.0)
+    harness.kill("job attached to", "main", 0.1)
+    harness.finish()
+    assert [kill for kill in harness.kills if kill.faults] == []

@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--scripts", action="store_true")
     parser.add_argument("--loaders", action="store_true")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="of the loaders")
+    parser.add_argument("--way", action="append", choices=list(WAYS), help="of observing the loaders")
     parser.add_argument("--only", default="")
     parser.add_argument("--after", default="", help="those behind the one of this name")
     parser.add_argument("--fresh", action="store_true", help="a fresh interpreter for each traced script")
@@ -35,7 +36,7 @@ def main() -> int:
     print(f"Python {platform.python_version()}, torch {torch.__version__}", flush=True)
     bad = 0
     if options.loaders or both:
-        bad += _loaders(_chosen(KINDS, options), options.workers)
+        bad += _loaders(_chosen(KINDS, options), options.workers, options.way or list(WAYS))
     if options.scripts or both:
         bad += _scripts(_chosen(SCRIPTS, options), options.fresh)
     return 1 if bad else 0
@@ -50,9 +51,9 @@ def _chosen(table: Iterable[str], options: argparse.Namespace) -> list[str]:
     ]
 
 
-def _loaders(names: list[str], workers: list[int]) -> int:
+def _loaders(names: list[str], workers: list[int], ways: list[str]) -> int:
     expected, bad = plain_digests(names, workers), 0
-    for way in WAYS:
+    for way in ways:
         found = differences(expected, way, lambda line: print(line, flush=True))
         print(f"loaders, {way}: {len(expected)} compared, {len(found)} differ", flush=True)
         bad += len(found)

@@ -22,6 +22,7 @@ WITH_WORKERS: Final = (
     "random samples",
     "__len__ raises",
 )
+THAT_BREAK: Final = ("unequal lists", "a stream that breaks", "collate breaks", "worker_init_fn breaks")
 QUICK: Final = (
     *(
         "exit 3",
@@ -57,6 +58,17 @@ def test_a_loader_gives_the_same(way: str, tmp_path: Path) -> None:
     count = len(KINDS) + (len(WITH_WORKERS) if way == "trace" else 0)
     assert done.stdout.split("\n")[:3] == [str(count), "compared", ""], done.stdout
     assert len(KINDS) >= 90
+
+
+def test_errors_of_workers_are_the_same_under_attach(tmp_path: Path) -> None:
+    """Their text too, which has torch's traceback in the worker: without a frame of ours."""
+
+    def main() -> None:
+        found = differences(plain_digests(THAT_BREAK, [2]), "attach")
+        print(*found.items(), sep="\n")
+
+    done = Program(main, tmp_path).finished()
+    assert (done.returncode, done.stdout) == (0, "\n"), done
 
 
 @pytest.mark.slow

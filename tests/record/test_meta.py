@@ -118,6 +118,8 @@ MISFITS: list[tuple[dict[str, Any], Callable[[RunMeta], object]]] = [
     ({"accelerator": {"queue_depth": 2**40}}, lambda meta: meta.accelerator.queue_depth),
     ({"accelerator": {"link": {"name": "a", "pageable_bytes_per_s": 0}}}, lambda meta: meta.accelerator.link),
     ({"data": {"mean_bytes": -1}}, lambda meta: meta.data.mean_bytes),
+    ({"clock": {"monotonic_ns": -1}}, lambda meta: meta.clock.monotonic_ns),
+    ({"clock": {"unix_ns": 2**63}}, lambda meta: meta.clock.unix_ns),
     ({"scenario": {"text": True}}, lambda meta: meta.scenario.text),
     ({"scenario": {"resolved": {"loader": {"workers": "many"}}}}, lambda meta: meta.settings.loader.workers),
 ]

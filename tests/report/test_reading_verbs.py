@@ -80,7 +80,7 @@ def test_a_report_of_one_loader(tmp_path: Path) -> None:
         json.loads(CliRunner().invoke(cli, ["report", run, "--json", *more]).output)
         for more in ([], ["--loader", "val"])
     )
-    assert (val["loader"], val["steps"]) == ({"id": 1, "name": "val"}, 30)
+    assert (val["loader"]["id"], val["loader"]["name"], val["steps"]) == (1, "val", 30)
     assert whole["steps"] == 65 and len(whole["other_loaders"]) == 1
     unknown = CliRunner().invoke(cli, ["report", run, "--loader", "test"])
     assert isinstance(unknown.exception, PipeprofError)

@@ -89,7 +89,7 @@ def segments(path: Tiling, came: Ints, left: Ints) -> Matrix:
     count, width = len(came), len(path.owners)
     if count == 0:
         return np.zeros((0, width))
-    bounds, rows = cut(path.bounds, path.rows, np.sort(np.concatenate([came, left])))
+    bounds, rows = cut(path.bounds, path.rows, np.sort(np.concatenate([came, left]), kind="stable"))
     place = np.searchsorted(came, bounds[1:], "left")
     begun = np.append(bounds[0], left[:-1])
     inside = (place < count) & (bounds[:-1] >= begun[np.minimum(place, count - 1)])

@@ -21,7 +21,7 @@ from pipeprof.analyse.job.merged import JobAnalysis, RankRow
 from pipeprof.analyse.job.shards import MOST_LISTED, Reading, ShardRow, late_for_data, reading_of, rows_of
 from pipeprof.analyse.job.unobserved import Unobserved
 from pipeprof.analyse.ledger.attribution import attribute
-from pipeprof.analyse.ledger.tiling import largest_remainder
+from pipeprof.analyse.ledger.tiling import add_up, largest_remainder
 from pipeprof.analyse.verdict import ENOUGH, MIN_STEPS, MIN_WALL_NS, Doubt
 from pipeprof.errors import TraceError
 from pipeprof.record import directories, reader
@@ -231,7 +231,8 @@ def _attributed(
     `here` ranks of its machine are merged: they share its cores, where no launcher has said how many do.
     """
     run.meta = replace(run.meta, local_world_size=run.meta.local_world_size or here)
-    run.table("batches")  # some of its columns are asked for five times
+    for name in ("steps", "batches"):  # some of their columns are asked for five times
+        run.table(name)
     waits = grid.waits_ns(row)
     came, left = spans_of(met, waits)
     attribution = attribute(run, (came, left))
@@ -305,9 +306,8 @@ def _shards(waits: list[RankWait], grid: Grid, cost_ns: Matrix) -> list[ShardRow
 def _weights(waits: Ints, last: Ints, shares: Matrix, count: int) -> Matrix:
     """Return the nanoseconds waited, by the rank waited for and the owner making it late: (ranks, owners)."""
     waited = np.flatnonzero((waits > 0) & (last != NOT_OBSERVED))
-    weights = np.zeros((count, shares.shape[1]))
-    np.add.at(weights, last[waited], shares[waited] * waits[waited, None])
-    return weights
+    by_owner = [add_up(last[waited], share * waits[waited], count) for share in shares[waited].T]
+    return np.stack(by_owner, axis=1)
 
 
 def _with_waiting(

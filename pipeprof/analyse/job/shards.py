@@ -14,15 +14,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeprof.record.columns import whole_numbers
+from pipeprof.analyse.resources.shards import NO_SHARD, is_of_data, read_shards
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, take
-from pipeprof.vocabulary import owners
+from pipeprof.timeline import Ints, Timeline, take
 
 MOST_LISTED: Final = 256
 """Number of shards that the answer lists, those first that cost most."""
-NO_SHARD: Final = NOT_OBSERVED
-"""The number of no shard."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Reading(NamedTuple):
 
 def reading_of(run: Run, timeline: Timeline, steps: Ints) -> Reading | None:
     """Read the shards of the measured `steps` of a run; None where none is known."""
-    numbers, names = _read(run)
+    numbers, names = read_shards(run)
     if not names:
         return None
     by_step = np.full(int(max(timeline.step.max(initial=-1), steps.max(initial=-1))) + 1, NO_SHARD)
@@ -65,27 +62,9 @@ def reading_of(run: Run, timeline: Timeline, steps: Ints) -> Reading | None:
     return Reading(names, steps, by_step[steps])
 
 
-def _read(run: Run) -> tuple[Ints, list[str]]:
-    """Read the number of each row's shard in `batches`, and the names."""
-    known: dict[str, int] = {}
-    parts = [np.zeros(0, np.int64)]
-    for piece in run.pieces("batches", ["shard"]):
-        for chunk in piece["shard"].chunks:
-            names = chunk.dictionary.to_pylist()
-            numbers = [NO_SHARD if name is None else known.setdefault(name, len(known)) for name in names]
-            at = whole_numbers(chunk.indices, len(names))
-            parts.append(np.array([*numbers, NO_SHARD], np.int64)[at])
-    return np.concatenate(parts), list(known)
-
-
-def _is_data(owner: str) -> bool:
-    """Return True where a shard may have made a rank late: it read it, or made samples of it."""
-    return owners.is_stall(owner) and owner not in (owners.STARTUP.name, owners.UNKNOWN.name)
-
-
 def late_for_data(shares: npt.NDArray[np.float64], words: Sequence[str]) -> npt.NDArray[np.float64]:
     """Return the part of each step's lateness that is for data: the sum of the shares of such `owners`."""
-    data = [i for i, word in enumerate(words) if _is_data(word)]
+    data = [i for i, word in enumerate(words) if is_of_data(word)]
     return np.asarray(shares[:, data].sum(axis=1))
 
 

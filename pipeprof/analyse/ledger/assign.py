@@ -56,7 +56,8 @@ def owned_path(
     """Return the path as a tiling: the making of batches by `mixes`, the loop's body to the accelerator.
 
     Handing over a batch or its indices is work for a core on both sides. It is not counted by itself, so it
-    is taken to have waited for a core as the making of the batch did.
+    is taken to have waited for a core as the making of the batch did. Of a batch that carries the state of
+    its data set it is the state's, as far as its pickle is.
     """
     width, count = len(words), len(timeline)
     rows = np.where(path.owner == MAKING, np.int32(width) + path.step, path.owner)
@@ -64,12 +65,34 @@ def owned_path(
     mixes = np.concatenate([mixes, levels(owners.TRANSFER.name, owners.CPU_CONTENTION.name, width)])
     handed = path.owner == CODE[owners.TRANSFER.name]
     rows[handed] = (first + level(crowding)[path.step[handed]]).astype(np.int32)
+    carrying = np.flatnonzero(timeline.state_share > 0) if owners.STATE in words else np.zeros(0, np.int64)
+    if len(carrying):
+        first += LEVELS + 1
+        mixes = np.concatenate([mixes, _with_state(timeline, crowding, carrying, words)])
+        place = np.full(count, _NO_STATE)
+        place[carrying] = first + np.arange(len(carrying))
+        back = path.bounds[1:] > timeline.finish_ns[path.step]  # its indices, on their way there, carry none
+        mine = handed & back & (place[path.step] != _NO_STATE)
+        rows[mine] = place[path.step[mine]]
     body = path.owner == BODY
     main, busy = CODE[owners.MAIN.name], CODE[owners.ACCELERATOR.name]
     rows[body] = busy
     loops = {main, busy} if body.any() else {main}
     bounds, owned = between_steps(path.bounds, rows, breaks, loops)
     return without_outside(tile(words, bounds, owned, mixes), window)
+
+
+_NO_STATE: Final = -1
+
+
+def _with_state(timeline: Timeline, crowding: Floats, steps: Ints, words: tuple[str, ...]) -> Shares:
+    """Return who owns the handing over of the batches of `steps`, with which a state travels."""
+    mixes = np.zeros((len(steps), len(words)), np.float32)
+    crowded, of_state = np.clip(crowding[steps], 0, 1), timeline.state_share[steps]
+    mixes[:, CODE[owners.CPU_CONTENTION.name]] = crowded
+    mixes[:, words.index(owners.STATE)] = (1 - crowded) * of_state
+    mixes[:, CODE[owners.TRANSFER.name]] = (1 - crowded) * (1 - of_state)
+    return mixes
 
 
 def without_outside(tiling: Tiling, window: Window) -> Tiling:
@@ -169,8 +192,8 @@ def idle_stretches(timeline: Timeline, window: Window, breaks: Breaks | None = N
         starts, ends = clipped(union(worked, done), window.start_ns, window.end_ns)
         return nonempty(np.append(window.start_ns, ends), np.append(starts, window.end_ns))
     on_device = timeline.device_wait_ns
-    starts = timeline.take_ns - np.where(on_device == NOT_OBSERVED, timeline.wait_ns, on_device)
     ends = timeline.take_ns
+    starts = np.where(on_device == NOT_OBSERVED, np.minimum(timeline.request_ns, ends), ends - on_device)
     if breaks is not None and (on_device == NOT_OBSERVED).all():
         starts = np.concatenate([starts, *(begins for begins, _ in breaks)])
         ends = np.concatenate([ends, *(ended for _, ended in breaks)])

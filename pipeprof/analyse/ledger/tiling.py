@@ -122,17 +122,20 @@ def tile(owners: tuple[str, ...], bounds: Ints, rows: Rows, mixes: Shares) -> Ti
 
 
 def cut(bounds: Ints, rows: Rows, at: Ints) -> tuple[Ints, Rows]:
-    """Return the same tiling with more bounds; those outside are left out."""
+    """Return the same tiling with more bounds, which are in order; those outside are left out."""
+    lasting = np.diff(bounds) > 0
+    if not lasting.all():  # of pieces of nothing no part is left
+        bounds, rows = bounds[np.append(True, lasting)], rows[lasting]
     inside = at[(at > bounds[0]) & (at < bounds[-1])]
-    merged = np.sort(np.concatenate([bounds, inside]), kind="stable")  # both are sorted: one merge
-    merged = merged[np.append(True, np.diff(merged) > 0)]
-    place = np.searchsorted(bounds, merged[:-1], "right") - 1
-    return merged, rows[place]
+    place = np.searchsorted(bounds, inside, "right")
+    new = (inside > bounds[place - 1]) & np.append(True, np.diff(inside) > 0)[: len(inside)]
+    inside, place = inside[new], place[new]
+    return np.insert(bounds, place, inside), np.insert(rows, place, rows[place - 1])
 
 
 def cut_out(bounds: Ints, rows: Rows, spans: Spans) -> tuple[Ints, Rows, Bools]:
     """Return the tiling cut at the edges of disjoint `spans`, and which of its pieces lie in one of them."""
     begins, ends = spans
-    bounds, rows = cut(bounds, rows, np.sort(np.concatenate([begins, ends])))
+    bounds, rows = cut(bounds, rows, np.sort(np.concatenate([begins, ends]), kind="stable"))
     place = np.searchsorted(begins, bounds[:-1], "right") - 1
     return bounds, rows, (place >= 0) & (bounds[:-1] < ends[np.maximum(place, 0)])

@@ -408,7 +408,7 @@ def _growth(reading: _Reading) -> float | None:
 def _others_in_flight(start: Ints, finish: Ints, waited: Values) -> Values:
     """Return the mean reads of other batches in flight while each was made: waits spread over each's time."""
     share = waited / (finish - start)
-    edges = np.sort(np.concatenate([start, finish]))
+    edges = np.sort(np.concatenate([start, finish]), kind="stable")
     level = np.zeros(len(edges))
     np.add.at(level, np.searchsorted(edges, start), share)
     np.add.at(level, np.searchsorted(edges, finish), -share)

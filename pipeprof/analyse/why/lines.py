@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -38,7 +38,11 @@ class Line(NamedTuple):
     @property
     def is_library(self) -> bool:
         """Return True for a line of Python itself or of an installed package."""
-        return _LIBRARY.search(self.file) is not None
+        return _is_library(self.file)
+
+
+def _is_library(file: str) -> bool:
+    return _LIBRARY.search(file) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,11 @@ class HotLine:
     """Call made on that line: the library's function under it, where there is one."""
     path: str = ""
     """The file as it was recorded."""
+
+    @property
+    def is_library(self) -> bool:
+        """Return True for a line of Python itself or of an installed package."""
+        return _is_library(self.path)
 
     @property
     def place(self) -> str:
@@ -90,11 +99,12 @@ class Stack(NamedTuple):
 
 
 class Lines:
-    """Sampled stacks of a run. `root` is the folder of the user's files; None for that of these stacks."""
+    """Sampled stacks of a run. `root` is the folder of the user's files; None for that of these stacks and of
+    `files`, which hold the user's code too."""
 
-    def __init__(self, stacks: Iterable[Stack], root: str | None = None) -> None:
+    def __init__(self, stacks: Iterable[Stack], root: str | None = None, files: Collection[str] = ()) -> None:
         self.stacks = tuple(stacks)
-        self._given_root = root
+        self._given_root, self._files = root, files
 
     def __bool__(self) -> bool:
         return bool(self.stacks)
@@ -202,7 +212,7 @@ class Lines:
             for stack in self.stacks
             for line in stack.lines
             if not line.is_library
-        }
+        } | {os.path.dirname(file) for file in self._files}  # noqa: PTH120 - the same
         try:
             return os.path.commonpath(folders) if folders else ""
         except ValueError:  # absolute and relative paths together
@@ -283,7 +293,9 @@ _read: Final[WeakKeyDictionary[Run, Lines]] = WeakKeyDictionary()
 
 
 def _read_table(run: Run) -> Lines:
-    return _added_up(each for _, each in _rows(run))
+    loaders = run.meta.loaders
+    files = {each.file for each in loaders if each.file and not (each.in_library or _is_library(each.file))}
+    return _added_up((each for _, each in _rows(run)), files=files)
 
 
 class Moment(NamedTuple):
@@ -331,7 +343,7 @@ def _rows(run: Run) -> Iterator[tuple[int, _Row]]:
                 yield time_ns or 0, _Row(name, loader, worker, stack, *(each or 0 for each in figures))
 
 
-def _added_up(rows: Iterable[_Row], root: str | None = None) -> Lines:
+def _added_up(rows: Iterable[_Row], root: str | None = None, files: Collection[str] = ()) -> Lines:
     totals: dict[tuple[str, int | None, int, str], list[int]] = {}
     for row in rows:
         total = totals.setdefault((row.stage, row.loader, row.worker, row.stack), [0, 0, 0])
@@ -344,7 +356,7 @@ def _added_up(rows: Iterable[_Row], root: str | None = None) -> Lines:
         Stack(stage, loader, worker, _inside(stage, parsed[text]), *total)
         for (stage, loader, worker, text), total in totals.items()
     )
-    return Lines(stacks, root)
+    return Lines(stacks, root, files)
 
 
 def _inside(stage: str, lines: tuple[Line, ...]) -> tuple[Line, ...]:

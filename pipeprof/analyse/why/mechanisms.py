@@ -100,7 +100,7 @@ def _duplicates(observed: Observed) -> Shown | None:
 def _iterator_per_step(observed: Observed) -> Shown | None:
     """Look for many iterators, each left after few of its batches: most of them were not needed."""
     timeline = observed.timeline
-    passes = np.unique(np.stack([timeline.loader, timeline.epoch]), axis=1, return_counts=True)[1]
+    passes = timeline.epochs.lengths
     samples, batch = _length(observed), _batch_size(observed)
     if len(passes) < 5 or samples is None or not batch or float(np.median(passes)) > _FEW_BATCHES:
         return None
@@ -459,26 +459,33 @@ def loses_cache(observed: Observed) -> bool:
 
 
 def _lost_cache(observed: Observed) -> Shown | None:
-    """Look for workers that grew in each epoch, ended with it, and whose samples cost as much in the next."""
+    """Look for workers that grew in each epoch, ended with it, and whose samples cost as much in the next.
+
+    They grow by what they have allocated and kept since the end of their first batch; where that is not told,
+    by their resident memory, with its buffers.
+    """
     facts, costs = observed.facts, observed.cost_by_epoch()
     if facts.workers == 0 or facts.persistent or len(costs) < 2 or not _makes_batches(observed):
         return None
     first, *later = (cost for _, cost in sorted(costs.items()))
     if np.median(later) < mechanisms.LOST_CACHE.at_least * first:
         return None
-    grown = [
-        looks[-1] - looks[0]
-        for (_, _, worker), looks in observed.counts.memory.items()
-        if worker >= 0 and len(looks) > 1
-    ]
-    made = (observed.total("bytes") or 0) / max(1, len(costs) * facts.workers)
-    if not grown or float(np.median(grown)) < max(_CACHE_BYTES, _KEPT * made):
+    lives, counts = len(costs) * facts.workers, observed.counts
+    made = (observed.total("bytes") or 0) / lives
+    least, looks = _CACHE_RESIDENT_BYTES, counts.memory
+    if counts.allocated:
+        least, looks = _CACHE_BYTES, counts.allocated
+        made *= max(0.0, 1 - lives / max(1, observed.batches))
+    grown = [each[-1] - each[0] for (_, _, worker), each in looks.items() if worker >= 0 and len(each) > 1]
+    if not grown or float(np.median(grown)) < max(least, _KEPT * made):
         return None
     figures = {"grown_bytes": units.size(float(np.median(grown)))}
     return Shown(mechanisms.LOST_CACHE, 1.0, figures, fixes.PERSISTENT_WORKERS)
 
 
-_CACHE_BYTES: Final = 4_000_000
+_CACHE_BYTES: Final = 1_000_000
+"""Growth after the first batch below which nothing worth a word was kept: decoding alone kept 0.1 MB."""
+_CACHE_RESIDENT_BYTES: Final = 4_000_000
 _KEPT: Final = 0.3
 """Share of the bytes that it made below which what a worker kept is no cache to speak of."""
 

@@ -132,16 +132,17 @@ class Observed:
         return counted / self.samples if self.samples else 0.0
 
     def cost_by_epoch(self) -> dict[int, float]:
-        """Return the time that a sample took to make, by epoch, in nanoseconds."""
-        epochs, samples = self._batches["epoch"], np.maximum(self._batches["samples"], 0)
-        wall = self._batches["finish_ns"] - self._batches["start_ns"]
-        costs = {}
-        for epoch in np.unique(epochs).tolist():
-            mine = epochs == epoch
-            made = int(samples[mine].sum())
-            if made:
-                costs[int(epoch)] = float(wall[mine].sum()) / made
-        return costs
+        """Return the time that a sample of the quickest batch took to make, by epoch, in nanoseconds.
+
+        Without waiting for a core. On crowded cores the means of epochs alike lie up to 40 % apart, their
+        quickest batches 15 %.
+        """
+        made, samples = self._batches, np.maximum(self._batches["samples"], 0)
+        filled = samples > 0
+        waited = np.where(made["runq_ns"] == NOT_OBSERVED, 0, made["runq_ns"])
+        each = (made["finish_ns"] - made["start_ns"] - waited)[filled] / samples[filled]
+        epochs = made["epoch"][filled]
+        return {int(epoch): float(each[epochs == epoch].min()) for epoch in np.unique(epochs)}
 
     def lock_waits_ns(self) -> tuple[Ints, Ints]:
         """Return, by step, how long the batch waited until its worker let go: see `lock.lock_waits`."""

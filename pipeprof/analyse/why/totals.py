@@ -28,6 +28,8 @@ class CounterTotals:
     """Largest values, by level and worker."""
     memory: dict[Process, list[int]] = field(default_factory=dict)
     """Private bytes at each look, in order of time, by loader, epoch and worker."""
+    allocated: dict[Process, list[int]] = field(default_factory=dict)
+    """Bytes that a worker had allocated and kept, between batches from the end of its first one on."""
     own_memory: dict[Process, list[int]] = field(default_factory=dict)
     """The same of bytes that no other process shares."""
     memory_left: list[int] = field(default_factory=list)
@@ -105,6 +107,8 @@ def _add_level(
     largest[worker] = max(largest.get(worker, 0), value)
     if name == counters.PRIVATE_BYTES:
         counts.memory.setdefault(process, []).append(value)
+    elif name == counters.ALLOCATED_BYTES:
+        counts.allocated.setdefault(process, []).append(value)
     elif name == counters.OWN_BYTES and worker != MAIN_PROCESS:
         counts.own_memory.setdefault(process, []).append(value)
     elif name == counters.MEMORY_LEFT_BYTES:

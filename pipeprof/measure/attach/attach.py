@@ -147,7 +147,7 @@ def _enter_job(pid: int, control: Control) -> dict[str, Any]:
 
 
 def _enter_workers(control: Control, pids: list[int]) -> int:
-    """Enter the workers; return how many could not be."""
+    """Enter the workers; return how many could not be. One that has ended meanwhile makes no batch."""
     control.name_workers(pids)
     waiting = []
     for pid in pids:
@@ -155,11 +155,11 @@ def _enter_workers(control: Control, pids: list[int]) -> int:
             _inject(pid, control)
             waiting.append(pid)
     deadline = time.monotonic() + WORKER_PATIENCE_S
-    entered = 0
+    entered = set()
     for pid in waiting:
         state = control.wait(("attached", "refused"), max(0.1, deadline - time.monotonic()), of=pid)
-        entered += word_of(state) == "attached"
-    return len(pids) - entered
+        entered |= {pid} if word_of(state) == "attached" else set()
+    return sum(pid not in entered and started(pid) is not None for pid in pids)
 
 
 def _write_script(control: Control) -> None:

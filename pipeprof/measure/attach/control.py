@@ -87,7 +87,8 @@ class Control:
 
     def remove(self) -> None:
         """Remove the directory."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for _ in range(2):  # a worker may say its state meanwhile, into a directory that is half removed
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def is_abandoned(self) -> bool:
         """Tell whether its pipeprof is gone: as far as that can be seen from here."""

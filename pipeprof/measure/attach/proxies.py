@@ -10,12 +10,14 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
 from pipeprof.measure.probe import auto_stages
 from pipeprof.measure.probe.batch import BatchRecorder
 from pipeprof.measure.probe.counting import gc_watch
+from pipeprof.measure.probe.own_frames import hide_in_worker
 from pipeprof.measure.probe.patches import patch, release
 from pipeprof.measure.probe.proxies import (
     Collate,
@@ -102,8 +104,11 @@ class AttachedProbe(Probe):
                     setattr(fetcher, name, part._pipeprof_real)
         self._dressed.clear()
 
-    def dress_later_ones(self) -> None:
-        """Put the proxies into each fetcher that this worker's loop makes, at the begin of an epoch."""
+    def stay(self) -> None:
+        """Observe this worker's later epochs too, and keep our frames out of the errors that it sends.
+
+        Its loop makes a fetcher at the begin of each epoch, into which the proxies go.
+        """
         from torch.utils.data import _DatasetKind
 
         def wrap(original: Callable[..., Any]) -> Any:
@@ -116,6 +121,8 @@ class AttachedProbe(Probe):
             return staticmethod(create_fetcher)
 
         patch(_HOLDER, _DatasetKind, "create_fetcher", wrap)
+        with suppress(Exception):  # a private name
+            hide_in_worker(_HOLDER)
 
     def leave_worker(self) -> None:
         """Leave nothing of ours in this worker: called by the thread that makes its batches."""
@@ -196,6 +203,6 @@ class EnterWorker:
     def __call__(self, worker: int) -> None:
         """Begin to observe; then the user's own function."""
         self._probe.start(worker)
-        self._probe.dress_later_ones()
+        self._probe.stay()
         if self._real is not None:
             self._real(worker)

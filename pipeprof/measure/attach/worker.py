@@ -25,7 +25,7 @@ def enter_worker(directory: str) -> None:
     if isinstance(under_way, int):
         probe.under_way = under_way
     probe.start(worker)
-    probe.dress_later_ones()
+    probe.stay()
     fetcher = names.get(PRIVATE_OF_WORKER_LOOP[2])
     if fetcher is not None:
         probe.dress(fetcher)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from time import monotonic_ns, thread_time_ns
 from typing import Final
 
+from pipeprof.measure.probe.counting.allocated import AllocationLooks
 from pipeprof.measure.probe.counting.counters import BLOCK_BYTES, Counters, difference, read_counters
 from pipeprof.measure.probe.counting.files_read import OpenedFiles
 from pipeprof.measure.probe.counting.gc_watch import WATCH
@@ -57,8 +58,11 @@ class BatchRecorder(Sink):
         """True if the next batch is to be made unprobed."""
         self.gave_sample = False
         """True if an iterable set has given a sample of the unprobed batch."""
+        self.allocated = AllocationLooks()
         self._has_key = False
         self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
+        self.shard: str | None = None
+        """The shard that the last sample came from, where the library that reads it tells."""
         self.opened_files = OpenedFiles()
         self._before: Sink | None = None
         self._dispatch_ns = MISSING
@@ -154,9 +158,11 @@ class BatchRecorder(Sink):
 
     def finish(self, size_bytes: int, finish_ns: int | None = None) -> None:
         """Write the batch out: it was collated, now or at `finish_ns`."""
-        self._write(self.samples, monotonic_ns() if finish_ns is None else finish_ns, size_bytes)
+        now_ns = monotonic_ns() if finish_ns is None else finish_ns
+        self._write(self.samples, now_ns, size_bytes)
         self._close()
         self._slot.finished(self.key[0])
+        self.allocated.batch_ended(now_ns)
 
     @contextmanager
     def afterwards(self, stage: str) -> Iterator[None]:
@@ -276,6 +282,8 @@ class BatchRecorder(Sink):
 
     def _shard(self) -> int:
         """Return the number of the file that was read last, where files hold more than one sample each."""
+        if self.shard is not None:
+            return self._slot.shard_id(self.shard)
         if self.file is None or not self._in_shards or self.files >= self._samples:
             return 0
         return self._slot.shard_id(self.file)

@@ -11,6 +11,7 @@ the descriptors out: an unpickling that is long for its run tells of a worker th
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -24,7 +25,9 @@ MOST_KEPT: Final = 65_536
 PRIVATE_OF_WORKERS: Final = ("data_queue", "_send_bytes", "_thread")
 """torch's name for a worker's queue of results, a local of its loop, and multiprocessing's for the writing
 end and the thread of that queue. Without them the time at which a batch had been sent is not observed."""
-_NOTHING_SENT: Final = (MISSING, MISSING, MISSING, MISSING)
+_NOTHING_SENT: Final = (MISSING,) * 5
+_END_OF_BATCH: Final = b"\0pipeprof: the batch ends, the state of its data set follows\0"
+"""Stands in a pickle between a batch and the state that travels with it: its place tells their sizes."""
 
 
 class Handover(NamedTuple):
@@ -38,13 +41,15 @@ class Handover(NamedTuple):
     """The main process began to unpickle it."""
     received_ns: int
     """The main process had it."""
-    sent: tuple[int, int, int, int]
-    """Previous batch that the worker sent: epoch, seq, time at which it was written, bytes of its pickle."""
+    sent: tuple[int, int, int, int, int]
+    """Previous batch that the worker sent: epoch, seq, time at which it was written, bytes of its pickle, and
+    of these the bytes behind the batch: the data set's state."""
 
 
-Way = tuple[int, int, int, int, int]
-"""pickled_ns, sent_ns, bytes of the pickle, receive_start_ns, received_ns; `MISSING` where not observed."""
-UNSEEN_WAY: Final = (MISSING,) * 5
+Way = tuple[int, int, int, int, int, int]
+"""pickled_ns, sent_ns, bytes of the pickle, of these the state's, receive_start_ns, received_ns; `MISSING`
+where not observed."""
+UNSEEN_WAY: Final = (MISSING,) * 6
 
 _inboxes: Final[dict[int, deque[Handover]]] = {}
 """By the number of an iterator's observation, in the process that receives."""
@@ -76,9 +81,18 @@ class _Sending:
     sent = _NOTHING_SENT
     key = (MISSING, MISSING)
     """Epoch and seq of what is being sent."""
+    carries = False
+    """True if a state of the data set is sent with it."""
 
 
 _sending: Final = _Sending()
+_with_state: Final = set[tuple[int, int]]()
+"""Epoch and seq of this worker's batches that are to be sent with a state of the data set."""
+
+
+def note_state(epoch: int, seq: int) -> None:
+    """Note that the data set's state was taken, to travel with a batch of this worker."""
+    _with_state.add((epoch, seq))
 
 
 class Handed:
@@ -90,9 +104,12 @@ class Handed:
         self.number, self.epoch, self.seq, self.batch = number, epoch, seq, batch
 
     def __reduce__(self) -> Any:
-        sent, _sending.key = _sending.sent, (self.epoch, self.seq)
+        sent, key = _sending.sent, (self.epoch, self.seq)
+        _sending.key, _sending.carries = key, key in _with_state
+        _with_state.discard(key)
         # The parts are unpickled in this order: the clock, then the batch.
-        return _received, (self.number, self.epoch, self.seq, monotonic_ns(), *sent, _RECEIVING, self.batch)
+        parts = (self.number, self.epoch, self.seq, monotonic_ns(), *sent, _RECEIVING, self.batch)
+        return _received, (*parts, _END_OF_BATCH) if _sending.carries else parts
 
 
 def _received(
@@ -104,13 +121,15 @@ def _received(
     sent_seq: int,
     sent_ns: int,
     size: int,
+    state: int,
     start_ns: int,
     batch: Any,
+    end_of_batch: bytes = b"",
 ) -> Any:
     """Return the batch as torch would have received it, and keep the times of its way."""
     inbox = _inboxes.get(number)
     if inbox is not None:
-        sent = (sent_epoch, sent_seq, sent_ns, size)
+        sent = (sent_epoch, sent_seq, sent_ns, size, state)
         inbox.append(Handover(epoch, seq, pickled_ns, start_ns, monotonic_ns(), sent))
     return batch
 
@@ -135,8 +154,17 @@ def _timed(send_bytes: Callable[..., Any]) -> Callable[..., Any]:
 
     def send(data: Any, *arguments: Any) -> Any:
         result = send_bytes(data, *arguments)
-        _sending.sent = (*_sending.key, monotonic_ns(), len(data))
-        _sending.key = _NOTHING_SENT[:2]
+        now_ns, state = monotonic_ns(), _bytes_behind_batch(data) if _sending.carries else MISSING
+        _sending.sent = (*_sending.key, now_ns, len(data), state)
+        _sending.key, _sending.carries = _NOTHING_SENT[:2], False
         return result
 
     return send
+
+
+def _bytes_behind_batch(data: Any) -> int:
+    found = _END.search(data)
+    return MISSING if found is None else len(data) - found.end()
+
+
+_END: Final = re.compile(re.escape(_END_OF_BATCH))

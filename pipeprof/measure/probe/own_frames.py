@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-_OWN: Final = tuple(f"{Path(__file__).parent.parent / room}/" for room in ("probe", "session"))
+from pipeprof.measure.probe.patches import patch
+
+_OWN: Final = tuple(f"{Path(__file__).parent.parent / room}/" for room in ("probe", "session", "attach"))
 """Folders with all code of ours that calls the user's, or torch's."""
 
 
@@ -39,21 +43,20 @@ def hide_own_frames(error: BaseException) -> None:
             waiting += each.exceptions
 
 
-def hide_in_worker() -> None:
+def hide_in_worker(holder: str) -> None:
     """Have torch's worker, which is this process, send the user's errors without our frames in their text.
 
-    It sends a traceback as text. A private name of torch, seen in 2.6 to 2.15: without it the frames stay.
+    It sends a traceback as text. Until `patches.release(holder)`. A private name of torch, seen in 2.6 to
+    2.15: without it the frames stay.
     """
     worker = sys.modules.get("torch.utils.data._utils.worker")
-    wrap = getattr(worker, "ExceptionWrapper", None)
-    if worker is None or not isinstance(wrap, type):
-        return
+    if worker is not None and isinstance(getattr(worker, "ExceptionWrapper", None), type):
+        patch(holder, worker, "ExceptionWrapper", lambda wrap: partial(_wrapped, wrap))
 
-    def wrapped(exc_info: Any = None, where: str = "in background") -> Any:
-        info = sys.exc_info() if exc_info is None else exc_info
-        if isinstance(info[1], BaseException):
-            hide_own_frames(info[1])
-            info = (info[0], info[1], info[1].__traceback__)
-        return wrap(info, where)
 
-    worker.ExceptionWrapper = wrapped  # type: ignore[attr-defined]
+def _wrapped(wrap: Callable[..., Any], exc_info: Any = None, where: str = "in background") -> Any:
+    info = sys.exc_info() if exc_info is None else exc_info
+    if isinstance(info[1], BaseException):
+        hide_own_frames(info[1])
+        info = (info[0], info[1], info[1].__traceback__)
+    return wrap(info, where)

@@ -185,7 +185,9 @@ class _State:
         if probe.recorder is None or probe.worker == MAIN_PROCESS:
             return self._pipeprof_real.state_dict()
         with probe.recorder.afterwards(owners.STATE):
-            return self._pipeprof_real.state_dict()
+            state = self._pipeprof_real.state_dict()
+        handover.note_state(*probe.recorder.key)
+        return state
 
     def load_state_dict(self, state: Any) -> Any:
         """Hand the state on to the wrapped object."""
@@ -534,7 +536,7 @@ class WorkerInit(Proxy):
         with suppress(Exception):  # private names: without them one time is not observed
             handover.watch_sending()
         with suppress(Exception):
-            hide_in_worker()
+            hide_in_worker("worker")
         info = get_worker_info()
         if info is not None and isinstance(info.dataset, Proxy):
             # WorkerInfo is frozen; the user's code must meet the user's data set.

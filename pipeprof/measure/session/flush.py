@@ -309,17 +309,18 @@ class Flusher:
         """Note that the run cannot be written any more, and say so once, whatever becomes of warnings."""
         if self.failure is not None:
             return
-        why = error.strerror or str(error)
+        why, is_there = error.strerror or str(error), self._writer.directory.exists()
         self.failure = TraceError(
             f"{self._writer.directory} cannot be written any more: {why}",
-            "free some space, or choose another out",
+            "free some space, or choose another out" if is_there else "leave it in place while a run lasts",
         )
         # without its frames: they hold the loader, through whose observer all of this would stay
         self.failure.__cause__ = error.with_traceback(None)
         meta = self._writer.meta
         self._writer.meta = replace(meta, unrecorded=why, warnings=(*meta.warnings, str(self.failure)))
         if meta.kind != "bench":  # which ends with this failure, and says it then
-            say(f"pipeprof: {self.failure}. The program goes on; what was recorded until now is kept")
+            kept = "what was recorded until now is " + ("kept" if is_there else "gone with it")
+            say(f"pipeprof: {self.failure}. The program goes on; {kept}")
 
     # -- the end -------------------------------------------------------------------------------------------
 

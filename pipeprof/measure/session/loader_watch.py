@@ -168,8 +168,8 @@ class IteratorWatch:
         self.inbox = handover.open_inbox(self.number)
         self.handovers: dict[tuple[int, int], handover.Handover] = {}
         """Handovers by epoch and seq, of batches that are not yet written as steps."""
-        self.sent: dict[tuple[int, int], tuple[int, int]] = {}
-        """By epoch and seq: when a batch had been sent, and the bytes of its pickle."""
+        self.sent: dict[tuple[int, int], tuple[int, int, int]] = {}
+        """By epoch and seq: when a batch had been sent, the bytes of its pickle, and of the state in it."""
         samples_lines = self.session.lines and self.workers > 0
         self.aides = AideReader(Ring(self.workers, AIDE_RECORDS), owner.number) if samples_lines else None
         self._probe = self._make_probe(None if self.aides is None else self.aides.ring.block)
@@ -368,9 +368,9 @@ class IteratorWatch:
         while self.inbox:
             arrived = self.inbox.popleft()
             self.handovers[arrived.epoch, arrived.seq] = arrived
-            sent_epoch, sent_seq, sent_ns, size = arrived.sent
+            sent_epoch, sent_seq, *sent = arrived.sent
             if (sent_epoch, sent_seq) in self.handovers:  # else it is written already, and nobody asks
-                self.sent[sent_epoch, sent_seq] = (sent_ns, size)
+                self.sent[sent_epoch, sent_seq] = (sent[0], sent[1], sent[2])
         for kept in (self.handovers, self.sent):
             while len(kept) > handover.MOST_KEPT:  # of batches that are never found to be taken
                 kept.pop(next(iter(kept)))
@@ -380,8 +380,8 @@ class IteratorWatch:
         arrived = self.handovers.pop((epoch, seq), None)
         if arrived is None:
             return handover.UNSEEN_WAY
-        sent_ns, size = self.sent.pop((epoch, seq), (MISSING, MISSING))
-        return arrived.pickled_ns, sent_ns, size, arrived.receive_start_ns, arrived.received_ns
+        sent = self.sent.pop((epoch, seq), (MISSING, MISSING, MISSING))
+        return arrived.pickled_ns, *sent, arrived.receive_start_ns, arrived.received_ns
 
     def forget_handovers_before(self, epoch: int) -> None:
         """Drop what is known of batches that were made for epochs before `epoch - 1` and never taken."""
@@ -484,7 +484,7 @@ def _facts(loader: DataLoader[Any], number: int, name: str) -> LoaderMeta:
         samples = None
     context = getattr(loader, "multiprocessing_context", None) or multiprocessing
     # a loader of another library, which makes torch's iterators itself, may lack any of this
-    plain = {name: getattr(loader, name, None) for name in _PLAIN}
+    plain: dict[str, Any] = {name: getattr(loader, name, None) for name in _PLAIN}
     how = made(loader)
     return LoaderMeta(
         id=number,

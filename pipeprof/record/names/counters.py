@@ -98,6 +98,9 @@ PRIVATE_BYTES: Final = _level("private_bytes", "memory of the process that it do
 OWN_BYTES: Final = _level(
     "own_bytes", "memory of the process that no other one shares: not what it inherited and left alone"
 )
+ALLOCATED_BYTES: Final = _level(
+    "allocated_bytes", "memory that a worker has allocated and kept, between two batches"
+)
 MEMORY_LEFT_BYTES: Final = _level(
     "memory_left_bytes", "memory that the machine, or the container, can still give to any process"
 )

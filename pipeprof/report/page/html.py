@@ -12,7 +12,7 @@ from pipeprof.analyse.why.lines import HotLine
 from pipeprof.record.files import write_atomically
 from pipeprof.report.page import charts, contents, document, matrix, predicted_matrix, workers
 from pipeprof.report.page.section import Chart, Row, Section, Table
-from pipeprof.report.page.source import Source, no_source, source_of
+from pipeprof.report.page.source import Source, diff_of, no_source, source_of
 from pipeprof.report.wording import advice, words
 from pipeprof.report.wording.view import (
     NO_VERDICT,
@@ -84,7 +84,7 @@ def _verdict(
         "next": _next(said),
         "chips": _chips(said),
         "doubts": said.doubts,
-        "fixes": advice.cards(forecast, said),
+        "fixes": advice.cards(forecast, said, lambda arguments: diff_of(said, arguments, source)),
         "fixes_how": advice.hint(forecast),
         "fold": said.healthy,
     }

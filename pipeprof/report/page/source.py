@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
-from typing import Final
+from typing import Any, Final
 
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.record.meta import RunMeta
 from pipeprof.redact import redact_source
+from pipeprof.report.wording.view import RunView
+from pipeprof.simulate.tuning.edit import edit_of
 
 Source = Callable[[HotLine], str]
 """Returns the text of a line; empty where it is not to be shown or cannot be read."""
@@ -47,6 +49,23 @@ def source_of(meta: RunMeta) -> Source:
         return shown if len(shown) <= MOST_CHARACTERS else f"{shown[:MOST_CHARACTERS]}…"
 
     return text
+
+
+def diff_of(said: RunView, arguments: Mapping[str, Any], source: Source) -> str:
+    """Return the changed lines of the call that made the loader; empty where `source` shows none."""
+    made = said.loader
+    if not arguments or made.file is None or made.line is None or said.meta.kind == "bench":
+        return ""
+    if not source(HotLine("", made.file, made.line, "", 0.0, path=made.file)):
+        return ""
+    lines = edit_of(made, arguments).diff.splitlines()[_HEADER_LINES:]
+    changed = [line for line in lines if line.startswith(("-", "+"))]
+    return "\n".join(redact_source(line) for line in changed) if len(changed) <= MOST_CHANGED else ""
+
+
+_HEADER_LINES: Final = 2
+MOST_CHANGED: Final = 8
+"""Lines of a diff on a card: of a longer one what to write is enough."""
 
 
 def _timestamp(text: str | None) -> float | None:

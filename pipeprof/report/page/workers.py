@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.over_time import longest_waits
+from pipeprof.analyse.resources.operators import operator_times
+from pipeprof.analyse.resources.shards import shard_times
 from pipeprof.report.page import timeline
 from pipeprof.report.page.section import Row, Section, Table
 from pipeprof.report.wording import reading, words
 from pipeprof.timeline import NOT_OBSERVED
 from pipeprof.vocabulary import owners
+
+MOST_SHARDS: Final = 32
+"""Number of shards that the page lists, the slowest first."""
 
 
 def workers(analysis: Analysis) -> Section:
@@ -27,9 +32,9 @@ def workers(analysis: Analysis) -> Section:
         section.missing = "No step was recorded, so there is no timeline."
         return section
     section.facts = [("Longest wait", sentence) for sentence in (_longest_wait(analysis),) if sentence]
-    section.tables = [_balance(analysis), _epochs(analysis)]
-    if len(section.tables[-1].rows) < 2:
-        section.tables.pop()
+    section.tables = [_balance(analysis)]
+    section.tables += [table for table in (_epochs(analysis), _shards(analysis)) if len(table.rows) > 1]
+    section.tables += [table for table in (_operators(analysis),) if table.rows]
     return section
 
 
@@ -112,6 +117,32 @@ def _balance(analysis: Analysis) -> Table:
             units.duration(worker_share.mean_ns),
         ]
         table.rows.append(Row([label, *cells]))
+    return table
+
+
+def _shards(analysis: Analysis) -> Table:
+    """Return how long the batches of each shard took to make, slowest first; no row where none is known."""
+    table = Table(
+        "Shards", ["shard", "batches", "half take less than"], [], how=reading.SHARDS_OF_RUN, folded=True
+    )
+    for row in shard_times(analysis.run, analysis.timeline)[:MOST_SHARDS]:
+        table.rows.append(Row([row.shard, units.count(row.batches), units.duration(row.median_ns)]))
+    return table
+
+
+def _operators(analysis: Analysis) -> Table:
+    """Return the operators of sources with statistics of their own; no row where none are known."""
+    heads = ["operator", "of their time", "time of its tasks", "CPU time", "tasks", "rows"]
+    table = Table("Operators of the source", heads, [], how=reading.OPERATORS)
+    for row in operator_times(analysis.run.meta):
+        cells = [
+            units.percent(row.share),
+            units.duration(row.wall_ns),
+            units.duration(row.cpu_ns),
+            units.count(row.tasks),
+            units.count(row.rows),
+        ]
+        table.rows.append(Row([row.name, *cells]))
     return table
 
 

@@ -159,6 +159,8 @@ def _verdict(paper: _Paper, said: RunView, is_predicted: bool, cost: str) -> Ite
             yield from paper.wrapped(text, label=" " if number else "Line")
     unpredicted = "" if is_predicted or said.fix == fixes.NONE.word else " (No gain is predicted for it.)"
     yield from paper.wrapped(f"{said.next_step}{unpredicted}", label="Next")
+    if unpredicted and (place := advice.unpredicted_place(said)):
+        yield from paper.wrapped(f"The DataLoader is made at {place}.", label=" ")
     yield from _command(advice.measuring_more(said) or (unpredicted and advice.trying_unpredicted(said)))
     colour = "bold green" if said.band == bands.NOT.word else "bold red"
     yield from paper.wrapped(stall_line(said), "dim" if said.inconclusive else colour)
@@ -197,11 +199,12 @@ def _fixes(paper: _Paper, forecast: Forecast, said: RunView) -> Iterator[Text]:
         stall = units.percent(candidate.prediction.stall.value)
         title = f"{candidate.fix.title}: {advice.from_to(candidate, said.throughput)}, stall then {stall}"
         yield from paper.wrapped(title, label=f"  {advice.gain(candidate):>8}", indent=_GAIN)
-        yield from paper.wrapped(advice.how_of(candidate, said), "dim", indent=_GAIN)
+        yield from paper.wrapped(advice.written(forecast, candidate, said), "dim", indent=_GAIN)
         harm = advice.warning_of(forecast, candidate)
         if harm and candidate.fix.word != said.fix:  # what is to be done next has said its own
             yield from paper.wrapped(f"Careful: {harm}", "yellow", indent=_GAIN)
         yield from _command(advice.trying(forecast, said, candidate))
+        yield from paper.wrapped(advice.untried(forecast, said, candidate), "dim", indent=_GAIN)
     if rough := advice.replay_warning(forecast):
         yield from paper.wrapped(rough, "yellow", indent=2)
     if forecast.unfinished:

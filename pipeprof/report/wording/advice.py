@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.harm import warning
@@ -69,12 +69,39 @@ def _now(measured: float | None) -> str:
     return f"{units.digits(measured)} → " if measured else ""
 
 
-def cards(forecast: Forecast, facts: RunView) -> list[dict[str, str]]:
-    """Draw the first screen's fixes, the verdict's first."""
+def no_diff(arguments: Mapping[str, Any]) -> str:
+    """Show no source."""
+    del arguments
+    return ""
+
+
+def in_code(forecast: Forecast, ranked: Ranked, facts: RunView) -> str:
+    """Return the line of the program that a fix is made at; empty where not known, or in a scenario."""
+    place = "" if facts.meta.kind == "bench" else forecast.place_of(ranked.fix)
+    by_library = ranked.fix.is_at_loader and facts.loader.in_library
+    return f"{place} (a library's code)" if place and by_library else place
+
+
+def written(forecast: Forecast, ranked: Ranked, facts: RunView) -> str:
+    """Return what to write or to type, after the place in the user's program where it is known."""
+    place = in_code(forecast, ranked, facts)
+    return f"{place}: {how_of(ranked, facts)}" if place else how_of(ranked, facts)
+
+
+def cards(
+    forecast: Forecast, facts: RunView, diff: Callable[[Mapping[str, Any]], str] = no_diff
+) -> list[dict[str, str]]:
+    """Draw the first screen's fixes, the verdict's first.
+
+    `diff` shows the source with the arguments that a DataLoader is to have; empty where it cannot.
+    """
     drawn = [
         {
             **card(candidate, shared_extrapolations(forecast), facts),
+            "place": in_code(forecast, candidate, facts),
+            "diff": diff(forecast.arguments_of(candidate.fix)),
             "command": trying(forecast, facts, candidate),
+            "untried": untried(forecast, facts, candidate),
             **_careful(warning_of(forecast, candidate)),
         }
         for candidate in forecast.advice
@@ -96,20 +123,49 @@ def _careful(text: str | None) -> dict[str, str]:
 def _unpredicted(facts: RunView) -> dict[str, str]:
     note = "Chosen from where the time went; no gain is predicted for it from this run."
     title = fixes.BY_WORD[facts.fix].label
-    drawn = {"gain": "?", "of": "gain not predicted", "title": title, "note": note, "code": ""}
-    return {**drawn, "command": trying_unpredicted(facts)}
+    drawn = {"gain": "?", "of": "gain not predicted", "title": title, "note": note, "code": "", "diff": ""}
+    return {**drawn, "place": unpredicted_place(facts), "command": trying_unpredicted(facts)}
+
+
+def unpredicted_place(facts: RunView) -> str:
+    """Return the call of DataLoader where the verdict's fix is an argument of it; empty elsewhere."""
+    is_argument = bool(fixes.BY_WORD[facts.fix].argument) and facts.meta.kind != "bench"
+    return facts.loader_place if is_argument and not facts.loader.in_library else ""
 
 
 def trying(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
     """Return the command that tries a predicted fix on this run; empty where none does."""
+    if ranked.fix.wraps and facts.meta.kind == "trace" and _passes(forecast) < 2:
+        return ""
     return command.of_fix(
-        ranked.fix.word,
+        command.CACHED if ranked.fix.wraps else ranked.fix.word,
         forecast.arguments_of(ranked.fix),
         scenario_keys(ranked.fix),
         facts.meta,
         facts.loader,
         bool(facts.other_loaders),
     )
+
+
+def _passes(forecast: Forecast) -> int:
+    facts = forecast.analysis.facts
+    return facts.epochs if facts is not None else 0
+
+
+def untried(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
+    """Return the reason why no command tries a fix; empty where one does, or an edit of the code is asked."""
+    if trying(forecast, facts, ranked):
+        return ""
+    if ranked.fix.wraps and facts.meta.kind == "trace" and _passes(forecast) < 2:
+        return "No command tries it: it helps from the second pass over the data on, and this run had one."
+    if ranked.fix.word == fixes.FREE_CORES.word and (named := _programs(forecast)):
+        return f"{fixes.FREE_CORES.no_trial[:-1]} (most: {named})."
+    return fixes.BY_WORD[ranked.fix.word].no_trial
+
+
+def _programs(forecast: Forecast) -> str:
+    facts = forecast.analysis.facts
+    return "" if facts is None else ", ".join(facts.programs)
 
 
 def trying_unpredicted(facts: RunView) -> str:

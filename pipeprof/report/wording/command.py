@@ -9,6 +9,7 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pipeprof.analyse.verdict import MIN_STEPS, MIN_WALL_NS
@@ -17,6 +18,8 @@ from pipeprof.redact import STRUCK
 from pipeprof.vocabulary import fixes
 from pipeprof.vocabulary.arguments import KEY_OF
 
+CACHED: Final = "cached"
+"""Word of `--try` for samples that are kept once they are made."""
 _ALL: Final = "loader"
 _FORK: Final = {"multiprocessing_context": "fork"}
 _TRIED: Final = (
@@ -24,6 +27,7 @@ _TRIED: Final = (
     fixes.GC_FREEZE.word,
     fixes.AFFINITY.word,
     fixes.FILE_SYSTEM_SHARING.word,
+    CACHED,
 )
 """Fixes that `trace --try` carries out."""
 
@@ -47,14 +51,31 @@ def of_fix(
         arguments = _FORK
     words = list(meta.command)
     if meta.kind == "trace" and meta.script_words:
-        if word in _TRIED:
+        if trial := _trial(word, meta):
             own, script = words[: -meta.script_words], words[-meta.script_words :]
-            return shlex.join([*_without(own, {}), "--try", word, *script])
+            return shlex.join([*_without(own, {}), "--try", trial, *script])
         return _of_script(words, meta.script_words, arguments, loader, others)
     if meta.kind == "bench" and "run" in words[1:4] and not meta.settings.cell:
         wanted = [f"{KEY_OF[name]}={_text(value)}" for name, value in arguments.items() if name in KEY_OF]
         return _of_scenario(words, wanted or list(keys))
     return ""
+
+
+def _trial(word: str, meta: RunMeta) -> str:
+    """Return what `--try` takes for a fix; empty where it takes nothing."""
+    if word != fixes.RAM.word:
+        return word if word in _TRIED else ""
+    directory = data_directory(meta)
+    return f"{word}={directory}" if directory else ""
+
+
+def data_directory(meta: RunMeta) -> str:
+    """Return the directory below which the run's files lay, as far as they were noted; empty for none."""
+    files = [PurePosixPath(each.path) for each in meta.reading.files if each.path]
+    if not files or not all(file.is_absolute() for file in files):  # a URL
+        return ""
+    shared = [each for each in files[0].parents if all(file.is_relative_to(each) for file in files)]
+    return str(shared[0]) if len(shared[0].parts) > 2 else ""
 
 
 def again(meta: RunMeta) -> list[str]:

@@ -77,6 +77,8 @@ class RunView:
     loader: LoaderMeta
     """The one that cause, fix and settings are of."""
     loader_name: str
+    loader_place: str
+    """The call that made it, file:line; empty where not observed."""
     other_loaders: tuple[str, ...]
     meta: RunMeta
     transfer: Transfer | None
@@ -171,6 +173,7 @@ def facts(run: Run, verdict: Verdict) -> RunView:
         outside=measured.outside or Outside(0, 0),
         loader=loader,
         loader_name=measured.loader.name if measured.loader else loader.name,
+        loader_place=measured.loader.place if measured.loader else "",
         other_loaders=others,
         meta=meta,
         transfer=measured.transfer,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeprof.analyse.analysis import load
@@ -96,12 +97,12 @@ def pool(threads: int, helper_cpu_ns: int, **changes: Any) -> tuple[Plan, dict[s
     return plan, {"level.threads": threads + 4, "level.pool.torch": threads}
 
 
-def grown(bytes_grown: int) -> tuple[Counted, ...]:
+def grown(bytes_grown: int, level: str = "level.allocated_bytes") -> tuple[Counted, ...]:
     return tuple(
         row
         for epoch in range(3)
         for worker in range(2)
-        for row in looks("level.private_bytes", (100_000_000, 100_000_000 + bytes_grown), epoch, worker)
+        for row in looks(level, (100_000_000, 100_000_000 + bytes_grown), epoch, worker)
     )
 
 
@@ -392,6 +393,45 @@ def test_a_lost_cache_blames_what_is_made_again(tmp_path: Path) -> None:
     assert (found.verdict.cause, found.verdict.fix) == ("decode", "persistent-workers")
     without = load(make_run(tmp_path / "without", LOST)).verdict
     assert (without.cause, without.mechanism) == ("startup", None)
+
+
+@pytest.mark.parametrize(
+    ("level", "grown_bytes", "lost"),
+    [
+        ("allocated_bytes", 100_000, False),
+        ("allocated_bytes", 3_700_000, True),
+        ("private_bytes", 3_700_000, False),
+        ("private_bytes", 5_000_000, True),
+    ],
+)
+def test_a_small_cache_is_told_from_what_buffers_take(
+    tmp_path: Path, level: str, grown_bytes: int, lost: bool
+) -> None:
+    """What was allocated and kept is exact; resident memory moves by the size of the buffers."""
+    plan = replace(LOST, counters=grown(grown_bytes, f"level.{level}"), batch_columns={"bytes": 400_000})
+    assert (load(make_run(tmp_path / "run", plan)).verdict.mechanism == "lost-cache") is lost
+
+
+def test_samples_cost_what_they_cost_beside_no_other_program(tmp_path: Path) -> None:
+    """Epochs are compared by their quickest batches, without waiting for a core."""
+    found = load(make_run(tmp_path / "run", replace(EPOCHS, stages={"getitem": 32 * MS})))
+    table = found.run.table("batches")
+    rows = zip(table["epoch"].to_pylist(), table["seq"].to_pylist(), strict=True)
+    crowd = [(40 * MS, 20 * MS * (seq % 2)) if epoch == 0 else (0, 0) for epoch, seq in rows]
+    late = {"runq_ns": [waited for waited, _ in crowd], "finish_ns": [sum(each) for each in crowd]}
+    for name, later in late.items():
+        at = table.schema.get_field_index(name)
+        values = [value + more for value, more in zip(table[name].to_pylist(), later, strict=True)]
+        table = table.set_column(at, table.schema.field(at), pa.array(values, type=pa.int64()))
+    found.run._tables["batches"] = table
+    assert found.attribution is not None and found.facts is not None
+    costs = Observed.of(found.run, found.attribution, found.facts, "decode").cost_by_epoch()
+    assert costs == dict.fromkeys(range(3), MS)
+
+
+def test_resident_memory_is_not_asked_where_allocations_are_told(tmp_path: Path) -> None:
+    counted = (*grown(0), *grown(100_000_000, "level.private_bytes"))
+    assert load(make_run(tmp_path / "run", replace(LOST, counters=counted))).verdict.mechanism is None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure.attach import attach, target
+from pipeprof.measure.attach.control import Control
 from pipeprof.measure.host import ptrace
 from pipeprof.measure.host.elf import PAGE_BYTES
 from tests.forked import Program, verb
@@ -173,3 +175,16 @@ def test_there_is_room_behind_the_code(idle: subprocess.Popen[str]) -> None:
     assert left >= ptrace.ROOM_BYTES
     for at_once in (False, True):
         assert len(ptrace._instructions(place, 0, at_once)) <= ptrace._TEXT_AT
+
+
+def test_a_worker_that_has_ended_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader's workers may end between its looks: they make no batch that would be missed."""
+
+    def inject(pid: int, control: Control) -> None:
+        raise MeasureError(f"process {pid} is not entered", "")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(attach, "_inject", inject)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert attach._enter_workers(Control.make({}), [ended.pid, os.getpid()]) == 1

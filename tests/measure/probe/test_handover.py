@@ -27,7 +27,7 @@ def inbox() -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def nothing_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("sent", "key"):
+    for name in ("sent", "key", "carries"):
         monkeypatch.setattr(handover._sending, name, getattr(type(handover._sending), name))
 
 
@@ -44,7 +44,7 @@ def test_the_batch_comes_out_alone_and_its_times_are_in_order(inbox: Any) -> Non
     (times,) = inbox
     assert (times.epoch, times.seq) == (2, 5)
     assert 0 < times.pickled_ns <= times.receive_start_ns <= times.received_ns
-    assert times.sent == (MISSING,) * 4
+    assert times.sent == (MISSING,) * 5
 
 
 def test_the_next_batch_tells_when_the_one_before_was_written(inbox: Any) -> None:
@@ -55,10 +55,32 @@ def test_the_next_batch_tells_when_the_one_before_was_written(inbox: Any) -> Non
     for pickled in written:
         pickle.loads(pickled)
     first, second = inbox
-    assert first.sent == (MISSING,) * 4
-    epoch, seq, sent_ns, size = second.sent
-    assert (epoch, seq, size) == (1, 4, len(written[0]))
+    assert first.sent == (MISSING,) * 5
+    epoch, seq, sent_ns, size, state = second.sent
+    assert (epoch, seq, size, state) == (1, 4, len(written[0]), MISSING)
     assert first.pickled_ns <= sent_ns <= second.pickled_ns
+
+
+@pytest.mark.parametrize("as_view", [False, True])
+def test_the_state_that_travels_with_a_batch_has_its_own_bytes(inbox: Any, as_view: bool) -> None:
+    """torchdata's loader sends batch, worker and state in one tuple; what is received is that tuple."""
+    written: list[bytes] = []
+    write = handover._timed(lambda data: written.append(bytes(data)))
+    state, batch = {"waiting": list(range(50_000))}, ["a batch", list(range(3_000))]
+    for seq in (4, 6, 8):
+        if seq == 4:
+            handover.note_state(1, seq)
+        message = (seq, (Handed(NUMBER, 1, seq, batch), 0, state if seq == 4 else None))
+        pickled = ForkingPickler.dumps(message)
+        write(pickled if as_view else bytes(pickled))
+    received = [pickle.loads(pickled) for pickled in written]
+    assert received[0] == (4, (batch, 0, state)) and received[1] == (6, (batch, 0, None))
+    alone = len(pickle.dumps(state))
+    with_state, without = inbox[1].sent, inbox[2].sent
+    assert with_state[4] == pytest.approx(alone, rel=0.01)
+    assert with_state[3] == len(written[0]) > with_state[4] + 3_000
+    assert without[3:] == (len(written[1]), MISSING)
+    assert not handover._with_state
 
 
 def test_what_is_no_batch_of_ours_is_told_of_none(inbox: Any) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeprof.record.meta import LoaderMeta, RunMeta, ScenarioMeta
-from pipeprof.report.wording.command import of_fix, of_longer
+from pipeprof.record.meta import LoaderMeta, ReadFileMeta, ReadingMeta, RunMeta, ScenarioMeta
+from pipeprof.report.wording.command import CACHED, of_fix, of_longer
 from pipeprof.vocabulary import fixes
 from tests.factory import MS
 
@@ -52,6 +52,32 @@ def test_a_fix_without_arguments_is_tried_by_its_word() -> None:
     tried = of_fix(fixes.GC_FREEZE.word, {}, (), meta, LOADER, False)
     assert shlex.split(tried) == ["pipeprof", "trace", "--try", "gc-freeze", "train.py", "--token", "***"]
     assert of_fix(fixes.SHARDS.word, {}, (), meta, LOADER, False) == ""
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (("/data/set/a/1.jpg", "/data/set/b/2.jpg"), "--try ram=/data/set "),
+        (("/data/set/a/1.jpg", "s3://bucket/2.jpg"), ""),
+        (("/data/1.jpg", "/home/2.jpg"), ""),
+        ((), ""),
+    ],
+)
+def test_files_are_read_into_memory_from_the_directory_that_holds_them(
+    paths: tuple[str, ...], expected: str
+) -> None:
+    reading = ReadingMeta(files=tuple(map(ReadFileMeta, paths)))
+    words = ("pipeprof", "trace", "train.py")
+    meta = RunMeta(kind="trace", command=words, script_words=1, reading=reading)
+    tried = of_fix(fixes.RAM.word, {}, (), meta, LOADER, False)
+    assert (expected in tried) if expected else tried == ""
+
+
+def test_made_samples_are_kept_by_a_word_of_its_own() -> None:
+    tried = of_fix(
+        CACHED, {}, (), RunMeta(kind="trace", command=("p", "trace", "t.py"), script_words=1), LOADER, False
+    )
+    assert tried == "p trace --try cached t.py"
 
 
 def test_a_scenario_is_run_with_other_keys() -> None:

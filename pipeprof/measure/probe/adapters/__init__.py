@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipeprof.measure.probe.adapters import albumentations, hdf5, monai, opencv, pyav, tokenizers, torchaudio
+from pipeprof.measure.probe.adapters import (
+    albumentations,
+    hdf5,
+    monai,
+    opencv,
+    pyav,
+    shards,
+    tokenizers,
+    torchaudio,
+)
 
 SEAMS: Final = (
     *albumentations.SEAMS,
@@ -17,6 +26,7 @@ SEAMS: Final = (
     *monai.SEAMS,
     *opencv.SEAMS,
     *pyav.SEAMS,
+    *shards.SEAMS,
     *tokenizers.SEAMS,
     *torchaudio.SEAMS,
 )

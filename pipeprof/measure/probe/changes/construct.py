@@ -57,6 +57,14 @@ def made(loader: DataLoader[Any]) -> Made:
     return _made.get(loader, Made()) if isinstance(loader, DataLoader) else Made()
 
 
+def remember(loader: DataLoader[Any]) -> None:
+    """Keep the place at which `loader`, whose constructor is running, is made, unless it is known already."""
+    if loader not in _made:
+        site = site_of(loader)
+        origin = _rebuilt_from(vars(loader)) if site is None or site.in_library else None
+        _made[loader] = origin or Made(site, "" if site is None else site.name)
+
+
 class Construction:
     """Sees each loader that is made between `begin` and `end`, and sets `changes`.
 

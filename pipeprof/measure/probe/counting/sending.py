@@ -14,14 +14,16 @@ from pipeprof.measure.probe.batch import BatchRecorder
 from pipeprof.measure.probe.counting import tally
 from pipeprof.measure.probe.counting.levels import read_levels
 from pipeprof.measure.probe.ring import Slot
+from pipeprof.record.names import counters
 
 EVERY_NS: Final = 1_000_000_000
 
 
-def send_counts(slot: Slot, epoch: int) -> None:
+def send_counts(slot: Slot, recorder: BatchRecorder) -> None:
     """Write the levels of this process, and what was counted in it since the last call."""
-    for counter, value in (*read_levels().items(), *tally.take().items(), *tally.take_notes()):
-        slot.put_counter(slot.name_id(counter), epoch, 0, value=value)
+    looks = ((counters.ALLOCATED_BYTES, allocated) for allocated in recorder.allocated.take())
+    for counter, value in (*looks, *read_levels().items(), *tally.take().items(), *tally.take_notes()):
+        slot.put_counter(slot.name_id(counter), recorder.key[0], 0, value=value)
 
 
 class CountSender:
@@ -42,4 +44,4 @@ class CountSender:
     def send(self) -> None:
         """Send what was counted since the last call; nothing where nobody reads it any more."""
         if not self._slot.unread:
-            send_counts(self._slot, self._recorder.key[0])
+            send_counts(self._slot, self._recorder)

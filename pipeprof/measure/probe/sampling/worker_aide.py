@@ -82,7 +82,7 @@ class WorkerAide:
         own_ns = self._sampler.own_cpu_ns + self._computing.own_cpu_ns
         tally.add(counters.OWN_LINES_CPU_NS, own_ns - self._own_cpu_ns)
         self._own_cpu_ns = own_ns
-        send_counts(self._slot, self._recorder.key[0])
+        send_counts(self._slot, self._recorder)
 
     def _send_nodes(self) -> None:
         while self._unsent:

@@ -42,6 +42,7 @@ class Step:
     pickled_ns: int = MISSING
     sent_ns: int = MISSING
     sent_bytes: int = MISSING
+    state_bytes: int = MISSING
     receive_start_ns: int = MISSING
     received_ns: int = MISSING
     arrival_ns: int = MISSING
@@ -82,7 +83,8 @@ class Step:
                 if finish_ns > self.request_ns:  # one that lay in the queue was not seen to arrive
                     self.arrival_ns = self.take_ns
         (
-            self.pickled_ns, self.sent_ns, self.sent_bytes, self.receive_start_ns, self.received_ns,
+            self.pickled_ns, self.sent_ns, self.sent_bytes, self.state_bytes,
+            self.receive_start_ns, self.received_ns,
         ) = self.source.way_of(self.epoch, self.seq)  # fmt: skip
 
 

@@ -31,10 +31,10 @@ from torchvision import transforms
 from pipeprof.measure.host.mounts import counts_device_reads, shared_memory_bytes
 from pipeprof.measure.probe import auto_stages
 from pipeprof.measure.probe.batch import BatchRecorder
-from pipeprof.measure.probe.counting import levels, opens, pixels, sending, stream, tally
+from pipeprof.measure.probe.counting import allocated, levels, opens, pixels, sending, stream, tally
 from pipeprof.measure.probe.counting.affinity import AffinityWatch
 from pipeprof.measure.probe.counting.gc_watch import WATCH
-from pipeprof.measure.probe.counting.sending import EVERY_NS, CountSender
+from pipeprof.measure.probe.counting.sending import EVERY_NS, CountSender, send_counts
 from pipeprof.measure.probe.layout import COUNTER, Kind
 from pipeprof.measure.probe.ring import Ring, Slot
 from pipeprof.record.names import counters
@@ -127,6 +127,40 @@ def test_counts_go_through_a_workers_slot_once_a_second(ring: Ring, monkeypatch:
     assert sent() == {}
     sender.batch_ended(10 + EVERY_NS)
     assert sent()["open.count"] == 4
+
+
+def test_allocations_are_looked_at_between_batches(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the first batch is the first look, however soon its worker ends."""
+    kept: dict[str, int | None] = {"bytes": 50}
+    monkeypatch.setattr(allocated, "allocated_bytes", lambda: kept["bytes"])
+    recorder = BatchRecorder(Slot(ring.block, 0, ring.records, 0))
+    slot = Slot(ring.block, 0, ring.records, 0)
+
+    def sent() -> list[int]:
+        send_counts(slot, recorder)
+        records = ring.drain(0)
+        rows = records[records["kind"] == Kind.COUNTER].view(COUNTER.dtype)
+        return [int(row["value"]) for row in rows if ring.names(0)[row["name"]] == counters.ALLOCATED_BYTES]
+
+    assert sent() == [], "it has no batch yet"
+    looks: tuple[tuple[int, int | None], ...] = ((0, 100), (99, 120), (101, 150), (202, 180), (303, None))
+    for end_ms, kept["bytes"] in looks:
+        recorder.begin(0, 0, 0)
+        recorder.finish(0, 10**9 + end_ms * 1_000_000)
+    assert sent() == [100, 180]
+    assert sent() == []
+
+
+def test_what_is_kept_is_told_from_what_was_freed() -> None:
+    before = allocated.allocated_bytes()
+    if before is None:
+        pytest.skip("the C library does not tell")
+    kept = [bytes(100_000) for _ in range(100)]
+    now = allocated.allocated_bytes()
+    assert now is not None and 9_000_000 <= now - before < 11_000_000
+    kept.clear()
+    after = allocated.allocated_bytes()
+    assert after is not None and after - before < 1_000_000
 
 
 # -- files -----------------------------------------------------------------------------------------------

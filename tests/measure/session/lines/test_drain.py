@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeprof.measure.probe.counting import tally
+from pipeprof.measure.probe.counting.allocated import AllocationLooks
 from pipeprof.measure.probe.layout import NODE_TEXT_BYTES
 from pipeprof.measure.probe.ring import Ring, Slot
 from pipeprof.measure.probe.sampling import worker_aide
@@ -47,7 +48,12 @@ def aide(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         monkeypatch.setattr(worker_aide, name, NoSampler)
     ring = Ring(1, 64)
     recorder: Any = SimpleNamespace(
-        open=True, key=(1, 0), current=worker_aide.NOWHERE, after=None, unprobed=False
+        open=True,
+        key=(1, 0),
+        current=worker_aide.NOWHERE,
+        after=None,
+        unprobed=False,
+        allocated=AllocationLooks(),
     )
     slot = Slot(ring.block, 0, ring.records, 0)
     made = WorkerAide(recorder, slot)
