@@ -20,9 +20,10 @@ from pipeprof.analyse import analysis
 from pipeprof.errors import TraceError
 from pipeprof.measure.session import flush
 from pipeprof.measure.session.session import Session
-from pipeprof.record import reader
+from pipeprof.record import files, reader
 from pipeprof.record.meta import RunMeta
 from pipeprof.record.writer import TraceWriter
+from tests.crash.failing import on_disk_that_fails
 from tests.crash.faults import FailingDisk
 from tests.factory import Plan, make_run
 from tests.forked import Program, verb
@@ -136,6 +137,22 @@ def test_a_script_whose_directory_is_removed_keeps_its_exit_code(tmp_path: Path)
     traced = Program(verb("trace", "--out", "run", "removes.py"), tmp_path).finished()
     assert (traced.returncode, traced.stdout) == (3, "done\n")
     assert traced.stderr.count(SAID) == 1 and "Traceback" not in traced.stderr
+
+
+def test_the_disk_of_a_program_fails_to_its_end(tmp_path: Path) -> None:
+    """Its writes are counted too: `python -m tests.crash --writes` chooses one of them."""
+
+    def main() -> None:
+        gc.collect()
+        for name in ("first", "second"):
+            with files.open_new(tmp_path / "run" / name) as file:
+                file.write(b"four")
+
+    (tmp_path / "run").mkdir()
+    done = Program(on_disk_that_fails(main, tmp_path, 1), tmp_path).finished()
+    assert (tmp_path / "run" / "first").read_bytes() == b"four"
+    assert (tmp_path / "run" / "second").read_bytes() == b"fo" and "No space left" in done.stderr
+    assert (tmp_path / "writes").read_text() == "3", "one that was cut, and one that failed"
 
 
 def test_a_page_that_cannot_be_written_keeps_no_verdict_back(tmp_path: Path) -> None:
