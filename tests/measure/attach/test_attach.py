@@ -108,6 +108,8 @@ def test_a_jpeg_job_is_told_as_trace_tells_it_and_notices_nothing(
     warm = found.run.table("steps")["warmup"].to_pylist()
     assert warm[0] and not warm[-1], "what was under way is not observed"
     assert in_work(found) == in_work(whole)
+    if start != "fork":
+        return  # a trace as short as this is mostly their start-up, which had passed before the attach
     if not any(timing.explains(v.cause, v.detail) for v in (found.verdict, whole.verdict)):
         assert told(found) == told(whole)
 
