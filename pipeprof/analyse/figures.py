@@ -249,7 +249,7 @@ def _prefetches_to_device(attribution: Attribution, shape: Shape) -> bool:
 
 def _rows_of(run: Run, attribution: Attribution) -> dict[str, Ints]:
     """Return columns of the batches that the measured steps took."""
-    rows = attribution.timeline.batch_row[attribution.timeline.measured]
+    rows = attribution.timeline.inside_row[attribution.timeline.measured]
     columns = read_ints(run, "batches", ("cpu_ns", "runq_ns", "helper_cpu_ns", "device_bytes", "bytes"))
     return {name: take(values, rows) for name, values in columns.items()}
 
