@@ -39,7 +39,7 @@ from pipeprof.record.columns import whole_numbers
 from pipeprof.record.events import RunEvent, read_events
 from pipeprof.record.meta import AcceleratorMeta, LoaderMeta
 from pipeprof.record.reader import Run
-from pipeprof.record.schema import MAIN_PROCESS
+from pipeprof.record.schema import MAIN_PROCESS, UNPROBED_BLOCK
 
 __all__ = [
     "NOT_OBSERVED",
@@ -186,6 +186,11 @@ class Timeline:
     """Times at which the machine's clock was set, or the machine had slept."""
     pin_threads: frozenset[int] = frozenset()
     """Loaders whose batches go through a thread of the main process that pins them."""
+    unprobed: Bools | None = None
+    """True where the step's batch was made unprobed, to measure what observing costs; None where none was."""
+    stand_in: Ints | None = None
+    """Entry whose batch's inside stands for each step's, which is another's where a batch was made unprobed;
+    -1 where there is none. None where each stands for itself."""
     alike: Mapping[int, int] = field(default_factory=dict)
     """The first of its kind, for a loader that was made anew with the same arguments."""
 
@@ -201,6 +206,14 @@ class Timeline:
     def device_waits(self) -> bool:
         """Return True where the device measured its own wait before at least one step."""
         return bool((self.device_wait_ns != NOT_OBSERVED).any())
+
+    @property
+    def inside_row(self) -> Ints:
+        """Return the row of the `batches` table that tells of the inside of each step's batch.
+
+        Its own; of a batch that was made unprobed that of a batch which its worker had made shortly before.
+        """
+        return self.batch_row if self.stand_in is None else take(self.batch_row, self.stand_in)
 
     @property
     def device_timed(self) -> bool:
@@ -463,7 +476,10 @@ class Timeline:
         some = {name: values[kept] for name, values in columns.items() if isinstance(values, np.ndarray)}
         place = np.full(len(self) + 1, -1, dtype=np.int64)
         place[kept] = np.arange(len(kept))
-        return Timeline(**{**columns, **some, "previous": place[self.previous[kept]]})
+        some |= {"previous": place[self.previous[kept]]}
+        if self.stand_in is not None:
+            some |= {"stand_in": place[self.stand_in[kept]]}
+        return Timeline(**{**columns, **some})
 
 
 def computing(timeline: Timeline) -> Spans:
@@ -507,13 +523,18 @@ def read_timeline(run: Run) -> Timeline:
         columns = {name: values[order] for name, values in columns.items()}
     key = ("loader", "epoch", "seq")
     batches = read_ints(run, "batches", [*key, *_FROM_BATCHES])
+    unprobed = _unprobed(run)
     row = Keys(*(batches.pop(name) for name in key)).find(*(columns[name] for name in key))
     for name in _FROM_BATCHES:
         columns[name] = take(batches.pop(name), row, MAIN_PROCESS if name == "worker" else NOT_OBSERVED)
+    before = previous(columns["loader"], columns["epoch"], columns["worker"], columns["start_ns"])
+    marked = None if unprobed is None else take(unprobed, row, 0) == 1
     return Timeline(
         warmup=columns.pop("warmup") == 1,
         batch_row=row,
-        previous=previous(columns["loader"], columns["epoch"], columns["worker"], columns["start_ns"]),
+        previous=before,
+        unprobed=marked,
+        stand_in=None if marked is None else _stand_ins(marked, before, columns["loader"]),
         marks=read_marks(events),
         standstills=_standstills(events, columns["request_ns"], columns["take_ns"]),
         clock_events=tuple(event for event in events if event.kind in ("clock_set", "slept")),
@@ -521,6 +542,30 @@ def read_timeline(run: Run) -> Timeline:
         alike=_alike(run, set(np.unique(columns["loader"]).tolist())),
         **columns,
     )
+
+
+def _unprobed(run: Run) -> Ints | None:
+    """Return 1 for each row of `batches` that was made unprobed; None where none was, as in short runs."""
+    parts = [ints(piece["unprobed"]).astype(np.int8) for piece in run.pieces("batches", ["unprobed"])]
+    return np.concatenate(parts) if any((part == 1).any() for part in parts) else None
+
+
+def _stand_ins(unprobed: Bools, before: Ints, loader: Ints) -> Ints:
+    """Return for each step the one whose batch's inside stands for its own.
+
+    Of an unprobed batch it is the one that its worker made `UNPROBED_BLOCK` batches before, so that each of
+    those stands for one; else the last one of the loader that was not unprobed.
+    """
+    entries = np.arange(len(unprobed))
+    chosen = entries
+    for _ in range(UNPROBED_BLOCK):
+        chosen = np.where(chosen >= 0, before[chosen], -1)
+    for one in np.unique(loader):
+        mine = np.flatnonzero(loader == one)
+        last = np.maximum.accumulate(np.where(unprobed[mine], -1, mine))
+        missing = (chosen[mine] < 0) | unprobed[np.maximum(chosen[mine], 0)]
+        chosen[mine] = np.where(missing, last, chosen[mine])
+    return np.where(unprobed, chosen, entries)
 
 
 def _standstills(events: Iterable[RunEvent], request_ns: Ints, take_ns: Ints) -> Spans:

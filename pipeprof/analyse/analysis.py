@@ -16,6 +16,7 @@ from pipeprof.analyse.figures import Facts, gather
 from pipeprof.analyse.ledger.attribution import Attribution, Ledger, attribute
 from pipeprof.analyse.notebook import SlowSample, as_html, slowest_samples
 from pipeprof.analyse.rates import throughput, utilization
+from pipeprof.analyse.resources.own_cost import read_own_cost
 from pipeprof.analyse.sentence import state
 from pipeprof.analyse.verdict import ENOUGH, Doubt, Measured, NamedLoader, Outside, Verdict, judge
 from pipeprof.analyse.why.lines import read_lines
@@ -157,6 +158,7 @@ def _measured(run: Run, attribution: Attribution | None) -> Measured:
         Outside(attribution.pauses_ns, attribution.startup_ns),
         *_loaders(run, attribution),
         way_of(run, attribution.timeline).means(),
+        read_own_cost(run),
     )
 
 

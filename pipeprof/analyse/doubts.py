@@ -10,6 +10,7 @@ from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.hazards import hazards_of
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.rates import stall_interval
+from pipeprof.analyse.resources.operators import sentence, slowest_operator
 from pipeprof.analyse.verdict import ENOUGH, MIN_STEPS, MIN_WALL_NS, Doubt
 from pipeprof.devices import is_in_memory
 from pipeprof.record.reader import Run
@@ -257,8 +258,13 @@ def _unknown(run: Run, attribution: Attribution) -> list[Doubt]:
         problem = "most of the stall fell into time in which nothing was observed"
         return [Doubt("unknown-owner", problem, "profile the loader that is waited for", decisive=True)]
     share = f"{percent(unknown / ledger.window.wall_ns)} of the time"
-    problem = f"the loop waited {share} for {', '.join(iterables)}, whose inside is not observed"
-    remedy = "iterate it in the workers of a DataLoader, and profile that one"
+    waited = f"the loop waited {share} for {', '.join(dict.fromkeys(iterables))}"
+    if (slowest := slowest_operator(run.meta)) is not None:
+        problem = f"{waited}; by its own statistics {sentence(slowest)}"
+        remedy = "give that operator more CPUs or actors, or make it cheaper, and measure again"
+    else:
+        problem = f"{waited}, whose inside is not observed"
+        remedy = "iterate it in the workers of a DataLoader, and profile that one"
     return [Doubt("inside-not-observed", problem, remedy, decisive=True)]
 
 

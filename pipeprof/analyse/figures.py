@@ -11,6 +11,7 @@ from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.lock import lock_waits
 from pipeprof.analyse.ledger.making import Floats
 from pipeprof.analyse.resources.device import StorageState, device_of
+from pipeprof.analyse.resources.operators import OperatorTime, slowest_operator
 from pipeprof.analyse.resources.page_cache import PageCache, page_cache_of
 from pipeprof.analyse.resources.shards import SlowShard, shard_times, slow_shard
 from pipeprof.analyse.telemetry import sense
@@ -101,6 +102,8 @@ class Facts:
     """Time inside `next` in which a loader without workers made no batch."""
     device: StorageState | None = None
     """State of the device that the data came from; None where none was read, or the data are remote."""
+    slowest_operator: OperatorTime | None = None
+    """The operator whose tasks took the most time by the source's own statistics, as Ray Data keeps them."""
     slow_shard: SlowShard | None = None
     """The shard whose batches took clearly longer to make; None where none stands out, or none is known."""
     programs: Mapping[str, float] = field(default_factory=dict)
@@ -221,6 +224,7 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         received_share=_received_share(run, attribution.timeline),
         loader_code_ns=int(attribution.timeline.loader_code_ns[measured].sum()),
         device=device,
+        slowest_operator=slowest_operator(meta),
         slow_shard=slow_shard(shard_times(run, attribution.timeline)),
         programs=machine.programs,
         page_cache=page_cache_of(meta, attribution, device, reads.bytes, samples),
@@ -245,7 +249,7 @@ def _prefetches_to_device(attribution: Attribution, shape: Shape) -> bool:
 
 def _rows_of(run: Run, attribution: Attribution) -> dict[str, Ints]:
     """Return columns of the batches that the measured steps took."""
-    rows = attribution.timeline.batch_row[attribution.timeline.measured]
+    rows = attribution.timeline.inside_row[attribution.timeline.measured]
     columns = read_ints(run, "batches", ("cpu_ns", "runq_ns", "helper_cpu_ns", "device_bytes", "bytes"))
     return {name: take(values, rows) for name, values in columns.items()}
 

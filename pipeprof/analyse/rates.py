@@ -95,14 +95,22 @@ def share_interval(attribution: Attribution, wanted: Callable[[str], bool]) -> t
 
 
 def throughput(attribution: Attribution) -> tuple[float | None, tuple[float, float] | None]:
-    """Return samples a second over the measured window, with a 95% interval."""
+    """Return samples a second over the measured window, with a 95% interval.
+
+    It is as wide, in shares, as that of the time a sample takes, so that a rate and the time of a step which
+    say the same of two runs are beyond noise together.
+    """
     measured = attribution.timeline.measured
     samples = np.maximum(attribution.timeline.samples[measured], 0).astype(np.float64)
     if attribution.window.wall_ns == 0 or not samples.any():
         return None, None
     seconds = attribution.step_lengths / NS_PER_S
-    interval = interval_of(attribution, samples, seconds)
-    return float(samples.sum() * NS_PER_S / attribution.window.wall_ns), interval
+    rate = float(samples.sum() * NS_PER_S / attribution.window.wall_ns)
+    each = interval_of(attribution, seconds, samples)
+    if each is None:
+        return rate, None
+    half = rate * (each[1] - each[0]) / (each[1] + each[0])
+    return rate, (max(0.0, rate - half), rate + half)
 
 
 def utilization(attribution: Attribution, device: AcceleratorMeta) -> tuple[float | None, str]:

@@ -13,6 +13,7 @@ from pipeprof.analyse.harm import warning
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.rates import stall_interval
 from pipeprof.analyse.resources.device import StorageState
+from pipeprof.analyse.resources.own_cost import OwnCost
 from pipeprof.analyse.resources.page_cache import PageCache
 from pipeprof.analyse.why.explain import explained
 from pipeprof.analyse.why.lines import HotLine
@@ -115,6 +116,8 @@ class Measured:
     """Other loaders that measured steps took batches from."""
     transfer: Transfer | None = None
     """Parts of a batch's way from its worker, on average; None where no batch's way was observed."""
+    own_cost: OwnCost | None = None
+    """The cost of observing, measured in the run; None where no batch was recorded."""
 
 
 @dataclass(frozen=True, slots=True)

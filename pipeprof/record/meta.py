@@ -67,6 +67,17 @@ class ChangedMeta:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorMeta:
+    """An operator of a source that keeps statistics of its own, as Ray Data does: all its tasks together."""
+
+    name: str = ""
+    wall_ns: Count | None = None
+    cpu_ns: Count | None = None
+    rows: Samples | None = None
+    tasks: Count | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoaderMeta:
     """A DataLoader, or what was iterated in place of one (`kind` is then "iterable")."""
 
@@ -96,6 +107,8 @@ class LoaderMeta:
     """True where a library made it, and not the user's code."""
     changed: tuple[ChangedMeta, ...] = ()
     """Arguments that were set from outside."""
+    operators: tuple[OperatorMeta, ...] = ()
+    """Operators of the source's own statistics, along the way of the data; empty: not observed."""
 
 
 @dataclass(frozen=True, slots=True)

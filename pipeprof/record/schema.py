@@ -25,6 +25,13 @@ MAIN_PROCESS: Final = -1
 MISSING: Final = -1
 """Value that stands for a null where integers cannot be null: no time, count or size of ours is negative."""
 
+UNPROBED_FIRST: Final = 512
+"""Batches of a loader after which some are made unprobed: `unprobed` in `batches` and `steps`."""
+UNPROBED_PERIOD: Final = 64
+"""Batches of one process in which one block is unprobed."""
+UNPROBED_BLOCK: Final = 4
+"""Batches of a block, and of what it is compared with before and after it."""
+
 _I16, _I32, _I64 = "int16", "int32", "int64"
 _NAME: Final = "name"
 """A text of which there are few: a dictionary."""
@@ -51,6 +58,9 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("slowest_index", _I64),  # data set index of the slowest sample
         ("slowest_ns", _I64),
         ("shard", _NAME),  # the file read from last, where it holds many samples; no column in older runs
+        # True where the proxies did next to nothing, to measure what they cost: its inside is not observed
+        ("unprobed", "bool"),
+        ("thread_cpu_ns", _I64),  # CPU clock of the worker's thread as it turned to it, around unprobed ones
     ],
     # One row for each batch that the loop took.
     "steps": [
@@ -77,6 +87,8 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("compute_end_ns", _I64),
         ("device_wait_ns", _I64),  # unmasked wait, measured on the device itself
         ("ready_batches", _I32),  # finished by workers and not taken, at request
+        ("unprobed", "bool"),  # True where the loop's side did next to nothing, as in `batches`
+        ("thread_cpu_ns", _I64),  # CPU clock of the loop's thread at the request, around unprobed ones
     ],
     # Per batch and stage. scope 0: while the batch was made; 1: in the loop, after it was taken.
     "stages": [

@@ -35,7 +35,7 @@ MOST_KEYS: Final = 2**62
 MOST_NS: Final = 2**61
 """Time or duration at the most: 73 years."""
 ROWS_OF_ANY_FILE: Final = 2_000_000
-ROWS_OF_A_PIECE: Final = 1 << 18
+ROWS_OF_A_PIECE: Final = 1 << 16
 LEAST_BYTES_A_ROW: Final = 4
 """A table has as many rows as the one, or as its file has room for by the other. Steps take 25 bytes each."""
 MOST_TEXT_BYTES: Final = 256 << 20
@@ -86,6 +86,8 @@ def read_pieces(directory: Path, name: str, columns: Sequence[str]) -> Iterator[
                 return
             for batch in file.iter_batches(batch_size=ROWS_OF_A_PIECE, columns=held):
                 yield conform(pa.Table.from_batches([batch]), name, wanted)
+    if file.metadata.num_rows > ROWS_OF_A_PIECE:
+        pa.default_memory_pool().release_unused()  # Arrow would keep a tenth of what a long run takes
 
 
 def table_file(directory: Path, name: str) -> Path | RemoteTable | None:

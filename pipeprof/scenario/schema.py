@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from pipeprof.devices import ACCELERATORS, LINKS, STORAGE, Tier
+from pipeprof.vocabulary.arguments import MOST_TELEMETRY_HZ
 from pipeprof.vocabulary.bands import BandWord
 
 DataFormat = Literal["jpeg_folder", "tensor_files", "tar_shards", "image_folder", "imported"]
@@ -32,8 +33,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 DEFAULT_SECONDS: Final = 20.0
 """Seconds that a run lasts that names no end."""
-MOST_TELEMETRY_HZ: Final = 100.0
-"""Highest rate: Linux counts CPU time in ticks of 10 ms, so looks more frequent see the same twice."""
 
 
 def _as_list(value: Any) -> Any:

@@ -26,6 +26,7 @@ KEYS = [
     "wall_ns", "ledger_ns", "path_ns", "utilization", "utilization_kind",
     "throughput_samples_per_s", "steps", "emulated", "not_observed", "outside", "loader", "other_loaders",
     "transfer",
+    "own_cost",
 ]  # fmt: skip
 VERDICT_KEYS = [
     "band", "cause", "detail", "mechanism", "mechanism_share", "evidence", "hot", "fix", "fix_basis",

@@ -23,6 +23,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three runs of 1 to 3 November 2026, a running one, and a directory that is no run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIPEPROF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     for day in range(1, 5):
         directory = make_run(tmp_path / "runs" / f"day-{day}", Plan(batches=5))
         meta = json.loads((directory / "run.json").read_text())
@@ -47,6 +48,22 @@ def test_what_goes_is_shown_and_asked_for(runs: Path) -> None:
     assert "runs/day-2" in asked.output and len(left(runs)) == 5
     assert clean("--keep-last", "1", answer="y\n").exit_code == 0
     assert {"day-4", "notes"} <= left(runs) and not {"day-2", "day-3"} & left(runs)
+
+
+def test_copies_of_runs_at_a_url_go_and_what_was_not_sent_stays(runs: Path, tmp_path: Path) -> None:
+    copy, unsent = (tmp_path / "user" / "pipeprof" / kind / "job" for kind in ("incoming", "outgoing"))
+    for directory in (copy, unsent):
+        directory.mkdir(parents=True)
+        (directory / "run.json").write_bytes(bytes(1000))
+    done = clean("--cache", "-y")
+    assert "1.00 KB" in done.output and "incoming/job" in done.output
+    assert unsent.exists() and not copy.exists() and len(left(runs)) == 5
+
+
+def test_nothing_is_deleted_at_a_url(runs: Path) -> None:
+    refused = clean("s3://bucket/jobs", "--keep-last", "1", "-y")
+    assert "s3://bucket/jobs is not on this machine" in str(refused.exception)
+    assert len(left(runs)) == 5
 
 
 def test_both_limits_must_be_past(runs: Path) -> None:

@@ -86,7 +86,34 @@ def test_the_workers_of_a_trainer_are_one_job(workers: int, ray: Any, tmp_path: 
     assert run.table("steps").num_rows == steps
     if workers == 2:
         assert run.meta.loaders[-1].kind == "iterable"
-        assert any(what.startswith("the inside of") for what in run.meta.not_observed)
+        assert "the inside of Ray Data" in run.meta.not_observed
+        assert run.meta.loaders[-1].operators[0].rows == 64, "of the tasks for both"
+
+
+def test_the_slowest_operator_is_named(ray: Any, tmp_path: Path) -> None:
+    import time
+
+    import pipeprof
+
+    def slow(batch: Any) -> Any:
+        time.sleep(0.3)
+        return batch
+
+    data = ray.data.range(400, override_num_blocks=8).map_batches(lambda batch: batch, batch_size=10)
+    data = data.map_batches(slow, batch_size=25, num_cpus=0.5)  # which keeps it apart from the others
+    with pipeprof.profile(data.iter_torch_batches(batch_size=10), out=tmp_path / "run") as batches:
+        for _ in range(2):
+            assert sum(len(batch["id"]) for batch in batches) == 400
+        for _ in batches:  # a pass that is broken off counts as far as it came
+            break
+    (loader,) = load(tmp_path / "run").meta.loaders
+    *others, last = loader.operators
+    assert (loader.name, last.name) == ("Ray Data", "MapBatches(slow)")
+    assert last.rows is not None and last.rows >= 800
+    assert last.wall_ns is not None and last.wall_ns > sum(each.wall_ns or 0 for each in others)
+    found = pipeprof.load(tmp_path / "run").verdict
+    assert (found.cause, found.detail) == ("inconclusive", "inside-not-observed")
+    assert "went into MapBatches(slow)" in found.sentence
 
 
 def test_outside_of_ray_it_is_one_clear_error() -> None:

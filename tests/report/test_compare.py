@@ -221,3 +221,11 @@ def test_a_script_is_traced_again(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 3), done.stderr
     assert "pairs in turn" in done.stdout and len(list(tmp_path.glob("runs/rerun-*/*/run.json"))) == 4
+
+
+def test_a_rate_is_as_sure_as_the_time_of_a_step(tmp_path: Path) -> None:
+    plan = Plan(batches=80, workers=1, stages={"decode": 40 * MS}, jitter=0.8)
+    found = differences.figures(load(make_run(tmp_path / "run", plan)))
+    rate, step = found["throughput_samples_per_s"], found["step_ns"]
+    assert rate.value and rate.half and step.value and step.half
+    assert rate.half / rate.value == pytest.approx(step.half / step.value)

@@ -154,13 +154,14 @@ def _arrivals(took: Ints, left: Ints) -> Ints:
 
 def _clocks(left: Ints, machines: list[str]) -> dict[str, ClockFit]:
     met = [machine for machine, ends in zip(machines, left, strict=True) if (ends != NOT_OBSERVED).any()]
-    names = list(dict.fromkeys([*met, *machines]))
-    ends = {
-        name: _mean_end(left[[i for i, machine in enumerate(machines) if machine == name]]) for name in names
-    }
+    rows: dict[str, list[int]] = {name: [] for name in (*met, *machines)}
+    for row, machine in enumerate(machines):
+        rows[machine].append(row)
+    names = list(rows)
+    ends = {name: _mean_end(left[own]) for name, own in rows.items()}
     clocks = {}
-    for name in names:
-        count = machines.count(name)
+    for name, own in rows.items():
+        count = len(own)
         if name == names[0]:
             clocks[name] = ClockFit(name, count, 0.0, 0.0, 0, None)
         else:

@@ -276,13 +276,16 @@ def _charged(waits: list[RankWait], grid: Grid, blame: Blame) -> tuple[list[Rank
     And what all together waited, by step.
     """
     shares = blame.shares()
+    late = np.unique(grid.last[grid.last != NOT_OBSERVED])  # of thousands of ranks few are ever the last
+    place = np.where(grid.last == NOT_OBSERVED, NOT_OBSERVED, np.searchsorted(late, grid.last))
+    late_ranks = [grid.ranks[row] for row in late.tolist()]
     costs = np.zeros((len(waits), len(blame.owners)))
     waited_ns = np.zeros(len(grid.last))
     rows = []
     for waiting in waits:
-        weights = _weights(waiting.waits_ns, grid.last, shares, len(waits))
-        row, charged = _with_waiting(waiting, weights, grid, blame.owners)
-        costs += charged
+        weights = _weights(waiting.waits_ns, place, shares, len(late))
+        row, charged = _with_waiting(waiting, weights, late_ranks, blame.owners)
+        costs[late] += charged
         waited_ns += waiting.waits_ns * (row.waited_ns / max(1.0, weights.sum()))
         rows.append(row)
     rows = [
@@ -311,7 +314,7 @@ def _weights(waits: Ints, last: Ints, shares: Matrix, count: int) -> Matrix:
 
 
 def _with_waiting(
-    waiting: RankWait, weights: Matrix, grid: Grid, late_for: list[str]
+    waiting: RankWait, weights: Matrix, late_ranks: list[int], late_for: list[str]
 ) -> tuple[RankRow, Matrix]:
     """Return the row with `collective` of its ledger split; and what of it was charged, to whom and what."""
     row, ledger = waiting.row, dict(waiting.row.ledger_ns)
@@ -323,9 +326,9 @@ def _with_waiting(
     charged = weights * (waited / total)
     named = np.argsort(-charged.sum(axis=1), kind="stable")[:MOST_NAMED]
     parts = {
-        owners.waiting_for(grid.ranks[rank], late_for[owner]): charged[rank, owner]
-        for rank in named.tolist()
-        for owner in np.flatnonzero(charged[rank]).tolist()
+        owners.waiting_for(late_ranks[row], late_for[owner]): charged[row, owner]
+        for row in named.tolist()
+        for owner in np.flatnonzero(charged[row]).tolist()
     }
     parts[owners.waiting_for(None)] = max(0.0, waited - sum(parts.values()))
     whole = largest_remainder(np.array(list(parts.values())), waited)

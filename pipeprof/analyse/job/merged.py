@@ -15,6 +15,7 @@ from pipeprof.analyse.job.meetings import ClockFit
 from pipeprof.analyse.job.shards import ShardRow
 from pipeprof.analyse.job.unobserved import Unobserved
 from pipeprof.analyse.ledger.attribution import Ledger
+from pipeprof.analyse.resources import operators
 from pipeprof.analyse.sentence import Reason, reason
 from pipeprof.analyse.verdict import Doubt, Statement, Verdict
 from pipeprof.record.choice import RecordedChoice
@@ -296,7 +297,9 @@ def _why(owner: str, row: RankRow) -> tuple[Finding, str, str]:
     if owner == owners.ACCELERATOR.name:
         return Finding(causes.ACCELERATOR.word), "its steps took longer to compute", ""
     if owner == owners.UNKNOWN.name:
-        return Finding(causes.INCONCLUSIVE.word), "of something that no record explains", ""
+        slowest = row.facts.slowest_operator
+        by_operator = "" if slowest is None else f"By its own statistics {operators.sentence(slowest)}."
+        return Finding(causes.INCONCLUSIVE.word), "of something that no record explains", by_operator
     finding = row.explained(cause_of_owner(owner, row.facts))
     why = _reason(finding, row)
     return finding, f"it waited for {why.waiting_for}", why.evidence
@@ -345,7 +348,11 @@ def _common_stall(ranks: list[RankRow], wall: int, lost: float) -> JobVerdict:
             f"The accelerators were kept busy: they spent {waited} of the time waiting for data."
         )
     elif finding.cause == causes.INCONCLUSIVE.word:
-        said = Statement("The ranks do not show what they waited for: no owner of the time was observed.")
+        slowest = middle.facts.slowest_operator
+        said = Statement(
+            "The ranks do not show what they waited for: no owner of the time was observed.",
+            "" if slowest is None else f"By its own statistics {operators.sentence(slowest)}.",
+        )
     else:
         share = stall if owners.is_stall(finding.cause) else total.get(finding.cause, 0) / wall
         why = _reason(finding, middle)

@@ -111,9 +111,39 @@ def read_stages(run: Run, timeline: Timeline) -> Stages:
             if len(looped):
                 wall = stages.loop.setdefault(word, np.zeros(count, np.float32))
                 np.add.at(wall, step[looped], figures["wall_ns"][looped])
+    if timeline.unprobed is not None:
+        _fill(stages, timeline)
     for part in stages.parts.values():
         stages.making.setdefault(READ, Stage(np.zeros(count, np.float32))).wall_ns += part.wall_ns
     return stages
+
+
+def _fill(stages: Stages, timeline: Timeline) -> None:
+    """Give each batch that was made unprobed the proportions of the one that stands for it.
+
+    Its own inside was not observed. How long it took was, and its stages are scaled to that. One that no
+    batch stands for has none, so that all of its time is `unknown`.
+    """
+    scale, rows, sources = _scale(timeline)
+    named = {name: stage for name, stage in stages.making.items() if name != owners.STATE}
+    for stage in (*named.values(), *stages.parts.values()):
+        for figure in _FIGURES:
+            column = getattr(stage, figure)
+            if column is not None:
+                column[rows] = column[sources] * (1 if figure in ("bytes", "count") else scale[rows])
+
+
+def _scale(timeline: Timeline) -> tuple[Floats, Ints, Ints]:
+    """Return how long each batch took over the one that stands for it, and the steps that another does for.
+
+    With these come the others themselves.
+    """
+    assert timeline.unprobed is not None and timeline.stand_in is not None
+    wall = np.maximum(timeline.finish_ns - timeline.start_ns, 0).astype(np.float64)
+    usual = take(wall.astype(np.int64), timeline.stand_in, 0)
+    scale = np.divide(wall, usual, out=np.ones_like(wall), where=usual > 0).astype(np.float32)
+    rows = np.flatnonzero(timeline.unprobed & (timeline.stand_in >= 0))
+    return scale, rows, timeline.stand_in[rows]
 
 
 def _by_kind(word: str, rows: Ints, loaders: Ints, streams: list[int]) -> Iterator[tuple[str, Ints]]:
@@ -178,7 +208,11 @@ def read_counters(run: Run, timeline: Timeline, stages: Stages) -> Counters:
     """Read the batches' own counters, one value a step."""
     names = ("cpu_ns", "runq_ns", "major_faults", "device_bytes")
     columns = read_ints(run, "batches", names)
-    cpu, runq, faults, disk = (take(columns.pop(name), timeline.batch_row) for name in names)
+    cpu, runq, faults, disk = (take(columns.pop(name), timeline.inside_row) for name in names)
+    if timeline.unprobed is not None:
+        scale, rows, _ = _scale(timeline)
+        for figure in (cpu, runq):
+            figure[rows] = np.where(figure[rows] < 0, NOT_OBSERVED, figure[rows] * scale[rows])
     made = (timeline.start_ns != NOT_OBSERVED) & (timeline.finish_ns != NOT_OBSERVED)
     wall = np.where(made, timeline.finish_ns - timeline.start_ns, 0).astype(np.float64)
     waited = with_stolen(run, timeline.finish_ns, wall, with_nan(cpu), with_nan(runq))

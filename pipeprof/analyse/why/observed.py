@@ -24,7 +24,9 @@ from pipeprof.vocabulary import owners
 
 @dataclass(frozen=True)
 class Observed:
-    """A run, asked by the mechanisms. Sums are over all batches of the run, warm-up included."""
+    """A run, asked by the mechanisms. Sums are over all batches of the run, warm-up included.
+
+    Batches that were made unprobed are left out, as counters and lines leave them out too."""
 
     run: Run
     timeline: Timeline
@@ -77,6 +79,7 @@ class Observed:
     def _batches(self) -> Mapping[str, Ints]:
         columns = read_ints(self.run, "batches", _COLUMNS)
         made = (columns["start_ns"] != NOT_OBSERVED) & (columns["finish_ns"] != NOT_OBSERVED)
+        made &= columns["unprobed"] != 1  # nothing was counted in these
         return {name: values[made] for name, values in columns.items()}
 
     def total(self, column: str) -> int | None:
@@ -110,7 +113,11 @@ class Observed:
     @cached_property
     def stages_ns(self) -> Mapping[str, float]:
         """Return the time of each stage in the making of batches."""
-        return {name: float(stage.wall_ns.sum(dtype=np.float64)) for name, stage in self.made.making.items()}
+        unprobed = self.timeline.unprobed
+        seen = slice(None) if unprobed is None else ~unprobed
+        return {
+            name: float(stage.wall_ns[seen].sum(dtype=np.float64)) for name, stage in self.made.making.items()
+        }
 
     @property
     def owner_making_ns(self) -> int:
@@ -156,4 +163,5 @@ _COLUMNS: Final = (
     "device_bytes",
     "epoch",
     "worker",
+    "unprobed",
 )

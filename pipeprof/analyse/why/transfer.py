@@ -56,7 +56,7 @@ def way_of(run: Run, timeline: Timeline) -> Way:
     pinned = np.isin(t.loader, list(t.pin_threads))
     # Without a thread that takes them as they come, batches lie in the pipe until the loop asks.
     asked = np.where(pinned | (t.sent_ns == NOT_OBSERVED), t.sent_ns, np.maximum(t.sent_ns, t.request_ns))
-    tensors = take(read_ints(run, "batches", ("bytes",))["bytes"], t.batch_row)
+    tensors = take(read_ints(run, "batches", ("bytes",))["bytes"], t.inside_row)
     return Way(
         _seen(t.pickling_ns[mine]),
         _between(asked[mine], receive_start[mine]),

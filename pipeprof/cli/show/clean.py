@@ -12,6 +12,8 @@ import click
 
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError
+from pipeprof.record.remote.places import is_url, root_of
+from pipeprof.redact import redact
 from pipeprof.units import printable, size
 
 if TYPE_CHECKING:
@@ -39,20 +41,29 @@ class Age(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 onl
 @click.argument("directory", default="runs", type=click.Path(path_type=Path))
 @click.option("--older-than", type=Age(), help="Delete the runs that are older than this, such as 30d.")
 @click.option("--keep-last", type=click.IntRange(0), help="Delete all runs but so many of the newest.")
-@click.option("--cache", is_flag=True, help="Delete the data that scenarios have made, in pipeprof's cache.")
+@click.option(
+    "--cache",
+    is_flag=True,
+    help="Delete from pipeprof's cache the data that scenarios have made, and copies of runs at URLs.",
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def command(
     directory: Path, older_than: timedelta | None, keep_last: int | None, cache: bool, yes: bool
 ) -> None:
-    """Delete runs in DIRECTORY (runs/ by default), or made data. What goes is shown first, and asked for.
+    """Delete runs in DIRECTORY (runs/ by default), or what is cached. What goes is shown and asked for first.
 
     With both limits a run goes only where it is past both. Only directories that hold a run are deleted.
     """
+    if is_url(url := str(directory).replace(":/", "://", 1)) and not directory.exists():
+        raise PipeprofError(
+            f"{redact(url)} is not on this machine, and pipeprof deletes nothing elsewhere",
+            "delete it with the store's own tool; copies of it here go with `pipeprof clean --cache`",
+        )
     if older_than is None and keep_last is None and not cache:
         raise click.UsageError("say what may go: --older-than 30d, --keep-last 20, or --cache")
     doomed = list(_runs(directory, older_than, keep_last))
     if cache:
-        doomed += _made_data()
+        doomed += [*_made_data(), *_directories(root_of("incoming"))]
     if not doomed:
         say("nothing to delete")
         return
@@ -96,7 +107,10 @@ def _is_older(entry: Entry, than: timedelta) -> bool:
 def _made_data() -> Iterator[Path]:
     from pipeprof.measure.data.generate import users_cache
 
-    root = users_cache()
+    yield from _directories(users_cache())
+
+
+def _directories(root: Path) -> Iterator[Path]:
     if root.is_dir():
         yield from sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
 

@@ -74,6 +74,7 @@ class AttachedLoader(LoaderWatch):
     def __init__(self, session: Recorder, loader: Any, number: int, name: str) -> None:
         super().__init__(session, loader, number, name)
         self.kind = _kind(loader)
+        self.blocks = None  # it is watched for a while only, and every batch of that is wanted
         self.iterators: list[AttachedIterator] = []
         self.has_left = False
 

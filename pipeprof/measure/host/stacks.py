@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -108,18 +109,51 @@ def native_frame(pid: int) -> str | None:
 
     None where py-spy is not installed, may not look, or sees the interpreter alone.
     """
-    if (spy := shutil.which("py-spy")) is None:
-        return None
-    command = [spy, "dump", "--json", "--native", "--pid", str(pid)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_SPY_S, check=True)
-        threads = json.loads(done.stdout)
-        frames = next(thread["frames"] for thread in threads if thread["os_thread_id"] == pid)
-        native = list(takewhile(lambda frame: frame["module"] is not None, frames))
+        native = list(takewhile(lambda frame: frame["module"] is not None, _spied(pid, "--native")))
         named = [frame for frame in native if not frame["name"].startswith("0x")] or native
         return f"{named[0]['name']} ({named[0]['short_filename']})" if named else None
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, StopIteration):
+    except _SPY_FAILS:
         return None
+
+
+def stack_of_stopped(pid: int) -> LoopStack | None:
+    """Return the stack of a process that is stopped, and runs no code of ours: py-spy reads its memory.
+
+    None where py-spy is not installed or may not look. The time of the batch and its file are not observed.
+    """
+    frames, sample, seq = [], None, None
+    try:
+        for frame in _spied(pid, "--locals", "--nonblocking"):
+            names = {each["name"]: each["repr"] or "" for each in frame["locals"] or ()}
+            numbers = {name: int(text) for name, text in names.items() if _NUMBER.fullmatch(text)}
+            frames.append((str(frame["filename"]), int(frame["line"]), str(frame["name"])))
+            if sample is None and frame["filename"].endswith(_MAKERS):
+                sample = numbers.get("idx", numbers.get("index"))
+            if frame["name"] == "_worker_loop":
+                seq = numbers.get("idx")
+                break
+    except _SPY_FAILS:
+        return None
+    return LoopStack(tuple(frames), sample, seq, None, None)
+
+
+_MAKERS: Final = ("_utils/fetch.py", "probe/proxies.py", "attach/proxies.py")
+"""Files whose functions call the data set for a sample, with its index as `idx` or `index`."""
+_NUMBER: Final = re.compile(r"-?\d{1,18}")
+_SPY_FAILS: Final = (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, StopIteration)
+
+
+def _spied(pid: int, *options: str) -> list[dict[str, Any]]:
+    """Return the frames of a main thread as py-spy tells them. Raises one of `_SPY_FAILS`."""
+    if (spy := shutil.which("py-spy")) is None:
+        raise FileNotFoundError("py-spy")
+    command = [spy, "dump", "--json", *options, "--pid", str(pid)]
+    done = subprocess.run(command, capture_output=True, timeout=_SPY_S, check=True)
+    frames: list[dict[str, Any]] = next(
+        thread["frames"] for thread in json.loads(done.stdout) if thread["os_thread_id"] == pid
+    )
+    return frames
 
 
 def state_of(pid: int) -> tuple[str, str]:

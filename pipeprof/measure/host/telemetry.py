@@ -18,7 +18,7 @@ from pipeprof.measure.host.sensors.contract import Sensor, reason
 from pipeprof.measure.host.sensors.registry import GROUPS, working_sensors
 from pipeprof.record.meta import RunMeta, TelemetryMeta
 from pipeprof.record.names.sensors import SensorName
-from pipeprof.scenario.schema import MOST_TELEMETRY_HZ
+from pipeprof.vocabulary.arguments import MOST_TELEMETRY_HZ
 
 RATE_HZ: Final = 10.0
 JOIN_S: Final = 5.0

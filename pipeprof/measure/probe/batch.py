@@ -13,10 +13,15 @@ from pipeprof.measure.probe.counting.files_read import OpenedFiles
 from pipeprof.measure.probe.counting.gc_watch import WATCH
 from pipeprof.measure.probe.ring import Slot
 from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink, Span, activate, active
+from pipeprof.measure.probe.unprobed import Blocks
 from pipeprof.record.schema import MISSING
 
 COUNTERS_EVERY: Final = 32
-"""Interval, in batches, at which CPU time and run-queue delay are read for each stage (4 µs a span)."""
+"""Interval, in batches, at which CPU time and run-queue delay are read for each stage (7 µs a span).
+
+Of the first `OFTEN_UNTIL` batches; after these it is `SPANS_EVERY`, since they tell the proportions.
+"""
+OFTEN_UNTIL: Final = 256
 SPANS_EVERY: Final = 128
 """Interval, in batches, at which single spans are kept."""
 DETAILED_FIRST: Final = 1
@@ -45,6 +50,14 @@ class BatchRecorder(Sink):
         """True if the samples of the last batch took next to no time."""
         self.after: str | None = None
         """Stage of the finished batch that is under way before it is handed over."""
+        self.blocks: Blocks | None = None
+        """Decides which batches are made unprobed; None where the loop does, or none is to be."""
+        self.unprobed = False
+        """True while an unprobed batch is being made."""
+        self.unprobed_next = False
+        """True if the next batch is to be made unprobed."""
+        self.gave_sample = False
+        """True if an iterable set has given a sample of the unprobed batch."""
         self.allocated = AllocationLooks()
         self._has_key = False
         self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
@@ -60,22 +73,55 @@ class BatchRecorder(Sink):
         """Begin a batch. One that is still open has failed."""
         if self.open:
             self.fail()
+        if self.blocks is not None:
+            self.unprobed_next = self.blocks.begin()
+        if self.unprobed_next:
+            self._begin_unprobed(epoch, seq, dispatch_ns)
+            return
         self.open = self._has_key = True
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
         self.inner_ns = 0
         self.sample = self.slowest_index = self.slowest_ns = self.getitem_ns = self.collate_ns = MISSING
-        self.plain = self._made % COUNTERS_EVERY != DETAILED_FIRST and not self._every_sample
+        made = self._made
+        every = COUNTERS_EVERY if made < OFTEN_UNTIL else SPANS_EVERY
+        self.plain = made % every != DETAILED_FIRST and not self._every_sample
         if not self.plain:
-            self._look_closely()
+            self._look_closely(every)
         self._slot.busy(True)
         self._before = activate(self)
         self.counters = read_counters(self.run_queue)
         self._gc_ns = WATCH.total_ns
         self.start_ns = monotonic_ns()
 
-    def _look_closely(self) -> None:
+    def _begin_unprobed(self, epoch: int, seq: int, dispatch_ns: int) -> None:
+        """Begin a batch of which nothing is seen but when it starts and finishes."""
+        self.open = self._has_key = self.unprobed = True
+        self.gave_sample = False
+        self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
+        self._slot.busy(True)
+        self._before = activate(None)
+        self.start_ns = monotonic_ns()
+
+    def finish_unprobed(self, samples: int, finish_ns: int) -> None:
+        """Write an unprobed batch out; its finish is `MISSING` where it raised."""
+        self.open = self.unprobed = False
+        activate(self._before)
+        self._before = None
+        blocks = self.blocks
+        self._slot.put_batch(
+            0, *self.key, samples=samples, dispatch_ns=self._dispatch_ns, start_ns=self.start_ns,
+            finish_ns=finish_ns, unprobed=1,
+            thread_cpu_ns=MISSING if blocks is None else blocks.thread_cpu_ns,
+        )  # fmt: skip
+        if finish_ns == MISSING:
+            self._slot.busy(False)
+            return
+        self._samples += samples
+        self._slot.finished(self.key[0])
+
+    def _look_closely(self, every: int) -> None:
         self.inner_cpu_ns = self.inner_runq_ns = 0
-        self.counting = self._made % COUNTERS_EVERY == DETAILED_FIRST
+        self.counting = self._made % every == DETAILED_FIRST
         self.keeping = self._every_sample or self._made % SPANS_EVERY == DETAILED_FIRST
 
     def fetched(self, samples: int) -> None:
@@ -139,6 +185,9 @@ class BatchRecorder(Sink):
         """Write out what is known of a batch that raised, without a finish."""
         if not self.open:
             return
+        if self.unprobed:
+            self.finish_unprobed(MISSING, MISSING)
+            return
         if self.getitem_ns != MISSING:  # its count would be the batch's, which has none
             totals = self.total(GETITEM)
             totals.wall_ns, totals.count, self.getitem_ns = self.getitem_ns, self.samples, MISSING
@@ -152,19 +201,29 @@ class BatchRecorder(Sink):
         A batch that has none yet is forgotten; one that has some may be collated still, or is dropped
         for being too small.
         """
-        totals = self.total(GETITEM)
-        totals.count -= 1  # of the call that gave no sample
-        if totals.count == 0:
+        if self.unprobed:
+            none_yet = not self.gave_sample
+        else:
+            totals = self.total(GETITEM)
+            totals.count -= 1  # of the call that gave no sample
+            none_yet = totals.count == 0
+        if none_yet:
             self.abandon()
         else:
             self._slot.busy(False)
 
     def abandon(self) -> None:
         """Forget the batch: there was none to make."""
-        if self.open:
+        if not self.open:
+            return
+        if self.unprobed:
+            self.open = self.unprobed = False
+            activate(self._before)
+            self._before = None
+        else:
             self._made -= 1
             self._close()
-            self._slot.busy(False)
+        self._slot.busy(False)
 
     def _close(self) -> None:
         self.open = False
@@ -218,6 +277,7 @@ class BatchRecorder(Sink):
             cpu_ns=cpu, runq_ns=runq, device_bytes=device, helper_cpu_ns=helpers, major_faults=faults,
             bytes=size_bytes, slowest_index=self.slowest_index, slowest_ns=self.slowest_ns,
             getitem_ns=self.getitem_ns, collate_ns=self.collate_ns, gc_ns=WATCH.total_ns - self._gc_ns,
+            thread_cpu_ns=MISSING if self.blocks is None else self.blocks.thread_cpu_ns,
         )  # fmt: skip
 
     def _shard(self) -> int:

@@ -29,6 +29,7 @@ from pipeprof.measure.probe.sampling.worker_aide import AIDE_RECORDS, WorkerAide
 from pipeprof.measure.probe.shared_memory import SharedBlock
 from pipeprof.measure.probe.spans import COLLATE, GETITEM, NOWHERE, Mark, span
 from pipeprof.measure.probe.tensors import size_bytes
+from pipeprof.measure.probe.unprobed import Blocks
 from pipeprof.record.names import counters
 from pipeprof.record.schema import MAIN_PROCESS, MISSING
 from pipeprof.vocabulary import owners
@@ -38,6 +39,7 @@ PIGGYBACK: Final = "pipeprof:batch"
 
 
 _COLLATING: Final = Mark(COLLATE, NOWHERE)
+_GETTING: Final = Mark(GETITEM, NOWHERE)
 
 BeginEpoch = Callable[[int], int]
 """Begins an epoch: takes when the sampler was asked for an iterator, returns the epoch's number."""
@@ -93,6 +95,8 @@ class Probe:
         """Sends the counts of a worker without an aide."""
         self.slot: Slot | None = None
         self.aide: WorkerAide | None = None
+        self.unprobed_after: int | None = None
+        """Batches of a worker after which some are made unprobed; None where it makes none so."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "recorder": None, "counts": None, "slot": None, "aide": None}
@@ -116,6 +120,8 @@ class Probe:
         self.worker = worker
         self.slot = slot = Slot(self.block, max(worker, 0), self.records, threading.get_native_id())
         self.recorder = BatchRecorder(slot, self.every_sample, self.mode.iterable)
+        if worker != MAIN_PROCESS and self.unprobed_after is not None:
+            self.recorder.blocks = Blocks(self.unprobed_after)
         self.look_for_stages()
         gc_watch.WATCH.start()
         opens.forget_files()
@@ -282,6 +288,8 @@ class MapDataset(Proxy):
         epoch, seq, dispatch_ns, payload = asked
         recorder = self._pipeprof_probe.recorder or _recorder(self._pipeprof_probe)
         recorder.begin(epoch, seq, dispatch_ns)
+        if recorder.unprobed:
+            return _fetch_unprobed(self._pipeprof_real, recorder, payload, fetch)
         try:
             samples = fetch(self._pipeprof_real, recorder, payload)
         except BaseException:
@@ -291,6 +299,22 @@ class MapDataset(Proxy):
             len(payload) if isinstance(payload, (list, tuple)) else count(payload, samples, fetch)
         )
         return samples
+
+
+def _fetch_unprobed(real: Any, recorder: BatchRecorder, payload: Any, fetch: Fetch) -> Any:
+    """Fetch as torch does, and count the samples."""
+    try:
+        if fetch is not many_samples:
+            samples = real[payload]
+        else:
+            many = getattr(real, "__getitems__", None)
+            samples = many(payload) if many else [real[index] for index in payload]
+    except BaseException:
+        recorder.fail()
+        raise
+    plain = isinstance(payload, (list, tuple))
+    recorder.samples = len(payload) if plain else count(payload, samples, fetch)
+    return samples
 
 
 class StatefulMapDataset(_State, MapDataset):
@@ -340,10 +364,15 @@ class SampleIterator(Proxy):
 
     def __next__(self) -> Any:
         recorder = self._pipeprof_begun()
+        if recorder.unprobed:
+            return self._pipeprof_next_unprobed(recorder)
         before_ns = recorder.inner_ns
         try:
-            with span(GETITEM):
-                sample = next(self._pipeprof_real)
+            if recorder.plain:
+                sample = self._pipeprof_next_plain(recorder)
+            else:
+                with span(GETITEM):
+                    sample = next(self._pipeprof_real)
         except StopIteration:
             recorder.exhausted()
             if self._pipeprof_probe.mode.unbatched:
@@ -356,6 +385,33 @@ class SampleIterator(Proxy):
         recorder.slowest_ns = max(recorder.slowest_ns, took_ns)  # it has no index
         if self._pipeprof_probe.items_noted < stream.MOST_ITEMS:
             self._pipeprof_probe.note_item(sample)
+        return sample
+
+    def _pipeprof_next_plain(self, recorder: BatchRecorder) -> Any:
+        """Take a sample as under a span, without its object: there are as many as samples."""
+        outer, before_ns = recorder.current, recorder.inner_ns
+        recorder.current = _GETTING
+        began_ns = monotonic_ns()
+        try:
+            return next(self._pipeprof_real)
+        finally:
+            inner_ns = before_ns + monotonic_ns() - began_ns
+            recorder.current = outer
+            recorder.add(GETITEM, inner_ns - recorder.inner_ns)
+            recorder.inner_ns = inner_ns
+
+    def _pipeprof_next_unprobed(self, recorder: BatchRecorder) -> Any:
+        try:
+            sample = next(self._pipeprof_real)
+        except StopIteration:
+            recorder.exhausted()
+            if self._pipeprof_probe.mode.unbatched:
+                self._pipeprof_probe.made -= 1
+            raise
+        except BaseException:
+            recorder.fail()
+            raise
+        recorder.gave_sample = True
         return sample
 
     def _pipeprof_begun(self) -> BatchRecorder:
@@ -417,6 +473,8 @@ class Collate(Proxy):
             return self._pipeprof_real(samples)
         if probe.mode.iterable:
             recorder.samples = 1 if probe.mode.unbatched else len(samples)
+        if recorder.unprobed:
+            return self._pipeprof_unprobed(probe, recorder, samples)
         before_ns = recorder.inner_ns
         began_ns = monotonic_ns()
         try:
@@ -445,9 +503,24 @@ class Collate(Proxy):
             return batch
         if probe.counts is not None:
             probe.counts.batch_ended(finish_ns)
-        if probe.mode.piggyback:
-            batch = (PIGGYBACK, *recorder.key, batch)
-        return handover.Handed(probe.number, *recorder.key, batch)
+        return _handed_over(probe, recorder, batch)
+
+    def _pipeprof_unprobed(self, probe: Probe, recorder: BatchRecorder, samples: Any) -> Any:
+        """Collate, and write down when that was done."""
+        try:
+            batch = self._pipeprof_real(samples)
+        except BaseException:
+            recorder.fail()
+            raise
+        recorder.finish_unprobed(recorder.samples, monotonic_ns())
+        return batch if probe.worker == MAIN_PROCESS else _handed_over(probe, recorder, batch)
+
+
+def _handed_over(probe: Probe, recorder: BatchRecorder, batch: Any) -> handover.Handed:
+    """Return what stands for the batch on its way to the main process."""
+    if probe.mode.piggyback:
+        batch = (PIGGYBACK, *recorder.key, batch)
+    return handover.Handed(probe.number, *recorder.key, batch)
 
 
 class WorkerInit(Proxy):

@@ -15,7 +15,14 @@ from time import monotonic_ns
 from typing import Any, Final, NamedTuple
 
 from pipeprof.measure.host.mounts import SHARED_MEMORY, shared_memory_bytes
-from pipeprof.measure.host.stacks import LoopStack, descriptors_of, native_frame, read_stack, state_of
+from pipeprof.measure.host.stacks import (
+    LoopStack,
+    descriptors_of,
+    native_frame,
+    read_stack,
+    stack_of_stopped,
+    state_of,
+)
 from pipeprof.measure.session.passes import RecordEvent
 from pipeprof.measure.session.worker_state import waits_for
 from pipeprof.units import NS_PER_S, duration, plural, size
@@ -113,7 +120,7 @@ def _worker(worker: int, waiting: Waiting, in_full: bool) -> Iterator[str]:
     letter, place = state_of(pid)
     doing = _state(letter, place)
     if letter in "TtZ":
-        yield f"  worker {worker} {doing}"
+        yield from _at_rest(worker, pid, doing, in_full and letter != "Z")
         return
     stack = read_stack(pid, waits=letter in "SD")
     if stack is None:
@@ -128,6 +135,16 @@ def _worker(worker: int, waiting: Waiting, in_full: bool) -> Iterator[str]:
         if (native := native_frame(pid)) is not None:
             yield f"    in native code: {native}"
         yield from _frames(stack.frames)
+
+
+def _at_rest(worker: int, pid: int, doing: str, in_full: bool) -> Iterator[str]:
+    """Give the lines of a worker that runs nothing, where py-spy can read its memory."""
+    stack = stack_of_stopped(pid) if in_full else None
+    if stack is None or stack.seq is None:
+        yield f"  worker {worker} {doing}" + ("; where is not observed without py-spy" if in_full else "")
+        return
+    yield f"  worker {worker} {doing}, in {_making(stack)}"
+    yield from _frames(stack.frames)
 
 
 def _state(letter: str, place: str) -> str:

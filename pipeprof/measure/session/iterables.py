@@ -18,7 +18,9 @@ from pipeprof.measure.probe.handover import UNSEEN_WAY, Way
 from pipeprof.measure.probe.spans import activate, stage
 from pipeprof.measure.session.passes import Pass
 from pipeprof.measure.session.session import Session
-from pipeprof.record.meta import LoaderMeta
+from pipeprof.measure.session.sources import ray_data
+from pipeprof.measure.session.sources.ray_data import added, statistics_of
+from pipeprof.record.meta import LoaderMeta, OperatorMeta
 
 KIND: Final = "iterable"
 """The `kind` in run.json of what is no DataLoader."""
@@ -35,7 +37,11 @@ def loaders_in(iterable: Any) -> list[DataLoader[Any]]:
 
 def inside_unseen(iterable: Any) -> str:
     """Say what is not observed of an iterable, for run.json."""
-    return f"the inside of {type(iterable).__name__}"
+    return f"the inside of {_name_of(iterable)}"
+
+
+def _name_of(iterable: Any) -> str:
+    return type(iterable).__name__ if statistics_of(iterable) is None else ray_data.NAME
 
 
 class ObservedIterable:
@@ -56,6 +62,8 @@ class ObservedIterable:
         iterable = self._iterable
         # what has no __iter__ of its own is iterated as DALI's older pipelines are: by next() alone
         by_next = hasattr(type(iterable), "__next__") and not hasattr(type(iterable), "__iter__")
+        if self._watch is not None:
+            self._watch.end_pass()
         asked_ns = monotonic_ns()
         made = iterable if by_next else iter(iterable)
         if self._watch is None:
@@ -92,10 +100,29 @@ class IterableWatch:
     def __init__(self, session: Session, iterable: Any) -> None:
         self.session = session
         self.epoch = -1
-        name = type(iterable).__name__
+        self._statistics, self._unread = statistics_of(iterable), False
+        self._operators: tuple[OperatorMeta, ...] = ()
+        if self._statistics is not None:
+            session.before_end.append(self.end_pass)
+        name = _name_of(iterable)
         self.loader_number = session.enter(
             LoaderMeta(id=0, kind=KIND, name=name, dataset=name, iterable=True)
         )
+
+    def begin_pass(self) -> int:
+        """Begin a pass; return its number."""
+        self.end_pass()
+        self.epoch, self._unread = self.epoch + 1, True
+        return self.epoch
+
+    def end_pass(self) -> None:
+        """Add what the source itself says of the pass that has ended, once."""
+        if self._statistics is None or not self._unread:
+            return
+        self._unread = False
+        if (operators := self._statistics()) is not None:
+            self._operators = added(self._operators, operators)
+            self.session.add_operators(self.loader_number, self._operators)
 
     def way_of(self, epoch: int, seq: int) -> Way:
         """Return that a batch's way was not observed."""
@@ -121,8 +148,7 @@ class _Waits(_Pass):
     def __init__(self, iterator: Any, watch: IterableWatch, asked_ns: int) -> None:
         super().__init__(iterator)
         self._watch, self._session = watch, watch.session
-        watch.epoch += 1
-        self._epoch, self._taken = watch.epoch, 0
+        self._epoch, self._taken = watch.begin_pass(), 0
         self._pass = Pass(self._session.event, watch.loader_number, self._epoch, asked_ns)
 
     def __next__(self) -> Any:
@@ -136,6 +162,7 @@ class _Waits(_Pass):
             item = next(self._iterator)
         except StopIteration:
             self._pass.exhaust(request_ns)
+            self._watch.end_pass()
             raise
         finally:
             activate(loop)

@@ -19,6 +19,7 @@ from pipeprof.measure.host.cgroups import memory_limit_bytes
 from pipeprof.measure.host.stacks import state_of
 from pipeprof.measure.probe import handover
 from pipeprof.measure.probe import torch_hook as hook
+from pipeprof.measure.probe.changes.cached import Cached
 from pipeprof.measure.probe.changes.construct import made
 from pipeprof.measure.probe.counting import tally
 from pipeprof.measure.probe.counting.levels import written_bytes
@@ -34,6 +35,7 @@ from pipeprof.measure.probe.proxies import (
 from pipeprof.measure.probe.ring import Ring
 from pipeprof.measure.probe.sampling.worker_aide import AIDE_RECORDS
 from pipeprof.measure.probe.shared_memory import SharedBlock
+from pipeprof.measure.probe.unprobed import Blocks
 from pipeprof.measure.session.dataset_facts import file_of, has_set_epoch, splits_stream
 from pipeprof.measure.session.hang import Waiting
 from pipeprof.measure.session.lines.drain import AideReader
@@ -43,7 +45,7 @@ from pipeprof.measure.session.steps.finished import Finished
 from pipeprof.measure.session.steps.steps import Steps
 from pipeprof.record.meta import ChangedMeta, LoaderMeta
 from pipeprof.record.names import counters
-from pipeprof.record.schema import MAIN_PROCESS, MISSING
+from pipeprof.record.schema import MAIN_PROCESS, MISSING, UNPROBED_FIRST
 from pipeprof.units import size
 
 
@@ -98,6 +100,11 @@ class LoaderWatch:
         """True if it was iterated, or another loader instead of it."""
         self.facts = _facts(loader, number, name)
         self.dataset: Callable[[], Any] = _weakly(loader.dataset)
+        may = session.kind != "bench" and not session.every_sample
+        self.blocks = Blocks(UNPROBED_FIRST) if may else None
+        """Decides which steps are unprobed, and without workers which batches; None where none is to be."""
+        self.steps = 0
+        """Steps that took its batches."""
 
     def was_rebuilt_as(self, loader: DataLoader[Any]) -> bool:
         """Tell whether `loader` is iterated instead of ours, which never was: they have the same data set."""
@@ -177,7 +184,7 @@ class IteratorWatch:
 
     def _make_probe(self, aides: SharedBlock | None) -> Probe:
         session = self.session
-        return Probe(
+        probe = Probe(
             self.number,
             self.ring.block,
             session.ring_records,
@@ -186,6 +193,9 @@ class IteratorWatch:
             self.owner.epoch,
             aides,
         )
+        if self.owner.blocks is not None and self.workers > 0:
+            probe.unprobed_after = max(0, UNPROBED_FIRST - self.owner.steps) // self.workers
+        return probe
 
     def parts(self, loader: DataLoader[Any]) -> dict[str, Any]:
         """Return the proxies to put in place of the loader's parts, by attribute."""
@@ -280,9 +290,16 @@ class IteratorWatch:
         session = self.session
         if not session.active:
             return self._next_unobserved(original, iterator)
-        ready = self._count_ready(iterator) if self._counts_ready else None
+        blocks, recorder = self.owner.blocks, self._probe.recorder
+        unprobed = blocks is not None and blocks.begin() and session.steps.may_pass
+        if self.workers == 0 and recorder is not None:
+            recorder.unprobed_next = unprobed
+        ready = self._count_ready(iterator) if self._counts_ready and not unprobed else None
         self._request_ns = request_ns = monotonic_ns()
-        session.steps.requested(request_ns, self._probe.recorder)
+        if unprobed:
+            session.steps.passing()
+        else:
+            session.steps.requested(request_ns, recorder)
         self._thread, self._waiting_ns = threading.get_ident(), request_ns
         try:
             data = original(iterator)
@@ -298,7 +315,13 @@ class IteratorWatch:
         if self._pass is None or not self._pass.is_open:  # the iterator asks no sampler of ours
             self._begin_epoch(request_ns)
         data, key = self._keyed(data, iterator)
-        session.steps.took(self, self._taken, key, request_ns, take_ns, ready)
+        self.owner.steps += 1
+        if unprobed:
+            session.steps.passed(self, self._taken, key, request_ns, take_ns)
+        else:
+            session.steps.took(self, self._taken, key, request_ns, take_ns, ready)
+        if blocks is not None and blocks.thread_cpu_ns != MISSING:
+            session.steps.note_cpu(blocks.thread_cpu_ns)
         self._taken += 1
         return data
 
@@ -462,7 +485,7 @@ def _facts(loader: DataLoader[Any], number: int, name: str) -> LoaderMeta:
         samples = None
     context = getattr(loader, "multiprocessing_context", None) or multiprocessing
     # a loader of another library, which makes torch's iterators itself, may lack any of this
-    plain = {name: getattr(loader, name, None) for name in _PLAIN}
+    plain: dict[str, Any] = {name: getattr(loader, name, None) for name in _PLAIN}
     how = made(loader)
     return LoaderMeta(
         id=number,
@@ -471,7 +494,7 @@ def _facts(loader: DataLoader[Any], number: int, name: str) -> LoaderMeta:
         prefetch=getattr(loader, "prefetch_factor", None) if loader.num_workers else None,
         in_order=getattr(loader, "in_order", True),
         start_method=context.get_start_method() if loader.num_workers else None,
-        dataset=type(loader.dataset).__name__,
+        dataset=_class_name(loader.dataset),
         iterable=iterable,
         sets_epoch=has_set_epoch(loader.dataset),
         splits_stream=splits_stream(loader.dataset, loader.worker_init_fn),
@@ -483,6 +506,12 @@ def _facts(loader: DataLoader[Any], number: int, name: str) -> LoaderMeta:
         in_library=how.site.in_library if how.site else None,
         changed=tuple(ChangedMeta(key, str(was), str(now)) for key, (was, now) in how.changed.items()),
     )
+
+
+def _class_name(dataset: Any) -> str:
+    if isinstance(dataset, Cached):  # or a class of ours that `--try cached` puts around it
+        return f"{type(dataset.dataset).__name__}, cached"
+    return type(dataset).__name__
 
 
 _PLAIN: Final = ("batch_size", "pin_memory", "persistent_workers")

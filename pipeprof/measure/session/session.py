@@ -31,7 +31,7 @@ from pipeprof.measure.session.steps.kernels import LEAD, KernelTrace
 from pipeprof.measure.session.steps.parts import StepParts
 from pipeprof.measure.session.steps.steps import Steps
 from pipeprof.measure.session.upload.uploader import begin_upload
-from pipeprof.record.meta import LoaderMeta, RunMeta, StorageMeta
+from pipeprof.record.meta import LoaderMeta, OperatorMeta, RunMeta, StorageMeta
 from pipeprof.record.schema import Status
 from pipeprof.units import NS_PER_S
 
@@ -112,6 +112,8 @@ class Session:
             )
         self._watches: list[LoaderWatch] = []
         self._holders = 0
+        self.before_end: list[Callable[[], None]] = []
+        """Called when the run ends, unless its finalizers end it: what is still to be asked then."""
         self._signal: str | None = None
         self._ending: tuple[Status, str | None, StorageMeta | None] | None = None
         if forks.guard(self) == 1:
@@ -206,6 +208,15 @@ class Session:
         self.amend(lambda meta: replace(meta, loaders=(*meta.loaders, numbered)))
         return number
 
+    def add_operators(self, loader: int, operators: tuple[OperatorMeta, ...]) -> None:
+        """Enter into `run.json` what a source says of the operators that made a loader's batches so far."""
+
+        def entered(meta: RunMeta) -> RunMeta:
+            mine = replace(meta.loader(loader), operators=operators)
+            return replace(meta, loaders=tuple(mine if each.id == loader else each for each in meta.loaders))
+
+        self.amend(entered)
+
     def add_unseen(self, what: str) -> None:
         """Enter into `run.json` something that is not observed."""
         if what not in self._flusher.meta.not_observed:
@@ -276,6 +287,8 @@ class Session:
         if not self.active:
             return
         raised = None
+        for ask in self.before_end:
+            ask()
         if not self._flusher.is_current_thread():
             self.steps.sink.end()
             self.steps.stop_sampling()

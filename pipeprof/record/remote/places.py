@@ -21,6 +21,7 @@ _EXTRAS: Final = {
     "gs": "gcsfs",
     "gcs": "gcsfs",
     "abfs": "adlfs",
+    "az": "adlfs",
 }
 
 
@@ -31,10 +32,12 @@ def is_url(text: object) -> bool:
 
 def check_scheme(url: str) -> None:
     """Raise `TraceError` where fsspec has nothing for a URL, or the package is missing; imports no client."""
-    from fsspec.registry import known_implementations
+    from fsspec.registry import known_implementations, registry
 
     _refuse_credentials(url)
     scheme = url.partition("://")[0].lower()
+    if scheme in registry:  # loaded by now, or one of the user's own
+        return
     known = known_implementations.get(scheme)
     if known is None:
         raise TraceError(f"{redact(url)}: fsspec knows no {scheme}://", "give s3://, gs:// or a directory")
@@ -89,8 +92,12 @@ def reached(url: str) -> Iterator[None]:
         ) from error
 
 
+def root_of(kind: str) -> Path:
+    """Return the directory that holds those which stand for URLs, `outgoing` or `incoming`."""
+    return Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "pipeprof" / kind
+
+
 def local_of(kind: str, url: str) -> Path:
     """Return the directory on this machine that stands for `url`, `outgoing` or `incoming`."""
-    root = Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "pipeprof" / kind
     name = re.sub(r"[^\w.-]", "_", url.rstrip("/").rpartition("/")[2]) or "record"
-    return root / f"{name}-{hashlib.sha256(url.rstrip('/').encode()).hexdigest()[:10]}"
+    return root_of(kind) / f"{name}-{hashlib.sha256(url.rstrip('/').encode()).hexdigest()[:10]}"

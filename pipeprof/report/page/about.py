@@ -14,7 +14,7 @@ from pipeprof.record.meta import (
     TelemetryMeta,
 )
 from pipeprof.report.page.section import Section
-from pipeprof.report.wording.view import RunView, changed_lines
+from pipeprof.report.wording.view import RunView, changed_lines, own_cost_text
 
 
 def about(facts: RunView) -> Section:
@@ -37,7 +37,8 @@ def about(facts: RunView) -> Section:
         ("Data", data(meta.data)),
         ("Emulated", "; ".join(facts.emulated) or "nothing"),
         ("Not observed", "; ".join(facts.not_observed) or _nothing_missing(facts)),
-        ("Profiling overhead", overhead(meta.overhead, meta.telemetry, _step_ns(facts))),
+        ("Profiling overhead", overhead(meta.overhead, meta.telemetry, facts.step_ns)),
+        ("Overhead measured in the run", own_cost_text(facts.own_cost, facts.step_ns)),
         ("Packages", ", ".join(f"{name} {version}" for name, version in meta.packages.items())),
         ("Record", facts.directory),
     ]
@@ -119,10 +120,6 @@ def data(facts: DataMeta) -> str:
         f"{units.size(facts.mean_bytes)} each" if facts.mean_bytes else "",
         f"decoded in {units.duration(facts.mean_decode_ns)} each" if facts.mean_decode_ns else "",
     )
-
-
-def _step_ns(facts: RunView) -> float | None:
-    return facts.wall_ns / facts.steps if facts.wall_ns and facts.steps else None
 
 
 def overhead(facts: OverheadMeta, telemetry: TelemetryMeta, step_ns: float | None = None) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.over_time import longest_waits
+from pipeprof.analyse.resources.operators import operator_times
 from pipeprof.analyse.resources.shards import shard_times
 from pipeprof.report.page import timeline
 from pipeprof.report.page.section import Row, Section, Table
@@ -33,6 +34,7 @@ def workers(analysis: Analysis) -> Section:
     section.facts = [("Longest wait", sentence) for sentence in (_longest_wait(analysis),) if sentence]
     section.tables = [_balance(analysis)]
     section.tables += [table for table in (_epochs(analysis), _shards(analysis)) if len(table.rows) > 1]
+    section.tables += [table for table in (_operators(analysis),) if table.rows]
     return section
 
 
@@ -125,6 +127,22 @@ def _shards(analysis: Analysis) -> Table:
     )
     for row in shard_times(analysis.run, analysis.timeline)[:MOST_SHARDS]:
         table.rows.append(Row([row.shard, units.count(row.batches), units.duration(row.median_ns)]))
+    return table
+
+
+def _operators(analysis: Analysis) -> Table:
+    """Return the operators of sources with statistics of their own; no row where none are known."""
+    heads = ["operator", "of their time", "time of its tasks", "CPU time", "tasks", "rows"]
+    table = Table("Operators of the source", heads, [], how=reading.OPERATORS)
+    for row in operator_times(analysis.run.meta):
+        cells = [
+            units.percent(row.share),
+            units.duration(row.wall_ns),
+            units.duration(row.cpu_ns),
+            units.count(row.tasks),
+            units.count(row.rows),
+        ]
+        table.rows.append(Row([row.name, *cells]))
     return table
 
 

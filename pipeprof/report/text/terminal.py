@@ -31,6 +31,7 @@ from pipeprof.report.wording.view import (
     facts,
     loader_line,
     outside_line,
+    own_cost_line,
     stall_line,
     transfer_line,
 )
@@ -298,3 +299,4 @@ def _missing(paper: _Paper, said: RunView) -> Iterator[Text]:
         yield from paper.wrapped(f"Not observed: {', '.join(said.not_observed)}", "dim")
     for text in paper.first(said.warnings, 2):
         yield from paper.wrapped(f"Warning: {text}", "yellow")
+    yield from paper.wrapped(own_cost_line(said), "dim")

@@ -41,6 +41,10 @@ SHARDS: Final = (
     "A shard is a file of many samples. Delayed others: time that all other ranks waited for batches that "
     "this rank made from it, and its share of all their waiting for this rank's batches."
 )
+OPERATORS: Final = (
+    "By the source's own statistics, along the way of the data. Tasks run beside each other and the loop: "
+    "the times say which operator is the largest, not how long the loop waited for it."
+)
 SHARDS_OF_RUN: Final = (
     "A shard is a file of many samples; a batch counts for the one that was read from last. Slowest first."
 )

@@ -12,6 +12,7 @@ from shlex import quote as quoted
 from typing import Final
 
 from pipeprof import units
+from pipeprof.analyse.resources.own_cost import CostPerBatch, OwnCost
 from pipeprof.analyse.verdict import Measured, Outside, Verdict
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.analyse.why.transfer import Transfer
@@ -82,6 +83,13 @@ class RunView:
     meta: RunMeta
     transfer: Transfer | None
     """Parts of a batch's way from its worker, on average; None where not observed."""
+    own_cost: OwnCost | None
+    """The cost of observing, measured in the run; None where no batch was recorded."""
+
+    @property
+    def step_ns(self) -> float | None:
+        """Return the mean time of a step; None where none was measured."""
+        return self.wall_ns / self.steps if self.wall_ns and self.steps else None
 
     @property
     def healthy(self) -> bool:
@@ -169,6 +177,7 @@ def facts(run: Run, verdict: Verdict) -> RunView:
         other_loaders=others,
         meta=meta,
         transfer=measured.transfer,
+        own_cost=measured.own_cost,
     )
 
 
@@ -211,6 +220,45 @@ def transfer_line(said: RunView) -> str:
         f"({size(parts.sent_bytes)}), receiving {duration(parts.receiving_ns)} "
         f"({size(parts.tensor_bytes)} of tensors)."
     )
+
+
+def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
+    """Return what observing cost a batch, as the run itself measured it, or why that is not known.
+
+    `step_ns` is the time of a step, of which the loop's thread has a share to bear.
+    """
+    if own is None:
+        return units.NOT_OBSERVED
+    parts = [_cost(own.main, "the loop's thread", step_ns)]
+    if own.workers is not None:
+        parts.append(_cost(own.workers, "a worker", None))
+    if all(part is None for part in parts):
+        few = "too-short" in (own.main.state, own.workers and own.workers.state)
+        least = units.count(own.needed_batches)
+        return f"not measured: it takes {least} batches of one loader" if few else "not measured here"
+    return "; ".join(part for part in parts if part)
+
+
+def _cost(cost: CostPerBatch, of_whom: str, step_ns: float | None) -> str | None:
+    """Return the cost to one thread; None where it was not measured."""
+    duration = units.duration
+    if cost.state == "below-noise":
+        return f"{of_whom}: not measurable here, below {duration(max(cost.high_ns or 0.0, 0.0))} a batch"
+    if cost.cost_ns is None:
+        return None
+    share = f", {units.percent(cost.cost_ns / step_ns)} of a step" if step_ns else ""
+    return (
+        f"{of_whom}: {duration(cost.cost_ns)} a batch "
+        f"({duration(cost.low_ns)} to {duration(cost.high_ns)}){share}"
+    )
+
+
+def own_cost_line(said: RunView) -> str:
+    """Return the own cost as a note below a report; empty where the run has not measured it."""
+    own = said.own_cost
+    if own is None or not (own.main.blocks or (own.workers is not None and own.workers.blocks)):
+        return ""
+    return f"Cost of observing, measured in this run: {own_cost_text(own, said.step_ns)}."
 
 
 def outside_line(said: RunView) -> str:

@@ -79,7 +79,7 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
         read_ints(run, "batches", ("helper_cpu_ns", "bytes", "device_bytes")),
     )
     helper, batch_bytes, device_bytes = (
-        with_nan(take(values, timeline.batch_row)) for values in extra.values()
+        with_nan(take(values, timeline.inside_row)) for values in extra.values()
     )
     return Recorded(
         timeline,

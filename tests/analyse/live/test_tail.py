@@ -86,7 +86,7 @@ def damaged(content: bytes, name: str) -> bytes:
         case "the schema":
             return content[:40] + b"\xff" * 40 + content[80:]
         case "a batch":
-            return content[:-200] + b"\xff" * 100 + content[-100:]
+            return content[:-4300] + b"\xff" * 100 + content[-4200:]  # in its head
         case _:
             return content[:8] + b"\xff\xff\xff\x7f" + content[12:]
 

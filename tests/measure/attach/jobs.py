@@ -179,7 +179,7 @@ class Job:
 def digests_alone(loaders: MakeLoaders, directory: Path, steps: int) -> list[str]:
     """Return the digests of a job that was left alone."""
     job = Job(loaders, directory)
-    job.wait_for(steps)
+    job.wait_for(steps, 300.0)
     digests: list[str] = job.end()["digests"]
     return digests[:steps]
 

@@ -124,7 +124,8 @@ def test_a_training_of_lightnings_is_observed_and_notices_nothing(tmp_path: Path
     assert found.ledger is not None
     assert sum(found.ledger.ledger_ns.values()) == found.ledger.window.wall_ns
     batches = found.run.table("batches").to_pydict()
-    workers = set(zip(batches["loader"], batches["worker"], strict=True))
-    assert {(0, 0), (0, 1)} <= workers, "both workers of the training loader"
-    assert any(loader != 0 for loader, _ in workers), "the validation loader, which starts meanwhile"
+    by_size: dict[int | None, set[int]] = {each.batch_size: set() for each in found.run.meta.loaders}
+    for loader, worker in zip(batches["loader"], batches["worker"], strict=True):
+        by_size[found.run.meta.loader(loader).batch_size].add(worker)
+    assert by_size == {8: {0, 1}, 20: {0}}, "the workers of the training loader and of the validation's"
     assert found.verdict.hot and found.verdict.hot[0].file == "train.py"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeprof.measure.probe.layout import BATCH, COLLATE_NS, GETITEM_NS, SPAN, STAGE, Layout
@@ -52,7 +53,9 @@ def test_each_figure_comes_back_under_its_name(layout: Layout, table: str) -> No
     assert (columns["epoch"], columns["seq"]) == ([5], [7])
     held = set(TABLES[table].names) & set(values)
     assert held == set(values) - {GETITEM_NS, COLLATE_NS}
-    assert {name: columns[name] for name in held} == {name: [values[name]] for name in held}
+    flags = {name for name in held if pa.types.is_boolean(TABLES[table].field(name).type)}
+    told = {name: [True if name in flags else values[name]] for name in held}
+    assert {name: columns[name] for name in held} == told
 
 
 @LAYOUTS

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeprof.analyse.analysis import load
 from pipeprof.measure.attach.attach import Wanted, attach
-from pipeprof.measure.host.stacks import native_frame
+from pipeprof.measure.host.stacks import native_frame, stack_of_stopped
 from pipeprof.measure.session.hang import HANG_TXT
 from pipeprof.measure.session.session import Session
 from tests.forked import Program
@@ -137,6 +139,9 @@ def test_a_hang_is_told_with_worker_sample_and_line(tmp_path: Path, what: str) -
         assert first.startswith("no batch for ")
         assert f"the loop waits for batch {batch} of epoch 0 of loader0, which worker {batch % 2} " in first
         assert f"  worker {batch % 2} {state}" in text
+        if what == "a stopped worker" and shutil.which("py-spy"):
+            assert f"is stopped (kill -CONT lets it go on), in batch {batch}, sample {HANGS_AT}" in rest[0]
+            assert "test_hang.py" in rest[1] and rest[1].endswith("in stopped")
         if function:
             assert f"in batch {batch} since" in rest[0]
             assert f"sample {HANGS_AT}" in rest[0]
@@ -224,6 +229,36 @@ def test_the_native_frame_is_py_spys(
     spy.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert native_frame(os.getpid()) == told_as
+
+
+@pytest.mark.parametrize(("reading", "seq"), [("11", 11), ("<object>", None)])
+def test_py_spy_reads_the_stack_of_a_stopped_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reading: str, seq: int | None
+) -> None:
+    frames = [
+        {"name": "stopped", "filename": "/job/data.py", "line": 8, "locals": []},
+        {
+            "name": "fetch",
+            "filename": "/torch/utils/data/_utils/fetch.py",
+            "line": 54,
+            "locals": [{"name": "idx", "repr": "45"}, {"name": "self", "repr": None}],
+        },
+        {
+            "name": "_worker_loop",
+            "filename": "/torch/utils/data/_utils/worker.py",
+            "line": 1,
+            "locals": [{"name": "idx", "repr": reading}],
+        },
+        {"name": "run", "filename": "/lib/process.py", "line": 2, "locals": []},
+    ]
+    spy = tmp_path / "py-spy"
+    told = json.dumps([{"os_thread_id": os.getpid(), "frames": frames}])
+    spy.write_text(f"#!/bin/sh\ncat <<'END'\n{told}\nEND\n")
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stack = stack_of_stopped(os.getpid())
+    assert stack is not None and (stack.sample, stack.seq, len(stack.frames)) == (45, seq, 3)
+    assert stack.frames[0] == ("/job/data.py", 8, "stopped")
 
 
 def test_a_hang_without_workers(tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 from pipeprof.analyse.analysis import load as analysed
 from pipeprof.analyse.job.merge import merge
@@ -85,6 +89,75 @@ def test_a_url_that_nothing_can_be_sent_to_is_one_clear_error(url: str, said: st
     assert "hunter2" not in str(error.value)
     done = CliRunner().invoke(cli, ["trace", "--out", url, "train.py"])
     assert isinstance(done.exception, TraceError)
+
+
+class Bucket(MemoryFileSystem):
+    """A store of another scheme, whose paths have no slash before the bucket's name, as gcsfs and adlfs have
+    them. It shows how we handle the URLs, and nothing of these packages."""
+
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    protocol = ("gs", "gcs", "az", "abfs")
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> str:
+        scheme, between, rest = str(path).partition("://")
+        place = rest if between else scheme
+        account, at, below = place.partition("@")
+        if at:  # abfs://container@account.dfs.core.windows.net/path
+            place = f"{account}/{below.partition('/')[2]}"
+        return super()._strip_protocol(place)
+
+
+@pytest.fixture
+def bucket() -> Iterator[type[Bucket]]:
+    """The store under each of its schemes."""
+    known = dict(_registry)
+    for scheme in Bucket.protocol:
+        fsspec.register_implementation(scheme, Bucket, clobber=True)
+    yield Bucket
+    _registry.clear()
+    _registry.update(known)
+    Bucket.store.clear()
+    Bucket.pseudo_dirs[:] = [""]
+    Bucket.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gs://bucket/jobs/42",
+        "gcs://bucket/jobs/42/",
+        "az://container/jobs/42",
+        "abfs://container@account.dfs.core.windows.net/jobs/42",
+    ],
+)
+def test_a_job_at_another_store_is_merged_from_there(url: str, bucket: type[Bucket], tmp_path: Path) -> None:
+    root = stage(url)
+    job = make_job(tmp_path / "job", Job(ranks=4, steps=40))
+    shutil.copytree(job, root, dirs_exist_ok=True)
+    outgoing = Outgoing(root, url)
+    outgoing.send_tree()
+    assert outgoing.left(root) == []
+    first = next(iter(bucket.store))
+    assert first.startswith(("/bucket/jobs/42/", "/container/jobs/42/"))
+    assert address(root / "rank-3") == f"{url.rstrip('/')}/rank-3"
+    outgoing.remove(root)
+    found = merge([mirror(url)])
+    assert (len(found.ranks), found.status) == (4, "complete")
+    assert found.verdict.as_dict() == merge([job]).verdict.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [("gs://bucket/x", "gcsfs"), ("az://container/x", "adlfs"), ("abfs://container@account/x", "adlfs")],
+)
+@pytest.mark.skipif(find_spec("gcsfs") or find_spec("adlfs"), reason="the package is installed")
+def test_a_missing_package_is_one_error_that_names_it(url: str, package: str) -> None:
+    for asked in (stage, mirror):
+        with pytest.raises(TraceError, match="no package for") as error:
+            asked(url)
+        assert error.value.remedy == f"pip install {package}"
 
 
 def test_a_run_that_was_sent_is_read_from_there(tmp_path: Path) -> None:

@@ -107,12 +107,17 @@ def means(asked: str, name: str) -> bool:
 
 
 def read_changes(texts: Sequence[str]) -> Changes:
-    """Read `loader.num_workers=8`, `val.prefetch=4`. Raises `MeasureError` for what cannot be set."""
+    """Read `loader.num_workers=8`, `num_workers=8`, `val.prefetch=4`.
+
+    Raises `MeasureError` for what cannot be set.
+    """
     by_loader: dict[str, dict[str, Any]] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         loader, dot, name = key.strip().rpartition(".")
-        if not equals or not dot or not loader:
+        if not dot and (name in ARGUMENTS or name in ALIASES):
+            loader = ALL
+        if not equals or not loader:
             raise MeasureError(f"--set {text}: no argument of a loader", "write it as loader.num_workers=8")
         argument = ALIASES.get(name, name)
         if argument in _OF_LEARNING:

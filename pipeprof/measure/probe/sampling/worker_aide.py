@@ -64,6 +64,8 @@ class WorkerAide:
         recorder = self._recorder
         if not recorder.open:
             return recorder.after
+        if recorder.unprobed:
+            return None
         mark = recorder.current
         return GETITEM if mark is NOWHERE else mark.name
 

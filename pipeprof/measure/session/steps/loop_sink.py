@@ -16,6 +16,8 @@ class LoopSink(Sink):
     def __init__(self) -> None:
         super().__init__()
         self.done: list[tuple[Step, dict[str, Totals]]] = []
+        self.was_used = False
+        """True if the user has marked anything in the loop's body."""
         self._step: Step | None = None
         self._ended = False
         self._outer: LoopSink | None = None
@@ -26,6 +28,7 @@ class LoopSink(Sink):
         if self.totals and self._step is not None:
             self.done.append((self._step, self.totals))
             self.totals = {}
+            self.was_used = True
         self._step = step
         now = active()
         if now is self:

@@ -52,6 +52,8 @@ class Step:
     compute_start_ns: int = MISSING
     compute_end_ns: int = MISSING
     device_wait_ns: int = MISSING
+    unprobed: int = MISSING
+    thread_cpu_ns: int = MISSING
 
     def __init__(
         self, step: int, source: StepSource, order: int, key: tuple[int, int] | None, warmup: bool,

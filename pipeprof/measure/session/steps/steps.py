@@ -103,6 +103,37 @@ class Steps:
         if self.lines is not None:
             self.lines.took()
 
+    @property
+    def may_pass(self) -> bool:
+        """Return True where a step may be unprobed: nothing in the loop is marked, and no device timed."""
+        unmarked = not (self.sink.was_used or self.sink.totals)
+        untimed = not self._device_times_follow and self.device_wait is None and device_in_use() is None
+        return unmarked and untimed and self.parts is None and self.kernels is None
+
+    def passing(self) -> None:
+        """Count no line from the request of an unprobed step to the next request."""
+        if self.lines is not None:
+            self.lines.left()
+
+    def passed(
+        self, source: StepSource, order: int, key: tuple[int, int] | None, request_ns: int, take_ns: int
+    ) -> None:
+        """Note an unprobed step: that it was, and when."""
+        number = self.taken
+        self._waiting[number] = step = Step(
+            number, source, order, key, number < self._warmup, request_ns, take_ns, None, True
+        )
+        step.unprobed = 1
+        self._last_take_ns = take_ns
+        self.wait_ns += take_ns - request_ns
+        self.taken = number + 1
+
+    def note_cpu(self, thread_cpu_ns: int) -> None:
+        """Enter the CPU time of the loop's thread at the request of the last step."""
+        step = self._waiting.get(self.taken - 1)
+        if step is not None:  # else it is written already
+            step.thread_cpu_ns = thread_cpu_ns
+
     def warm_up(self) -> None:
         """Count the step that comes next as warm-up, with all before it."""
         self._warmup = self.taken + 1

@@ -35,7 +35,7 @@ def test_none_for_one_loader_leaves_out_what_all_get_of_workers() -> None:
     ("text", "said"),
     [
         ("loader.num_worker=8", "did you mean num_workers?"),
-        ("num_workers=8", "write it as loader.num_workers=8"),
+        ("lr=8", "write it as loader.num_workers=8"),
         ("loader.num_workers", "write it as"),
         ("loader.num_workers=many", "give a whole number from 0"),
         ("loader.num_workers=-1", "give a whole number from 0"),
@@ -81,3 +81,7 @@ def test_an_argument_that_the_class_does_not_have() -> None:
 def test_a_short_name_means_the_loader(name: str) -> None:
     assert means("val", name)
     assert not means("train", name)
+
+
+def test_an_argument_without_a_loader_is_of_all() -> None:
+    assert read_changes(["num_workers=8"]) == read_changes(["loader.num_workers=8"])

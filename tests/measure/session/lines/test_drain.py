@@ -48,7 +48,12 @@ def aide(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         monkeypatch.setattr(worker_aide, name, NoSampler)
     ring = Ring(1, 64)
     recorder: Any = SimpleNamespace(
-        open=True, key=(1, 0), current=worker_aide.NOWHERE, after=None, allocated=AllocationLooks()
+        open=True,
+        key=(1, 0),
+        current=worker_aide.NOWHERE,
+        after=None,
+        unprobed=False,
+        allocated=AllocationLooks(),
     )
     slot = Slot(ring.block, 0, ring.records, 0)
     made = WorkerAide(recorder, slot)
@@ -120,6 +125,8 @@ def test_it_stops_when_nobody_reads_any_more(aide: SimpleNamespace) -> None:
 
 def test_nothing_is_counted_between_batches(aide: SimpleNamespace) -> None:
     assert aide.aide._stage() is not None
+    aide.aide._recorder.unprobed = True
+    assert aide.aide._stage() is None, "counters and spans leave it out, and so do lines"
     aide.aide._recorder.open = False
     assert aide.aide._stage() is None
     aide.aide._recorder.after = "stage:state_dict"

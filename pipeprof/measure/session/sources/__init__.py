@@ -1,0 +1,1 @@
+"""Reads what sources of batches say about themselves."""

@@ -1,0 +1,160 @@
+"""The cost of observing as a run has measured it, and that unprobed batches change no verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeprof.analyse.analysis import Analysis, load
+from pipeprof.analyse.ledger.making import making_of, read_stages
+from pipeprof.analyse.resources.own_cost import NEEDED_BATCHES, CostPerBatch, OwnCost, cost_of, differences
+from pipeprof.report.wording.view import own_cost_text
+from pipeprof.simulate.demands.loader import read_demands
+from pipeprof.timeline import NOT_OBSERVED, read_timeline
+from tests.factory import MS, US, Plan, make_run
+from tests.unprobed_runs import unprobe
+
+
+def test_a_cost_is_the_median_with_the_interval_of_its_order() -> None:
+    cost = cost_of(np.array([5.0, 9.0, 1.0, 2.0, 3.0, 100.0, 4.0, 6.0, 7.0, 8.0]))
+    assert cost == CostPerBatch("measured", 10, 5.5, 2.0, 9.0)
+
+
+def test_a_cost_below_its_noise_is_bounded_and_not_told() -> None:
+    cost = cost_of(np.array([-5.0, 9.0, -1.0, 2.0, 3.0, -4.0, 4.0, 6.0]))
+    assert (cost.state, cost.cost_ns, cost.high_ns) == ("below-noise", None, 9.0)
+
+
+def test_few_blocks_say_nothing() -> None:
+    assert cost_of(np.ones(5)) == CostPerBatch("too-short", 5)
+
+
+def blocks(costs_ns: list[int], plain_ns: int = 1000, worker: int = 0) -> tuple[Any, ...]:
+    """Rows of one thread: for each cost 20 batches, of which a block is unprobed."""
+    clock, cpu, marked = 7, [], []
+    for cost in costs_ns:
+        for n in range(20):
+            is_unprobed = 8 <= n < 12
+            cpu.append(clock if n in (4, 8, 12, 16) else NOT_OBSERVED)
+            marked.append(is_unprobed)
+            clock += plain_ns + (0 if is_unprobed else cost)
+    rows = len(cpu)
+    return np.array(marked), np.array(cpu), np.arange(rows), (np.full(rows, worker),)
+
+
+def test_each_block_is_compared_with_its_neighbours() -> None:
+    assert differences(*blocks([50, 70, 90])).tolist() == [50, 70, 90]
+
+
+def test_blocks_that_are_not_whole_or_of_another_process_are_left_out() -> None:
+    marked, cpu, order, (worker,) = blocks([50, 70, 90])
+    torn = np.delete(np.arange(len(cpu)), 9)  # a batch was lost
+    assert differences(marked[torn], cpu[torn], order[torn], (worker[torn],)).tolist() == [70, 90]
+    again = cpu.copy()
+    again[28:] = np.where(again[28:] == NOT_OBSERVED, NOT_OBSERVED, again[28:] - again[28] + 1)
+    assert differences(marked, again, order, (worker,)).tolist() == [50, 90]
+    two = np.append(worker[:10], worker[10:] + 1)  # no block is of two threads
+    assert differences(marked, cpu, order, (two,)).tolist() == [70, 90]
+
+
+def test_rows_of_several_threads_come_in_any_order() -> None:
+    parts = [blocks([50, 70], worker=0), blocks([10, 30], worker=1)]
+    marked, cpu, order = (np.concatenate([part[n] for part in parts]) for n in range(3))
+    worker = np.concatenate([part[3][0] for part in parts])
+    mixed = np.random.default_rng(1).permutation(len(cpu))
+    told = differences(marked[mixed], cpu[mixed], order[mixed], (worker[mixed],))
+    assert sorted(told.tolist()) == [10, 30, 50, 70]
+
+
+def test_the_words() -> None:
+    measured, noisy = CostPerBatch("measured", 9, 40_000.0, 30_000.0, 60_000.0), CostPerBatch("too-short")
+    text = own_cost_text(OwnCost(measured, None, 9_000.0), 1_000_000)
+    assert text == "the loop's thread: 40.0 µs a batch (30.0 µs to 60.0 µs), 4.0% of a step"
+    assert "not measured: it takes 896 batches" in own_cost_text(OwnCost(noisy, noisy, None))
+    below = CostPerBatch("below-noise", 9, None, -9.0, 9_000.0)
+    assert "not measurable here, below 9.00 µs" in own_cost_text(OwnCost(below, None, None))
+    assert own_cost_text(None) == "not observed"
+
+
+def test_a_short_run_says_how_short(tmp_path: Path) -> None:
+    own = load(make_run(tmp_path / "run", Plan(batches=40))).verdict.as_dict()["own_cost"]
+    assert own["main"]["state"] == own["workers"]["state"] == "too-short"
+    assert own["needed_batches"] == NEEDED_BATCHES
+
+
+PLANS = {
+    "workers": Plan(batches=200, jitter=0.1, stages={"read": 30 * MS, "decode": 60 * MS, "collate": 4 * MS}),
+    "no workers": Plan(batches=120, workers=0, stages={"read": 5 * MS, "decode": 60 * MS}, jitter=0.1),
+    "four workers, ahead": Plan(batches=200, workers=4, stages={"decode": 5 * MS}),
+    "transfer": Plan(batches=200, transfer=40 * MS),
+    "wrapper": Plan(batches=200, accelerator="none", main=15 * MS, stages={"stage:tokenise": 90 * MS}),
+    "two epochs": Plan(batches=60, epochs=3),
+    "out of order": Plan(batches=200, in_order=False, jitter=0.5, stages={"decode": 60 * MS}),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_unprobed_batches_change_no_verdict_and_no_sum(name: str, tmp_path: Path) -> None:
+    whole = load(make_run(tmp_path / "whole", PLANS[name]))
+    some = load(unprobe(tmp_path / "whole", tmp_path / "some"))
+    assert said(some) == said(whole)
+    assert whole.ledger is not None
+    assert some.ledger is not None
+    wall = some.ledger.window.wall_ns
+    assert wall == whole.ledger.window.wall_ns
+    for part in ("ledger_ns", "path_ns"):
+        ours, theirs = getattr(some.ledger, part), getattr(whole.ledger, part)
+        assert sum(ours.values()) == wall
+        moved = sum(abs(ours.get(owner, 0) - theirs.get(owner, 0)) for owner in {*ours, *theirs})
+        assert moved / wall < 0.02, (part, ours, theirs)
+    assert "unknown" not in ours or ours["unknown"] <= theirs.get("unknown", 0) + US
+
+
+def said(analysis: Analysis) -> tuple[Any, ...]:
+    verdict = analysis.verdict
+    return verdict.cause, verdict.detail, verdict.mechanism, verdict.band, verdict.fix
+
+
+def test_what_unprobed_batches_need_is_that_of_batches_before_them(tmp_path: Path) -> None:
+    """A demand is never 0 for want of looking, and no longer than the batch took."""
+    make_run(tmp_path / "whole", PLANS["workers"])
+    some = load(unprobe(tmp_path / "whole", tmp_path / "some"))
+    timeline = some.timeline
+    assert timeline.unprobed is not None
+    assert timeline.stand_in is not None
+    gone = np.flatnonzero(timeline.unprobed)
+    assert len(gone) >= 40
+    others = timeline.stand_in[gone]
+    assert not timeline.unprobed[others].any()
+    assert (timeline.worker[others] == timeline.worker[gone]).all()
+    assert len(np.unique(others)) == len(others), "each stands for one"
+    assert some.attribution is not None
+    making = making_of(some.attribution.stages, some.attribution.counters, False)
+    wall = (timeline.finish_ns - timeline.start_ns)[gone]
+    assert np.allclose(making.wall[gone], wall, rtol=1e-5)
+    shares = making.shares()
+    assert np.allclose(shares[gone], shares[others], atol=1e-5)
+    demands = read_demands(some.run, some.attribution)
+    assert (demands.batches.make_cpu > 0).all()
+    assert (demands.batches.read_bytes > 0).all()
+
+
+def test_a_batch_that_none_stands_for_is_unknown_inside(tmp_path: Path) -> None:
+    make_run(tmp_path / "whole", Plan(batches=40, workers=0))
+    some = load(unprobe(tmp_path / "whole", tmp_path / "some", every=1000, block=1000))
+    assert some.timeline.stand_in is not None
+    assert (some.timeline.stand_in == -1).all()
+    assert some.ledger is not None
+    assert sum(some.ledger.path_ns.values()) == some.ledger.window.wall_ns
+    assert "decode" not in some.ledger.path_ns
+
+
+def test_a_run_without_unprobed_batches_is_read_as_ever(tmp_path: Path) -> None:
+    run = load(make_run(tmp_path / "run", Plan(batches=40))).run
+    timeline = read_timeline(run)
+    assert timeline.unprobed is None
+    assert timeline.inside_row is timeline.batch_row
+    assert set(read_stages(run, timeline).making) == {"read", "decode", "collate"}

@@ -1,0 +1,113 @@
+"""Unprobed batches: which they are, and that nothing but their times is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeprof.measure.probe import unprobed
+from pipeprof.measure.probe.batch import BatchRecorder
+from pipeprof.measure.probe.layout import BATCH, SPAN, STAGE
+from pipeprof.measure.probe.ring import Ring, Slot
+from pipeprof.measure.probe.spans import Sink, activate, active, stage
+from pipeprof.measure.probe.unprobed import Blocks
+from pipeprof.record.schema import MISSING, UNPROBED_BLOCK, UNPROBED_PERIOD
+
+
+class Every:
+    """Blocks of which each batch is unprobed."""
+
+    thread_cpu_ns = MISSING
+
+    def begin(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def ring() -> Iterator[Ring]:
+    ring = Ring(1, 256)
+    yield ring
+    ring.close()
+
+
+def recorder_of(ring: Ring, blocks: Any) -> BatchRecorder:
+    recorder = BatchRecorder(Slot(ring.block, 0, ring.records, 0))
+    recorder.blocks = blocks
+    return recorder
+
+
+def test_one_block_in_each_period_after_the_first_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(1, 1000))
+    monkeypatch.setattr(unprobed, "thread_time_ns", lambda: next(ticks))
+    blocks = Blocks(100)
+    seen = [(blocks.begin(), blocks.thread_cpu_ns) for _ in range(100 + 2 * UNPROBED_PERIOD)]
+    assert not any(marked for marked, _ in seen[:100])
+    assert all(cpu == MISSING for _, cpu in seen[:100])
+    for period in range(2):
+        part = seen[100 + period * UNPROBED_PERIOD :][:UNPROBED_PERIOD]
+        marked = [n for n, (is_unprobed, _) in enumerate(part) if is_unprobed]
+        edges = [n for n, (_, cpu) in enumerate(part) if cpu != MISSING]
+        assert len(marked) == UNPROBED_BLOCK
+        assert marked == list(range(marked[0], marked[0] + UNPROBED_BLOCK))
+        assert edges == [marked[0] + n * UNPROBED_BLOCK for n in (-1, 0, 1, 2)]
+
+
+def test_an_unprobed_batch_has_times_and_nothing_else(ring: Ring) -> None:
+    recorder = recorder_of(ring, Every())
+    recorder.begin(2, 7, 900)
+    assert recorder.unprobed
+    assert active() is None
+    with stage("mine"):
+        pass
+    recorder.finish_unprobed(5, recorder.start_ns + 10)
+    records = ring.drain(0)
+    (row,) = records[records["kind"] == BATCH.kind].view(BATCH.dtype)
+    known = {"epoch": 2, "seq": 7, "dispatch_ns": 900, "samples": 5, "unprobed": 1}
+    assert {name: int(row[name]) for name in known} == known
+    assert row["finish_ns"] - row["start_ns"] == 10
+    others = [name for name in BATCH.figures if name not in {*known, "start_ns", "finish_ns"}]
+    assert {int(row[name]) for name in others} == {MISSING}
+    assert not (records["kind"] == STAGE.kind).any()
+    assert not (records["kind"] == SPAN.kind).any()
+    assert ring.finished(2) == 1
+    assert not ring.busy(0)
+
+
+def test_one_that_raises_or_is_none_leaves_the_sink_as_it_was(ring: Ring) -> None:
+    recorder, outer = recorder_of(ring, Every()), Sink()
+    activate(outer)
+    try:
+        recorder.begin(0, 0, 0)
+        recorder.fail()
+        assert active() is outer
+        recorder.begin(0, 1, 0)
+        recorder.exhausted()  # no sample yet: there was no batch
+        assert active() is outer
+        recorder.begin(0, 1, 0)
+        recorder.gave_sample = True
+        recorder.exhausted()  # one that may be collated still
+        assert recorder.open
+        recorder.finish_unprobed(1, recorder.start_ns)
+    finally:
+        activate(None)
+    records = ring.drain(0)
+    rows = records[records["kind"] == BATCH.kind].view(BATCH.dtype)
+    assert [(int(row["seq"]), int(row["finish_ns"]) == MISSING) for row in rows] == [(0, True), (1, False)]
+    assert not recorder.open
+    assert not recorder.unprobed
+
+
+def test_the_detailed_batches_are_those_of_the_others(ring: Ring) -> None:
+    """An unprobed batch takes no turn of theirs: details come once in so many probed batches."""
+    recorder = recorder_of(ring, None)
+    recorder.begin(0, 0, 0)
+    recorder.finish(0)
+    recorder.unprobed_next = True
+    recorder.begin(0, 1, 0)
+    recorder.finish_unprobed(1, recorder.start_ns)
+    recorder.unprobed_next = False
+    recorder.begin(0, 2, 0)
+    assert recorder.counting
+    recorder.finish(0)

@@ -1,0 +1,51 @@
+"""Takes a recorded run and leaves out what would not be known had some of its batches been unprobed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeprof.record.schema import TABLES
+
+_KNOWN = ("loader", "epoch", "seq", "worker", "samples", "dispatch_ns", "start_ns", "finish_ns")
+"""Columns of an unprobed batch that are known."""
+
+
+def unprobe(run: Path, to: Path, every: int = 16, block: int = 4) -> Path:
+    """Copy `run`, with the last `block` of each `every` batches of each worker made unprobed."""
+    shutil.copytree(run, to)
+    batches = pq.read_table(to / "batches.parquet")
+    worker, start = (np.array(batches[name].to_pylist()) for name in ("worker", "start_ns"))
+    loader = np.array(batches["loader"].to_pylist())
+    marked = np.zeros(len(batches), bool)
+    for one, of in {*zip(worker.tolist(), loader.tolist(), strict=True)}:
+        mine = np.flatnonzero((worker == one) & (loader == of))
+        order = mine[np.argsort(start[mine], kind="stable")]
+        marked[order[np.arange(len(order)) % every >= every - block]] = True
+    columns = {}
+    for field in TABLES["batches"]:
+        held = field.name in batches.column_names
+        values = batches[field.name].to_pylist() if held else [None] * len(batches)
+        if field.name == "unprobed":
+            values = [True if each else None for each in marked]
+        elif field.name not in _KNOWN:
+            values = [None if gone else value for gone, value in zip(marked, values, strict=True)]
+        columns[field.name] = pa.array(values, field.type)
+    pq.write_table(pa.table(columns), to / "batches.parquet")
+    names = ("loader", "epoch", "seq")
+    of_batches = zip(*(batches[name].to_pylist() for name in names), strict=True)
+    keys = {key for key, gone in zip(of_batches, marked, strict=True) if gone}
+    for rows in ("stages", "spans"):
+        path = to / f"{rows}.parquet"
+        if not path.exists():
+            continue
+        table = pq.read_table(path)
+        scope = table["scope"].to_pylist() if "scope" in table.column_names else [0] * len(table)
+        of_rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+        kept = [where == 1 or key not in keys for where, key in zip(scope, of_rows, strict=True)]
+        pq.write_table(table.filter(pa.array(kept)), path)
+    return to
