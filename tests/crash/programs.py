@@ -34,7 +34,7 @@ SCRIPT: Final = f"""
 import time
 from pathlib import Path
 from torch.utils.data import DataLoader
-from tests.crash.programs import Slow, StepLog
+from tests.crash.programs import TRAINED, Slow, StepLog
 
 log = StepLog(Path("log"))
 end = time.monotonic() + {LOOP_S:g}
@@ -43,6 +43,7 @@ while time.monotonic() < end:
         log.step()
         if time.monotonic() > end:
             break
+TRAINED.touch()
 """
 
 
@@ -116,6 +117,7 @@ def _wrapper(place: Path) -> Callable[[], None]:
                 log.step()
                 if time.monotonic() > end:
                     break
+        TRAINED.touch()
 
     return main
 
