@@ -124,7 +124,7 @@ def _unpredicted(facts: RunView) -> dict[str, str]:
     note = "Chosen from where the time went; no gain is predicted for it from this run."
     title = fixes.BY_WORD[facts.fix].label
     drawn = {"gain": "?", "of": "gain not predicted", "title": title, "note": note, "code": "", "diff": ""}
-    return {**drawn, "place": unpredicted_place(facts), "command": trying_unpredicted(facts)}
+    return {**drawn, "place": unpredicted_place(facts), "command": trying_unpredicted(facts), "untried": ""}
 
 
 def unpredicted_place(facts: RunView) -> str:
