@@ -27,6 +27,9 @@ BUDGET: Final = 0.002
 MOST_NS: Final = 1_000_000_000
 """The most that one sample stands for: beyond it the process was stopped, or the machine asleep."""
 FLUSH_NS: Final = 1_000_000_000
+SHORT_NS: Final = 2_000_000
+"""Time off the CPU below which a look at the stack is put off, where time on the CPU is sampled otherwise. A
+thread that computes is off it for fractions of a millisecond; a stack costs more than these tell."""
 
 
 class LineSampler:
@@ -54,7 +57,7 @@ class LineSampler:
         self._looks = 0
         self._stopped = False
         self._clock = _cpu_clock(thread)
-        self._last_ns = self._last_cpu_ns = self._looks_cpu_ns = 0
+        self._last_ns = self._last_cpu_ns = self._looks_cpu_ns = self._off_ns = 0
         self._running: threading.Thread | None = None
 
     def start(self) -> None:
@@ -106,7 +109,10 @@ class LineSampler:
         if stage is not None:
             used_ns = min(used_ns, wall_ns) if cpu_ns >= 0 else -1
             if used_ns >= 0 and self._cpu_is_sampled():
-                wall_ns, used_ns = wall_ns - used_ns, 0
+                self._off_ns += wall_ns - used_ns
+                if self._off_ns < SHORT_NS:
+                    return
+                wall_ns, used_ns, self._off_ns = self._off_ns, 0, 0
             if wall_ns > 0:
                 self.tree.add(sys._current_frames().get(self._thread), stage, wall_ns, used_ns)
 

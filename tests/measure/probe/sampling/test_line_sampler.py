@@ -9,7 +9,14 @@ from collections.abc import Callable
 import pytest
 
 from pipeprof.measure.probe.sampling.call_tree import CallTree
-from pipeprof.measure.probe.sampling.line_sampler import BUDGET, HZ, MOST_NS, LineSampler, is_ours
+from pipeprof.measure.probe.sampling.line_sampler import (
+    BUDGET,
+    HZ,
+    MOST_NS,
+    SHORT_NS,
+    LineSampler,
+    is_ours,
+)
 
 MS = 1_000_000
 
@@ -66,6 +73,16 @@ def test_time_on_the_cpu_is_left_to_the_timer_where_there_is_one() -> None:
     made.used_ns = 40 * MS
     made._sample(45 * MS)
     assert taken(made.tree) == (0, 0, 0), "it computed all the time"
+
+
+def test_short_times_off_the_cpu_are_added_up_before_a_look() -> None:
+    made = sampler(cpu=True)
+    looks = []
+    for now in range(1, 6):
+        made.used_ns = now * 20 * MS - now * SHORT_NS // 4
+        made._sample(now * 20 * MS)
+        looks.append(taken(made.tree))
+    assert looks == [(0, 0, 0), (0, 0, 0), (0, 0, 0), (1, SHORT_NS, 0), (0, 0, 0)]
 
 
 def test_between_batches_time_passes_and_is_not_counted() -> None:
