@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis, analyse
 from pipeprof.analyse.choice import EQUAL
@@ -23,6 +25,7 @@ from pipeprof.simulate.tuning.edit import Edit, edit_of
 from pipeprof.simulate.tuning.processes import Script, trace_once
 from pipeprof.simulate.tuning.trials import Failed, Setting, Trial, Tuned, as_dict, described
 from pipeprof.simulate.tuning.tune import TRIALS, WARMUP_STEPS, search
+from pipeprof.timeline import read_ints
 
 FOR_SEARCH: Final = 0.8
 """Share of the budget that the search gets; in the rest the present setting is measured again."""
@@ -79,9 +82,7 @@ class _Trials:
         run = self._trace("present", (), seconds, WARMUP_STEPS)
         measured = analyse(run).verdict.measured
         if measured.loader is None:
-            raise InconclusiveError(
-                "the script took too few batches from its DataLoaders to say anything", "give a larger budget"
-            )
+            raise _too_few(run)
         self.loader = run.meta.loader(measured.loader.id)
         self.present = _setting_of(self.loader)
         self._name = _address(self.loader) if measured.other_loaders else "loader"
@@ -118,6 +119,24 @@ class _Trials:
         return changed
 
 
+def _too_few(run: Run) -> InconclusiveError:
+    """Say that too few batches came, and the budget that is enough by how fast they did."""
+    took_ns = np.sort(read_ints(run, "steps", ("take_ns",))["take_ns"])
+    if len(took_ns) < 2:
+        return InconclusiveError(
+            "the script took too few batches from its DataLoaders to say anything", "give a larger budget"
+        )
+    each_ns = float(took_ns[-1] - took_ns[0]) / (len(took_ns) - 1)
+    enough_s = math.ceil(each_ns / units.NS_PER_S * (WARMUP_STEPS + _ENOUGH_STEPS) * TRIALS / FOR_SEARCH)
+    return InconclusiveError(
+        f"the script took {len(took_ns)} batches from its DataLoaders in a trial, one each "
+        f"{units.duration(each_ns)}: too few to say anything",
+        f"give it --budget {enough_s} or more",
+    )
+
+
+_ENOUGH_STEPS: Final = 10
+"""Steps after warm-up, twice those that a prediction asks for at the least."""
 _OF_WORKERS: Final = ("prefetch_factor", "persistent_workers")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipeprof.analyse.analysis import Analysis, analyse
 from pipeprof.cli import cli
-from pipeprof.errors import MeasureError, PipeprofError
+from pipeprof.errors import InconclusiveError, MeasureError, PipeprofError
 from pipeprof.record.reader import Run
 from pipeprof.simulate.tuning import script as tuning
 from pipeprof.simulate.tuning.processes import Script, memory_of_session, trace_once
@@ -100,6 +100,15 @@ def test_what_the_cores_explain_widens_the_interval(tmp_path: Path) -> None:
     assert gain.value == pytest.approx(1.3, rel=0.01)
     assert alike.is_real and not alike.cores
     assert gain.cores.startswith("the cores were 30% faster") and not gain.is_real
+
+
+def test_a_script_whose_batches_are_long_is_told_the_budget_that_is_enough(
+    source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan = Plan(workers=1, batches=5, stages={"decode": 2000 * MS}, compute=30 * MS, warmup=5)
+    with pytest.raises(InconclusiveError, match=r"5 batches .*, one each 2.00 s: too few") as error:
+        tuned(Processes(source, plan), monkeypatch, tmp_path)
+    assert error.value.remedy == "give it --budget 188 or more", "15 batches in a fifth of 80 %"
 
 
 def test_a_healthy_script_stays_as_it_is(
