@@ -10,7 +10,7 @@ from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.hazards import hazards_of
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.rates import stall_interval
-from pipeprof.analyse.resources.operators import sentence, slowest_operator
+from pipeprof.analyse.resources.operators import sentence
 from pipeprof.analyse.verdict import ENOUGH, MIN_STEPS, MIN_WALL_NS, Doubt
 from pipeprof.devices import is_in_memory
 from pipeprof.record.reader import Run
@@ -41,7 +41,7 @@ def doubts_about(run: Run, attribution: Attribution, facts: Facts) -> tuple[Doub
         *_storage_unseen(attribution, facts),
         *_emulator(run, facts),
         *_mapped(attribution, facts),
-        *_unknown(run, attribution),
+        *_unknown(run, attribution, facts),
         *_wide(attribution),
         *_close(attribution),
         *_clock_steps(attribution),
@@ -248,7 +248,7 @@ def _mapped(attribution: Attribution, facts: Facts) -> list[Doubt]:
     return [Doubt("mapped-reads", problem, remedy, decisive=True)]
 
 
-def _unknown(run: Run, attribution: Attribution) -> list[Doubt]:
+def _unknown(run: Run, attribution: Attribution, facts: Facts) -> list[Doubt]:
     ledger = attribution.whole
     unknown = ledger.ledger_ns.get(owners.UNKNOWN.name, 0)
     if unknown < 0.05 * ledger.window.wall_ns or unknown < max(1, ledger.stall_ns) / 2:
@@ -259,8 +259,8 @@ def _unknown(run: Run, attribution: Attribution) -> list[Doubt]:
         return [Doubt("unknown-owner", problem, "profile the loader that is waited for", decisive=True)]
     share = f"{percent(unknown / ledger.window.wall_ns)} of the time"
     waited = f"the loop waited {share} for {', '.join(dict.fromkeys(iterables))}"
-    if (slowest := slowest_operator(run.meta)) is not None:
-        problem = f"{waited}; by its own statistics {sentence(slowest)}"
+    if facts.slowest_operator is not None:
+        problem = f"{waited}; by its own statistics {sentence(facts.slowest_operator)}"
         remedy = "give that operator more CPUs or actors, or make it cheaper, and measure again"
     else:
         problem = f"{waited}, whose inside is not observed"

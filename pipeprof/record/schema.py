@@ -72,10 +72,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("pickled_ns", _I64),  # the worker's queue thread began to pickle the batch
         ("sent_ns", _I64),  # and had written it to the pipe
         ("sent_bytes", _I64),  # size of its pickle; tensors travel beside it, in shared memory
-        (
-            "state_bytes",
-            _I64,
-        ),  # of it, the data set's state that travels along; no column in older runs
+        ("state_bytes", _I64),  # of it the data set's state that travels along; no column in older runs
         ("receive_start_ns", _I64),  # the main process or its pin thread began to unpickle the batch
         ("received_ns", _I64),  # and had unpickled it
         ("arrival_ns", _I64),  # the batch was in the main process, ready to be taken

@@ -297,9 +297,8 @@ def _why(owner: str, row: RankRow) -> tuple[Finding, str, str]:
     if owner == owners.ACCELERATOR.name:
         return Finding(causes.ACCELERATOR.word), "its steps took longer to compute", ""
     if owner == owners.UNKNOWN.name:
-        slowest = row.facts.slowest_operator
-        by_operator = "" if slowest is None else f"By its own statistics {operators.sentence(slowest)}."
-        return Finding(causes.INCONCLUSIVE.word), "of something that no record explains", by_operator
+        said = _by_operator(row.facts)
+        return Finding(causes.INCONCLUSIVE.word), "of something that no record explains", said
     finding = row.explained(cause_of_owner(owner, row.facts))
     why = _reason(finding, row)
     return finding, f"it waited for {why.waiting_for}", why.evidence
@@ -331,6 +330,12 @@ def _rotating_lateness(ranks: list[RankRow], waited: float, lost: float) -> JobV
     return JobVerdict(None, finding.cause, finding.detail, fix, band_of(lost).word, lost, waited, said)
 
 
+def _by_operator(facts: Facts) -> str:
+    """Return what a rank's source says of its slowest operator; empty where it says nothing."""
+    slowest = facts.slowest_operator
+    return "" if slowest is None else f"By its own statistics {operators.sentence(slowest)}."
+
+
 def _common_stall(ranks: list[RankRow], wall: int, lost: float) -> JobVerdict:
     """Judge a job in which no rank held the others up for long: name what all stalled for, if they did."""
     total: dict[str, int] = {}
@@ -348,10 +353,9 @@ def _common_stall(ranks: list[RankRow], wall: int, lost: float) -> JobVerdict:
             f"The accelerators were kept busy: they spent {waited} of the time waiting for data."
         )
     elif finding.cause == causes.INCONCLUSIVE.word:
-        slowest = middle.facts.slowest_operator
         said = Statement(
             "The ranks do not show what they waited for: no owner of the time was observed.",
-            "" if slowest is None else f"By its own statistics {operators.sentence(slowest)}.",
+            _by_operator(middle.facts),
         )
     else:
         share = stall if owners.is_stall(finding.cause) else total.get(finding.cause, 0) / wall

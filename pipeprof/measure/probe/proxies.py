@@ -364,11 +364,11 @@ class SampleIterator(Proxy):
 
     def __next__(self) -> Any:
         recorder = self._pipeprof_begun()
-        if recorder.unprobed:
-            return self._pipeprof_next_unprobed(recorder)
         before_ns = recorder.inner_ns
         try:
-            if recorder.plain:
+            if recorder.unprobed:
+                sample = next(self._pipeprof_real)
+            elif recorder.plain:
                 sample = self._pipeprof_next_plain(recorder)
             else:
                 with span(GETITEM):
@@ -381,6 +381,9 @@ class SampleIterator(Proxy):
         except BaseException:
             recorder.fail()
             raise
+        if recorder.unprobed:
+            recorder.gave_sample = True
+            return sample
         took_ns = recorder.inner_ns - before_ns
         recorder.slowest_ns = max(recorder.slowest_ns, took_ns)  # it has no index
         if self._pipeprof_probe.items_noted < stream.MOST_ITEMS:
@@ -399,20 +402,6 @@ class SampleIterator(Proxy):
             recorder.current = outer
             recorder.add(GETITEM, inner_ns - recorder.inner_ns)
             recorder.inner_ns = inner_ns
-
-    def _pipeprof_next_unprobed(self, recorder: BatchRecorder) -> Any:
-        try:
-            sample = next(self._pipeprof_real)
-        except StopIteration:
-            recorder.exhausted()
-            if self._pipeprof_probe.mode.unbatched:
-                self._pipeprof_probe.made -= 1
-            raise
-        except BaseException:
-            recorder.fail()
-            raise
-        recorder.gave_sample = True
-        return sample
 
     def _pipeprof_begun(self) -> BatchRecorder:
         """Return the recorder, with a batch begun that knows its key."""
