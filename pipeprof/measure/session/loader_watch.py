@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic_ns
+from time import monotonic_ns, thread_time_ns
 from typing import Any, Final, Protocol
 
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
@@ -301,6 +301,7 @@ class IteratorWatch:
         else:
             session.steps.requested(request_ns, recorder)
         self._thread, self._waiting_ns = threading.get_ident(), request_ns
+        began_cpu_ns = MISSING if unprobed else thread_time_ns()
         try:
             data = original(iterator)
         except StopIteration:
@@ -312,6 +313,7 @@ class IteratorWatch:
         finally:
             self._waiting_ns = 0
         take_ns = monotonic_ns()
+        cpu_ns = MISSING if unprobed else thread_time_ns() - began_cpu_ns
         if self._pass is None or not self._pass.is_open:  # the iterator asks no sampler of ours
             self._begin_epoch(request_ns)
         data, key = self._keyed(data, iterator)
@@ -319,7 +321,7 @@ class IteratorWatch:
         if unprobed:
             session.steps.passed(self, self._taken, key, request_ns, take_ns)
         else:
-            session.steps.took(self, self._taken, key, request_ns, take_ns, ready)
+            session.steps.took(self, self._taken, key, request_ns, take_ns, ready, cpu_ns)
         if blocks is not None and blocks.thread_cpu_ns != MISSING:
             session.steps.note_cpu(blocks.thread_cpu_ns)
         self._taken += 1
