@@ -28,7 +28,7 @@ _PAID: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class FreshMemory:
-    """Of a recorded run; what was not observed costs nothing."""
+    """Cost of fresh memory to a recorded run; what was not observed costs nothing."""
 
     made_bytes: float
     """Bytes of a batch that its making put into fresh memory."""
