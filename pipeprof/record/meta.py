@@ -278,6 +278,10 @@ class MachineMeta(Part):
     memory_bytes: Count | None = None
     fresh_byte_ns: Amount | None = None
     """CPU ns that a byte of fresh shared memory costs beyond being written."""
+    private_byte_ns: Amount | None = None
+    """The same of fresh memory of one process."""
+    released_byte_ns: Amount | None = None
+    """CPU ns that giving a byte of shared memory back costs the last process that has it."""
     cpu_name: str | None = None
     gpu_names: tuple[str, ...] | None = None
     kernel: str | None = None

@@ -50,10 +50,18 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("finish_ns", _I64),  # collate returned; null where it raised
         ("gc_ns", _I64),  # in Python's garbage collector, between start and finish
         ("cpu_ns", _I64),  # thread CPU time in [start, finish]
+        # CPU time of the thread between the batch before and this one; no column in older runs
+        ("handover_cpu_ns", _I64),
         ("runq_ns", _I64),  # runnable and without a core; blocked is the rest
         ("device_bytes", _I64),  # bytes that came from a block device
         ("helper_cpu_ns", _I64),  # CPU of the process's other threads
         ("major_faults", _I64),
+        # Of a large batch, by the thread that made it; no columns in older runs.
+        ("touched_bytes", _I64),  # memory that it was the first to touch in [start, finish]
+        (
+            "system_ns",
+            _I64,
+        ),  # its time in the kernel at the finish, since it began: told by the clock's ticks
         ("bytes", _I64),  # size of the batch's tensors
         ("slowest_index", _I64),  # data set index of the slowest sample
         ("slowest_ns", _I64),
@@ -81,6 +89,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("received_ns", _I64),  # and had unpickled it
         ("arrival_ns", _I64),  # the batch was in the main process, ready to be taken
         ("take_ns", _I64),  # next(iterator) returned
+        ("next_cpu_ns", _I64),  # CPU time of the loop's thread in next(iterator); no column in older runs
         ("launch_ns", _I64),  # the host had submitted the step (or finished it, where it synchronises)
         ("copy_start_ns", _I64),  # host to device, on the device's clock
         ("copy_end_ns", _I64),

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic_ns
+from time import monotonic_ns, thread_time_ns
 from typing import Any, Final, Protocol
 
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
@@ -139,6 +139,9 @@ class LoaderWatch:
         return False
 
 
+PINS: Final = "_pin_memory_thread"
+"""torch's private name for the thread of an iterator that pins its batches, seen in 2.6 to 2.15. Without it
+that thread's waits for the GIL are not observed."""
 _numbers: Final = itertools.count(1)
 """Numbers of the iterators that this process has observed."""
 
@@ -235,6 +238,9 @@ class IteratorWatch:
         self._iterator = weakref.ref(iterator)
         self._gone = weakref.finalize(iterator, self._mark_gone)
         self._gone.atexit = False
+        pinning, lines = getattr(iterator, PINS, None), self.session.steps.lines
+        if lines is not None and isinstance(pinning, threading.Thread):
+            lines.pinning(pinning)
         if self.workers > 0 and self.epoch >= 0:
             self.session.event("workers_ready", loader=self.loader_number, epoch=self.epoch)
 
@@ -305,6 +311,7 @@ class IteratorWatch:
             session.steps.requested(request_ns, recorder)
         self._thread, self._waiting_ns = threading.get_ident(), request_ns
         own_ns = monotonic_ns() - turned_ns + self._after_unprobed_ns if unprobed else MISSING
+        began_cpu_ns = MISSING if unprobed else thread_time_ns()
         try:
             data = original(iterator)
         except StopIteration:
@@ -316,6 +323,7 @@ class IteratorWatch:
         finally:
             self._waiting_ns = 0
         take_ns = monotonic_ns()
+        cpu_ns = MISSING if unprobed else thread_time_ns() - began_cpu_ns
         if self._pass is None or not self._pass.is_open:  # the iterator asks no sampler of ours
             self._begin_epoch(request_ns)
         data, key = self._keyed(data, iterator)
@@ -323,7 +331,7 @@ class IteratorWatch:
         if unprobed:
             session.steps.passed(self, self._taken, key, request_ns, take_ns, own_ns)
         else:
-            session.steps.took(self, self._taken, key, request_ns, take_ns, ready)
+            session.steps.took(self, self._taken, key, request_ns, take_ns, ready, cpu_ns)
         if blocks is not None and blocks.thread_cpu_ns != MISSING:
             session.steps.note_cpu(blocks.thread_cpu_ns)
         self._taken += 1

@@ -55,6 +55,7 @@ class Step:
     unprobed: int = MISSING
     thread_cpu_ns: int = MISSING
     own_ns: int = MISSING
+    next_cpu_ns: int = MISSING
 
     def __init__(
         self, step: int, source: StepSource, order: int, key: tuple[int, int] | None, warmup: bool,

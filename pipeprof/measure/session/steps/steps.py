@@ -82,12 +82,14 @@ class Steps:
         request_ns: int,
         take_ns: int,
         ready: int | None,
+        next_cpu_ns: int = MISSING,
     ) -> None:
         """Note that `next(iterator)` returned a batch, the `order`-th of its epoch."""
         number = self.taken
         complete = not self._device_times_follow and self.device_wait is None
         warmup = number < self._warmup
         step = Step(number, source, order, key, warmup, request_ns, take_ns, ready, complete)
+        step.next_cpu_ns = next_cpu_ns
         if self.device_wait is not None:
             self.device_wait.took(step)
         self._waiting[number] = step
