@@ -334,8 +334,10 @@ class OverheadMeta(Part):
     span_ns: Amount | None = None
     batch_ns: Amount | None = None
     counters_every: Count | None = None
+    handover_ns: Amount | None = None
+    """Time that pickling and unpickling a batch of workers takes longer, as its pickle carries times."""
     flush_ns: Amount | None = None
-    """CPU time a step."""
+    """CPU time a step of the thread that looks at the workers and writes."""
     lines_ns: Amount | None = None
     """CPU time a step of sampling lines, in all processes; None where they were not sampled."""
 

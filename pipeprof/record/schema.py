@@ -69,6 +69,10 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         # True where the proxies did next to nothing, to measure what they cost: its inside is not observed
         ("unprobed", "bool"),
         ("thread_cpu_ns", _I64),  # CPU clock of the worker's thread as it turned to it, around unprobed ones
+        (
+            "own_ns",
+            _I64,
+        ),  # what the proxies still did in an unprobed one, by the clock; no column in older runs
     ],
     # One row for each batch that the loop took.
     "steps": [
@@ -95,6 +99,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("ready_batches", _I32),  # finished by workers and not taken, at request
         ("unprobed", "bool"),  # True where the loop's side did next to nothing, as in `batches`
         ("thread_cpu_ns", _I64),  # CPU clock of the loop's thread at the request, around unprobed ones
+        ("own_ns", _I64),  # what was still done around an unprobed one, as in `batches`
     ],
     # Per batch and stage. scope 0: while the batch was made; 1: in the loop, after it was taken.
     "stages": [

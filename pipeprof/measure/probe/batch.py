@@ -72,6 +72,10 @@ class BatchRecorder(Sink):
         """Memory that the thread had touched as a batch behind a large one began."""
         self.gave_sample = False
         """True if an iterable set has given a sample of the unprobed batch."""
+        self.after_unprobed_ns = 0
+        """Time from the finish of the last unprobed batch until it was handed over: its successor's record
+        tells it."""
+        self._before_unprobed_ns = 0
         self.allocated = AllocationLooks()
         self._has_key = False
         self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
@@ -85,14 +89,16 @@ class BatchRecorder(Sink):
         """CPU clock of the thread when it had finished the batch before."""
         self._made = self._samples = 0
 
-    def begin(self, epoch: int, seq: int, dispatch_ns: int) -> None:
-        """Begin a batch. One that is still open has failed."""
+    def begin(self, epoch: int, seq: int, dispatch_ns: int, turned_ns: int | None = None) -> None:
+        """Begin a batch. One that is still open has failed. `turned_ns`: when its thread came to it."""
+        turned_ns = turned_ns or monotonic_ns()
         if self.open:
             self.fail()
         if self.blocks is not None:
             self.unprobed_next = self.blocks.begin()
         if self.unprobed_next:
             self._begin_unprobed(epoch, seq, dispatch_ns)
+            self._before_unprobed_ns = self.start_ns - turned_ns
             return
         self.open = self._has_key = True
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
@@ -130,6 +136,7 @@ class BatchRecorder(Sink):
             0, *self.key, samples=samples, dispatch_ns=self._dispatch_ns, start_ns=self.start_ns,
             finish_ns=finish_ns, unprobed=1,
             thread_cpu_ns=MISSING if blocks is None else blocks.thread_cpu_ns,
+            own_ns=self._before_unprobed_ns + self.after_unprobed_ns,
         )  # fmt: skip
         if finish_ns == MISSING:
             self._slot.busy(False)

@@ -285,9 +285,10 @@ class MapDataset(Proxy):
         return self._pipeprof_fetch(asked, many_samples)
 
     def _pipeprof_fetch(self, asked: Any, fetch: Fetch) -> Any:
+        turned_ns = monotonic_ns()
         epoch, seq, dispatch_ns, payload = asked
         recorder = self._pipeprof_probe.recorder or _recorder(self._pipeprof_probe)
-        recorder.begin(epoch, seq, dispatch_ns)
+        recorder.begin(epoch, seq, dispatch_ns, turned_ns)
         if recorder.unprobed:
             return _fetch_unprobed(self._pipeprof_real, recorder, payload, fetch)
         try:
@@ -501,8 +502,12 @@ class Collate(Proxy):
         except BaseException:
             recorder.fail()
             raise
-        recorder.finish_unprobed(recorder.samples, monotonic_ns())
-        return batch if probe.worker == MAIN_PROCESS else _handed_over(probe, recorder, batch)
+        finish_ns = monotonic_ns()
+        recorder.finish_unprobed(recorder.samples, finish_ns)
+        if probe.worker != MAIN_PROCESS:
+            batch = _handed_over(probe, recorder, batch)
+        recorder.after_unprobed_ns = monotonic_ns() - finish_ns
+        return batch
 
 
 def _handed_over(probe: Probe, recorder: BatchRecorder, batch: Any) -> handover.Handed:

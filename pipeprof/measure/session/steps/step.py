@@ -54,6 +54,7 @@ class Step:
     device_wait_ns: int = MISSING
     unprobed: int = MISSING
     thread_cpu_ns: int = MISSING
+    own_ns: int = MISSING
     next_cpu_ns: int = MISSING
 
     def __init__(
