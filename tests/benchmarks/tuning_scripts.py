@@ -3,9 +3,9 @@
 Run by hand on a quiet machine: `python -m tests.benchmarks.tuning_scripts [--only decode]`; some four minutes
 a script, nine for the remote one. Each is `user_job.py`, which knows nothing of pipeprof. By hand, that is
 without pipeprof, each setting of workers and prefetch is measured for 12 s (40 s of the remote script, whose
-batches take 0.4 s with one worker), or `--seconds`; `tune` gets an eighth of the time that this took. Where it
-chose another setting than the best by hand, the two are measured in turns. Wanted are 5 % behind at most, in
-15 % of the time, and that the healthy script is told to stay as it is.
+batches take 0.4 s with one worker), or `--seconds`; `tune` gets an eighth of the time that this took. Where
+it chose another setting than the best by hand, the two are measured in turns. Wanted are 5 % behind at most,
+in 15 % of the time, and that the healthy script is told to stay as it is.
 """
 
 from __future__ import annotations
