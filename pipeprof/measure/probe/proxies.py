@@ -509,7 +509,7 @@ def _handed_over(probe: Probe, recorder: BatchRecorder, batch: Any) -> handover.
     """Return what stands for the batch on its way to the main process."""
     if probe.mode.piggyback:
         batch = (PIGGYBACK, *recorder.key, batch)
-    return handover.Handed(probe.number, *recorder.key, batch)
+    return handover.Handed(probe.number, recorder.key, batch)
 
 
 class WorkerInit(Proxy):
