@@ -79,13 +79,18 @@ class _Verbs(click.Group):
 
 
 _TAKE_SECONDS: Final = ("run", "trace", "tune", "lesson", "attach")
+_READ: Final = ("report", "merge", "predict", "compare", "check", "export", "open", "history")
 
 
 def _sign_of_life(args: list[str]) -> None:
-    """Say on a terminal that a verb starts, where its imports take seconds, unless silence was asked for."""
+    """Say on a terminal that a verb has begun, where its imports take time, unless silence was asked for."""
     is_silent = not {"-h", "--help", "-q", "--quiet"}.isdisjoint(args)
-    if args[0] in _TAKE_SECONDS and not is_silent and "torch" not in sys.modules and sys.stderr.isatty():
+    if is_silent or "torch" in sys.modules or not sys.stderr.isatty():
+        return
+    if args[0] in _TAKE_SECONDS:
         click.echo(f"pipeprof {args[0]}: starting; imports take some seconds …", err=True)
+    elif args[0] in _READ:
+        click.echo(f"pipeprof {args[0]}: reading …", err=True)
 
 
 def _instead(word: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -205,6 +206,41 @@ def report_run(directory: Path, page: bool, quiet: bool, verbose: bool = False) 
                 terminal.show(answer, None if path is None else address(path), file, in_full=verbose)
     except (PipeprofError, OSError) as error:
         say(f"pipeprof: {directory} cannot be reported: {error}", err=True)
+
+
+_LOOKED_AT: Final = 20
+"""Earlier runs among which the one without the change is looked for."""
+
+
+def tell_comparison(directory: Path) -> None:
+    """Say on standard error how to compare a run that tried a change with the newest one of the same program.
+
+    Nothing is said where the run tried none, or there is no other.
+    """
+    earlier = before_change(directory)
+    if earlier is not None:
+        before, now = (shlex.quote(str(short(each.absolute()))) for each in (earlier, directory))
+        say(f"Compare: pipeprof compare {before} {now}", err=True)
+
+
+def before_change(directory: Path) -> Path | None:
+    """Return the newest run beside one that tried a change, of the same script or scenario; None for none."""
+    from pipeprof.record.reader import load
+
+    try:
+        meta = load(directory).meta
+    except TraceError:
+        return None
+    if {"--set", "--try"}.isdisjoint(meta.own_words) or not meta.program:
+        return None
+    for entry in _known(directory.parent)[:_LOOKED_AT]:
+        if entry.directory.absolute() == directory.absolute() or entry.ranks or entry.cell:
+            continue
+        with suppress(TraceError):
+            other = load(entry.directory).meta
+            if other.program == meta.program and other.own_words != meta.own_words:
+                return entry.directory
+    return None
 
 
 def written_page(answer: Forecast, path: Path) -> Path | None:
