@@ -77,6 +77,28 @@ def test_a_prediction_names_the_measured_rate(tmp_path: Path) -> None:
         assert f"Measured: {rate}, stall " in CliRunner().invoke(cli, ["predict", str(run), *more]).output
 
 
+def test_why_a_run_is_inconclusive_is_said_once(tmp_path: Path) -> None:
+    forecast = of(tmp_path / "run", Plan(batches=15, stages=SLOW))
+    for text in (Page(html.render(forecast)).text, printed(forecast), markdown(forecast)):
+        assert len(re.findall("only 10 steps", " ".join(text.split()))) == 1
+
+
+def test_predictions_that_are_all_alike_are_a_sentence_and_no_map(healthy_forecast: Forecast) -> None:
+    section = what_if.what_if(healthy_forecast)
+    assert "whatif" not in {chart.name for chart in section.charts}
+    assert ("Waiting", "0% in all of them") in section.facts
+
+
+def test_what_is_enough_holds_for_all_settings_beyond_it(tmp_path: Path) -> None:
+    """Few workers did not wait and more did: that is no setting from which on waiting stays low."""
+    runs = [
+        load(make_run(tmp_path / str(workers), Plan(batches=60, workers=workers, stages={"decode": ns})))
+        for workers, ns in ((1, MS), (2, 200 * MS), (4, MS))
+    ]
+    (said,) = matrix.enough(matrix.matrix(runs))
+    assert said == "Waiting stays under 5.0% from workers 4 on."
+
+
 @pytest.mark.parametrize(("warmup", "said"), [(0, "150 steps in"), (5, "after 5 warm-up steps")])
 def test_no_warm_up_is_said_where_there_was_none(tmp_path: Path, warmup: int, said: str) -> None:
     page = Page(html.render(of(tmp_path / "run", Plan(batches=150, warmup=warmup))))
