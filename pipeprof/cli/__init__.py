@@ -17,7 +17,7 @@ from typing import Final
 import click
 
 from pipeprof.cli.defaults import defaults_of
-from pipeprof.errors import INTERRUPTED, PipeprofError
+from pipeprof.errors import INTERRUPTED, READER_GONE, PipeprofError
 from pipeprof.suggest import nearest
 from pipeprof.units import ascii_only, printable
 
@@ -72,6 +72,14 @@ class _Verbs(click.Group):
         if verb is not None and command is not None:
             ctx.default_map = {verb: defaults_of(verb, command, VERBS)}
         return verb, command, rest
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb. A reader of its output that has gone ends it, and not with a failed gate's code."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # here, as click would take it for an error of its own
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(READER_GONE)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -136,9 +144,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     finally:
         directories = sys.modules.get("pipeprof.record.directories")
         if directories is not None:  # a verb may have made a directory, and failed before it wrote a run

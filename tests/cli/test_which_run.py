@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,13 @@ def test_a_change_without_a_run_before_it_is_compared_with_nothing(
 ) -> None:
     tell_comparison(of_command(tmp_path / "only", "pipeprof", "trace", "--try", "cached", "train.py", at=1))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_is_no_failed_gate(tmp_path: Path) -> None:
+    """Exit code 1 is that of a gate; an end of the pipe has SIGPIPE's."""
+    program = "from pipeprof.cli import main; import sys; sys.argv = ['pipeprof', 'schema']; main()"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=tmp_path)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait() == 141

@@ -220,14 +220,17 @@ def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
         }
         for i, mark in enumerate(marks)
     ]
-    marked = alt.Chart(data_of(placed)).encode(
-        x=alt.X("at:Q"), y=alt.Y("row:Q", scale=None), tooltip=[alt.Tooltip("label:N")]
-    )
-    rules = marked.mark_rule(strokeDash=[3, 3], size=1.5).encode(y2={"value": "height"})
-    text = alt.Text("label:N")
-    before = marked.transform_filter("!datum.left").mark_text(align="right", dx=-4).encode(text=text)
-    behind = marked.transform_filter("datum.left").mark_text(align="left", dx=4).encode(text=text)
-    return finished(bars + rules + before + behind, "Which waits hurt", description, height=170)
+    layers: list[Any] = [bars]
+    for left in (False, True):
+        some = [mark for mark in placed if mark["left"] == left]
+        if some:
+            marked = alt.Chart(data_of(some)).encode(
+                x=alt.X("at:Q"), y=alt.Y("row:Q", scale=None), tooltip=[alt.Tooltip("label:N")]
+            )
+            rules = marked.mark_rule(strokeDash=[3, 3], size=1.5).encode(y2={"value": "height"})
+            text = marked.mark_text(align="left" if left else "right", dx=4 if left else -4)
+            layers += [rules, text.encode(text=alt.Text("label:N"))]
+    return finished(alt.layer(*layers), "Which waits hurt", description, height=170)
 
 
 _LABEL_SHARE: Final = 0.22

@@ -203,7 +203,7 @@ def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView) -> d
     rate, prediction = anchored(ranked, facts.throughput), ranked.prediction
     notes = [
         f"{_now(facts.throughput)}{estimate(rate)} samples/s{' with emulated parts' if emulated else ''}, "
-        f"stall {units.percent(prediction.stall.value)}; "
+        f"waiting {units.percent(prediction.stall.value)}; "
         f"then limited by {owners.limit_of(prediction.limit)}.",
         f"Needs {costs(ranked)}." if costs(ranked) else "",
         *(f"{text[:1].upper()}{text[1:]}." for text in rests_on(ranked, shared)),

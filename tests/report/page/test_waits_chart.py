@@ -13,9 +13,9 @@ MARKS = [{"at": at, "label": f"{name} {at} ms"} for name, at in (("p50", 60.0), 
 
 def placed(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the marks as the chart draws them."""
-    spec = charts.waits(ROWS, marks, "made")
-    sets = [*spec.get("datasets", {}).values(), *(layer["data"]["values"] for layer in spec["layer"])]
-    return next(rows for rows in sets if rows and "row" in rows[0])
+    layers = charts.waits(ROWS, marks, "made")["layer"]
+    drawn = [row for layer in layers if layer["mark"]["type"] == "text" for row in layer["data"]["values"]]
+    return sorted(drawn, key=lambda mark: mark["at"])
 
 
 def test_a_line_begins_below_the_labels_of_those_right_of_it() -> None:
