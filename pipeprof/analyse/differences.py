@@ -123,6 +123,8 @@ class Compared:
     emulated: tuple[str, ...]
     cores: CoreSpeeds | None = None
     """Speed of the cores beside the base's; None where either run did not measure it."""
+    utilization_kind: str | None = None
+    """Kind of both runs' utilisation; None where they differ."""
 
 
 def compare(analyses: Sequence[Analysis], force: bool = False) -> list[Compared]:
@@ -230,7 +232,12 @@ def _pair(base: Analysis, other: Analysis, unlike: tuple[str, ...]) -> Compared:
         tuple(_unfair(base, other)),
         tuple(sorted(emulated)),
         cores_between(base, other),
+        _alike(*(each.verdict.measured.utilization_kind for each in (base, other))),
     )
+
+
+def _alike(one: str | None, two: str | None) -> str | None:
+    return one if one == two else None
 
 
 def cores_between(base: Analysis, other: Analysis) -> CoreSpeeds | None:

@@ -131,6 +131,12 @@ def _print_in_any_encoding() -> None:
             stream.reconfigure(errors="pipeprof")
 
 
+def _called(ctx: click.Context) -> str:
+    """Return the words that a verb is called by, whatever started the program."""
+    verb = ctx.command_path.removeprefix(ctx.find_root().command_path)
+    return f"pipeprof{verb}"
+
+
 def main() -> None:
     """Run the console script: every error that ends a verb becomes one message and an exit code here."""
     _print_in_any_encoding()
@@ -140,7 +146,9 @@ def main() -> None:
         click.echo(f"pipeprof: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"pipeprof: {printable(error.format_message())}", err=True)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"`{_called(error.ctx)} --help` shows how", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)

@@ -83,13 +83,15 @@ def _known(directory: Path) -> list[Entry]:
 
 
 def _refuse_shelf(path: Path) -> None:
-    """Refuse a directory that is no run, no job and no matrix, and holds runs somewhere below."""
-    from pipeprof.record.directories import parts, processes
+    """Refuse a directory that is no run, no job and no matrix: one of runs, or without any."""
+    from pipeprof.record.directories import RUNS, attempts, parts, processes
     from pipeprof.record.schema import RUN_JSON
 
-    if not path.is_dir() or (path / RUN_JSON).exists() or parts(path) or processes(path):
+    if not path.is_dir() or (path / RUN_JSON).exists() or parts(path) or processes(path) or attempts(path):
         return
     known = _known(path)
+    if not known and (here := _known(RUNS)):
+        raise TraceError(f"{path} holds no run", f"the newest here is {here[0].directory}")
     if known and not any(entry.cell for entry in known):
         raise TraceError(
             f"{path} is no run, and holds {units.plural(len(known), 'run')}",

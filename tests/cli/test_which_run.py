@@ -55,6 +55,23 @@ def test_a_run_that_is_not_there_is_one_clear_error(made: Path, given: str) -> N
         find_run(given)
 
 
+def test_a_directory_without_a_run_is_told_the_newest(made: Path) -> None:
+    (made / "empty").mkdir()
+    with pytest.raises(PipeprofError, match="empty holds no run\nthe newest here is runs/second"):
+        find_run("empty")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "said"), [("rnu", "no such verb: rnu"), ("report --nosuch", "--nosuch")])
+def test_errors_have_one_form(tmp_path: Path, words: str, said: str) -> None:
+    command = [sys.executable, "-m", "pipeprof", *words.split()]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    first, second = told.stderr.splitlines()
+    assert first.startswith("pipeprof: ") and said in first
+    assert second.startswith("`pipeprof") and second.endswith("--help` shows how")
+    assert (told.returncode, told.stdout) == (2, "")
+
+
 def test_a_directory_of_runs_is_no_run(made: Path) -> None:
     with pytest.raises(PipeprofError, match="holds 2 runs"):
         find_run("runs")

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeprof import units
+from pipeprof.analyse import differences
 from pipeprof.analyse.analysis import load
 from pipeprof.analyse.differences import MEASURES, Compared, Figure, Measure, difference
 from pipeprof.analyse.job.merge import merge
@@ -244,6 +245,22 @@ def test_slower_and_yet_waiting_less_is_explained() -> None:
     assert said.endswith("although it waited less: computing 20.0 ms → 52.0 ms each step.")
     assert first.plain.startswith("40% slower (95% CI ")
     assert "although" not in compare.headline(compared(6.0, 0.7, 52e6))
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_comparison_is_cut_at_no_width(width: int) -> None:
+    said = [line.plain for line in compare.lines([compared(10.01, 0.5, 20.1e6, ("a " * 60,))], width)]
+    assert all(len(line) <= width for line in said) and "…" not in "".join(said)
+    assert "no difference beyond noise" in " ".join(" ".join(said).split()) or width == 40
+
+
+def test_a_comparison_names_the_utilisation_as_the_reports_do(tmp_path: Path) -> None:
+    plan = Plan(batches=60, accelerator="none", stages=SLOW)
+    runs = [load(make_run(tmp_path / name, plan)) for name in ("a", "b")]
+    (said,) = differences.compare(runs)
+    assert said.utilization_kind == "loop-body"
+    assert "loop busy" in "\n".join(line.plain for line in compare.lines([said]))
+    assert "| loop busy |" in compare.markdown([said])
 
 
 def test_an_unfair_comparison_says_so_in_its_first_line() -> None:

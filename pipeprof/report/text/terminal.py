@@ -40,6 +40,7 @@ from pipeprof.units import ascii_only, encodable
 from pipeprof.vocabulary import bands, fixes
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 _Item = TypeVar("_Item")
@@ -74,11 +75,16 @@ def show(
     from rich.console import Console
 
     console = Console(file=file, highlight=False, soft_wrap=True)
-    columns = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
-    width = min(WIDEST, max(NARROWEST, columns))
+    width = width_of(console)
     most = MOST_LINES if console.is_terminal and not in_full else None
     for line in lines(forecast, report, width, price_per_hour, most, in_full):
         console.print(line if encodable(line.plain, console.encoding) else ascii_only(line.plain))
+
+
+def width_of(console: Console) -> int:
+    """Return the columns of a report: the terminal's, within bounds; `WIDTH` where it is none."""
+    columns = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
+    return min(WIDEST, max(NARROWEST, columns))
 
 
 def lines(
