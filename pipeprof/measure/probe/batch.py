@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic_ns, thread_time_ns
-from typing import Final
+from typing import Any, Final
 
 from pipeprof.measure.probe.counting.allocated import AllocationLooks
 from pipeprof.measure.probe.counting.counters import BLOCK_BYTES, Counters, difference, read_counters
 from pipeprof.measure.probe.counting.files_read import OpenedFiles
 from pipeprof.measure.probe.counting.gc_watch import WATCH
+from pipeprof.measure.probe.counting.losses import Loss, in_making, pack
 from pipeprof.measure.probe.ring import Slot
 from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink, Span, activate, active
 from pipeprof.measure.probe.unprobed import Blocks
@@ -58,6 +59,8 @@ class BatchRecorder(Sink):
         """True if the next batch is to be made unprobed."""
         self.gave_sample = False
         """True if an iterable set has given a sample of the unprobed batch."""
+        self.asked: Any = None
+        """What the batch that is being made is made of; None where the loop does not say."""
         self.allocated = AllocationLooks()
         self._has_key = False
         self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
@@ -181,10 +184,12 @@ class BatchRecorder(Sink):
                 wall_ns=wall_ns, cpu_ns=cpu_ns, runq_ns=MISSING, queue_ns=MISSING, bytes=MISSING, count=1,
             )  # fmt: skip
 
-    def fail(self) -> None:
-        """Write out what is known of a batch that raised, without a finish."""
+    def fail(self, error: BaseException | None = None, stage: str = GETITEM) -> None:
+        """Write out what is known of a batch that raised `error` in `stage`, without a finish."""
         if not self.open:
             return
+        if isinstance(error, Exception):
+            self.lose(in_making(self.key, stage, self.asked, error))
         if self.unprobed:
             self.finish_unprobed(MISSING, MISSING)
             return
@@ -194,6 +199,10 @@ class BatchRecorder(Sink):
         self._write(MISSING, MISSING, MISSING)
         self._close()
         self._slot.busy(False)
+
+    def lose(self, loss: Loss) -> None:
+        """Tell of a batch that the loop will not get."""
+        self._slot.lose(pack(loss))
 
     def exhausted(self) -> None:
         """Note that an iterable set has no further sample.

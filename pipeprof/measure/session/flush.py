@@ -192,6 +192,8 @@ class Flusher:
         while not self._stop.wait(rhythm.pause_s):
             sources = list(self.sources)
             self._look_outside(gaps, clocks, sources)
+            for source in sources:
+                source.record_losses()
             if self.hangs is not None:
                 self.hangs.look(sources)
             fullest = max((source.ring.fullest() for source in sources), default=0.0)

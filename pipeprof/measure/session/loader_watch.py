@@ -23,6 +23,7 @@ from pipeprof.measure.probe.changes.cached import Cached
 from pipeprof.measure.probe.changes.construct import made
 from pipeprof.measure.probe.counting import tally
 from pipeprof.measure.probe.counting.levels import written_bytes
+from pipeprof.measure.probe.counting.losses import HANDOVER, Loss, unpack
 from pipeprof.measure.probe.proxies import (
     PIGGYBACK,
     Collate,
@@ -77,6 +78,10 @@ class Recorder(Protocol):
 
     def add_unseen(self, what: str) -> None:
         """Enter into `run.json` something that is not observed."""
+        ...
+
+    def add_warning(self, text: str, aloud: bool) -> None:
+        """Enter a warning into `run.json`, and say it on standard error too."""
         ...
 
     def hold(self) -> None:
@@ -158,6 +163,8 @@ class IteratorWatch:
         self._counts_ready = self.workers > 0
         self._processes: list[Any] = []
         self._lost: set[int] = set()
+        self._losses: dict[int, Loss] = {}
+        """By worker, the first batch that it could not make or hand over."""
         self._taken = 0
         self._pass: Pass | None = None
         self._request_ns = self._waiting_ns = self._thread = 0
@@ -266,6 +273,19 @@ class IteratorWatch:
                 "worker_killed", loader=self.loader_number, epoch=self.epoch, worker=worker, detail=detail
             )
 
+    def record_losses(self) -> None:
+        """Record the first batch that each worker could not make or hand over."""
+        for worker in range(self.ring.slots if self.workers else 0):
+            loss = None if worker in self._losses else unpack(self.ring.loss(worker))
+            if (
+                loss is not None and self._losses.setdefault(worker, loss) is loss
+            ):  # no other thread was first
+                told = f"{self.owner.name}: worker {worker} {loss.told()}"
+                self.session.event(
+                    "batch_lost", loader=self.loader_number, epoch=loss.epoch, worker=worker, detail=told
+                )
+                self.session.add_warning(told, aloud=loss.stage == HANDOVER)  # the others are raised
+
     def _begin_epoch(self, asked_ns: int) -> int:
         start_ns = self._created_ns
         if self._pass is not None:
@@ -363,6 +383,7 @@ class IteratorWatch:
         if self._probe.recorder is not None:
             self._probe.recorder.fail()
         self.record_lost_workers()
+        self.record_losses()
 
     def sort_inbox(self) -> None:
         """Take the handovers that have come in, to be found by their batches."""
@@ -412,7 +433,10 @@ class IteratorWatch:
             holder = task[0] if task else None
         pids = tuple(process.pid if is_running(process) else 0 for process in self._processes)
         owner = self.owner
-        return Waiting(since_ns, owner.name, owner.number, self.epoch, seq, holder, pids, self._thread)
+        losses = dict(self._losses)
+        return Waiting(
+            since_ns, owner.name, owner.number, self.epoch, seq, holder, pids, self._thread, losses
+        )
 
     @property
     def is_waited_for(self) -> bool:
