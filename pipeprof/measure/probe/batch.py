@@ -90,7 +90,7 @@ class BatchRecorder(Sink):
         self.plain = made % every != DETAILED_FIRST and not self._every_sample
         if not self.plain:
             self._look_closely(every)
-        self._slot.busy(True)
+        self._slot.making(seq)
         self._before = activate(self)
         self.counters = read_counters(self.run_queue)
         self._gc_ns = WATCH.total_ns
@@ -101,7 +101,7 @@ class BatchRecorder(Sink):
         self.open = self._has_key = self.unprobed = True
         self.gave_sample = False
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
-        self._slot.busy(True)
+        self._slot.making(seq)
         self._before = activate(None)
         self.start_ns = monotonic_ns()
 
@@ -117,7 +117,7 @@ class BatchRecorder(Sink):
             thread_cpu_ns=MISSING if blocks is None else blocks.thread_cpu_ns,
         )  # fmt: skip
         if finish_ns == MISSING:
-            self._slot.busy(False)
+            self._slot.idle()
             return
         self._samples += samples
         self._slot.finished(self.key[0])
@@ -198,7 +198,7 @@ class BatchRecorder(Sink):
             totals.wall_ns, totals.count, self.getitem_ns = self.getitem_ns, self.samples, MISSING
         self._write(MISSING, MISSING, MISSING)
         self._close()
-        self._slot.busy(False)
+        self._slot.idle()
 
     def lose(self, loss: Loss) -> None:
         """Tell of a batch that the loop will not get."""
@@ -219,7 +219,7 @@ class BatchRecorder(Sink):
         if none_yet:
             self.abandon()
         else:
-            self._slot.busy(False)
+            self._slot.idle()
 
     def abandon(self) -> None:
         """Forget the batch: there was none to make."""
@@ -232,7 +232,7 @@ class BatchRecorder(Sink):
         else:
             self._made -= 1
             self._close()
-        self._slot.busy(False)
+        self._slot.idle()
 
     def _close(self) -> None:
         self.open = False

@@ -156,9 +156,13 @@ class Slot:
         self._shards[file] = shard
         return shard
 
-    def busy(self, making: bool) -> None:
-        """Note that the worker makes a batch, or waits for one to make."""
-        self._words[_BUSY] = making
+    def making(self, seq: int) -> None:
+        """Note that the worker makes batch `seq`."""
+        self._words[_BUSY] = seq + 1
+
+    def idle(self) -> None:
+        """Note that the worker waits for a batch to make."""
+        self._words[_BUSY] = 0
 
     def lose(self, text: bytes) -> None:
         """Tell of the first batch that was lost, from any thread of the worker; later ones are not told."""
@@ -189,7 +193,7 @@ class Slot:
             words[_FINISHED] = 0
             words[_EPOCH] = epoch
         words[_FINISHED] += 1
-        words[_BUSY] = False
+        words[_BUSY] = 0
 
 
 class Ring:
@@ -263,6 +267,10 @@ class Ring:
     def busy(self, slot: int) -> bool:
         """Tell whether the slot's writer is making a batch."""
         return bool(self._words[slot][_BUSY])
+
+    def making(self, slot: int) -> int | None:
+        """Return the number of the batch that the slot's writer is making, or was when it died."""
+        return int(self._words[slot][_BUSY]) - 1 if self.busy(slot) else None
 
     def finished(self, epoch: int) -> int:
         """Count the batches of `epoch` that the workers have finished."""

@@ -19,7 +19,6 @@ from pipeprof.measure.probe import auto_stages
 from pipeprof.measure.probe import torch_hook as hook
 from pipeprof.measure.probe.counting import gc_watch, tally
 from pipeprof.measure.probe.counting.files_read import FilesRead
-from pipeprof.measure.progress import say
 from pipeprof.measure.session import forks
 from pipeprof.measure.session.flush import Flusher
 from pipeprof.measure.session.hang import HangWatch
@@ -103,6 +102,7 @@ class Session:
         self._flusher.files = FilesRead() if files else None
         # for any thread: hand to the kernel what is known by now; change `run.json`
         self.flush, self.amend = self._flusher.flush, self._flusher.amend
+        self.note_warning = self._flusher.note_warning
         if kernels:
             first = warmup_steps - kernels
             self.steps.kernels = KernelTrace(
@@ -222,12 +222,6 @@ class Session:
         """Enter into `run.json` something that is not observed."""
         if what not in self._flusher.meta.not_observed:
             self.amend(lambda meta: replace(meta, not_observed=(*meta.not_observed, what)))
-
-    def add_warning(self, text: str, aloud: bool) -> None:
-        """Enter a warning into `run.json`, and say it on standard error too."""
-        self.amend(lambda meta: replace(meta, warnings=(*meta.warnings, text)))
-        if aloud:
-            say(f"pipeprof: {text}")
 
     def watch_hangs(self, after_s: float, say: Callable[[str], None] | None = None) -> None:
         """Tell on standard error, or to `say`, of each wait for a batch that is longer than `after_s`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,10 +54,18 @@ def unpicklable(samples: list[Any]) -> Any:
     return [lambda: None] if BAD in samples else torch.stack(samples)
 
 
+class DeadlyRow(Rows):
+    def __getitem__(self, index: int) -> Any:
+        if index == BAD:
+            os.kill(os.getpid(), signal.SIGBUS)  # as where memory that is mapped has no room behind it
+        return super().__getitem__(index)
+
+
 def lost(out: Path, dataset: Any, **arguments: Any) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Events of batches that were lost, and the warnings of the run."""
     loader: DataLoader[Any] = DataLoader(dataset, 4, num_workers=2, **arguments)
-    with pytest.raises(RuntimeError if "timeout" in arguments else ValueError), Session(out) as session:
+    # of a worker that dies torch says so, or finds its connection broken
+    with pytest.raises((RuntimeError, ValueError, ConnectionError)), Session(out) as session:
         for _ in session.observe(loader):
             pass
     run = load(out)
@@ -100,6 +110,14 @@ def test_a_batch_that_cannot_be_handed_over(tmp_path: Path, capfd: pytest.Captur
     said = capfd.readouterr().err
     assert said.count(f"pipeprof: {told}") == 1
     assert "Traceback" in said, "torch says what it says without us"
+
+
+def test_a_worker_that_dies_leaves_its_batch_behind(tmp_path: Path) -> None:
+    (event,), warnings = lost(tmp_path / "run", DeadlyRow())
+    assert event["worker"] == 0
+    assert " ended as it made batch 2 of epoch 0; its sample and line are not observed" in event["detail"]
+    assert event["detail"] in warnings
+    assert "; /dev/shm had " in event["detail"] and "--shm-size" in event["detail"]
 
 
 def test_a_loss_keeps_to_its_room_in_the_ring() -> None:

@@ -71,9 +71,7 @@ class Loss(NamedTuple):
         what = f"lost batch {self.seq} of epoch {self.epoch}{self._of_samples()} {self._when()}: {self.error}"
         if self.room is None:
             return f"{what}; {self._where()}"
-        free, whole = (units.size(each) for each in self.room)
-        room = f"{SHARED_MEMORY} had {free} of {whole} free: {mechanisms.MORE_SHARED_MEMORY}"
-        return f"{what}; {self._where()}; {room}"
+        return f"{what}; {self._where()}; {no_room(self.room)}"
 
     def _of_samples(self) -> str:
         if self.sample is not None:
@@ -96,6 +94,13 @@ class Loss(NamedTuple):
         made = "" if self.collate is None else f", {_told(self.collate)},"
         when = f"after the collate function{made} has ended"
         return f"its line is not observed: torch's queue thread copies it {when}"
+
+
+def no_room(room: tuple[int, int] | None = None) -> str:
+    """Say what room shared memory had, or has now, and what to do."""
+    had = shared_memory_bytes() if room is None else room
+    free, whole = ("unknown", "unknown") if had is None else (units.size(had[0]), units.size(had[1]))
+    return f"{SHARED_MEMORY} had {free} of {whole} free: {mechanisms.MORE_SHARED_MEMORY}"
 
 
 def _told(place: Place | None) -> str:
