@@ -146,6 +146,9 @@ class LoaderWatch:
         return False
 
 
+PINS: Final = "_pin_memory_thread"
+"""torch's private name for the thread of an iterator that pins its batches, seen in 2.6 to 2.15. Without it
+that thread's waits for the GIL are not observed."""
 _numbers: Final = itertools.count(1)
 """Numbers of the iterators that this process has observed."""
 
@@ -242,6 +245,9 @@ class IteratorWatch:
         self._iterator = weakref.ref(iterator)
         self._gone = weakref.finalize(iterator, self._mark_gone)
         self._gone.atexit = False
+        pinning, lines = getattr(iterator, PINS, None), self.session.steps.lines
+        if lines is not None and isinstance(pinning, threading.Thread):
+            lines.pinning(pinning)
         if self.workers > 0 and self.epoch >= 0:
             self.session.event("workers_ready", loader=self.loader_number, epoch=self.epoch)
 
