@@ -123,7 +123,7 @@ def _worker(worker: int, waiting: Waiting, in_full: bool) -> Iterator[str]:
         return
     loss = waiting.losses.get(worker)
     if loss is not None and loss.epoch == waiting.epoch and waiting.seq in (None, loss.seq):
-        yield f"  worker {worker} {loss.told()}"
+        yield f"  worker {worker} {loss.sentence()}"
         return
     letter, place = state_of(pid)
     doing = _state(letter, place)

@@ -279,12 +279,14 @@ class IteratorWatch:
             unseen = "its sample and line are not observed: it ended before it could tell"
             who = f"{self.owner.name}: worker {worker} (process {process.pid})"
             room = f"; {no_room()}" if _ended_by(process, signal.SIGBUS) else ""
-            told = f"{who} ended as it made {batch}; {unseen}{room}"
-            self._record_loss(worker, self.epoch, told)
+            sentence = f"{who} ended as it made {batch}; {unseen}{room}"
+            self._record_loss(worker, self.epoch, sentence)
 
-    def _record_loss(self, worker: int, epoch: int, told: str) -> None:
-        self.session.event("batch_lost", loader=self.loader_number, epoch=epoch, worker=worker, detail=told)
-        self.session.note_warning(told)
+    def _record_loss(self, worker: int, epoch: int, sentence: str) -> None:
+        self.session.event(
+            "batch_lost", loader=self.loader_number, epoch=epoch, worker=worker, detail=sentence
+        )
+        self.session.note_warning(sentence)
 
     def _record_kill(self, worker: int, process: Any) -> None:
         """Record what is known of a worker that SIGKILL has ended, as the kernel does for memory."""
@@ -304,10 +306,10 @@ class IteratorWatch:
             if (
                 loss is not None and self._losses.setdefault(worker, loss) is loss
             ):  # no other thread was first
-                told = f"{self.owner.name}: worker {worker} {loss.told()}"
-                self._record_loss(worker, loss.epoch, told)
+                sentence = f"{self.owner.name}: worker {worker} {loss.sentence()}"
+                self._record_loss(worker, loss.epoch, sentence)
                 if loss.stage == HANDOVER:  # the others are raised
-                    say(f"pipeprof: {told}")
+                    say(f"pipeprof: {sentence}")
 
     def _begin_epoch(self, asked_ns: int) -> int:
         start_ns = self._created_ns

@@ -66,7 +66,7 @@ class Loss(NamedTuple):
     room: tuple[int, int] | None
     """Bytes that were free in shared memory, and its size, where that had no room."""
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """Return it as a sentence without its subject, the worker."""
         what = f"lost batch {self.seq} of epoch {self.epoch}{self._of_samples()} {self._when()}: {self.error}"
         if self.room is None:
@@ -89,10 +89,10 @@ class Loss(NamedTuple):
 
     def _where(self) -> str:
         if self.place is not None:
-            torchs = "" if self.users in (None, self.place) else f", called at {_told(self.users)}"
-            return f"at {_told(self.place)}{torchs}"
-        made = "" if self.collate is None else f", {_told(self.collate)},"
-        when = f"after the collate function{made} has ended"
+            torchs = "" if self.users in (None, self.place) else f", called at {_text_of(self.users)}"
+            return f"at {_text_of(self.place)}{torchs}"
+        collated = "" if self.collate is None else f", {_text_of(self.collate)},"
+        when = f"after the collate function{collated} has ended"
         return f"its line is not observed: torch's queue thread copies it {when}"
 
 
@@ -103,7 +103,7 @@ def no_room(room: tuple[int, int] | None = None) -> str:
     return f"{SHARED_MEMORY} had {free} of {whole} free: {mechanisms.MORE_SHARED_MEMORY}"
 
 
-def _told(place: Place | None) -> str:
+def _text_of(place: Place | None) -> str:
     return "" if place is None else f"{place[0]}:{place[1]} in {place[2]}"
 
 
@@ -192,7 +192,7 @@ def unpack(data: bytes) -> Loss | None:
 def telling(on_error: Callable[[Any, Any], Any], lose: Callable[[Loss], None], kind: type[Any]) -> Any:
     """Return a queue's handler of its thread's errors that first tells of a lost batch of class `kind`."""
 
-    def told(error: Any, message: Any) -> Any:
+    def handle(error: Any, message: Any) -> Any:
         with suppress(Exception):
             batch = message[1]
             batch = batch[0] if isinstance(batch, tuple) else batch  # torchdata's: with worker and state
@@ -200,4 +200,4 @@ def telling(on_error: Callable[[Any, Any], Any], lose: Callable[[Loss], None], k
                 lose(in_handover((batch.epoch, batch.seq), batch.asked, batch.collate, error))
         return on_error(error, message)
 
-    return told
+    return handle
