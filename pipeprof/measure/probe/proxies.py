@@ -285,9 +285,10 @@ class MapDataset(Proxy):
         return self._pipeprof_fetch(asked, many_samples)
 
     def _pipeprof_fetch(self, asked: Any, fetch: Fetch) -> Any:
+        turned_ns = monotonic_ns()
         epoch, seq, dispatch_ns, payload = asked
         recorder = self._pipeprof_probe.recorder or _recorder(self._pipeprof_probe)
-        recorder.begin(epoch, seq, dispatch_ns)
+        recorder.begin(epoch, seq, dispatch_ns, turned_ns)
         recorder.asked = payload
         if recorder.unprobed:
             return _fetch_unprobed(self._pipeprof_real, recorder, payload, fetch)
@@ -502,10 +503,12 @@ class Collate(Proxy):
         except BaseException as error:
             recorder.fail(error, COLLATE)
             raise
-        recorder.finish_unprobed(recorder.samples, monotonic_ns())
-        if probe.worker == MAIN_PROCESS:
-            return batch
-        return _handed_over(probe, recorder, batch, self._pipeprof_real)
+        finish_ns = monotonic_ns()
+        recorder.finish_unprobed(recorder.samples, finish_ns)
+        if probe.worker != MAIN_PROCESS:
+            batch = _handed_over(probe, recorder, batch, self._pipeprof_real)
+        recorder.after_unprobed_ns = monotonic_ns() - finish_ns
+        return batch
 
 
 def _handed_over(probe: Probe, recorder: BatchRecorder, batch: Any, collate: Any) -> handover.Handed:

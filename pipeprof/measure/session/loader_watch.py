@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic_ns
+from time import monotonic_ns, thread_time_ns
 from typing import Any, Final, Protocol
 
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
@@ -173,6 +173,8 @@ class IteratorWatch:
         self._taken = 0
         self._pass: Pass | None = None
         self._request_ns = self._waiting_ns = self._thread = 0
+        self._after_unprobed_ns = 0
+        """Time of ours from the take of the last unprobed step on: the next one's record tells it."""
         self._iterator: Callable[[], Any] = lambda: None
         self.private_bytes: dict[int, int] = {}
         """By worker, the memory that it had to itself at the last look."""
@@ -332,6 +334,7 @@ class IteratorWatch:
 
     def next(self, original: Callable[[Any], Any], iterator: Any) -> Any:
         """Time one `next(iterator)` of the loop."""
+        turned_ns = monotonic_ns()
         session = self.session
         if not session.active:
             return self._next_unobserved(original, iterator)
@@ -346,6 +349,8 @@ class IteratorWatch:
         else:
             session.steps.requested(request_ns, recorder)
         self._thread, self._waiting_ns = threading.get_ident(), request_ns
+        own_ns = monotonic_ns() - turned_ns + self._after_unprobed_ns if unprobed else MISSING
+        began_cpu_ns = MISSING if unprobed else thread_time_ns()
         try:
             data = original(iterator)
         except StopIteration:
@@ -357,17 +362,20 @@ class IteratorWatch:
         finally:
             self._waiting_ns = 0
         take_ns = monotonic_ns()
+        cpu_ns = MISSING if unprobed else thread_time_ns() - began_cpu_ns
         if self._pass is None or not self._pass.is_open:  # the iterator asks no sampler of ours
             self._begin_epoch(request_ns)
         data, key = self._keyed(data, iterator)
         self.owner.steps += 1
         if unprobed:
-            session.steps.passed(self, self._taken, key, request_ns, take_ns)
+            session.steps.passed(self, self._taken, key, request_ns, take_ns, own_ns)
         else:
-            session.steps.took(self, self._taken, key, request_ns, take_ns, ready)
+            session.steps.took(self, self._taken, key, request_ns, take_ns, ready, cpu_ns)
         if blocks is not None and blocks.thread_cpu_ns != MISSING:
             session.steps.note_cpu(blocks.thread_cpu_ns)
         self._taken += 1
+        if unprobed:
+            self._after_unprobed_ns = monotonic_ns() - take_ns
         return data
 
     def _count_ready(self, iterator: Any) -> int:

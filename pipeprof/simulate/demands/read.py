@@ -19,6 +19,9 @@ from pipeprof.vocabulary.owners import READ
 
 Floats = npt.NDArray[np.float64]
 
+_OF_BATCHES: Final = (
+    "helper_cpu_ns", "bytes", "device_bytes", "touched_bytes", "handover_cpu_ns", "system_ns",
+)  # fmt: skip
 _LOCKED: Final = [i for i, edge in enumerate(EDGES) if edge.back is Back.NEXT_OF_WORKER]
 MOST_STEPS: Final = 20_000
 """Steps that demands are taken from: more would not change what is predicted, and cost seconds."""
@@ -48,6 +51,14 @@ class Recorded:
     batch_bytes: Floats
     device_bytes: Floats
     """Bytes of it that came from block devices."""
+    touched_bytes: Floats
+    """Memory that its making was the first to touch."""
+    handover_cpu: Floats
+    """CPU time of its worker since it had made the batch before."""
+    next_cpu: Floats
+    """CPU time of the loop in `next`."""
+    system_ns: Floats
+    """Time that its worker had spent in the kernel when it was finished."""
     met: Floats
     """Time that the loop met the other ranks of its job after each step; 0 where it did not."""
 
@@ -76,11 +87,9 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
     )
     own_work, extra = (
         attribution.own_work,
-        read_ints(run, "batches", ("helper_cpu_ns", "bytes", "device_bytes")),
+        read_ints(run, "batches", _OF_BATCHES),
     )
-    helper, batch_bytes, device_bytes = (
-        with_nan(take(values, timeline.inside_row)) for values in extra.values()
-    )
+    inside = {name: with_nan(take(values, timeline.inside_row)) for name, values in extra.items()}
     return Recorded(
         timeline,
         tuple(loop_pass for loop_pass in whole.passes if whole.kind_of(loop_pass.loader) == loader),
@@ -90,9 +99,13 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
         stages.making.get(READ),
         *_along_the_graph(whole, attribution, kept),
         np.zeros(len(kept)) if own_work.body_ns is None else own_work.body_ns[kept].astype(np.float64),
-        helper,
-        batch_bytes,
-        device_bytes,
+        inside["helper_cpu_ns"],
+        inside["bytes"],
+        inside["device_bytes"],
+        inside["touched_bytes"],
+        inside["handover_cpu_ns"],
+        _next_cpu(run, timeline),
+        inside["system_ns"],
         _met(run, timeline),
     )
 
@@ -117,6 +130,13 @@ def _along_the_graph(
             unlocked = np.where(waited, np.where(made, ended[nodes], times.ended[row]), unlocked)
     durations = {event: with_nan(after[row][kept]) for row, event in enumerate(times.events)}
     return durations, with_nan(unlocked[kept])
+
+
+def _next_cpu(run: Run, timeline: Timeline) -> Floats:
+    """Return the CPU time of the loop in `next` of each step."""
+    steps = read_ints(run, "steps", ("step", "next_cpu_ns"))
+    known = dict(zip(steps["step"].tolist(), with_nan(steps["next_cpu_ns"]).tolist(), strict=True))
+    return np.asarray([known.get(step, np.nan) for step in timeline.step.tolist()], dtype=np.float64)
 
 
 def _met(run: Run, timeline: Timeline) -> Floats:
