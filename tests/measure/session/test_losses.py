@@ -138,7 +138,7 @@ def test_a_loss_keeps_to_its_room_in_the_ring() -> None:
         assert (unpack(ring.loss(0)), unpack(ring.loss(1))) == (None, loss)
         slot.close()
         ring.close()
-    assert made.count == 5000 and made.room is not None and handed.samples == (0, 1, 2, 3, 4)
+    assert made.total == 5000 and made.room is not None and handed.samples == (0, 1, 2, 3, 4)
 
 
 def test_indices_that_are_no_numbers() -> None:

@@ -53,7 +53,7 @@ class Loss(NamedTuple):
     """First line."""
     samples: tuple[int, ...] | None
     """The first indices that it was to be made of; None where there are none, or no numbers."""
-    count: int
+    total: int
     """Number of all of them."""
     sample: int | None
     """Index that failed, where a sample did."""
@@ -78,9 +78,9 @@ class Loss(NamedTuple):
             return f", at sample {self.sample}"
         if self.samples is None:
             return " (its samples have no indices)"
-        more = ", ..." if self.count > len(self.samples) else ""
+        more = ", ..." if self.total > len(self.samples) else ""
         listed = ", ".join(map(str, self.samples))
-        return f" ({units.plural(self.count, 'sample')}: {listed}{more})"
+        return f" ({units.plural(self.total, 'sample')}: {listed}{more})"
 
     def _when(self) -> str:
         if self.stage == HANDOVER:
@@ -183,10 +183,16 @@ def pack(loss: Loss) -> bytes:
 def unpack(data: bytes) -> Loss | None:
     """Return the loss that was packed; None for one that was cut off."""
     with suppress(ValueError, TypeError):
-        *numbers, samples, count, sample, place, users, collate, room = json.loads(data)
-        places = (None if each is None else tuple(each) for each in (place, users, collate, room))
-        return Loss(*numbers, None if samples is None else tuple(samples), count, sample, *places)
+        epoch, seq, stage, error, samples, total, sample, place, users, collate, room = json.loads(data)
+        indices = None if samples is None else tuple(samples)
+        raised, user, made_by = (_as_place(each) for each in (place, users, collate))
+        had = None if room is None else (room[0], room[1])
+        return Loss(epoch, seq, stage, error, indices, total, sample, raised, user, made_by, had)
     return None
+
+
+def _as_place(packed: list[Any] | None) -> Place | None:
+    return None if packed is None else (packed[0], packed[1], packed[2])
 
 
 def telling(on_error: Callable[[Any, Any], Any], lose: Callable[[Loss], None], kind: type[Any]) -> Any:
