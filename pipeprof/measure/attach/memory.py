@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from contextlib import suppress
 
 from pipeprof.record.writer import release_arrow
@@ -18,4 +19,10 @@ def give_back() -> None:
     """
     release_arrow()
     with suppress(OSError, AttributeError):  # another system, or libc
-        ctypes.CDLL(None).malloc_trim(0)
+        _libc().malloc_trim(0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    """Load the C library once: each loading makes a class, which stays until a full collection."""
+    return ctypes.CDLL(None)
