@@ -283,6 +283,10 @@ class MachineMeta(Part):
     memory_bytes: Count | None = None
     fresh_byte_ns: Amount | None = None
     """CPU ns that a byte of fresh shared memory costs beyond being written."""
+    private_byte_ns: Amount | None = None
+    """The same of fresh memory of one process."""
+    released_byte_ns: Amount | None = None
+    """CPU ns that giving a byte of shared memory back costs the last process that has it."""
     cpu_name: str | None = None
     gpu_names: tuple[str, ...] | None = None
     kernel: str | None = None
@@ -335,8 +339,10 @@ class OverheadMeta(Part):
     span_ns: Amount | None = None
     batch_ns: Amount | None = None
     counters_every: Count | None = None
+    handover_ns: Amount | None = None
+    """Time that pickling and unpickling a batch of workers takes longer, as its pickle carries times."""
     flush_ns: Amount | None = None
-    """CPU time a step."""
+    """CPU time a step of the thread that looks at the workers and writes."""
     lines_ns: Amount | None = None
     """CPU time a step of sampling lines, in all processes; None where they were not sampled."""
 

@@ -271,6 +271,14 @@ LOOP: Final = Fix(
     "The loop asks for the next batch, and starts the next step, sooner.",
     at_line=True,
 )
+OWN_PROCESS: Final = Fix(
+    "own-process",
+    "A process for the other thread's work",
+    "Move what the other thread computes in Python into a process of its own, or let it compute less often",
+    "The training thread no longer shares its interpreter with that work.",
+    "the memory of one more process",
+    no_trial="No command tries it: the work is the program's own.",
+)
 MORE_CORES: Final = Fix(
     "more-cores",
     "More cores",
@@ -313,6 +321,7 @@ FIXES: Final = (
     CHEAPER_WORK,
     LIGHTER_TRANSFER,
     LOOP,
+    OWN_PROCESS,
     MORE_CORES,
     NONE,
 )

@@ -242,6 +242,11 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
         few = "too-short" in (own.main.state, own.workers and own.workers.state)
         least = units.count(own.needed_batches)
         return f"not measured: it takes {least} batches of one loader" if few else "not measured here"
+    beside = (
+        (own.threads_ns, "the threads that write and sample"),
+        (own.handover_ns, "the times in a batch's pickle"),
+    )
+    parts += [f"{what}: {units.duration(ns)} a batch" for ns, what in beside if ns is not None]
     return "; ".join(part for part in parts if part)
 
 
