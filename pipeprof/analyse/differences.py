@@ -236,8 +236,8 @@ def _pair(base: Analysis, other: Analysis, unlike: tuple[str, ...]) -> Compared:
     )
 
 
-def _alike(one: str | None, two: str | None) -> str | None:
-    return one if one == two else None
+def _alike(first: str | None, second: str | None) -> str | None:
+    return first if first == second else None
 
 
 def cores_between(base: Analysis, other: Analysis) -> CoreSpeeds | None:
