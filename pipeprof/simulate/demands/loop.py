@@ -144,8 +144,11 @@ def _way(recorded: Recorded) -> tuple[Floats, Floats, Floats, Floats]:
     # what waited for the lock of its worker to be pickled left when that was free
     unlocked = np.nan_to_num(recorded.unlocked_ns)
     left = np.where(unlocked <= sent, np.maximum(unlocked, timeline.finish_ns), timeline.finish_ns)
-    waits = np.where(locked, np.where(unlocked <= sent, PICKLING, RECEIVING), 0.0)
-    transfer = np.where(seen, sent - left, np.nan)
+    waits = np.where(locked & recorded.held, np.where(unlocked <= sent, PICKLING, RECEIVING), 0.0)
+    # a native call that ended within the making held it up for that long, whatever the rest of it takes
+    left = np.where(locked & ~recorded.held, timeline.finish_ns, left)
+    came = np.where(locked & ~recorded.held, np.maximum(sent, unlocked), sent)
+    transfer = np.where(seen, came - left, np.nan)
     if recorded.shape.pin_memory:
         return np.nan_to_num(transfer), waits, *_pinned(recorded)
     if seen.any():

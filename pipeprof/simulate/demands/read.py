@@ -44,6 +44,8 @@ class Recorded:
     """Time from the last of its predecessors to each event."""
     unlocked_ns: Floats
     """When the next batch of its worker let this one go, where it waited for the making of that; else NaN."""
+    held: Bools
+    """That was when the next one was made. Else it was at the end of one native call of that making."""
     own_work: Floats
     """The part of the loop's body after the step that is its own work."""
     helper_cpu: Floats
@@ -112,8 +114,8 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
 
 def _along_the_graph(
     whole: Timeline, attribution: Attribution, kept: Ints
-) -> tuple[dict[Event, Floats], Floats]:
-    """Follow the graph of all loaders up to the last step that is kept: see `after` and `unlocked_ns`."""
+) -> tuple[dict[Event, Floats], Floats, Bools]:
+    """Follow the graph of all loaders up to the last step that is kept: `after`, `unlocked_ns`, `held`."""
     before = whole.part(np.arange(kept.max(initial=-1) + 1))
     times = moments(before)
     last = last_predecessors(before, attribution.shapes, times)
@@ -121,15 +123,16 @@ def _along_the_graph(
     known = (last.node >= 0) & (ended != NOT_OBSERVED)
     after = np.where(known, np.maximum(ended - ended[last.node], 0), NOT_OBSERVED)
     after = after.reshape(times.ended.shape)
-    unlocked = np.full(len(before), NOT_OBSERVED)
+    unlocked, held = np.full(len(before), NOT_OBSERVED), np.zeros(len(before), dtype=bool)
     for row, event in enumerate(times.events):
         if event in (Event.PICKLED, Event.RECEIVED):
             waited = np.isin(last.edge.reshape(after.shape)[row], _LOCKED)
             nodes = last.node.reshape(after.shape)[row]
             made = nodes // len(before) != times.events.index(Event.START)
             unlocked = np.where(waited, np.where(made, ended[nodes], times.ended[row]), unlocked)
+            held = np.where(waited, made, held)
     durations = {event: with_nan(after[row][kept]) for row, event in enumerate(times.events)}
-    return durations, with_nan(unlocked[kept])
+    return durations, with_nan(unlocked[kept]), held[kept]
 
 
 def _next_cpu(run: Run, timeline: Timeline) -> Floats:
