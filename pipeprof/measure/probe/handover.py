@@ -21,13 +21,15 @@ from struct import Struct
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple
 
+from pipeprof.measure.probe.counting.losses import Loss, telling
 from pipeprof.record.schema import MISSING
 
 MOST_KEPT: Final = 65_536
 """Handovers kept per iterator until the flush thread takes them; the oldest go first."""
-PRIVATE_OF_WORKERS: Final = ("data_queue", "_send_bytes", "_thread")
+PRIVATE_OF_WORKERS: Final = ("data_queue", "_send_bytes", "_thread", "_on_queue_feeder_error")
 """torch's name for a worker's queue of results, a local of its loop, and multiprocessing's for the writing
-end and the thread of that queue. Without them the time at which a batch had been sent is not observed."""
+end and the thread of that queue, and for what that thread calls with a batch that it cannot pickle. Without
+them the time at which a batch had been sent, and its loss, are not observed."""
 _WAY: Final = Struct("<8q")
 """Epoch, seq, pickled_ns, and `Handover.sent`: bytes are pickled more quickly than eight numbers."""
 _pack_way: Final = _WAY.pack
@@ -100,10 +102,13 @@ def note_state(epoch: int, seq: int) -> None:
 class Handed:
     """A finished batch on its way into the worker's queue."""
 
-    __slots__ = ("batch", "key", "number")
+    __slots__ = ("asked", "batch", "collate", "key", "number")
 
-    def __init__(self, number: int, key: tuple[int, int], batch: Any) -> None:
+    def __init__(
+        self, number: int, key: tuple[int, int], batch: Any, asked: Any = None, collate: Any = None
+    ) -> None:
         self.number, self.key, self.batch = number, key, batch
+        self.asked, self.collate = asked, collate  # of a batch that cannot be pickled
 
     def __reduce__(self) -> Any:
         return _reduced(self)
@@ -161,8 +166,11 @@ def read(arrived: Arrived) -> Handover:
     return Handover(epoch, seq, pickled_ns, start_ns, received_ns, tuple(sent))
 
 
-def watch_sending() -> bool:
-    """Put a clock around the pipe of this worker's queue, before its first batch. False if there is none."""
+def watch_sending(lose: Callable[[Loss], None] = lambda loss: None) -> bool:
+    """Put a clock around the pipe of this worker's queue, before its first batch. False if there is none.
+
+    `lose` is told of a batch that the queue's thread cannot pickle.
+    """
     frame = sys._getframe()
     while frame is not None and "data_queue" not in frame.f_locals:
         frame = frame.f_back  # type: ignore[assignment]
@@ -173,6 +181,8 @@ def watch_sending() -> bool:
     if getattr(queue, "_thread", queue) is not None or not hasattr(queue, "_send_bytes"):
         return False
     queue._send_bytes = _timed(queue._send_bytes)
+    if hasattr(queue, "_on_queue_feeder_error"):
+        queue._on_queue_feeder_error = telling(queue._on_queue_feeder_error, lose, Handed)
     return True
 
 

@@ -82,12 +82,14 @@ class Steps:
         request_ns: int,
         take_ns: int,
         ready: int | None,
+        next_cpu_ns: int = MISSING,
     ) -> None:
         """Note that `next(iterator)` returned a batch, the `order`-th of its epoch."""
         number = self.taken
         complete = not self._device_times_follow and self.device_wait is None
         warmup = number < self._warmup
         step = Step(number, source, order, key, warmup, request_ns, take_ns, ready, complete)
+        step.next_cpu_ns = next_cpu_ns
         if self.device_wait is not None:
             self.device_wait.took(step)
         self._waiting[number] = step
@@ -116,14 +118,20 @@ class Steps:
             self.lines.left()
 
     def passed(
-        self, source: StepSource, order: int, key: tuple[int, int] | None, request_ns: int, take_ns: int
+        self,
+        source: StepSource,
+        order: int,
+        key: tuple[int, int] | None,
+        request_ns: int,
+        take_ns: int,
+        own_ns: int,
     ) -> None:
-        """Note an unprobed step: that it was, and when."""
+        """Note an unprobed step: that it was, and when, and how long it was ours that ran."""
         number = self.taken
         self._waiting[number] = step = Step(
             number, source, order, key, number < self._warmup, request_ns, take_ns, None, True
         )
-        step.unprobed = 1
+        step.unprobed, step.own_ns = 1, own_ns
         self._last_take_ns = take_ns
         self.wait_ns += take_ns - request_ns
         self.taken = number + 1
