@@ -9,6 +9,7 @@ seen is as it was when the caller got it.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import sys
@@ -41,11 +42,17 @@ class Used(NamedTuple):
     """It could run, and no core was free."""
 
 
+@functools.cache
+def _with_lock() -> ctypes.PyDLL:
+    """Load the C library, once: its functions are called without letting go of the lock."""
+    return ctypes.PyDLL(None)
+
+
 class LockState:
     """Looks at threads by the kernel's numbers for them. Only the process that made it may use it."""
 
     def __init__(self) -> None:
-        self._read = ctypes.PyDLL(None).pread  # of a PyDLL: called without letting go of the lock
+        self._read = _with_lock().pread
         self._read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
         self._read.restype = ctypes.c_ssize_t
         self._buffer = ctypes.create_string_buffer(_READ_BYTES)
@@ -58,7 +65,7 @@ class LockState:
         """Look up where the lock is waited for. False where this system does not tell; takes some ms."""
         if _FUTEX is None or not _has_lock():
             return False
-        hold = ctypes.PyDLL(None).usleep
+        hold = _with_lock().usleep
         numbers: list[int] = []
         helper = threading.Thread(target=_nap_until, args=(numbers,), name="pipeprof-lock", daemon=True)
         helper.start()
