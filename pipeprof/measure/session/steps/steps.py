@@ -26,6 +26,10 @@ from pipeprof.record.step_times import StepTimes
 
 HELD_AT_MOST: Final = 4096
 """Steps that wait for their device times; beyond, they are written without."""
+ASKED_EACH: Final = 64
+"""First steps at each of which it is asked whether the program uses a device by now, for 0.8 µs."""
+ASK_EVERY: Final = 16
+"""Interval, in steps, at which it is asked later."""
 
 
 class Steps:
@@ -70,6 +74,8 @@ class Steps:
 
     def _ask_device(self) -> None:
         if self.device_wait is None:
+            if self.taken > ASKED_EACH and self.taken % ASK_EVERY:
+                return
             device = device_in_use()
             if device is None:
                 return
