@@ -143,6 +143,7 @@ class Probe:
             self.aide.stop()
             self.aide.close()
         if self.recorder is not None:
+            self.recorder.abandon()  # it would stay this thread's sink
             self.recorder.run_queue.close()
         if self.slot is not None:
             self.slot.close()

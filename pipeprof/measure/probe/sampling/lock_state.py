@@ -9,6 +9,7 @@ seen is as it was when the caller got it.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import sys
@@ -42,6 +43,12 @@ class Used(NamedTuple):
     """It could run, and no core was free."""
 
 
+@functools.cache
+def _with_lock() -> ctypes.PyDLL:
+    """Load the C library, once: its functions are called without letting go of the lock."""
+    return ctypes.PyDLL(None)
+
+
 class LockState:
     """Looks at threads by the kernel's numbers for them. Only the process that made it may use it."""
 
@@ -56,8 +63,7 @@ class LockState:
         """Look up where the lock is waited for. False where this system does not tell; takes some ms."""
         if sys.platform != "linux" or _FUTEX is None or not _has_lock():
             return False
-        library = ctypes.PyDLL(None)  # its functions are called without letting go of the lock
-        hold, read = library.usleep, library.pread
+        hold, read = _with_lock().usleep, _with_lock().pread
         read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
         read.restype = ctypes.c_ssize_t
         self._read = read
