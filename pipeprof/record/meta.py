@@ -141,6 +141,11 @@ class AcceleratorMeta(Part):
         """Return True if it is a real device with memory and queues of its own."""
         return self.kind not in (None, "none", "cpu", "emulated")
 
+    @property
+    def is_missing(self) -> bool:
+        """Return True where the loop has no processor but the CPU, as far as the run knows."""
+        return self.kind in (None, "none", "cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class EmulatorMeta(Part):
@@ -510,6 +515,17 @@ class RunMeta(Part):
     def settings(self) -> Settings:
         """Return the scenario's settings that are read one by one; empty where the run had no scenario."""
         return self.scenario.settings
+
+    @property
+    def own_words(self) -> tuple[str, ...]:
+        """Return the words of the command that are pipeprof's: all but a traced script and its arguments."""
+        return self.command[: len(self.command) - (self.script_words or 0)]
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """Return what was measured: the script with its arguments, or the scenario's file."""
+        path = self.scenario.path
+        return self.command[len(self.own_words) :] or ((path,) if path else ())
 
     def loader(self, number: int) -> LoaderMeta:
         """Return the loader of that number; one of which nothing is known where `run.json` has none."""

@@ -206,6 +206,7 @@ EVENTS: Final = (
     "last_request",  # next(iterator) was called and no batch was left: the last step had ended
     "epoch_end",  # the loop left the loader, as `detail` says; none where that was not observed
     "worker_lost",
+    "batch_lost",  # `worker` could not make or hand over a batch, its first such; `detail` says all of it
     "hang",  # the loop waited very long for a batch, which `worker` holds; `detail` says it in a line
     "worker_killed",  # by SIGKILL, as the kernel does for memory; `detail` tells its memory before
     "suspended",  # the process, or `worker`, stood still until now, as after SIGSTOP; `detail`: how many ns

@@ -229,3 +229,12 @@ def test_a_rate_is_as_sure_as_the_time_of_a_step(tmp_path: Path) -> None:
     rate, step = found["throughput_samples_per_s"], found["step_ns"]
     assert rate.value and rate.half and step.value and step.half
     assert rate.half / rate.value == pytest.approx(step.half / step.value)
+
+
+def test_a_scripts_settings_have_the_names_of_its_arguments(tmp_path: Path) -> None:
+    trace = {"kind": "trace", "scenario": None}
+    one, two = (
+        load(make_run(tmp_path / str(workers), Plan(batches=60, workers=workers), **trace))
+        for workers in (1, 2)
+    )
+    assert ("num_workers", "1", "2") in compare([one, two])[0].settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic_ns, thread_time_ns
-from typing import Final
+from typing import Any, Final
 
 from pipeprof.measure.probe.counting.allocated import AllocationLooks
 from pipeprof.measure.probe.counting.counters import (
@@ -17,8 +17,9 @@ from pipeprof.measure.probe.counting.counters import (
 )
 from pipeprof.measure.probe.counting.files_read import OpenedFiles
 from pipeprof.measure.probe.counting.gc_watch import WATCH
+from pipeprof.measure.probe.counting.losses import Loss, in_making, pack
 from pipeprof.measure.probe.ring import Slot
-from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink, Span, activate, active
+from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink, Span, activate, active, reactivate
 from pipeprof.measure.probe.unprobed import Blocks
 from pipeprof.record.schema import MISSING
 
@@ -72,6 +73,8 @@ class BatchRecorder(Sink):
         """Memory that the thread had touched as a batch behind a large one began."""
         self.gave_sample = False
         """True if an iterable set has given a sample of the unprobed batch."""
+        self.asked: Any = None
+        """What the batch that is being made is made of; None where the loop does not say."""
         self.after_unprobed_ns = 0
         """Time from the finish of the last unprobed batch until it was handed over: its successor's record
         tells it."""
@@ -109,7 +112,7 @@ class BatchRecorder(Sink):
         self.plain = made % every != DETAILED_FIRST and not self._every_sample
         if not self.plain:
             self._look_closely(every)
-        self._slot.busy(True)
+        self._slot.making(seq)
         self._before = activate(self)
         self._touched = thread_memory()[0] if self._large else MISSING
         self.counters = read_counters(self.run_queue)
@@ -122,14 +125,14 @@ class BatchRecorder(Sink):
         self.gave_sample = False
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
         self._finish_cpu_ns = MISSING
-        self._slot.busy(True)
+        self._slot.making(seq)
         self._before = activate(None)
         self.start_ns = monotonic_ns()
 
     def finish_unprobed(self, samples: int, finish_ns: int) -> None:
         """Write an unprobed batch out; its finish is `MISSING` where it raised."""
         self.open = self.unprobed = False
-        activate(self._before)
+        reactivate(self._before)
         self._before = None
         blocks = self.blocks
         self._slot.put_batch(
@@ -139,7 +142,7 @@ class BatchRecorder(Sink):
             own_ns=self._before_unprobed_ns + self.after_unprobed_ns,
         )  # fmt: skip
         if finish_ns == MISSING:
-            self._slot.busy(False)
+            self._slot.idle()
             return
         self._samples += samples
         self._slot.finished(self.key[0])
@@ -206,10 +209,12 @@ class BatchRecorder(Sink):
                 wall_ns=wall_ns, cpu_ns=cpu_ns, runq_ns=MISSING, queue_ns=MISSING, bytes=MISSING, count=1,
             )  # fmt: skip
 
-    def fail(self) -> None:
-        """Write out what is known of a batch that raised, without a finish."""
+    def fail(self, error: BaseException | None = None, stage: str = GETITEM) -> None:
+        """Write out what is known of a batch that raised `error` in `stage`, without a finish."""
         if not self.open:
             return
+        if isinstance(error, Exception):
+            self.lose(in_making(self.key, stage, self.asked, error))
         if self.unprobed:
             self.finish_unprobed(MISSING, MISSING)
             return
@@ -218,7 +223,11 @@ class BatchRecorder(Sink):
             totals.wall_ns, totals.count, self.getitem_ns = self.getitem_ns, self.samples, MISSING
         self._write(MISSING, MISSING, MISSING)
         self._close()
-        self._slot.busy(False)
+        self._slot.idle()
+
+    def lose(self, loss: Loss) -> None:
+        """Tell of a batch that the loop will not get."""
+        self._slot.lose(pack(loss))
 
     def exhausted(self) -> None:
         """Note that an iterable set has no further sample.
@@ -235,7 +244,7 @@ class BatchRecorder(Sink):
         if none_yet:
             self.abandon()
         else:
-            self._slot.busy(False)
+            self._slot.idle()
 
     def abandon(self) -> None:
         """Forget the batch: there was none to make."""
@@ -243,17 +252,17 @@ class BatchRecorder(Sink):
             return
         if self.unprobed:
             self.open = self.unprobed = False
-            activate(self._before)
+            reactivate(self._before)
             self._before = None
         else:
             self._made -= 1
             self._close()
-        self._slot.busy(False)
+        self._slot.idle()
 
     def _close(self) -> None:
         self.open = False
         self.current = NOWHERE
-        activate(self._before)
+        reactivate(self._before)
         self._before = None
         self._made += 1
         if not self.plain:

@@ -20,7 +20,7 @@ from pipeprof.report.wording import reading, words
 from pipeprof.report.wording.view import Owned, RunView
 from pipeprof.vocabulary import owners
 
-DAY: Final = "accelerator's day"
+DAY: Final = "average step"
 PATH: Final = "critical path"
 MOST_KERNELS: Final = 20
 

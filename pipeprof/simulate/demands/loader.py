@@ -174,6 +174,8 @@ class Demands:
     observed: RecordedEvents
     emulated_accelerator: bool
     computes_on_cpu: bool
+    has_device: bool
+    """False where the loop has no processor but the CPU: nothing can be moved to another."""
     world_size: int = 1
     """Ranks of the job that this run is one of."""
     throughput: float | None = None
@@ -245,6 +247,7 @@ def _demands(
         observed=_observed(timeline),
         emulated_accelerator=bool(run.meta.accelerator.emulated),
         computes_on_cpu=run.meta.accelerator.kind == "cpu",
+        has_device=not run.meta.accelerator.is_missing,
         world_size=setting.world_size(run),
         throughput=_throughput(timeline),
         device_full=device is not None and device.state == "full",

@@ -538,4 +538,4 @@ def test_time_that_the_table_calls_otherwise_is_said_to_be(tmp_path: Path) -> No
     finding, _ = explained(Finding("blocked", owner="blocked"), observed)
     assert (finding.cause, finding.charged) == ("storage-network", "blocked")
     verdict = replace(found.verdict, cause=finding.cause, charged=finding.charged)
-    assert "In the table this is “blocked”." in reason(verdict, found.facts).evidence
+    assert "In the table this is “blocking calls”." in reason(verdict, found.facts).evidence
