@@ -143,6 +143,7 @@ class Probe:
             self.aide.stop()
             self.aide.close()
         if self.recorder is not None:
+            self.recorder.abandon()  # it would stay this thread's sink
             self.recorder.run_queue.close()
         if self.slot is not None:
             self.slot.close()
@@ -515,7 +516,7 @@ def _handed_over(probe: Probe, recorder: BatchRecorder, batch: Any, collate: Any
     """Return what stands for the batch on its way to the main process."""
     if probe.mode.piggyback:
         batch = (PIGGYBACK, *recorder.key, batch)
-    return handover.Handed(probe.number, *recorder.key, batch, recorder.asked, collate)
+    return handover.Handed(probe.number, recorder.key, batch, recorder.asked, collate)
 
 
 class WorkerInit(Proxy):
