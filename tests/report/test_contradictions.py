@@ -90,6 +90,14 @@ def test_predictions_that_are_all_alike_are_a_sentence_and_no_map(healthy_foreca
     assert ("Waiting", "0% in all of them") in section.facts
 
 
+def test_a_run_that_only_computes_is_a_sentence_and_no_chart(healthy_forecast: Forecast) -> None:
+    attribution = healthy_forecast.analysis.attribution
+    assert attribution is not None
+    section = where.when(healthy_forecast.analysis, attribution)
+    assert not section.charts and not section.legend
+    assert ("The whole run", "100% computing, all along") in section.facts
+
+
 def test_what_is_enough_holds_for_all_settings_beyond_it(tmp_path: Path) -> None:
     """Few workers did not wait and more did: that is no setting from which on waiting stays low."""
     runs = [
