@@ -112,8 +112,14 @@ def package_versions() -> dict[str, str]:
     versions = {}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
+            versions[name] = _version(name)
     return versions
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Read the version once: each reading leaves circles of references behind."""
+    return metadata.version(name)
 
 
 def usable_cores() -> float:

@@ -19,7 +19,7 @@ from pipeprof.measure.probe.counting.files_read import OpenedFiles
 from pipeprof.measure.probe.counting.gc_watch import WATCH
 from pipeprof.measure.probe.counting.losses import Loss, in_making, pack
 from pipeprof.measure.probe.ring import Slot
-from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink, Span, activate, active
+from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink, Span, activate, active, reactivate
 from pipeprof.measure.probe.unprobed import Blocks
 from pipeprof.record.schema import MISSING
 
@@ -132,7 +132,7 @@ class BatchRecorder(Sink):
     def finish_unprobed(self, samples: int, finish_ns: int) -> None:
         """Write an unprobed batch out; its finish is `MISSING` where it raised."""
         self.open = self.unprobed = False
-        activate(self._before)
+        reactivate(self._before)
         self._before = None
         blocks = self.blocks
         self._slot.put_batch(
@@ -252,7 +252,7 @@ class BatchRecorder(Sink):
             return
         if self.unprobed:
             self.open = self.unprobed = False
-            activate(self._before)
+            reactivate(self._before)
             self._before = None
         else:
             self._made -= 1
@@ -262,7 +262,7 @@ class BatchRecorder(Sink):
     def _close(self) -> None:
         self.open = False
         self.current = NOWHERE
-        activate(self._before)
+        reactivate(self._before)
         self._before = None
         self._made += 1
         if not self.plain:

@@ -70,6 +70,6 @@ def _handover() -> float:
 def _handovers(timed: bool) -> float:
     before = perf_counter_ns()
     for seq in range(_BATCHES):
-        batch: object = handover.Handed(_INBOX, 0, seq, None) if timed else None
+        batch: object = handover.Handed(_INBOX, (0, seq), None) if timed else None
         ForkingPickler.loads(ForkingPickler.dumps(batch))
     return (perf_counter_ns() - before) / _BATCHES

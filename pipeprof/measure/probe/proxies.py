@@ -143,6 +143,7 @@ class Probe:
             self.aide.stop()
             self.aide.close()
         if self.recorder is not None:
+            self.recorder.abandon()  # it would stay this thread's sink
             self.recorder.run_queue.close()
         if self.slot is not None:
             self.slot.close()
@@ -515,7 +516,7 @@ def _handed_over(probe: Probe, recorder: BatchRecorder, batch: Any, collate: Any
     """Return what stands for the batch on its way to the main process."""
     if probe.mode.piggyback:
         batch = (PIGGYBACK, *recorder.key, batch)
-    return handover.Handed(probe.number, *recorder.key, batch, recorder.asked, collate)
+    return handover.Handed(probe.number, recorder.key, batch, recorder.asked, collate)
 
 
 class WorkerInit(Proxy):
@@ -591,14 +592,15 @@ class Payloads(Proxy):
             self._pipeprof_probe.epoch = self._pipeprof_epoch  # of keys that are made in this process
         before_ns = monotonic_ns()
         payload = next(self._pipeprof_real)
-        tally.add(self._pipeprof_counter, monotonic_ns() - before_ns)
+        drawn_ns = monotonic_ns()
+        tally.add(self._pipeprof_counter, drawn_ns - before_ns)
         self._pipeprof_seq += 1
         mode = self._pipeprof_mode
         if not mode.iterable:
-            return self._pipeprof_epoch, self._pipeprof_seq, monotonic_ns(), payload
+            return self._pipeprof_epoch, self._pipeprof_seq, drawn_ns, payload
         if mode.unbatched:
             return payload
-        return AskedBatch(Key(self._pipeprof_epoch, self._pipeprof_seq, monotonic_ns()), payload)
+        return AskedBatch(Key(self._pipeprof_epoch, self._pipeprof_seq, drawn_ns), payload)
 
 
 class StatefulPayloads(_State, Payloads):

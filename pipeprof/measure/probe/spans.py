@@ -66,6 +66,8 @@ class Sink:
         self.totals: dict[str, Totals] = {}
         self.current = NOWHERE
         """The innermost open span."""
+        self.is_over = False
+        """True if nobody takes any more what it adds up."""
         self.inner_ns = self.inner_cpu_ns = self.inner_runq_ns = 0
         """Time of the spans that have ended, those inside others counted once. It only grows while a batch
         is made: what it grew by since a span began is what the span's inner ones took."""
@@ -296,6 +298,11 @@ def activate(sink: Sink | None) -> Sink | None:
     before = _local.sink
     _local.sink = sink
     return before
+
+
+def reactivate(sink: Sink | None) -> None:
+    """Make `sink` this thread's again, unless it is over."""
+    _local.sink = None if sink is not None and sink.is_over else sink
 
 
 # A forked child is another process: what its parent was recording is not its business.

@@ -365,4 +365,9 @@ class Flusher:
                 self._fail(error)
                 with suppress(OSError):  # the tables may be what has no room, and not this
                     self._writer.write_meta(replace(self._writer.meta, status=status))
+            self._stopped = _nothing  # the session's: each would keep the other
         return True
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -421,7 +421,7 @@ class IteratorWatch:
     def sort_inbox(self) -> None:
         """Take the handovers that have come in, to be found by their batches."""
         while self.inbox:
-            arrived = self.inbox.popleft()
+            arrived = handover.read(self.inbox.popleft())
             self.handovers[arrived.epoch, arrived.seq] = arrived
             sent_epoch, sent_seq, *sent = arrived.sent
             if (sent_epoch, sent_seq) in self.handovers:  # else it is written already, and nobody asks

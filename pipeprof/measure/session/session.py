@@ -323,6 +323,7 @@ class Session:
             return
         for observer in self._watches:
             hook.forget(observer)
+        self._watches.clear()  # each would keep the other
         hook.observe_no_more(self._rebuilt)
         if forks.unguard(self) == 0:
             auto_stages.uninstall()

@@ -203,7 +203,7 @@ def telling(on_error: Callable[[Any, Any], Any], lose: Callable[[Loss], None], k
             batch = message[1]
             batch = batch[0] if isinstance(batch, tuple) else batch  # torchdata's: with worker and state
             if isinstance(batch, kind):
-                lose(in_handover((batch.epoch, batch.seq), batch.asked, batch.collate, error))
+                lose(in_handover(batch.key, batch.asked, batch.collate, error))
         return on_error(error, message)
 
     return handle

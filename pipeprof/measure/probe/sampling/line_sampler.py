@@ -80,6 +80,8 @@ class LineSampler:
     def _run_quietly(self) -> None:
         with suppress(Exception):  # lines are not worth a traceback among what the user's program prints
             self._run()
+        self._lock, self._cpu_is_sampled = None, _never  # what made it has it, and it would keep that
+        self._stage = self._flush = _nothing
 
     def _run(self) -> None:
         self._last_ns = monotonic_ns()
@@ -152,3 +154,11 @@ def is_ours(code: CodeType) -> bool:
 
 
 _PACKAGE: Final = __file__.rpartition("measure")[0]
+
+
+def _never() -> bool:
+    return False
+
+
+def _nothing(*arguments: object) -> None:
+    """Do nothing."""

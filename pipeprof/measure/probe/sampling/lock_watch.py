@@ -150,7 +150,7 @@ class LockWatch:
 
     def close(self) -> None:
         """Look no more."""
-        self._busy = {}
+        self._busy, self._watched = {}, {}
         self._state.close()
 
 
