@@ -219,9 +219,12 @@ ALLOWED = {
 
 
 def literals(tree: ast.AST) -> Iterator[str]:
+    """Yield the texts of a module but for names of attributes in `__slots__`, which are no words."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
+        elif isinstance(node, ast.Assign) and "__slots__" in map(ast.unparse, node.targets):
+            node.value = ast.Constant(None)
 
 
 def every_word() -> set[str]:
