@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -34,8 +36,8 @@ pytestmark = [
 ]
 LOADER_STEPS = 40
 MANY = 50
-LEAST_GROWTH_BYTES = 0.8e6
-"""What 45 attaches may leave behind, before it counts as growth: 18 kB each."""
+MOST_GROWTH_BYTES = 18e3
+"""Growth with each attach from which on it is one; circles of references, uncut, are 35 to 40 kB."""
 
 
 def jpegs(directory: Path, workers: int = 2, **arguments: object) -> list[DataLoader[object]]:
@@ -235,6 +237,8 @@ def test_fifty_in_a_row_leave_no_growth(tmp_path: Path, timing: Timing) -> None:
         after = pace(job.pid, directory)
         print(f"steps a second and CPU a step: {before} before {MANY} attaches, {after} after")
         print(f"of job and workers after 5: {seen[4]}, after {MANY}: {seen[-1]}")
+        of_job = [each[0]["anonymous_bytes"] for each in seen]
+        print(f"anonymous MB of the job after each: {[round(each / 1e6, 1) for each in of_job]}")
     finally:
         (directory / "stop").touch()
         job.wait(60)
@@ -245,7 +249,15 @@ def test_fifty_in_a_row_leave_no_growth(tmp_path: Path, timing: Timing) -> None:
         assert late["threads"] <= early["threads"]
         assert late["descriptors"] <= early["descriptors"] + 8, "tensors on their way are among them"
         assert late["maps"] <= early["maps"] + 8
-        assert late["anonymous_bytes"] < early["anonymous_bytes"] + LEAST_GROWTH_BYTES
+    for process in range(len(seen[-1])):
+        held_bytes = [each[process]["anonymous_bytes"] for each in seen[4:]]
+        assert growth_each(held_bytes) < MOST_GROWTH_BYTES
+
+
+def growth_each(values: list[int]) -> float:
+    """The median of the slopes between any two: an allocator's single step of some MB is no growth."""
+    pairs = itertools.combinations(enumerate(values), 2)
+    return median((late - early) / (at_late - at_early) for (at_early, early), (at_late, late) in pairs)
 
 
 def pace(pid: int, directory: Path, steps: int = 50) -> tuple[float, float]:
