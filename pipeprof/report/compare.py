@@ -30,6 +30,8 @@ HOW = (
     "included."
 )
 UNFAIR = "Not a fair comparison"
+_WIDE = 90
+"""Columns that a row of five cells fits in."""
 LEAST_OF_A_STEP = 0.01
 """Share of a step below which an owner's difference is left out of what people read."""
 
@@ -103,13 +105,16 @@ def lines(runs: Sequence[Compared], width: int = WIDTH) -> list[Text]:
 
 
 def _columns(run: Compared, differences: Sequence[Difference], width: int) -> list[Text]:
-    """Lay out one difference a line: what, before, after, how much."""
-    table = TextTable([""] * 5, width, right=(1,), wrapped=(0, 4))
+    """Lay out one difference a line: what, before, after, how much; a narrow terminal has two columns."""
+    is_narrow = width < _WIDE
+    columns, right, wrapped = (2, (), (0, 1)) if is_narrow else (5, (1,), (0, 4))
+    table = TextTable([""] * columns, width, right=right, wrapped=wrapped)
     for each in differences:
         base, other = (each.measure.text(figure.value) for figure in (each.base, each.other))
         moved = change(each) if each.beyond_noise else each.says
         colour = {"better": "green", "worse": "red"}.get(each.says, "")
-        table.row(f"  {label(run, each.measure)}", base, "→", other, moved, style=colour)
+        cells = (f"{base} → {other}: {moved}",) if is_narrow else (base, "→", other, moved)
+        table.row(f"  {label(run, each.measure)}", *cells, style=colour)
     return table.lines()
 
 

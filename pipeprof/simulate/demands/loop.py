@@ -40,8 +40,8 @@ class Activities(NamedTuple):
         Not so a device, nor the way of a batch, which is time and no work: the thread that sends it waits for
         its worker's interpreter lock, which the next batch's decoding gives up every 5 ms.
         """
-        handover, handover_away = _split(self.handover * share, handover_cpu)
-        receive, receive_away = _split(self.receive * share, receive_cpu)
+        handover, handover_away = _split(self.handover, share, handover_cpu)
+        receive, receive_away = _split(self.receive, share, receive_cpu)
         return self._replace(
             handover=handover,
             handover_away=handover_away,
@@ -65,10 +65,13 @@ def activities(recorded: Recorded) -> Activities:
     return Activities(filled(handover), nothing, transfer, locked, pin, receive, nothing, *device)
 
 
-def _split(lasted: Floats, cpu: Floats) -> tuple[Floats, Floats]:
-    """Split time into work and waiting by its CPU time: all of it is work where that is not known."""
-    work = np.where(np.isnan(cpu), lasted, np.clip(cpu, 0.0, lasted))
-    return work, lasted - work
+def _split(lasted: Floats, share: float, cpu: Floats) -> tuple[Floats, Floats]:
+    """Split time into work and waiting for others by its CPU time: all of it is work where that is not known.
+
+    Work takes the longer, the smaller the `share` of the time in which it has a core.
+    """
+    work = np.where(np.isnan(cpu), lasted * share, np.clip(cpu, 0.0, lasted * share))
+    return work, np.maximum(lasted - work / share, 0.0) if share else lasted
 
 
 def runs_behind(timeline: Timeline) -> bool:

@@ -58,6 +58,25 @@ def test_each_thread_has_what_its_own_unprobed_batches_bear(workers: int, tmp_pa
         assert (own.workers.cost_ns, own.workers.unprobed_ns) == (3_070, 3_000)
 
 
+def test_detailed_batches_are_spread_over_all(tmp_path: Path) -> None:
+    """Their excess is of the batches whose spans are kept: every 16th of these takes 1.6 ms longer."""
+    plan = Plan(batches=160, workers=1, stages={"decode": 10 * MS}, spans_every=16)
+    run = make_run(tmp_path / "run", plan)
+    _mark(run, "steps", cost_ns=40, own_ns=2_000)
+    _mark(run, "batches", cost_ns=70, own_ns=3_000)
+    path = run / "batches.parquet"
+    rows, kept = pq.read_table(path), {*pq.read_table(run / "spans.parquet")["seq"].to_pylist()}
+    cpu = [2_000_000 if seq in kept else 400_000 for seq in rows["seq"].to_pylist()]
+    at = rows.column_names.index("cpu_ns")
+    pq.write_table(rows.set_column(at, "cpu_ns", pa.array(cpu, pa.int64())), path)
+    own = read_own_cost(read_run(run))
+    assert own is not None
+    assert own.workers is not None
+    assert own.workers.detailed_ns == pytest.approx(1_600_000 * len(kept) / 160)
+    assert own.workers.cost_ns == pytest.approx(3_070 + own.workers.detailed_ns)
+    assert own.main.detailed_ns is None
+
+
 def _mark(run: Path, table: str, cost_ns: int, own_ns: int) -> None:
     """Put unprobed blocks into a table of 160 rows."""
     path = run / f"{table}.parquet"

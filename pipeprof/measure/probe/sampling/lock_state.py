@@ -15,6 +15,7 @@ import platform
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -52,20 +53,22 @@ class LockState:
     """Looks at threads by the kernel's numbers for them. Only the process that made it may use it."""
 
     def __init__(self) -> None:
-        self._read = _with_lock().pread
-        self._read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
-        self._read.restype = ctypes.c_ssize_t
+        self._read: Callable[..., int] = lambda *arguments: 0
         self._buffer = ctypes.create_string_buffer(_READ_BYTES)
         self._files: dict[tuple[int, str], int] = {}
         self._pid = os.getpid()
         self._lock_address: int | None = None
-        _open_states.append(self)
 
     def find_lock(self) -> bool:
         """Look up where the lock is waited for. False where this system does not tell; takes some ms."""
-        if _FUTEX is None or not _has_lock():
+        if sys.platform != "linux" or _FUTEX is None or not _has_lock():
             return False
-        hold = _with_lock().usleep
+        hold, read = _with_lock().usleep, _with_lock().pread
+        read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
+        read.restype = ctypes.c_ssize_t
+        self._read = read
+        if self not in _open_states:
+            _open_states.append(self)
         numbers: list[int] = []
         helper = threading.Thread(target=_nap_until, args=(numbers,), name="pipeprof-lock", daemon=True)
         helper.start()
