@@ -105,8 +105,8 @@ class Plan:
     counters: Sequence[Counted] = ()
     happened: Sequence[tuple[str, str]] = ()
     """Further events of the run, at its end: kind and detail."""
-    batch_columns: Mapping[str, int] = field(default_factory=dict)
-    """Further columns of `batches`, or other values: the same for every batch."""
+    batch_columns: Mapping[str, Times] = field(default_factory=dict)
+    """Further columns of `batches`, or other values."""
     step_columns: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Further columns of `steps`, for each step of an epoch."""
 
@@ -277,7 +277,7 @@ def _append_epoch(
             "cpu_ns": cpu,
             "runq_ns": [0] * n,
             "bytes": [payload] * n,
-            **{name: [value] * n for name, value in plan.batch_columns.items()},
+            **{name: np.resize(value, n).tolist() for name, value in plan.batch_columns.items()},
         },
     )
     device = {

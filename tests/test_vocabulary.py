@@ -219,8 +219,15 @@ ALLOWED = {
 
 
 def literals(tree: ast.AST) -> Iterator[str]:
+    """Yield the texts of a module but for names of attributes in `__slots__`, which are no words."""
+    slots = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and "__slots__" in map(ast.unparse, node.targets)
+    ]
+    attributes = {id(part) for value in slots for part in ast.walk(value)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in attributes:
             yield node.value
 
 

@@ -25,6 +25,7 @@ from pipeprof.errors import InconclusiveError, PipeprofError
 from pipeprof.record.decode import encode, flat
 from pipeprof.record.meta import RunMeta
 from pipeprof.vocabulary import owners
+from pipeprof.vocabulary.arguments import ARGUMENT_OF
 
 Kind = Literal["share", "rate", "time"]
 
@@ -61,7 +62,7 @@ class Measure:
 
 MEASURES: Final = (
     Measure("throughput_samples_per_s", "throughput", "rate", True),
-    Measure("stall_share", "stall", "share", False),
+    Measure("stall_share", "waiting for data", "share", False),
     Measure("utilization", "utilisation", "share", True),
     Measure("step_ns", "each step", "time", False),
     Measure("wait_ns", "mean wait", "time", False),
@@ -122,6 +123,8 @@ class Compared:
     emulated: tuple[str, ...]
     cores: CoreSpeeds | None = None
     """Speed of the cores beside the base's; None where either run did not measure it."""
+    utilization_kind: str | None = None
+    """Kind of both runs' utilisation; None where they differ."""
 
 
 def compare(analyses: Sequence[Analysis], force: bool = False) -> list[Compared]:
@@ -229,7 +232,12 @@ def _pair(base: Analysis, other: Analysis, unlike: tuple[str, ...]) -> Compared:
         tuple(_unfair(base, other)),
         tuple(sorted(emulated)),
         cores_between(base, other),
+        _alike(*(each.verdict.measured.utilization_kind for each in (base, other))),
     )
+
+
+def _alike(first: str | None, second: str | None) -> str | None:
+    return first if first == second else None
 
 
 def cores_between(base: Analysis, other: Analysis) -> CoreSpeeds | None:
@@ -341,9 +349,18 @@ _IGNORED: Final = ("name", "about", "expect", "cell.", "run.", *_PLACE)
 def _settings(base: Analysis, other: Analysis) -> list[tuple[str, str, str]]:
     left, right = (flat(_knobs(analysis)) for analysis in (base, other))
     keys = [key for key in dict.fromkeys((*left, *right)) if not key.startswith(_IGNORED)]
+    is_scenario = bool(base.run.meta.scenario.resolved or other.run.meta.scenario.resolved)
     return [
-        (k, _said(left.get(k)), _said(right.get(k))) for k in keys if str(left.get(k)) != str(right.get(k))
+        (k if is_scenario else _argument(k), _said(left.get(k)), _said(right.get(k)))
+        for k in keys
+        if str(left.get(k)) != str(right.get(k))
     ]
+
+
+def _argument(key: str) -> str:
+    """Return the argument of DataLoader that a loader's key stands for; other keys as they are."""
+    part, _, knob = key.partition(".")
+    return ARGUMENT_OF.get(knob, key) if part == "loader" else key
 
 
 def _knobs(analysis: Analysis) -> Mapping[str, Any]:

@@ -279,10 +279,10 @@ def _wide(attribution: Attribution) -> list[Doubt]:
     width = next((upper - lower for lower, upper in pairwise(bounds) if share < upper), 1.0)
     if high - low <= width or band_of(low) == band_of(high):
         return []
-    problem = f"the stall share may be anywhere in {interval_of(interval)}"
+    problem = f"waiting may be anywhere within {interval_of(interval)} of the time"
     # Where loop or copies kept the accelerator idle for longer, the verdict does not hang on the stall.
     decisive = _idle_without_stall(attribution) <= attribution.whole.stall_ns
-    return [Doubt("wide-interval", problem, "measure more steps", decisive)]
+    return [Doubt("wide-interval", problem, "measure more steps, such as more epochs", decisive)]
 
 
 _IDLE: Final = tuple(
@@ -307,7 +307,7 @@ def _close(attribution: Attribution) -> list[Doubt]:
     if stalls[second] < CLOSE * stalls[first]:
         return []
     names = [owners.label_of(owner) for owner in (second, first)]
-    problem = f"{names[0]} owns nearly as much of the stall as {names[1]}"
+    problem = f"{names[0]} took nearly as much of the waiting as {names[1]}"
     return [Doubt("two-causes", problem, "after one fix the other cause remains")]
 
 

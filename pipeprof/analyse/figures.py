@@ -187,7 +187,7 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         sets_epoch=meta.loader(loader).sets_epoch,
         splits_stream=meta.loader(loader).splits_stream,
         start_method=meta.loader(loader).start_method,
-        computes_on_cpu=meta.accelerator.kind in (None, "none", "cpu"),
+        computes_on_cpu=meta.accelerator.is_missing,
         epochs=sum(
             attribution.timeline.kind_of(loop_pass.loader) == loader
             for loop_pass in attribution.timeline.passes

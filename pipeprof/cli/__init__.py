@@ -17,7 +17,7 @@ from typing import Final
 import click
 
 from pipeprof.cli.defaults import defaults_of
-from pipeprof.errors import INTERRUPTED, PipeprofError
+from pipeprof.errors import INTERRUPTED, READER_GONE, PipeprofError
 from pipeprof.suggest import nearest
 from pipeprof.units import ascii_only, printable
 
@@ -73,19 +73,32 @@ class _Verbs(click.Group):
             ctx.default_map = {verb: defaults_of(verb, command, VERBS)}
         return verb, command, rest
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb. A reader of its output that has gone ends it, and not with a failed gate's code."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # here, as click would take it for an error of its own
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(READER_GONE)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, help_line) for verb, (_, help_line) in VERBS.items()])
 
 
 _TAKE_SECONDS: Final = ("run", "trace", "tune", "lesson", "attach")
+_READ: Final = ("report", "merge", "predict", "compare", "check", "export", "open", "history")
 
 
 def _sign_of_life(args: list[str]) -> None:
-    """Say on a terminal that a verb starts, where its imports take seconds, unless silence was asked for."""
+    """Say on a terminal that a verb has begun, where its imports take time, unless silence was asked for."""
     is_silent = not {"-h", "--help", "-q", "--quiet"}.isdisjoint(args)
-    if args[0] in _TAKE_SECONDS and not is_silent and "torch" not in sys.modules and sys.stderr.isatty():
+    if is_silent or "torch" in sys.modules or not sys.stderr.isatty():
+        return
+    if args[0] in _TAKE_SECONDS:
         click.echo(f"pipeprof {args[0]}: starting; imports take some seconds …", err=True)
+    elif args[0] in _READ:
+        click.echo(f"pipeprof {args[0]}: reading …", err=True)
 
 
 def _instead(word: str) -> str:
@@ -118,6 +131,12 @@ def _print_in_any_encoding() -> None:
             stream.reconfigure(errors="pipeprof")
 
 
+def _called(ctx: click.Context) -> str:
+    """Return the words that a verb is called by, whatever started the program."""
+    verb = ctx.command_path.removeprefix(ctx.find_root().command_path)
+    return f"pipeprof{verb}"
+
+
 def main() -> None:
     """Run the console script: every error that ends a verb becomes one message and an exit code here."""
     _print_in_any_encoding()
@@ -127,13 +146,12 @@ def main() -> None:
         click.echo(f"pipeprof: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"pipeprof: {printable(error.format_message())}", err=True)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"`{_called(error.ctx)} --help` shows how", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     finally:
         directories = sys.modules.get("pipeprof.record.directories")
         if directories is not None:  # a verb may have made a directory, and failed before it wrote a run

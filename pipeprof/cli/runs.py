@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,13 +83,15 @@ def _known(directory: Path) -> list[Entry]:
 
 
 def _refuse_shelf(path: Path) -> None:
-    """Refuse a directory that is no run, no job and no matrix, and holds runs somewhere below."""
-    from pipeprof.record.directories import parts, processes
+    """Refuse a directory that is no run, no job and no matrix: one of runs, or without any."""
+    from pipeprof.record.directories import RUNS, attempts, parts, processes
     from pipeprof.record.schema import RUN_JSON
 
-    if not path.is_dir() or (path / RUN_JSON).exists() or parts(path) or processes(path):
+    if not path.is_dir() or (path / RUN_JSON).exists() or parts(path) or processes(path) or attempts(path):
         return
     known = _known(path)
+    if not known and (here := _known(RUNS)):
+        raise TraceError(f"{path} holds no run", f"the newest here is {here[0].directory}")
     if known and not any(entry.cell for entry in known):
         raise TraceError(
             f"{path} is no run, and holds {units.plural(len(known), 'run')}",
@@ -205,6 +208,41 @@ def report_run(directory: Path, page: bool, quiet: bool, verbose: bool = False) 
                 terminal.show(answer, None if path is None else address(path), file, in_full=verbose)
     except (PipeprofError, OSError) as error:
         say(f"pipeprof: {directory} cannot be reported: {error}", err=True)
+
+
+_LOOKED_AT: Final = 20
+"""Earlier runs among which the one without the change is looked for."""
+
+
+def tell_comparison(directory: Path) -> None:
+    """Say on standard error how to compare a run that tried a change with the newest one of the same program.
+
+    Nothing is said where the run tried none, or there is no other.
+    """
+    earlier = before_change(directory)
+    if earlier is not None:
+        before, now = (shlex.quote(str(short(each.absolute()))) for each in (earlier, directory))
+        say(f"Compare: pipeprof compare {before} {now}", err=True)
+
+
+def before_change(directory: Path) -> Path | None:
+    """Return the newest run beside one that tried a change, of the same script or scenario; None for none."""
+    from pipeprof.record.reader import load
+
+    try:
+        meta = load(directory).meta
+    except TraceError:
+        return None
+    if {"--set", "--try"}.isdisjoint(meta.own_words) or not meta.program:
+        return None
+    for entry in _known(directory.parent)[:_LOOKED_AT]:
+        if entry.directory.absolute() == directory.absolute() or entry.ranks or entry.cell:
+            continue
+        with suppress(TraceError):
+            other = load(entry.directory).meta
+            if other.program == meta.program and other.own_words != meta.own_words:
+                return entry.directory
+    return None
 
 
 def written_page(answer: Forecast, path: Path) -> Path | None:

@@ -141,6 +141,11 @@ class AcceleratorMeta(Part):
         """Return True if it is a real device with memory and queues of its own."""
         return self.kind not in (None, "none", "cpu", "emulated")
 
+    @property
+    def is_missing(self) -> bool:
+        """Return True where the loop has no processor but the CPU, as far as the run knows."""
+        return self.kind in (None, "none", "cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class EmulatorMeta(Part):
@@ -278,6 +283,10 @@ class MachineMeta(Part):
     memory_bytes: Count | None = None
     fresh_byte_ns: Amount | None = None
     """CPU ns that a byte of fresh shared memory costs beyond being written."""
+    private_byte_ns: Amount | None = None
+    """The same of fresh memory of one process."""
+    released_byte_ns: Amount | None = None
+    """CPU ns that giving a byte of shared memory back costs the last process that has it."""
     cpu_name: str | None = None
     gpu_names: tuple[str, ...] | None = None
     kernel: str | None = None
@@ -330,8 +339,10 @@ class OverheadMeta(Part):
     span_ns: Amount | None = None
     batch_ns: Amount | None = None
     counters_every: Count | None = None
+    handover_ns: Amount | None = None
+    """Time that pickling and unpickling a batch of workers takes longer, as its pickle carries times."""
     flush_ns: Amount | None = None
-    """CPU time a step."""
+    """CPU time a step of the thread that looks at the workers and writes."""
     lines_ns: Amount | None = None
     """CPU time a step of sampling lines, in all processes; None where they were not sampled."""
 
@@ -504,6 +515,17 @@ class RunMeta(Part):
     def settings(self) -> Settings:
         """Return the scenario's settings that are read one by one; empty where the run had no scenario."""
         return self.scenario.settings
+
+    @property
+    def own_words(self) -> tuple[str, ...]:
+        """Return the words of the command that are pipeprof's: all but a traced script and its arguments."""
+        return self.command[: len(self.command) - (self.script_words or 0)]
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """Return what was measured: the script with its arguments, or the scenario's file."""
+        path = self.scenario.path
+        return self.command[len(self.own_words) :] or ((path,) if path else ())
 
     def loader(self, number: int) -> LoaderMeta:
         """Return the loader of that number; one of which nothing is known where `run.json` has none."""

@@ -77,7 +77,7 @@ def load(path: Path | str) -> Run:
         text = read_text(directory / RUN_JSON)
     except (FileNotFoundError, NotADirectoryError) as error:
         problem, remedy = (
-            f"is no run directory: it has no {RUN_JSON}",
+            f"holds no run: it has no {RUN_JSON}",
             "give the directory of a run: `pipeprof list` shows them",
         )
         if ranks := parts(directory):

@@ -50,10 +50,18 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("finish_ns", _I64),  # collate returned; null where it raised
         ("gc_ns", _I64),  # in Python's garbage collector, between start and finish
         ("cpu_ns", _I64),  # thread CPU time in [start, finish]
+        # CPU time of the thread between the batch before and this one; no column in older runs
+        ("handover_cpu_ns", _I64),
         ("runq_ns", _I64),  # runnable and without a core; blocked is the rest
         ("device_bytes", _I64),  # bytes that came from a block device
         ("helper_cpu_ns", _I64),  # CPU of the process's other threads
         ("major_faults", _I64),
+        # Of a large batch, by the thread that made it; no columns in older runs.
+        ("touched_bytes", _I64),  # memory that it was the first to touch in [start, finish]
+        (
+            "system_ns",
+            _I64,
+        ),  # its time in the kernel at the finish, since it began: told by the clock's ticks
         ("bytes", _I64),  # size of the batch's tensors
         ("slowest_index", _I64),  # data set index of the slowest sample
         ("slowest_ns", _I64),
@@ -61,6 +69,10 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         # True where the proxies did next to nothing, to measure what they cost: its inside is not observed
         ("unprobed", "bool"),
         ("thread_cpu_ns", _I64),  # CPU clock of the worker's thread as it turned to it, around unprobed ones
+        (
+            "own_ns",
+            _I64,
+        ),  # what the proxies still did in an unprobed one, by the clock; no column in older runs
     ],
     # One row for each batch that the loop took.
     "steps": [
@@ -77,6 +89,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("received_ns", _I64),  # and had unpickled it
         ("arrival_ns", _I64),  # the batch was in the main process, ready to be taken
         ("take_ns", _I64),  # next(iterator) returned
+        ("next_cpu_ns", _I64),  # CPU time of the loop's thread in next(iterator); no column in older runs
         ("launch_ns", _I64),  # the host had submitted the step (or finished it, where it synchronises)
         ("copy_start_ns", _I64),  # host to device, on the device's clock
         ("copy_end_ns", _I64),
@@ -86,6 +99,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("ready_batches", _I32),  # finished by workers and not taken, at request
         ("unprobed", "bool"),  # True where the loop's side did next to nothing, as in `batches`
         ("thread_cpu_ns", _I64),  # CPU clock of the loop's thread at the request, around unprobed ones
+        ("own_ns", _I64),  # what was still done around an unprobed one, as in `batches`
     ],
     # Per batch and stage. scope 0: while the batch was made; 1: in the loop, after it was taken.
     "stages": [
@@ -192,6 +206,7 @@ EVENTS: Final = (
     "last_request",  # next(iterator) was called and no batch was left: the last step had ended
     "epoch_end",  # the loop left the loader, as `detail` says; none where that was not observed
     "worker_lost",
+    "batch_lost",  # `worker` could not make or hand over a batch, its first such; `detail` says all of it
     "hang",  # the loop waited very long for a batch, which `worker` holds; `detail` says it in a line
     "worker_killed",  # by SIGKILL, as the kernel does for memory; `detail` tells its memory before
     "suspended",  # the process, or `worker`, stood still until now, as after SIGSTOP; `detail`: how many ns

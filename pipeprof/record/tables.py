@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,15 @@ def read_table(directory: Path, name: str) -> pa.Table:
 
     Raises `TraceError` where its file is damaged.
     """
-    schema, path = TABLES[name], table_file(directory, name)
+    try:
+        return _whole(table_file(directory, name), name)
+    except _GoneError:  # the run has ended meanwhile: its Parquet file stands in place of the stream
+        return _whole(table_file(directory, name), name)
+
+
+def _whole(path: Path | RemoteTable | None, name: str) -> pa.Table:
+    """Return a table from its file."""
+    schema = TABLES[name]
     if path is None:
         return _empty(schema)
     with refused(path):
@@ -70,7 +79,14 @@ def read_pieces(directory: Path, name: str, columns: Sequence[str]) -> Iterator[
 
     Raises `TraceError` where its file is damaged.
     """
-    path = table_file(directory, name)
+    try:
+        yield from _pieces(table_file(directory, name), name, columns)
+    except _GoneError:  # as of a whole table; nothing was read of it yet
+        yield from _pieces(table_file(directory, name), name, columns)
+
+
+def _pieces(path: Path | RemoteTable | None, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the pieces of a table from its file."""
     if path is None:
         return
     wanted = pa.schema([TABLES[name].field(column) for column in columns])
@@ -112,8 +128,11 @@ def refused(path: Path | RemoteTable) -> Iterator[None]:
         with reached(path.url) if isinstance(path, RemoteTable) else nullcontext():
             yield
     except (pa.ArrowException, OSError, KeyError, MemoryError, UnicodeDecodeError) as error:
-        is_text = not isinstance(error, UnicodeDecodeError)
-        why = str(error.args[0] if error.args else error) if is_text else "its names are no text"
+        why = str(error.args[0] if error.args else error)
+        if isinstance(error, UnicodeDecodeError):
+            why = "its names are no text"
+        elif isinstance(error, OSError) and error.strerror:
+            why = error.strerror
         raise TraceError(f"{path} cannot be read: {why}", "the file is damaged; run again") from error
 
 
@@ -140,12 +159,23 @@ def _parquet(path: Path | RemoteTable) -> Iterator[pq.ParquetFile]:
         yield file
 
 
+class _GoneError(TraceError):
+    """A stream that is no longer there, as its run has ended."""
+
+
 def _stream(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a stream. Raises `ArrowInvalid` where there are too many rows."""
+    """Yield the batches of a stream. Raises `ArrowInvalid` where there are too many rows, `_GoneError` where
+    there is no file."""
     rows = 0
-    for batch in read_stream(path):
+    batches = read_stream(path)
+    try:
+        first = next(batches, None)
+    except FileNotFoundError as error:
+        raise _GoneError(f"{path} is gone", "read the run again") from error
+    for batch in chain(() if first is None else (first,), batches):
         rows += batch.num_rows
-        _check_rows(rows, path.stat().st_size)
+        with suppress(FileNotFoundError):  # the run has ended meanwhile, and what is open stays readable
+            _check_rows(rows, path.stat().st_size)
         yield batch
 
 

@@ -137,6 +137,11 @@ def warm_up() -> None:
             stream.write_batch(pa.record_batch(arrays, schema=schema))
 
 
+def release_arrow() -> None:
+    """Give back what Arrow keeps of memory that was freed."""
+    pa.default_memory_pool().release_unused()
+
+
 def _text(meta: RunMeta) -> str:
     """Return the text of `run.json`, with what looks like a credential struck out."""
     facts = meta.as_json()

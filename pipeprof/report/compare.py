@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeprof import units
-from pipeprof.analyse.differences import Compared, Difference, Repeated
+from pipeprof.analyse.differences import Compared, Difference, Measure, Repeated
 from pipeprof.record.files import write_atomically
 from pipeprof.report.page import charts, document
 from pipeprof.report.page.section import Row, Table
 from pipeprof.report.text.markdown import code, escaped
 from pipeprof.report.text.table import TextTable
-from pipeprof.report.text.terminal import WIDTH, clean
+from pipeprof.report.text.terminal import WIDTH, clean, width_of
 from pipeprof.report.wording import words
+from pipeprof.units import ascii_only, encodable
 from pipeprof.vocabulary import owners
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ HOW = (
     "included."
 )
 UNFAIR = "Not a fair comparison"
+_WIDE = 90
+"""Columns that a row of five cells fits in."""
 LEAST_OF_A_STEP = 0.01
 """Share of a step below which an owner's difference is left out of what people read."""
 
@@ -71,51 +74,63 @@ def _scaled(difference: Difference, number: float | None) -> float | None:
     return 100 * number / scale
 
 
-def lines(runs: Sequence[Compared]) -> list[Text]:
-    """Return the comparison for a terminal of 80 columns."""
+def lines(runs: Sequence[Compared], width: int = WIDTH) -> list[Text]:
+    """Return the comparison for a terminal of `width` columns."""
     from rich.text import Text
 
     rows: list[Text] = []
+
+    def put(text: str, style: str = "", indent: str = "  ") -> None:
+        wrapped = textwrap.wrap(clean(text), width, initial_indent=indent, subsequent_indent=indent)
+        rows.extend(Text(row, style=style) for row in wrapped)
+
     for run in runs:
-        rows += [Text(row, style="bold") for row in textwrap.wrap(clean(headline(run)), WIDTH)]
-        rows += [Text(clean(f"{run.other} against {run.base}"), style="dim")]
+        put(headline(run), "bold", indent="")
+        put(f"{run.other} against {run.base}", "dim", indent="")
         for why in run.unfair:
-            wrapped = textwrap.wrap(clean(f"{UNFAIR}: {why}."), WIDTH - 2)
-            rows += [Text(f"  {row}", style="bold yellow") for row in wrapped]
-        rows += [Text(clean(f"  not alike: {why}"), style="yellow") for why in run.unlike]
-        rows += [Text(clean(f"  {key}: {old} → {new}"), style="dim") for key, old, new in run.settings[:6]]
+            put(f"{UNFAIR}: {why}.", "bold yellow")
+        for why in run.unlike:
+            put(f"not alike: {why}", "yellow")
+        for key, old, new in run.settings[:6]:
+            put(f"{key}: {old} → {new}", "dim")
         if run.emulated:
-            rows.append(Text(clean(f"  emulated: {', '.join(run.emulated)}"), style="yellow"))
+            put(f"emulated: {', '.join(run.emulated)}", "yellow")
         if run.cores is not None and run.cores.sentence:
-            wrapped = textwrap.wrap(clean(f"{run.cores.sentence}."), WIDTH - 2)
-            rows += [Text(f"  {row}", style="yellow") for row in wrapped]
-        rows += _columns(run.differences)
-        rows.append(Text("  time of each step, by owner", style="dim"))
-        rows += _columns(telling(run)[:6]) or [Text(f"    {SAME}")]
+            put(f"{run.cores.sentence}.", "yellow")
+        rows += _columns(run, run.differences, width)
+        put("time of each step, by owner", "dim")
+        rows += _columns(run, telling(run)[:6], width) or [Text(f"    {SAME}")]
         rows.append(Text(""))
-    for row in rows:
-        row.truncate(WIDTH, overflow="ellipsis")
     return rows[:-1]
 
 
-def _columns(differences: Sequence[Difference]) -> list[Text]:
-    """Lay out one difference a line: what, before, after, how much."""
-    table = TextTable([""] * 5, WIDTH, right=(1,))
+def _columns(run: Compared, differences: Sequence[Difference], width: int) -> list[Text]:
+    """Lay out one difference a line: what, before, after, how much; a narrow terminal has two columns."""
+    is_narrow = width < _WIDE
+    columns, right, wrapped = (2, (), (0, 1)) if is_narrow else (5, (1,), (0, 4))
+    table = TextTable([""] * columns, width, right=right, wrapped=wrapped)
     for each in differences:
         base, other = (each.measure.text(figure.value) for figure in (each.base, each.other))
         moved = change(each) if each.beyond_noise else each.says
         colour = {"better": "green", "worse": "red"}.get(each.says, "")
-        table.row(f"  {each.measure.label}", base, "→", other, moved, style=colour)
+        cells = (f"{base} → {other}: {moved}",) if is_narrow else (base, "→", other, moved)
+        table.row(f"  {label(run, each.measure)}", *cells, style=colour)
     return table.lines()
+
+
+def label(run: Compared, measure: Measure) -> str:
+    """Return the name of a measure; of the utilisation that of the reports, which says what was observed."""
+    is_real = measure.key == "utilization" and run.utilization_kind in ("device-events", "loop-body")
+    return words.utilisation(run.utilization_kind)[0] if is_real else measure.label
 
 
 def show(runs: Sequence[Compared]) -> None:
     """Print the comparison."""
     from rich.console import Console
 
-    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
-    for line in lines(runs):
-        console.print(line)
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines(runs, width_of(console)):
+        console.print(line if encodable(line.plain, console.encoding) else ascii_only(line.plain))
 
 
 def repeated_lines(base: str, other: str, said: Repeated) -> list[str]:
@@ -178,11 +193,10 @@ def markdown(runs: Sequence[Compared]) -> str:
         rows += [f"- emulated: {escaped(', '.join(comparison.emulated))}"] if comparison.emulated else []
         rows += ["", "| | base | other | difference | |", "| --- | ---: | ---: | ---: | --- |"]
         for each in (*comparison.differences, *telling(comparison)):
-            label = (
-                each.measure.label if each in comparison.differences else f"each step: {each.measure.label}"
-            )
+            name = label(comparison, each.measure)
+            name = name if each in comparison.differences else f"each step: {name}"
             base, other = each.measure.text(each.base.value), each.measure.text(each.other.value)
-            rows.append(f"| {escaped(label)} | {base} | {other} | {change(each)} | {each.says} |")
+            rows.append(f"| {escaped(name)} | {base} | {other} | {change(each)} | {each.says} |")
         parts.append("\n".join(rows))
     return "\n\n".join([*parts, HOW]) + "\n"
 
@@ -203,8 +217,8 @@ def write_html(runs: Sequence[Compared], path: Path) -> Path:
                 "unfair": comparison.unfair,
                 "cores": comparison.cores.sentence if comparison.cores is not None else "",
                 "tables": [
-                    _table("The numbers", comparison.differences),
-                    _table("Each step, by owner", telling(comparison)),
+                    _table(comparison, "The numbers", comparison.differences),
+                    _table(comparison, "Each step, by owner", telling(comparison)),
                 ],
                 "settings": [(key, f"{old} → {new}") for key, old, new in comparison.settings],
                 "emulated": [words.emulated_label(part) for part in comparison.emulated],
@@ -252,7 +266,7 @@ def _dots(compared: Compared) -> list[dict[str, Any]]:
             tone = {"better": "#087a57", "worse": "#d1480c"}.get(each.says, "#8b92a0")
             rows.append(
                 {
-                    "measure": each.measure.label,
+                    "measure": label(compared, each.measure),
                     "value": value,
                     "low": value if low is None else low,
                     "high": value if high is None else high,
@@ -264,12 +278,12 @@ def _dots(compared: Compared) -> list[dict[str, Any]]:
     return rows
 
 
-def _table(caption: str, differences: Sequence[Difference]) -> Table:
+def _table(compared: Compared, caption: str, differences: Sequence[Difference]) -> Table:
     heads = ["", "base", "other", "difference", "in words"]
     rows = [
         Row(
             [
-                each.measure.label,
+                label(compared, each.measure),
                 each.measure.text(each.base.value),
                 each.measure.text(each.other.value),
                 change(each),

@@ -223,10 +223,8 @@ def _work(demands: Demands) -> Iterator[PossibleFix]:
         for owner, cost in costs.items()
         if cost and owners.record_of(owner).takes_name and owner not in owners.CODE
     }
-    if demands.computes_on_cpu:
-        named = {}  # there is no other processor to move them to
     for owner in sorted(named, key=named.__getitem__, reverse=True)[:2]:
-        yield _cheaper(owner, named[owner], knobs)
+        yield _cheaper(owner, named[owner], knobs, demands.has_device)
 
 
 ON_BATCHES: Final = {
@@ -240,11 +238,11 @@ ON_BATCHES: Final = {
 and cannot wait for a batch; random ones would draw once for all of its samples."""
 
 
-def _cheaper(owner: str, cpu_ns: float, knobs: Knobs) -> PossibleFix:
+def _cheaper(owner: str, cpu_ns: float, knobs: Knobs, has_device: bool) -> PossibleFix:
     """Return the fix for a transform, or a stage of the user's own, that costs `cpu_ns` a batch."""
     name = owners.name_in(owner)
     is_transform = owners.family_of(owner) == owners.TRANSFORM.name
-    if is_transform and name in ON_BATCHES:
+    if is_transform and has_device and name in ON_BATCHES:
         return PossibleFix(
             fixes.CHEAPER_TRANSFORM.word,
             f"{name} on the accelerator",
@@ -295,7 +293,7 @@ def _rest(demands: Demands) -> Iterator[PossibleFix]:
         yield PossibleFix(
             fixes.FREE_CORES.word,
             "no other programs on these cores",
-            "stop them, or give this job cores of its own: taskset -c 0,1 …",
+            "stop them, or give this job cores that they do not use (taskset, cpusets)",
             replace(knobs, neighbours=0.0),
         )
     yield PossibleFix(

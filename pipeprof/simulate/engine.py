@@ -142,6 +142,12 @@ class TrainingProcess:
             self._graph.arrive(Event.START, k, since)
 
     def _start(self, k: int, _: float) -> None:
+        if (away := self._draw.handover_away[k]) > 0:
+            self._clock.at(self._clock.now + away, self._turn, k)
+        else:
+            self._turn(k)
+
+    def _turn(self, k: int) -> None:
         self._clock.work(self._draw.handover[k], self._started, k)
 
     def _started(self, k: int) -> None:
@@ -237,6 +243,12 @@ class TrainingProcess:
             self._receive_now(p)
 
     def _receive_now(self, p: int) -> None:
+        if (away := self._draw.receive_away[self.order[p]]) > 0:
+            self._clock.at(self._clock.now + away, self._unpack, p)
+        else:
+            self._unpack(p)
+
+    def _unpack(self, p: int) -> None:
         self._clock.work(self._draw.receive[self.order[p]], self._taken, p)
 
     def _taken(self, p: int) -> None:

@@ -128,19 +128,26 @@ def is_simulated(edge: Edge) -> bool:
 def simulated_edges(shape: Shape) -> tuple[Edge, ...]:
     """Return the edges between simulated events, without those that others imply."""
     held = [edge for edge in edges(shape) if is_simulated(edge)]
-    return tuple(edge for edge in held if not any(_implies(held, other, edge) for other in held))
+    later = _later(held)
+    return tuple(edge for edge in held if not any(_implies(later, other, edge) for other in held))
 
 
-def _implies(held: list[Edge], other: Edge, edge: Edge) -> bool:
+def _later(held: list[Edge]) -> Mapping[Event, set[Event]]:
+    """Return for each event those that always come after it, of the same batch."""
+    later: dict[Event, set[Event]] = {event: set() for event in Event}
+    for edge in held:
+        if edge.back is Back.SAME:
+            later[edge.after].add(edge.event)
+    for _ in later:  # no chain is longer than there are events
+        for following in later.values():
+            following.update(*[later[event] for event in following])
+    return later
+
+
+def _implies(later: Mapping[Event, set[Event]], other: Edge, edge: Edge) -> bool:
     """Tell whether one dependency holds wherever another does."""
     if other == edge or other.back != edge.back:
         return False
-    later = other.after == edge.after or _leads(held, edge.after, other.after)
-    earlier = other.event == edge.event or _leads(held, other.event, edge.event)
-    return later and earlier
-
-
-def _leads(held: list[Edge], event: Event, to: Event) -> bool:
-    """Tell whether `to` of a batch always comes after `event` of the same batch."""
-    after = {edge.event for edge in held if edge.after == event and edge.back is Back.SAME}
-    return to in after or any(_leads(held, later, to) for later in after)
+    since = other.after == edge.after or other.after in later[edge.after]
+    until = other.event == edge.event or edge.event in later[other.event]
+    return since and until

@@ -23,6 +23,13 @@ PIN_BYTES_PER_S: Final = 5e9
 SHARD_READ_BYTES: Final = 1 << 20
 """Read size on shards where the run read files: tar streams read ahead by about this much."""
 
+HANDED_CPU_NS: Final = 130_000
+SENT_CPU_NS: Final = 240_000
+SENT_NS: Final = 800_000
+RECEIVED_CPU_NS: Final = 400_000
+"""Cost of handing a batch over where the run has no workers: between two batches of a worker, its queue
+thread's, the way, and the main process's. Medians of batches of one tensor, passed by file descriptor, on two
+cores of a shared virtual machine (x86-64, Linux 6.18, torch 2.15), 29 November 2026."""
 MEETING_CPU_NS: Final = 650_000
 """Cost to each rank of meeting the others: an all-reduce of one number over gloo took 0.60 to 0.73 ms of CPU
 in 2 and in 4 processes that had slept before it, on two cores (x86-64, Linux 6.18, torch 2.15)."""
@@ -40,12 +47,14 @@ class Draw:
     """Neither on a core nor waiting for one, nor for a device that is modelled."""
     waking: list[float]
     handover: list[float]
+    handover_away: list[float]
     helper: list[float]
     transfer: list[float]
     locked: list[float]
     """Above 0 where a batch is received when its worker has made the next one, whose making held its lock."""
     pin: list[float]
     receive: list[float]
+    receive_away: list[float]
     copy: list[float]
     submit: list[float]
     compute: list[float]
@@ -137,6 +146,7 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
     cpu = cpu_by_owner(demands, knobs)
     reading = [ns for owner, ns in cpu.items() if is_storage(owner)]
     requests, read_bytes = _requests(demands, knobs, ratio)
+    body, begins = _body(demands, knobs), _begins(demands, knobs)
     return {
         "read_cpu": _total(reading, len(batches)),
         "cpu": _total([ns for owner, ns in cpu.items() if not is_storage(owner)], len(batches)),
@@ -144,16 +154,18 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "read_bytes": read_bytes,
         "away": _total(away_by_owner(demands, knobs).values(), len(batches)),
         "waking": batches.waking * ratio * wakes,
-        "handover": batches.handover * between,
-        "helper": batches.helper - _queue_thread(demands) * (1 - between),
-        "transfer": batches.transfer * between,
+        "handover": _handed_over(demands, knobs) * between,
+        "handover_away": batches.handover_away * between * (knobs.workers > 0),
+        "helper": batches.helper - _queue_thread(demands) * (1 - between) + SENT_CPU_NS * between * begins,
+        "transfer": (batches.transfer + SENT_NS * begins) * between,
         "locked": batches.locked * ~(knobs.shares_by_name & (batches.locked == RECEIVING)),
         "pin": _pin(demands, knobs, ratio),
         "receive": _received(demands, knobs) * between,
+        "receive_away": batches.receive_away * between * (knobs.workers > 0),
         "copy": _copy(demands, knobs, ratio),
-        "submit": batches.submit * loop,
-        "compute": batches.compute * ratio / _speed(demands, knobs) + knobs.extra_compute_ns,
-        "loop": batches.loop * loop,
+        "submit": body["submit"] * loop,
+        "compute": body["compute"] * ratio / _speed(demands, knobs) + knobs.extra_compute_ns,
+        "loop": body["loop"] * loop,
         # several ranks are walked together, and meet there
         "met": batches.met * scale.get(owners.COLLECTIVE.name, 1.0) * (knobs.ranks == 1),
     }
@@ -185,17 +197,43 @@ def _queue_thread(demands: Demands) -> Floats:
     The others compute for the worker, and do as much however light its batches are.
     """
     batches = demands.batches
-    return np.minimum(batches.helper, batches.handover + batches.transfer + batches.receive)
+    handing = batches.handover + batches.handover_away + batches.transfer
+    return np.minimum(batches.helper, handing + batches.receive + batches.receive_away)
 
 
 def _received(demands: Demands, knobs: Knobs) -> Floats:
-    """Return what is left of taking a batch: nothing crosses between processes where there are no workers.
+    """Return what taking a batch needs: nothing crosses between processes where there are no workers.
 
     The sampler draws in `next` all the same.
     """
-    receive = demands.batches.receive
-    inline = demands.measured.workers and not knobs.workers
-    return np.minimum(receive, demands.sampler_ns) if inline else receive
+    receive, recorded = demands.batches.receive, demands.measured.workers
+    if recorded and not knobs.workers:
+        return np.minimum(receive, demands.sampler_ns)
+    begins = _begins(demands, knobs)
+    return receive + (demands.batches.handover + RECEIVED_CPU_NS) * begins
+
+
+def _handed_over(demands: Demands, knobs: Knobs) -> Floats:
+    """Return what passes between two batches of the process that makes them.
+
+    Without workers that is the loader's own code in `next`, which is the loop's where there are some.
+    """
+    same = bool(knobs.workers) == bool(demands.measured.workers)
+    return demands.batches.handover * same + HANDED_CPU_NS * _begins(demands, knobs)
+
+
+def _begins(demands: Demands, knobs: Knobs) -> bool:
+    """Tell whether batches are to cross between processes that did not."""
+    return knobs.workers > 0 and not demands.measured.workers
+
+
+def _body(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
+    """Return the parts of the loop's body; the last that was observed gives the batch's memory back."""
+    batches, fresh = demands.batches, demands.host.fresh
+    parts = {"loop": batches.loop, "submit": batches.submit, "compute": batches.compute}
+    extra_ns = fresh.loop_ns(demands.batch_bytes, demands.measured.workers, knobs.workers)
+    where = "loop" if demands.observed.device else "submit" if batches.submit.any() else "compute"
+    return {**parts, where: np.maximum(parts[where] + extra_ns, 0.0)} if extra_ns else parts
 
 
 def is_storage(owner: str) -> bool:
@@ -213,7 +251,8 @@ def cpu_by_owner(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
     """Return the CPU time of making each recorded batch by owner, as the knobs make it."""
     ratio, decoded = batch_ratio(demands, knobs), knobs.keep == "decoded"
     cpu = dict(demands.batches.cpu)
-    if moved_ns := _crossing(demands, knobs):
+    fresh, recorded = demands.host.fresh, demands.measured.workers
+    if moved_ns := fresh.making_ns(demands.batch_bytes, recorded, knobs.workers):
         collating = cpu.get(owners.COLLATE.name, np.zeros(len(demands.batches)))
         cpu[owners.COLLATE.name] = np.maximum(collating + moved_ns, 0.0)
     gone = {owner for owner in cpu if decoded and (is_storage(owner) or owner == owners.DECODE.name)}
@@ -238,9 +277,13 @@ def away_by_owner(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
     """
     ratio, measured = batch_ratio(demands, knobs), demands.measured
     same = knobs.storage == measured.storage and knobs.keep == measured.keep
+    away = dict(demands.batches.away)
+    if owners.BLOCKED.name in away and measured.workers and not knobs.workers:
+        # a worker waits for the interpreter lock that its queue thread holds
+        away[owners.BLOCKED.name] = np.maximum(away[owners.BLOCKED.name] - _queue_thread(demands), 0.0)
     return {
         owner: ns * ratio * (same or not is_storage(owner)) * _factor(knobs, owner)
-        for owner, ns in demands.batches.away.items()
+        for owner, ns in away.items()
     }
 
 
@@ -248,7 +291,14 @@ def scalable(demands: Demands) -> set[str]:
     """Return the owners of whose demands something was recorded: what `scale.<owner>` may be asked of."""
     batches, start_up = demands.batches, demands.start_up
     others: dict[str, tuple[Floats, ...]] = {
-        owners.TRANSFER.name: (batches.handover, batches.helper, batches.transfer, batches.receive),
+        owners.TRANSFER.name: (
+            batches.handover,
+            batches.handover_away,
+            batches.helper,
+            batches.transfer,
+            batches.receive,
+            batches.receive_away,
+        ),
         owners.PIN.name: (batches.pin,),
         owners.H2D.name: (batches.copy,),
         owners.MAIN.name: (batches.submit, batches.loop),
@@ -258,13 +308,6 @@ def scalable(demands: Demands) -> set[str]:
     made = [*batches.cpu.items(), *batches.away.items()]
     made_owners = {owners.merged(owner) for owner, values in made if values.any()}
     return made_owners | {owner for owner, parts in others.items() if any(part.any() for part in parts)}
-
-
-def _crossing(demands: Demands, knobs: Knobs) -> float:
-    """Return the CPU time that collating a recorded batch takes more, or less, where batches begin or cease
-    to cross between processes: workers collate into fresh shared memory."""
-    crossed, crosses = demands.measured.workers > 0, knobs.workers > 0
-    return (crosses - crossed) * demands.batch_bytes * (demands.host.fresh_byte_ns or 0.0)
 
 
 def _requests(demands: Demands, knobs: Knobs, ratio: float) -> tuple[Floats, Floats]:

@@ -27,6 +27,8 @@ class Fix:
     """The DataLoader's argument that carries it, where it is one."""
     no_trial: str = ""
     """Reason why no command can try it, in one sentence; empty where one may."""
+    at_line: bool = False
+    """True where it is made at the line that costs most."""
 
 
 PERSISTENT_WORKERS: Final = Fix(
@@ -148,6 +150,7 @@ KEEP_OPEN: Final = Fix(
     "Samples no longer pay for opening, reading headers or handshakes.",
     "open file descriptors in each worker",
     "A handle opened before the workers fork must not be shared between them.",
+    at_line=True,
 )
 BATCH_FETCH: Final = Fix(
     "batch-fetch",
@@ -231,18 +234,21 @@ CHEAPER_DECODE: Final = Fix(
     "Decode only what is used: fewer frames, a lower resolution (JPEG draft mode), or store smaller samples",
     "A sample takes less CPU time to decode.",
     harm="Samples lose detail that a crop or resize would have used.",
+    at_line=True,
 )
 CHEAPER_TRANSFORM: Final = Fix(
     "cheaper-transform",
     "Cheaper transforms",
     "Use a faster implementation; convert and normalise whole batches on the accelerator",
     "A sample takes less CPU time to transform.",
+    at_line=True,
 )
 CHEAPER_COLLATE: Final = Fix(
     "cheaper-collate",
     "Cheaper collating",
     "Build batches from tensors or arrays (torch.stack, numpy.stack), not from lists of numbers",
     "A batch takes less CPU time to put together, and holds its worker's GIL for less time.",
+    at_line=True,
 )
 CHEAPER_WORK: Final = Fix(
     "cheaper-work",
@@ -250,6 +256,7 @@ CHEAPER_WORK: Final = Fix(
     "Make the data set's own code cheaper, or do it once in advance",
     "A sample takes less CPU time in the data set's own code.",
     "memory or storage for what is made in advance",
+    at_line=True,
 )
 LIGHTER_TRANSFER: Final = Fix(
     "lighter-transfer",
@@ -262,6 +269,15 @@ LOOP: Final = Fix(
     "Less work in the training loop",
     "Take work other than training out of the loop: into the workers, done beforehand, or less often",
     "The loop asks for the next batch, and starts the next step, sooner.",
+    at_line=True,
+)
+OWN_PROCESS: Final = Fix(
+    "own-process",
+    "A process for the other thread's work",
+    "Move what the other thread computes in Python into a process of its own, or let it compute less often",
+    "The training thread no longer shares its interpreter with that work.",
+    "the memory of one more process",
+    no_trial="No command tries it: the work is the program's own.",
 )
 MORE_CORES: Final = Fix(
     "more-cores",
@@ -305,6 +321,7 @@ FIXES: Final = (
     CHEAPER_WORK,
     LIGHTER_TRANSFER,
     LOOP,
+    OWN_PROCESS,
     MORE_CORES,
     NONE,
 )

@@ -47,6 +47,15 @@ GIL: Final = Mechanism(
     (fixes.CHEAPER_COLLATE, fixes.CHEAPER_WORK, fixes.FILE_SYSTEM_SHARING),
     "{waited} of {batches} finished batches wait {step}, {held_ns} each, for the GIL, which {holder} holds.",
 )
+MAIN_GIL: Final = Mechanism(
+    "main-gil",
+    "GIL of the main process",
+    "The training thread, or the thread that pins batches, waits for the GIL while another one has it.",
+    "share of the owner's time in which that thread waited for the GIL while another one ran, at the least",
+    0.5,
+    (fixes.OWN_PROCESS, fixes.LOOP),
+    "{who} waits for the GIL {waited_share} of that time or more, while the thread “{holder}” runs{place}.",
+)
 GC: Final = Mechanism(
     "gc",
     "garbage collection",
@@ -219,6 +228,7 @@ THREAD_CONSUMER: Final = Mechanism(
 
 MECHANISMS: Final = (
     GIL,
+    MAIN_GIL,
     GC,
     THREADS,
     AFFINITY,

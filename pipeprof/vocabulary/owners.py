@@ -62,8 +62,8 @@ RETRY: Final = "retry"
 ACCELERATOR: Final = Owner(
     "accelerator",
     "computing",
-    "The accelerator worked. More here is better.",
-    "the accelerator",
+    "The training step ran. More here is better.",
+    "the training step",
     "#8b92a0",
     "white",
     is_stall=False,
@@ -167,15 +167,15 @@ CPU_CONTENTION: Final = Owner(
 )
 BLOCKED: Final = Owner(
     "blocked",
-    "blocked",
-    "Locks, sleeps or rate limits in the dataset.",
+    "blocking calls",
+    "Locks, sleeps, sockets or rate limits in the data set.",
     "locks and sleeps",
     "#4a5568",
     "bright_black",
 )
 STRAGGLER: Final = Owner(
     "straggler",
-    "stragglers",
+    "late batches",
     "A late batch held up others that were already finished.",
     "late batches",
     "#d4668f",

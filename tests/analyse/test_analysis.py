@@ -265,7 +265,7 @@ def test_a_run_and_its_loader_say_the_same(tmp_path: Path) -> None:
 
 
 def test_no_run_is_a_trace_error(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="no run directory"):
+    with pytest.raises(TraceError, match="no run"):
         load(tmp_path)
 
 

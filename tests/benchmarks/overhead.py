@@ -130,6 +130,7 @@ def take_turns(
     """
     for side in (plain, other) * WARM_UP_TURNS:
         side.turn(batches)
+    warmed_up = len(plain.turns_ns)
     flush, workers = own_ns(), [side.workers_ns() for side in (plain, other)]
     for number in range(turns):
         for side in (plain, other) if number % 2 else (other, plain):
@@ -139,7 +140,7 @@ def take_turns(
     of_plain, of_other = (
         (side.workers_ns() - n) / each for side, n in zip((plain, other), workers, strict=True)
     )
-    main, more = (sum(side.turns_ns[WARM_UP_TURNS:]) / each for side in (plain, other))
+    main, more = (sum(side.turns_ns[warmed_up:]) / each for side in (plain, other))
     return {
         "plain": main + of_plain,
         "main": more - main + flush,

@@ -126,8 +126,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--step-ms", type=float, default=10.0)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--batches", type=int, default=60)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--batches", type=int, default=60, help="To count at least, where there is time.")
+    parser.add_argument("--seconds", type=float, default=4.0, help="To count at the most.")
+    parser.add_argument("--least-seconds", type=float, default=2.0, help="To count, however many batches.")
     parser.add_argument("--prefetch", type=int, help="Of each worker; torch's own where it is not said.")
     parser.add_argument("--rows", type=int, default=1 << 15, help=f"Rows of {WIDTH} bytes of `mapped`.")
     parser.add_argument("--url", default="", help="Where `remote` reads.")
@@ -166,10 +167,10 @@ def main() -> None:
         if step + 1 == first:
             began, start = step + 1, time.monotonic()
         counted, ended = step + 1, time.monotonic()  # leaving the loop waits for what the workers still read
-        late = ended - start > asked.seconds
+        late, enough = ended - start > asked.seconds, ended - start > asked.least_seconds
         # batches of several workers come in rounds: only whole ones are counted
         whole = (step + 1 - first) % max(1, asked.workers) == 0
-        if step + 1 > first and whole and (late or step + 1 >= first + asked.batches):
+        if step + 1 > first and whole and (late or (enough and step + 1 >= first + asked.batches)):
             break
         del batch
     rate = (counted - began) * size / (ended - start)

@@ -2,7 +2,7 @@
 
 Run by hand on a quiet machine: `python -m tests.benchmarks.user_prediction [--only KIND]`; 15 to 20 minutes.
 Each kind of `user_job.py` is traced with 1 and with 2 workers. From each of the two 0, 1, 2 and 4 workers are
-predicted; each is measured by the plain job, twice, with the base setting before and after. Files lie on
+predicted; each is measured by the plain job, twice, half of it before the traces and half after. Files lie on
 a disk that the kernel limits, where root and cgroups allow that, else on an emulated device; they are
 predicted without and with a probe of the storage. The drift is what the base itself differed by. Runs and
 what was measured are kept: `--again` predicts from them once more.
@@ -51,6 +51,8 @@ class Case:
     step_ms: float
     reads_per_s: int | None = None
     bytes_per_s: int | None = None
+    seconds: float = 4.0
+    """To measure a setting at the most; more where 60 batches take longer."""
     rows: int = 1 << 15
     """Of a mapped file. A fault reads as much ahead as the disk's setting says, which may be 8 MiB: only of a
     large file does a run read little twice."""
@@ -74,7 +76,7 @@ CASES = (
     Case("tensors", "tensors", 2),
     Case("jpeg-files", "jpeg-files", 10, reads_per_s=300),
     Case("raw-files", "raw-files", 10, reads_per_s=600),
-    Case("mapped", "mapped", 10, bytes_per_s=100 << 20, rows=1 << 20),
+    Case("mapped", "mapped", 10, bytes_per_s=100 << 20, seconds=12, rows=1 << 20),
     Case("room", "jpeg-files", 10, reads_per_s=3000),
 )
 
@@ -152,7 +154,16 @@ class Exam:
     def job(self, workers: int) -> list[str]:
         case = self.case
         asked = ["--workers", str(workers), "--step-ms", str(case.step_ms), "--data", str(self.data)]
-        return [str(JOB), case.kind, *asked, "--rows", str(case.rows), *self.extra]
+        return [
+            str(JOB),
+            case.kind,
+            *asked,
+            "--rows",
+            str(case.rows),
+            "--seconds",
+            str(case.seconds),
+            *self.extra,
+        ]
 
     def run(self, command: list[str]) -> float:
         """Run a command that ends with the job's own line; return its samples a second."""
@@ -176,13 +187,15 @@ class Exam:
         subprocess.run([sys.executable, *self.job(1), "--prepare"], check=True)
 
     def measure(self) -> None:
-        """Measure each setting at least twice, and trace the bases."""
+        """Measure each setting at least twice, and trace the bases in the middle of it."""
         self.prepare()
-        measured: dict[int, list[float]] = {workers: [] for workers in WORKERS}
-        for workers in (1, 0, 1, 2, 1, 4, 1, 2, 0, 2, 4, 2):
-            measured[workers].append(self.run(self.job(workers)))
         probed = self.case.limited and not self.extra
+        measured: dict[int, list[float]] = {workers: [] for workers in WORKERS}
+        for workers in (1, 0, 1, 2, 1, 4):
+            measured[workers].append(self.run(self.job(workers)))
         traced = {base: self.trace(base, self.run_of(base), probed) for base in BASES}
+        for workers in (1, 2, 0, 2, 4, 2):
+            measured[workers].append(self.run(self.job(workers)))
         kept = {"measured": measured, "traced": traced, "emulated": bool(self.extra)}
         self.kept.write_text(json.dumps(kept))
 

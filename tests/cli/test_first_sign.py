@@ -49,6 +49,17 @@ def test_a_verb_speaks_before_it_imports_what_takes_time(verb: str, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "verb", ["report", "merge", "predict", "compare", "check", "export", "open", "history"]
+)
+def test_a_verb_that_reads_speaks_before_it_reads(verb: str, tmp_path: Path) -> None:
+    words = {"check": ["--max-stall", "5%"], "export": ["--to", "csv"]}.get(verb, [])
+    runs = [str(tmp_path)] * (2 if verb == "compare" else 1)
+    said = on_terminal(verb, *runs, *words, cwd=tmp_path)
+    assert said.index(f"pipeprof {verb}: reading") < said.index("importing what takes its time")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["trace", "tune"])
 def test_a_script_that_is_not_there_is_refused_before_that(verb: str, tmp_path: Path) -> None:
     said = on_terminal(verb, "train.py", cwd=tmp_path)

@@ -58,7 +58,7 @@ def test_a_part_is_a_run_like_any_other(job: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("merge", "{job}/nothing"), "no run directory"),
+        (("merge", "{job}/nothing"), "no run"),
         (("merge", "{job}", "{job}/rank-1"), "rank 1 is in"),
         (("report", "{job}", "--png", "{job}/pictures"), "have no pictures"),
         (("compare", "{job}", "{job}"), "holds the runs of 4 ranks"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from pipeprof.analyse.analysis import load
 from pipeprof.cli import cli
-from pipeprof.cli.runs import find_run
+from pipeprof.cli.runs import find_run, tell_comparison
 from pipeprof.errors import PipeprofError
 from pipeprof.scenario.shipped import scenario_file, shipped
 from pipeprof.simulate.forecast import Forecast
@@ -51,6 +53,23 @@ def test_a_path_comes_before_a_number(made: Path) -> None:
 def test_a_run_that_is_not_there_is_one_clear_error(made: Path, given: str) -> None:
     with pytest.raises(PipeprofError, match="newest here: runs/second"):
         find_run(given)
+
+
+def test_a_directory_without_a_run_is_told_the_newest(made: Path) -> None:
+    (made / "empty").mkdir()
+    with pytest.raises(PipeprofError, match="empty holds no run\nthe newest here is runs/second"):
+        find_run("empty")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "said"), [("rnu", "no such verb: rnu"), ("report --nosuch", "--nosuch")])
+def test_errors_have_one_form(tmp_path: Path, words: str, said: str) -> None:
+    command = [sys.executable, "-m", "pipeprof", *words.split()]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    first, second = told.stderr.splitlines()
+    assert first.startswith("pipeprof: ") and said in first
+    assert second.startswith("`pipeprof") and second.endswith("--help` shows how")
+    assert (told.returncode, told.stdout) == (2, "")
 
 
 def test_a_directory_of_runs_is_no_run(made: Path) -> None:
@@ -164,3 +183,46 @@ def test_the_fixes_are_in_the_answer_for_machines(made: Path) -> None:
     assert {one["title"] for one in answer["fixes"] if one["advised"]} == advised
     assert answer["fixes"][0]["throughput_samples_per_s"]["value"] > 0
     assert answer["verdict"]["hot"] == []
+
+
+def of_command(directory: Path, *command: str, at: int) -> Path:
+    """Make a traced run of a command, whose last word is the script."""
+    make_run(directory, Plan(batches=150))
+    meta = json.loads((directory / "run.json").read_text())
+    meta |= {"command": list(command), "script_words": 1, "kind": "trace", "scenario": None}
+    meta |= {"created_at": f"2026-11-2{at}T10:00:00+00:00"}
+    (directory / "run.json").write_text(json.dumps(meta))
+    return directory
+
+
+def test_a_run_that_tried_a_change_is_followed_by_how_to_compare_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "runs"
+    before = of_command(runs / "before", "pipeprof", "trace", "train.py", at=1)
+    of_command(runs / "other", "pipeprof", "trace", "eval.py", at=2)
+    tried = ("pipeprof", "trace", "--set", "loader.num_workers=4", "train.py")
+    of_command(runs / "twice", *tried, at=3)
+    now = of_command(runs / "now", *tried, at=4)
+    tell_comparison(now)
+    assert capsys.readouterr().err == "Compare: pipeprof compare runs/before runs/now\n"
+    tell_comparison(before)  # it tried nothing
+    assert capsys.readouterr().err == ""
+
+
+def test_a_change_without_a_run_before_it_is_compared_with_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_comparison(of_command(tmp_path / "only", "pipeprof", "trace", "--try", "cached", "train.py", at=1))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_is_no_failed_gate(tmp_path: Path) -> None:
+    """Exit code 1 is that of a gate; an end of the pipe has SIGPIPE's."""
+    program = "from pipeprof.cli import main; import sys; sys.argv = ['pipeprof', 'schema']; main()"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=tmp_path)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait() == 141

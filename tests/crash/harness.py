@@ -52,6 +52,8 @@ class Kill:
     others_cores: float = 0.0
     faults: list[str] = field(default_factory=list)
     """All that must not be: an unreadable record, half a file, an orphan, shared memory."""
+    unprobed: int = 0
+    """Batches in the record that were made unprobed."""
     temporary_files: int = 0
     """Hidden files that were being written; nothing reads them."""
     struck: set[int] = field(default_factory=set)
@@ -273,7 +275,8 @@ def _check_record(kill: Kill, place: Path, struck_ns: int) -> None:
         return
     try:
         answer = json.loads(reported.stdout)
-        steps = reader.load(out).table("steps")
+        run = reader.load(out)
+        steps = run.table("steps")
     except (ValueError, PipeprofError) as error:
         kill.faults.append(f"unreadable: {error} {reported.stderr[-300:]}")
         return
@@ -281,9 +284,22 @@ def _check_record(kill: Kill, place: Path, struck_ns: int) -> None:
         kill.faults.append(f"report: rc {reported.returncode}, status {answer['status']}")
     if steps["step"].to_pylist() != list(range(len(steps))):
         kill.faults.append("steps are missing in the middle")
+    _check_unprobed(kill, run)
     if taken:
         recorded_ns = steps["take_ns"][-1].as_py() if len(steps) else first_ns
         kill.lost_s = max(0.0, (min(last_ns, struck_ns) - recorded_ns) / 1e9)
+
+
+def _check_unprobed(kill: Kill, run: reader.Run) -> None:
+    """Look whether unprobed batches are marked as such, whole, and have no inside."""
+    unprobed = [row for row in run.table("batches").to_pylist() if row["unprobed"]]
+    keys = {(row["epoch"], row["seq"]) for row in unprobed}
+    inside = [row for row in run.table("stages").to_pylist() if row["scope"] == 0]
+    if any((row["epoch"], row["seq"]) in keys for row in inside):
+        kill.faults.append("unprobed batches have stages")
+    if any(row["samples"] is None or row["cpu_ns"] is not None for row in unprobed):
+        kill.faults.append("unprobed batches are not what they are")
+    kill.unprobed = len(unprobed)
 
 
 def _check_again(kill: Kill, name: str, place: Path) -> None:

@@ -70,16 +70,16 @@ def logged(path: Path) -> tuple[int, int, int]:
 
 
 class Slow:
-    """Data set of samples that take 2 ms."""
+    """Data set of samples that take 2 ms, or as long as is said."""
 
-    def __init__(self, samples: int) -> None:
-        self._samples = samples
+    def __init__(self, samples: int, takes_s: float = 0.002) -> None:
+        self._samples, self._takes_s = samples, takes_s
 
     def __len__(self) -> int:
         return self._samples
 
     def __getitem__(self, index: int) -> int:
-        time.sleep(0.002)
+        time.sleep(self._takes_s)
         return index
 
 
@@ -122,14 +122,15 @@ def _wrapper(place: Path) -> Callable[[], None]:
     return main
 
 
-def _profile(place: Path) -> Callable[[], None]:
+def _profile(place: Path, batch_size: int = 4, sample_s: float = 0.002) -> Callable[[], None]:
     def main() -> None:
         from torch.utils.data import DataLoader
 
         import pipeprof
 
         log, end = StepLog(place / "log"), time.monotonic() + LOOP_S
-        plain = DataLoader(Slow(100_000), batch_size=4, num_workers=2, persistent_workers=True)
+        dataset = Slow(100_000, sample_s)
+        plain = DataLoader(dataset, batch_size, num_workers=2, persistent_workers=True)
         with pipeprof.profile(plain, out="run") as loader:
             for _ in loader:
                 log.step()
@@ -213,6 +214,12 @@ def _made(place: Path) -> None:
     make_run(place / "run", Plan(batches=120, workers=2, stages={"read": 30 * MS, "decode": 60 * MS}))
 
 
+def _unprobed(place: Path) -> Callable[[], None]:
+    """Profile a loop with so many batches that some are made unprobed long before its end."""
+    return _profile(place, batch_size=1, sample_s=0.0004)
+
+
+UNPROBED: Final = "profile, short batches"
 TRAINED: Final = Path("trained")
 """File of a job that has come to its end."""
 ATTACHING: Final = "attach"
@@ -222,6 +229,7 @@ RECORDING: Final = {
     "trace": _trace,
     "ProfiledDataLoader": _wrapper,
     "profile": _profile,
+    UNPROBED: _unprobed,
     "job attached to": _attached_job,
     ATTACHING: _attaching,
 }

@@ -178,7 +178,7 @@ def test_killed_while_run_json_is_first_written(tmp_path: Path) -> None:
         TraceWriter(tmp_path / "run", RunMeta())
 
     assert Program(main, tmp_path).finished().returncode == -9
-    with pytest.raises(TraceError, match="is no run directory"):
+    with pytest.raises(TraceError, match="holds no run"):
         reader.load(tmp_path / "run")
     listed = Program(verb("list", str(tmp_path)), tmp_path).finished()
     assert "Traceback" not in listed.stderr and "unreadable" not in listed.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.harness import STARVED_S, Harness
-from tests.crash.programs import ATTACHING, RECORDING
+from tests.crash.programs import ATTACHING, RECORDING, UNPROBED
 
 
 def kill(harness: Harness, *kills: tuple[str, str, float]) -> None:
@@ -29,6 +29,19 @@ def test_a_kill_leaves_a_record_and_nothing_else(tmp_path: Path) -> None:
         ("trace", "group", 1.2),
         ("export parquet", "main", 0.2),
     )
+
+
+@pytest.mark.slow
+def test_a_record_with_unprobed_batches_is_read_as_such(tmp_path: Path) -> None:
+    """They come after 512 batches, for which a program without a core may have no time."""
+    harness = Harness(tmp_path, orphans_s=0.5)
+    for _ in range(3):
+        kill(harness, (UNPROBED, "group", 2.6))
+        if harness.kills[-1].unprobed:
+            return
+    if all(each.starved_s >= STARVED_S for each in harness.kills):
+        pytest.skip("other programs had the cores: too few batches were made before each kill")
+    pytest.fail(f"no batch was unprobed: {harness.kills}")
 
 
 @pytest.mark.heavy

@@ -36,7 +36,7 @@ from tests.diagnosis.expensive import (
     sixteen_threads,
 )
 from tests.diagnosis.harness import Case, Loop, looped, train
-from tests.diagnosis.planted import Burn, Planted, PlantedStream, Sleep, burn
+from tests.diagnosis.planted import Burn, Planted, PlantedStream, Sleep, burn, count
 
 Run = Callable[[Path], None]
 SHORT = Loop(step_ms=2, steps=28, warmup=4)
@@ -69,6 +69,32 @@ def bodied(around: Callable[[Any], Any], step: Callable[[], None]) -> Run:
             loader = session.loader(Planted(CHEAP, 40 * 8), batch_size=8, num_workers=1)
             for _ in around(loader):
                 step()
+
+    return measured
+
+
+def accompanied(beside: Callable[[], None]) -> Run:
+    """A loop that computes in Python between waits, and a thread that runs `beside` again and again."""
+
+    def measured(out: Path) -> None:
+        done = threading.Event()
+
+        def again() -> None:
+            while not done.is_set():
+                beside()
+
+        thread = threading.Thread(target=again, name="metrics")
+        thread.start()
+        try:
+            with Session(out, "wrapper", out.name, warmup_steps=4, lines=True) as session:
+                loader = session.loader(Planted(CHEAP, 60 * 8), batch_size=8, num_workers=1)
+                for _ in loader:
+                    for _ in range(8):
+                        count(1.5)
+                        time.sleep(0.001)
+        finally:
+            done.set()
+            thread.join()
 
     return measured
 
@@ -357,6 +383,23 @@ CASES = [
         None,
         "none",
         bodied(iter, partial(multiplied, 60)),
+    ),
+    plant(
+        "a thread that computes in Python beside the loop",
+        "main",
+        "main-gil",
+        "own-process",
+        accompanied(partial(count, 20)),
+        needs=no_two_cores,
+    ),
+    plant(
+        "a thread that hashes beside the loop",
+        {"main", "accelerator", "transfer"},
+        None,
+        {"loop", "none", "more-workers", "deeper-prefetch"},
+        accompanied(partial(burn, 20)),
+        never="main-gil",
+        needs=no_two_cores,
     ),
     plant(
         "batches that another thread takes",

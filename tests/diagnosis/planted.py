@@ -31,6 +31,13 @@ def burn(cpu_ms: float) -> None:
         hashlib.sha1(_BLOCK)
 
 
+def count(cpu_ms: float) -> None:
+    """Keep the calling thread on the CPU in Python, which lets go of the lock where another thread asks."""
+    end, counted = time.thread_time_ns() + round(cpu_ms * MS), 0
+    while time.thread_time_ns() < end:
+        counted += 1
+
+
 class Planted(Dataset[torch.Tensor]):
     """Each sample costs what `work(index)` does; the sample itself is small."""
 

@@ -77,19 +77,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-def told_right(truth: Truth, data: Path, out: Path, timing: Timing, with_advice: bool) -> None:
-    """Run the script, once more where the machine was busy, and judge what pipeprof says of it.
-
-    What else than the verdict's fix is advised follows from predicted gains, which a busy machine shifts.
-    """
+def told_right(truth: Truth, data: Path, out: Path, timing: Timing) -> None:
+    """Run the script, once more where the machine was busy, and judge what pipeprof says and advises."""
     if truth.disk_bytes_per_s and (why := no_disk_limit_here()):
         pytest.skip(why)
 
     def attempt(number: int) -> None:
         verdict = examine(truth, data, out / str(number))
         if not timing.explains(verdict.cause, verdict.detail):
-            judged = verdict if with_advice else replace(verdict, advised=())
-            assert graded(truth, judged) == ("right", "")
+            assert graded(truth, verdict) == ("right", "")
 
     timing.attempts(attempt)
 
@@ -98,7 +94,7 @@ def told_right(truth: Truth, data: Path, out: Path, timing: Timing, with_advice:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", SHORT)
 def test_a_short_report_is_told_right(name: str, data: Path, tmp_path: Path, timing: Timing) -> None:
-    told_right(BY_NAME[name], data, tmp_path, timing, with_advice=False)
+    told_right(BY_NAME[name], data, tmp_path, timing)
 
 
 @pytest.mark.heavy
@@ -106,4 +102,4 @@ def test_a_short_report_is_told_right(name: str, data: Path, tmp_path: Path, tim
 @pytest.mark.parametrize("name", [name for name in BY_NAME if name not in SHORT])
 def test_a_report_is_told_right(name: str, data: Path, tmp_path: Path, timing: Timing) -> None:
     """Some of them still fail: scores/ has the counts."""
-    told_right(BY_NAME[name], data, tmp_path, timing, with_advice=True)
+    told_right(BY_NAME[name], data, tmp_path, timing)

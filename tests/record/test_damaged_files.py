@@ -192,3 +192,26 @@ def test_one_unreadable_run_does_not_hide_the_others(tmp_path: Path, text: str) 
 def test_a_run_that_does_not_say_how_it_ended_is_partial(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     assert load(tmp_path).status == "partial"
+
+
+@pytest.mark.parametrize("way", ["whole", "in pieces"])
+def test_a_run_that_ends_while_it_is_read_is_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    directory = make_run(tmp_path / "run", Plan(batches=10))
+    run, look, looks = load(directory), tables.table_file, []
+
+    def one_look_before_the_end(place: Path, name: str) -> object:
+        looks.append(name)
+        return directory / f"{name}.arrows" if len(looks) == 1 else look(place, name)
+
+    monkeypatch.setattr(tables, "table_file", one_look_before_the_end)
+    found = run.table("steps") if way == "whole" else next(run.pieces("steps", COLUMNS))
+    assert len(found) == 10
+    assert looks == ["steps", "steps"]
+
+
+def test_a_file_that_the_system_does_not_give_is_told_with_its_reason(tmp_path: Path) -> None:
+    refusal = OSError(5, "Input/output error")
+    with pytest.raises(TraceError, match="cannot be read: Input/output error"), tables.refused(tmp_path):
+        raise refusal

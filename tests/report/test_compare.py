@@ -220,7 +220,10 @@ def test_a_script_is_traced_again(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipeprof", "compare", "a", "b", "--rerun", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 3), done.stderr
-    assert "pairs in turn" in done.stdout and len(list(tmp_path.glob("runs/rerun-*/*/run.json"))) == 4
+    assert (
+        "pairs in turn" in " ".join(done.stdout.split())
+        and len(list(tmp_path.glob("runs/rerun-*/*/run.json"))) == 4
+    )
 
 
 def test_a_rate_is_as_sure_as_the_time_of_a_step(tmp_path: Path) -> None:
@@ -229,3 +232,12 @@ def test_a_rate_is_as_sure_as_the_time_of_a_step(tmp_path: Path) -> None:
     rate, step = found["throughput_samples_per_s"], found["step_ns"]
     assert rate.value and rate.half and step.value and step.half
     assert rate.half / rate.value == pytest.approx(step.half / step.value)
+
+
+def test_a_scripts_settings_have_the_names_of_its_arguments(tmp_path: Path) -> None:
+    trace = {"kind": "trace", "scenario": None}
+    one, two = (
+        load(make_run(tmp_path / str(workers), Plan(batches=60, workers=workers), **trace))
+        for workers in (1, 2)
+    )
+    assert ("num_workers", "1", "2") in compare([one, two])[0].settings

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeprof import units
+from pipeprof.analyse import differences
 from pipeprof.analyse.analysis import load
 from pipeprof.analyse.differences import MEASURES, Compared, Figure, Measure, difference
 from pipeprof.analyse.job.merge import merge
@@ -75,6 +76,36 @@ def test_a_prediction_names_the_measured_rate(tmp_path: Path) -> None:
     rate = units.sample_rate(load(run).verdict.measured.throughput_samples_per_s)
     for more in ([], ["--set", "loader.workers=4"]):
         assert f"Measured: {rate}, stall " in CliRunner().invoke(cli, ["predict", str(run), *more]).output
+
+
+def test_why_a_run_is_inconclusive_is_said_once(tmp_path: Path) -> None:
+    forecast = of(tmp_path / "run", Plan(batches=15, stages=SLOW))
+    for text in (Page(html.render(forecast)).text, printed(forecast), markdown(forecast)):
+        assert len(re.findall("only 10 steps", " ".join(text.split()))) == 1
+
+
+def test_predictions_that_are_all_alike_are_a_sentence_and_no_map(healthy_forecast: Forecast) -> None:
+    section = what_if.what_if(healthy_forecast)
+    assert "whatif" not in {chart.name for chart in section.charts}
+    assert ("Waiting", "0% in all of them") in section.facts
+
+
+def test_a_run_that_only_computes_is_a_sentence_and_no_chart(healthy_forecast: Forecast) -> None:
+    attribution = healthy_forecast.analysis.attribution
+    assert attribution is not None
+    section = where.when(healthy_forecast.analysis, attribution)
+    assert not section.charts and not section.legend
+    assert ("The whole run", "100% computing, all along") in section.facts
+
+
+def test_what_is_enough_holds_for_all_settings_beyond_it(tmp_path: Path) -> None:
+    """Few workers did not wait and more did: that is no setting from which on waiting stays low."""
+    runs = [
+        load(make_run(tmp_path / str(workers), Plan(batches=60, workers=workers, stages={"decode": ns})))
+        for workers, ns in ((1, MS), (2, 200 * MS), (4, MS))
+    ]
+    (said,) = matrix.enough(matrix.matrix(runs))
+    assert said == "Waiting stays under 5.0% from workers 4 on."
 
 
 @pytest.mark.parametrize(("warmup", "said"), [(0, "150 steps in"), (5, "after 5 warm-up steps")])
@@ -222,6 +253,24 @@ def test_slower_and_yet_waiting_less_is_explained() -> None:
     assert said.endswith("although it waited less: computing 20.0 ms → 52.0 ms each step.")
     assert first.plain.startswith("40% slower (95% CI ")
     assert "although" not in compare.headline(compared(6.0, 0.7, 52e6))
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_comparison_is_cut_at_no_width(width: int) -> None:
+    work = Measure("stage:a", "a stage with a name that is far longer than it need be" * 2, "time", None)
+    slower = difference(work, Figure(90e6, 89e6, 91e6), Figure(20e6, 19e6, 21e6))
+    made = replace(compared(10.01, 0.5, 20.1e6, ("a " * 60,)), owners=(slower,))
+    said = [line.plain for line in compare.lines([made], width)]
+    assert all(len(line) <= width for line in said) and "…" not in "".join(said)
+
+
+def test_a_comparison_names_the_utilisation_as_the_reports_do(tmp_path: Path) -> None:
+    plan = Plan(batches=60, accelerator="none", stages=SLOW)
+    runs = [load(make_run(tmp_path / name, plan)) for name in ("a", "b")]
+    (said,) = differences.compare(runs)
+    assert said.utilization_kind == "loop-body"
+    assert "loop busy" in "\n".join(line.plain for line in compare.lines([said]))
+    assert "| loop busy |" in compare.markdown([said])
 
 
 def test_an_unfair_comparison_says_so_in_its_first_line() -> None:

@@ -65,7 +65,7 @@ def test_reading_never_imports_torch(stalled: Analysis, tmp_path: Path) -> None:
     commands = [[words.get(one, one) for one in command] for command in READING]
     for command, loaded in zip(commands, loaded_by(*commands), strict=True):
         assert not loaded & MEASURING, command
-        assert "pandas" not in loaded or "--html" in command, f"it costs a second of CPU: {command}"
+        assert "pandas" not in loaded, f"it costs up to a second of CPU: {command}"
         if command[0] in ("list", "check", "export"):
             assert "pipeprof.simulate" not in loaded, f"nothing of it is predicted: {command}"
         if "--html" not in command:

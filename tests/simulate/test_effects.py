@@ -163,10 +163,13 @@ def test_a_transform_on_the_accelerator_costs_it_a_tenth(tmp_path: Path) -> None
     assert rate(demands, fix.knobs) == pytest.approx(32 / 0.0261, rel=0.03)
 
 
-def test_a_transform_cannot_move_to_where_it_is(tmp_path: Path) -> None:
-    """The CPU computes the steps as well: there is no other processor."""
-    plan = Plan(stages={"transform:Crop": 60 * MS}, compute=5 * MS, synchronises=True, accelerator="cpu")
-    assert "cheaper-transform" not in {fix.word for fix in catalogue(demands_of(tmp_path / "run", plan))}
+@pytest.mark.parametrize("kind", ["cpu", "none"])
+def test_a_transform_cannot_move_to_where_it_is(tmp_path: Path, kind: str) -> None:
+    """The CPU computes the steps as well: there is no other processor, or none was seen."""
+    plan = Plan(stages={"transform:ToTensor": 60 * MS}, compute=5 * MS, synchronises=True, accelerator=kind)
+    titles = {fix.title for fix in catalogue(demands_of(tmp_path / "run", plan))}
+    assert "ToTensor in half the time" in titles
+    assert not any("on the accelerator" in title for title in titles)
 
 
 def test_more_cores_compute_a_step_sooner_where_they_compute_it(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ DELAYS = {
 }  # fmt: skip
 """What no lack of cores makes longer."""
 LISTS = (
-    "cpu", "read_cpu", "requests", "read_bytes", "away", "waking", "handover", "helper",
-    "transfer", "locked", "receive", "pin", "copy", "submit", "compute", "loop", "met",
+    "cpu", "read_cpu", "requests", "read_bytes", "away", "waking", "handover", "handover_away", "helper",
+    "transfer", "locked", "receive", "receive_away", "pin", "copy", "submit", "compute", "loop", "met",
 )  # fmt: skip
 
 
@@ -119,14 +119,16 @@ class Fired:
         before = int(self.made[i - 1])
         match event:
             case Event.START:
-                return d.handover[k]
+                return d.handover[k] + d.handover_away[k]
             case Event.FINISH:
                 return d.cpu[k] + d.read_cpu[k] + d.away[k] + d.waking[k]
             case Event.REQUEST:
                 return d.met[before] + d.loop[before] * (i > self.first(i)) if i else 0.0
+            case Event.TAKE:
+                return d.receive[k] + d.receive_away[k]
         names = {
-            Event.SENT: d.transfer, Event.AVAILABLE: d.pin, Event.TAKE: d.receive,
-            Event.COPY: d.copy, Event.LAUNCH: d.submit, Event.COMPUTE: d.compute,
+            Event.SENT: d.transfer, Event.AVAILABLE: d.pin, Event.COPY: d.copy,
+            Event.LAUNCH: d.submit, Event.COMPUTE: d.compute,
         }  # fmt: skip
         return names[event][k] if event in names else 0.0
 

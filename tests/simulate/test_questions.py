@@ -23,7 +23,6 @@ from pipeprof.simulate.demands.other_programs import with_neighbours
 from pipeprof.simulate.forecast import VAIN, Forecast
 from pipeprof.simulate.knobs import Knobs, change
 from pipeprof.simulate.predict import Predictor, predict, replay
-from pipeprof.simulate.sampling import cpu_by_owner
 from pipeprof.simulate.search import shared_storage
 from tests.factory import MS, Plan, make_run
 from tests.simulate.common import CPU_ONLY, HDD, demands_from, demands_of, hdd_plan, recorded
@@ -215,21 +214,6 @@ def test_the_further_the_question_the_wider_the_interval(tmp_path: Path) -> None
     demands = demands_of(tmp_path / "run", plan, machine={"cpu_count": 16, "usable_cores": 16})
     near, between, far = (width(demands, replace(demands.measured, workers=w)) for w in (1, 3, 8))
     assert near < between < far
-
-
-def test_batches_cross_between_processes_in_fresh_memory(tmp_path: Path) -> None:
-    """Of no worker's collating it is known what fresh pages cost; with workers they pay for them."""
-    plan = Plan(workers=2, stages={"decode": 40 * MS, "collate": 8 * MS}, compute=MS, batches=60)
-    machine = {"cpu_count": 16, "usable_cores": 16, "fresh_byte_ns": 0.25}
-    demands = demands_of(tmp_path / "workers", plan, machine=machine)
-    fresh_ns = 0.25 * demands.batch_bytes
-    assert 0 < fresh_ns < 8 * MS
-    alone = cpu_by_owner(demands, replace(demands.measured, workers=0))["collate"]
-    assert alone.mean() == pytest.approx(8 * MS - fresh_ns, rel=0.02)
-    demands = demands_of(tmp_path / "alone", replace(plan, workers=0), machine=machine)
-    made = cpu_by_owner(demands, replace(demands.measured, workers=2))["collate"]
-    assert made.mean() == pytest.approx(8 * MS + fresh_ns, rel=0.02)
-    assert cpu_by_owner(demands, demands.measured)["collate"].mean() == pytest.approx(8 * MS, rel=0.02)
 
 
 def test_a_device_that_sets_the_pace_is_predicted_more_closely_than_work(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pytest
 
 from pipeprof.analyse.ledger.attribution import Attribution, attribute
@@ -25,7 +26,7 @@ from tests.analyse.ledger.test_walk import changed, locked_out
 from tests.factory import MS, Plan
 from tests.factory import walk as made
 from tests.record.test_old_runs import OLD_RUNS
-from tests.simulate.common import HDD, hdd_plan, recorded
+from tests.simulate.common import HDD, demands_from, hdd_plan, recorded
 from tests.timing import Timing
 
 POINTS: Final = 0.03
@@ -172,8 +173,23 @@ def test_what_was_marked_in_the_loop_is_its_own_in_the_replay(tmp_path: Path, wo
     assert outside(load(tmp_path / "marked")) == {}
 
 
-def test_a_batch_behind_its_workers_lock_owes_the_making_of_the_next(tmp_path: Path) -> None:
-    assert outside(locked_out(tmp_path / "run", seen=True)) == {}
+@pytest.mark.parametrize("late", [MS // 2, -10 * MS])
+def test_a_batch_behind_its_workers_lock_owes_the_making_of_the_next(tmp_path: Path, late: int) -> None:
+    assert outside(locked_out(tmp_path / "run", seen=True, late=late)) == {}
+
+
+LET_GO: Final = {"at its end": (MS // 2, 30 * MS), "after a call": (-10 * MS, 20 * MS)}
+
+
+@pytest.mark.parametrize(("late", "way"), LET_GO.values(), ids=LET_GO)
+def test_a_batch_waits_for_its_workers_lock_as_long_as_it_did(tmp_path: Path, late: int, way: int) -> None:
+    """Until the next one is made, or until one native call of that making is over: no longer."""
+    run = locked_out(tmp_path / "run", late=late)
+    demands = demands_from(run)
+    replayed = replay(demands).timeline
+    rows = np.flatnonzero(replayed.measured)[:-4]  # behind the last ones nothing was made
+    took = replayed.available_ns[rows] - replayed.finish_ns[rows]
+    assert np.median(took) == pytest.approx(way, rel=0.05)
 
 
 OLD: Final = {

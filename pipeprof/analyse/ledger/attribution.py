@@ -29,8 +29,9 @@ from pipeprof.analyse.ledger.making import (
 from pipeprof.analyse.ledger.straggler import Lateness, charge_stragglers, lateness
 from pipeprof.analyse.ledger.tiling import Tiling
 from pipeprof.analyse.ledger.walk import critical_path
-from pipeprof.analyse.why.lines import read_lines
-from pipeprof.analyse.why.totals import sampler_ns
+from pipeprof.analyse.why.lines import MAIN, read_lines
+from pipeprof.analyse.why.main_lock import waited_ns
+from pipeprof.analyse.why.totals import read_counts, sampler_ns
 from pipeprof.graph import Shape
 from pipeprof.passes import NOT_OBSERVED, Ints, LoopPass, Spans, Window, clipped
 from pipeprof.record.reader import Run
@@ -256,13 +257,24 @@ def _own_work(run: Run, timeline: Timeline, window: Window, stages: Stages) -> O
     The shares of both are known of the whole run alone: from samples, and from a counter.
     """
     body, drawn_ns = stages.marked, sampler_ns(run, window)
-    host = 0.0 if timeline.device_observed else read_lines(run).host_share() or 0.0
+    host = 0.0 if timeline.device_observed else _host_share(run)
     if host >= HOST_WORK:
         known = np.zeros(len(timeline)) if body is None else body
         whole = np.maximum(timeline.step_end_ns - timeline.take_ns, 0)
         body = np.asarray(known + host * np.maximum(whole - known, 0))
     drawn = drawn_ns / max(1, timeline.measured.sum()) if drawn_ns >= SAMPLER * window.wall_ns else 0.0
     return OwnWork(body, float(drawn))
+
+
+def _host_share(run: Run) -> float:
+    """Return the share of the loop's body that was the host's own; 0 where the loop was not sampled.
+
+    It computed outside of torch, or waited for another thread to let go of the GIL.
+    """
+    lines = read_lines(run)
+    whole_ns = sum(stack.wall_ns for stack in lines.of_stage(MAIN))
+    waited = waited_ns(read_counts(run), MAIN) / whole_ns if whole_ns else 0.0
+    return min(1.0, (lines.host_share() or 0.0) + waited)
 
 
 def _collectives(run: Run) -> Spans:

@@ -2,10 +2,13 @@
 
 Each block of unprobed batches is compared with its neighbours, in CPU time of the thread that made them, or
 of the loop's. The figure is the median of the differences, with the interval that the order of the values
-gives (a binomial's quantiles: nothing is assumed of how they are spread).
+gives (a binomial's quantiles: nothing is assumed of how they are spread). To it comes what the proxies still
+do in an unprobed batch, to count it and to write it down: the median of their own times by the clock; and a
+batch's share of what detailed batches, of which single spans are kept, take longer than others.
 
-Not in it is what goes on in unprobed batches too: the threads that flush and sample, the times in a batch's
-pickle, and noting when its indices left. A detailed batch now and then costs more than the median says.
+Told apart is what goes on beside the batches: the threads that flush and sample, and the times in a batch's
+pickle, as measured on an empty one. In none of these are the calls between the proxies and torch, and noting
+when a batch's indices left: some 3 µs.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from pipeprof.timeline import read_ints
 FEWEST_BLOCKS: Final = 6
 """Blocks from which on the smallest and the largest difference are an interval of 95 %."""
 NEEDED_BATCHES: Final = UNPROBED_FIRST + FEWEST_BLOCKS * UNPROBED_PERIOD
+_KEY: Final = ("loader", "epoch", "seq")
+_COLUMNS: Final = ("unprobed", "thread_cpu_ns", "own_ns")
 _MISSED: Final = 0.025
 """Chance allowed on each side of an interval."""
 _EDGES: Final = 4
@@ -42,10 +47,15 @@ class CostPerBatch:
     blocks: int = 0
     """Unprobed blocks that were compared."""
     cost_ns: float | None = None
-    """Median of the differences; None where it is below its own noise, or nothing was compared."""
+    """Median of the differences, with `unprobed_ns` and `detailed_ns`; None where it is below its own noise,
+    or nothing was compared."""
     low_ns: float | None = None
     """Ends of its 95 % interval, where there is one. Of a cost below the noise the upper one is a bound."""
     high_ns: float | None = None
+    unprobed_ns: float | None = None
+    """Part of it that unprobed batches bear too; None where that was not observed, and is not in the sum."""
+    detailed_ns: float | None = None
+    """Part of it that detailed batches bear, spread over all; None likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +68,85 @@ class OwnCost:
     """The workers' threads that make batches; None where there are no workers."""
     modelled_ns: float | None
     """Cost of a batch's record as it was measured on an empty one at the run's start."""
+    threads_ns: float | None = None
+    """CPU time a step of the threads that write the run and sample lines, in all processes."""
+    handover_ns: float | None = None
+    """Cost of the times in a batch's pickle, to a worker's queue thread and the main process together, as it
+    was measured on an empty one; None where there are no workers."""
     needed_batches: int = NEEDED_BATCHES
     """Batches of one loader below which nothing can be told."""
 
 
 def read_own_cost(run: Run) -> OwnCost | None:
     """Measure the cost of observing a run from its unprobed batches; None where no batch was recorded."""
-    steps = read_ints(run, "steps", ("step", "loader", "unprobed", "thread_cpu_ns"))
-    batches = read_ints(run, "batches", ("start_ns", "loader", "worker", "unprobed", "thread_cpu_ns"))
+    steps = read_ints(run, "steps", ("step", "loader", *_COLUMNS))
+    batches = read_ints(run, "batches", ("start_ns", "worker", "epoch", "seq", "cpu_ns", "loader", *_COLUMNS))
     if len(steps["step"]) == 0 or len(batches["worker"]) == 0:
         return None
-    main = _cost(steps, steps["step"], (steps["loader"],))
-    has_workers = bool((batches["worker"] != MAIN_PROCESS).any())
-    workers = _cost(batches, batches["start_ns"], (batches["worker"], batches["loader"]))
-    return OwnCost(main, workers if has_workers else None, run.meta.overhead.batch_ns)
+    overhead = run.meta.overhead
+    written = [ns for ns in (overhead.flush_ns, overhead.lines_ns) if ns is not None]
+    threads_ns = sum(written) if written else None
+    in_making, detailed_ns = _unprobed_ns(batches), _detailed_ns(run, batches)
+    main = _differences(steps, steps["step"], (steps["loader"],))
+    if not (batches["worker"] != MAIN_PROCESS).any():
+        cost = _cost(main, len(steps["step"]), _sum(_unprobed_ns(steps), in_making), detailed_ns)
+        return OwnCost(cost, None, overhead.batch_ns, threads_ns)
+    making = _differences(batches, batches["start_ns"], (batches["worker"], batches["loader"]))
+    return OwnCost(
+        _cost(main, len(steps["step"]), _unprobed_ns(steps)),
+        _cost(making, len(batches["worker"]), in_making, detailed_ns),
+        overhead.batch_ns,
+        threads_ns,
+        overhead.handover_ns,
+    )
 
 
-def _cost(rows: dict[str, Ints], order: Ints, threads: tuple[Ints, ...]) -> CostPerBatch:
-    """Compare the blocks of all threads; rows of one thread are those that agree in `threads`."""
-    if (rows["unprobed"] == 1).any():
-        return cost_of(differences(rows["unprobed"] == 1, rows["thread_cpu_ns"], order, threads))
-    return CostPerBatch("too-short" if len(order) < NEEDED_BATCHES else "not-observed")
+def _unprobed_ns(rows: dict[str, Ints]) -> float | None:
+    """Return the median of what was still done in unprobed rows; None where it was not observed."""
+    own = rows["own_ns"][(rows["unprobed"] == 1) & (rows["own_ns"] != NOT_OBSERVED)]
+    return float(np.median(own)) if len(own) else None
+
+
+def _sum(loop_ns: float | None, making_ns: float | None) -> float | None:
+    return None if loop_ns is None or making_ns is None else loop_ns + making_ns
+
+
+def _detailed_ns(run: Run, batches: dict[str, Ints]) -> float | None:
+    """Return how much longer the batches take whose spans are kept, spread over all batches of the run.
+
+    None where too few were kept, or their CPU time is not known.
+    """
+    if not (batches["unprobed"] == 1).any():
+        return None
+    detailed = np.isin(_keys(batches, batches), _keys(read_ints(run, "spans", _KEY), batches))
+    seen = batches["cpu_ns"] != NOT_OBSERVED
+    of_detailed, of_others = batches["cpu_ns"][detailed & seen], batches["cpu_ns"][~detailed & seen]
+    if min(len(of_detailed), len(of_others)) < FEWEST_BLOCKS:
+        return None
+    return max(0.0, float(np.median(of_detailed) - np.median(of_others))) * float(detailed.mean())
+
+
+def _keys(rows: dict[str, Ints], batches: dict[str, Ints]) -> Ints:
+    """Return one number for each row that names its batch, of those of `batches`."""
+    epochs, length = (int(batches[name].max()) + 1 for name in ("epoch", "seq"))
+    return (rows["loader"] * epochs + rows["epoch"]) * length + rows["seq"]
+
+
+def _differences(rows: dict[str, Ints], order: Ints, threads: tuple[Ints, ...]) -> Floats | None:
+    """Compare the blocks of all threads; rows of one thread are those that agree in `threads`.
+
+    None where no row was unprobed.
+    """
+    unprobed = rows["unprobed"] == 1
+    return differences(unprobed, rows["thread_cpu_ns"], order, threads) if unprobed.any() else None
+
+
+def _cost(
+    differences_ns: Floats | None, rows: int, unprobed_ns: float | None, detailed_ns: float | None = None
+) -> CostPerBatch:
+    if differences_ns is None:
+        return CostPerBatch("too-short" if rows < NEEDED_BATCHES else "not-observed")
+    return cost_of(differences_ns, unprobed_ns, detailed_ns)
 
 
 def differences(
@@ -103,17 +171,23 @@ def differences(
     return np.asarray((taken[:, 0] + taken[:, 2]) / 2 - taken[:, 1])
 
 
-def cost_of(differences_ns: Floats) -> CostPerBatch:
-    """Return the median of some differences with its interval, where there are enough of them."""
+def cost_of(
+    differences_ns: Floats, unprobed_ns: float | None = None, detailed_ns: float | None = None
+) -> CostPerBatch:
+    """Return the median of some differences with its interval, where there are enough of them.
+
+    The parts that they do not show are added to both.
+    """
     count = len(differences_ns)
     if count < FEWEST_BLOCKS:
         return CostPerBatch("too-short", count)
     values = np.sort(differences_ns)
     outside = _left_out(count)
     low, high = float(values[outside]), float(values[count - 1 - outside])
-    if low <= 0:
-        return CostPerBatch("below-noise", count, None, low, high)
-    return CostPerBatch("measured", count, float(np.median(values)), low, high)
+    more = (unprobed_ns or 0.0) + (detailed_ns or 0.0)
+    cost_ns = None if low <= 0 else float(np.median(values)) + more
+    state: State = "below-noise" if cost_ns is None else "measured"
+    return CostPerBatch(state, count, cost_ns, low + more, high + more, unprobed_ns, detailed_ns)
 
 
 def _left_out(count: int) -> int:

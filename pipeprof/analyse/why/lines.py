@@ -236,6 +236,11 @@ def _blamed(lines: tuple[Line, ...]) -> tuple[Line | None, str]:
     return (lines[-1], "") if lines else (None, "")
 
 
+def blamed_line(lines: tuple[Line, ...]) -> Line | None:
+    """Return the innermost line of the user's, of a library where there is none."""
+    return _blamed(lines)[0]
+
+
 def _heaviest(stacks: Iterable[Stack]) -> Line | None:
     """Return the line that ends the heaviest path through the user's lines; None where there is none."""
     inside = [(tuple(line for line in stack.lines if not line.is_library), stack.wall_ns) for stack in stacks]
@@ -351,7 +356,7 @@ def _added_up(rows: Iterable[_Row], root: str | None = None, files: Collection[s
             total[place] += figure
     parsed: dict[str, tuple[Line, ...]] = {}
     for _, _, _, text in totals:
-        parsed.setdefault(text, _parsed(text))
+        parsed.setdefault(text, parsed_lines(text))
     stacks = (
         Stack(stage, loader, worker, _inside(stage, parsed[text]), *total)
         for (stage, loader, worker, text), total in totals.items()
@@ -370,7 +375,8 @@ def _inside(stage: str, lines: tuple[Line, ...]) -> tuple[Line, ...]:
 _FETCHER: Final = "torch/utils/data/_utils/fetch.py"
 
 
-def _parsed(text: str) -> tuple[Line, ...]:
+def parsed_lines(text: str) -> tuple[Line, ...]:
+    """Read a recorded stack, without what is no line of one."""
     return tuple(line for line in map(parse_line, text.split("\n")) if line is not None)
 
 

@@ -13,6 +13,8 @@ from typing import Final
 import numpy as np
 
 from pipeprof import units
+from pipeprof.analyse.why.lines import MAIN, WAIT, stage_of
+from pipeprof.analyse.why.main_lock import lock_waits_in
 from pipeprof.analyse.why.observed import Observed
 from pipeprof.analyse.why.shown import Shown
 from pipeprof.analyse.why.totals import CounterTotals
@@ -526,6 +528,37 @@ def _host_body(observed: Observed) -> Shown | None:
     return Shown(mechanisms.HOST_BODY, explains, figures, fixes.LOOP)
 
 
+def _main_gil(observed: Observed) -> Shown | None:
+    """Look for a training thread, or one that pins, that waited for the GIL while another thread ran."""
+    waits = lock_waits_in(observed.counts, _stages_in_main(observed))
+    whole_ns = observed.owner_making_ns if _is_work(observed) else observed.owner_ns
+    if waits.holder is None or not whole_ns:
+        return None
+    explains, pins = min(1.0, waits.ns / whole_ns), waits.mostly_in == counters.PIN_STAGE
+    line = waits.holder.line
+    figures = {
+        "who": "The thread that pins batches" if pins else "The training thread",
+        "waited_share": units.percent(explains),
+        "holder": waits.holder.name,
+        "place": ""
+        if line is None
+        else f" ({observed.lines.shown(line.file)}:{line.line} in {line.function})",
+    }
+    # what the pin thread waits for is the training thread, which cannot go elsewhere
+    return Shown(mechanisms.MAIN_GIL, explains, figures, fixes.LOOP if pins else fixes.OWN_PROCESS)
+
+
+def _stages_in_main(observed: Observed) -> tuple[str, ...]:
+    """Return the stages of the main process that the blamed owner's time passes in; none where in workers."""
+    if observed.owner == owners.MAIN.name:
+        return (MAIN,)
+    if _family(observed) in (owners.TRANSFER.name, owners.PIN.name):
+        return (WAIT, counters.PIN_STAGE)
+    if observed.facts.workers > 0 or not _is_work(observed):
+        return ()
+    return tuple(observed.stages_ns) if observed.owner == owners.BLOCKED.name else (stage_of(observed.owner),)
+
+
 _LOOKS: Final[tuple[Callable[[Observed], Shown | None], ...]] = (
     _duplicates,
     _iterator_per_step,
@@ -541,6 +574,7 @@ _LOOKS: Final[tuple[Callable[[Observed], Shown | None], ...]] = (
     _per_sample,
     _sampler,
     _start_up,
+    _main_gil,
     _host_body,
     _gil,
 )

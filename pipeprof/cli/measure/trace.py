@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeprof.cli.options import Destination, kernels_option, name_option, quiet_option, verbose_option
-from pipeprof.cli.runs import report_run, short
+from pipeprof.cli.runs import report_run, short, tell_comparison
 from pipeprof.cli.say import say
 from pipeprof.errors import MeasureError, PipeprofError
 
@@ -237,6 +237,8 @@ def _tell(runs: Gathered, script: str, page: bool, quiet: bool, verbose: bool, p
         if probe:
             _probe(runs.directory, quiet)
         report_run(directory, page=page, quiet=quiet, verbose=verbose)
+        if not quiet:
+            tell_comparison(directory)
 
 
 def _ask(runs: Gathered, page: bool, quiet: bool, verbose: bool) -> None:

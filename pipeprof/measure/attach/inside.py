@@ -18,6 +18,7 @@ from typing import Any, Final
 from pipeprof.errors import PipeprofError
 from pipeprof.measure.attach.control import Control
 from pipeprof.measure.attach.main_thread import call_soon
+from pipeprof.measure.attach.memory import give_back
 from pipeprof.measure.attach.watch import AttachedLoader, is_making_iterator, live_iterators, loader_of
 from pipeprof.measure.host.telemetry import Telemetry
 from pipeprof.measure.probe import torch_hook as hook
@@ -90,6 +91,7 @@ class Attachment:
         call_soon(self._leave_loop)
         self._left.wait(_PATIENCE_S)
         self._close("interrupted" if why == "gone" else "complete")
+        give_back()
         Attachment.current = None
         self._control.say(state="left", steps=self.session.steps.taken)
         if self._control.is_over(self._asked) == "gone":  # if only now: it would have removed it

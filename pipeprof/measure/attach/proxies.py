@@ -156,10 +156,11 @@ class AttachedMapDataset(MapDataset):
         recorder = _begun(probe)
         if recorder is None:
             return _unobserved(real, asked, fetch is many_samples)
+        recorder.asked = asked
         try:
             samples = fetch(real, recorder, asked)
-        except BaseException:
-            recorder.fail()
+        except BaseException as error:
+            recorder.fail(error)
             raise
         recorder.fetched(len(asked) if isinstance(asked, (list, tuple)) else count(asked, samples, fetch))
         return samples

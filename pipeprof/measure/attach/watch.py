@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import monotonic_ns
-from types import FrameType
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -44,14 +43,18 @@ def live_iterators() -> list[Any]:
 
 def is_making_iterator() -> bool:
     """Tell whether a thread of this process makes an iterator, or begins an epoch with one, right now."""
-    for innermost in sys._current_frames().values():
-        frame: FrameType | None = innermost
-        while frame is not None:
-            code = frame.f_code
-            if code.co_name in _MAKING and code.co_filename.endswith(_LOADERS):
-                return True
-            frame = frame.f_back
-    return False
+    innermost = frame = None
+    try:
+        for innermost in sys._current_frames().values():
+            frame = innermost
+            while frame is not None:
+                code = frame.f_code
+                if code.co_name in _MAKING and code.co_filename.endswith(_LOADERS):
+                    return True
+                frame = frame.f_back
+        return False
+    finally:
+        del innermost, frame  # this function's own is among them, and would keep itself
 
 
 _MAKING: Final = ("__init__", "_reset", "_get_iterator")
@@ -85,8 +88,8 @@ class AttachedLoader(LoaderWatch):
     def leave(self) -> None:
         """Take everything of ours out of the loader's iterators. Called by the main thread."""
         self.has_left = True
-        for watch in self.iterators:
-            watch.leave()
+        while self.iterators:
+            self.iterators.pop(0).leave()
 
     def iterate(self, loader: DataLoader[Any], make: Callable[[], Any]) -> Any:
         """Make the loader's iterator, and watch it."""
@@ -243,13 +246,17 @@ class AttachedIterator(IteratorWatch):
 
     def _note_wait(self, iterator: Any) -> None:
         """Note that the loop waits for a batch already, in the thread that lets pipeprof in or another."""
-        for thread, innermost in sys._current_frames().items():
-            frame: FrameType | None = innermost
-            while frame is not None:
-                if frame.f_code.co_name == "_next_data" and frame.f_locals.get("self") is iterator:
-                    self._thread, self._waiting_ns = thread, monotonic_ns()
-                    self._waited_for = getattr(iterator, "_rcvd_idx", None)
-                frame = frame.f_back
+        innermost = frame = None
+        try:
+            for thread, innermost in sys._current_frames().items():
+                frame = innermost
+                while frame is not None:
+                    if frame.f_code.co_name == "_next_data" and frame.f_locals.get("self") is iterator:
+                        self._thread, self._waiting_ns = thread, monotonic_ns()
+                        self._waited_for = getattr(iterator, "_rcvd_idx", None)
+                    frame = frame.f_back
+        finally:
+            del innermost, frame  # this function's own is among them, and would keep itself and the iterator
 
     def waiting(self) -> Waiting | None:
         """Return how the loop waits; the wait in which pipeprof came is over with its batch."""

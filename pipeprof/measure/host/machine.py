@@ -13,6 +13,8 @@ import platform
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +44,7 @@ def machine_facts() -> MachineMeta:
         usable_cores=usable_cores(),
         cpu_quota_cores=cpu_quota_cores(),
         memory_bytes=usable_memory_bytes(),
-        fresh_byte_ns=fresh_byte_ns(),
+        **asdict(memory_costs()),
         cpu_name=cpu_name(),
         gpu_names=None if (names := gpu_names()) is None else tuple(names),
         kernel=platform.release(),
@@ -51,18 +53,36 @@ def machine_facts() -> MachineMeta:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryCosts:
+    """CPU ns that a byte costs beyond being written; None where this system cannot be asked."""
+
+    fresh_byte_ns: float
+    private_byte_ns: float | None
+    released_byte_ns: float | None
+
+
 @functools.cache
-def fresh_byte_ns() -> float:
-    """Measure the CPU nanoseconds that the first touch of fresh shared memory adds to writing a byte.
+def memory_costs() -> MemoryCosts:
+    """Measure what a byte costs in fresh shared memory, in fresh memory of one process, and given back.
 
-    Workers put each batch into such memory; a loop without workers puts it where the last one was. The least
-    of a few rounds counts, because other programs can only add to it.
+    Workers put each batch into fresh shared memory, which the main process gives back; a loop without workers
+    puts it where the last one was, or into fresh memory of its own where it is large. The least of a few
+    rounds counts, because other programs can only add to it.
     """
-    return min(_first_touch_ns() for _ in range(_FRESH_ROUNDS)) / _FRESH_BYTES
+    shared = min(_first_touch_ns(mmap.mmap(-1, _FRESH_BYTES)) for _ in range(_FRESH_ROUNDS))
+    private = released = None
+    if hasattr(mmap, "MAP_PRIVATE"):
+        own = partial(mmap.mmap, -1, _FRESH_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        private = min(_first_touch_ns(own()) for _ in range(_FRESH_ROUNDS)) / _FRESH_BYTES
+    with suppress(AttributeError, OSError):  # elsewhere than on Linux, or where a sandbox forbids it
+        released = min(_release_ns() for _ in range(_FRESH_ROUNDS)) / _FRESH_BYTES
+    return MemoryCosts(shared / _FRESH_BYTES, private, released)
 
 
-def _first_touch_ns() -> int:
-    with mmap.mmap(-1, _FRESH_BYTES) as memory:
+def _first_touch_ns(memory: mmap.mmap) -> int:
+    """Return what the first writing of some memory costs beyond the second, and close it."""
+    with memory:
         pages = np.frombuffer(memory, np.uint8)
         began = time.thread_time_ns()
         pages[:] = 1
@@ -73,13 +93,33 @@ def _first_touch_ns() -> int:
     return max(0, 2 * touched - began - again)
 
 
+def _release_ns() -> int:
+    """Return what giving shared memory back costs the last process that has it, which never touched it."""
+    fd = os.memfd_create("pipeprof", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, _FRESH_BYTES)
+        with mmap.mmap(fd, _FRESH_BYTES) as memory:
+            memory[:] = bytes(_FRESH_BYTES)
+    finally:
+        began = time.thread_time_ns()
+        os.close(fd)
+        took = time.thread_time_ns() - began
+    return took
+
+
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that a run's figures depend on."""
     versions = {}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
+            versions[name] = _version(name)
     return versions
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Read the version once: each reading leaves circles of references behind."""
+    return metadata.version(name)
 
 
 def usable_cores() -> float:

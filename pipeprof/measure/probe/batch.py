@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic_ns, thread_time_ns
-from typing import Final
+from typing import Any, Final
 
 from pipeprof.measure.probe.counting.allocated import AllocationLooks
-from pipeprof.measure.probe.counting.counters import BLOCK_BYTES, Counters, difference, read_counters
+from pipeprof.measure.probe.counting.counters import (
+    BLOCK_BYTES,
+    Counters,
+    difference,
+    read_counters,
+    thread_memory,
+)
 from pipeprof.measure.probe.counting.files_read import OpenedFiles
 from pipeprof.measure.probe.counting.gc_watch import WATCH
+from pipeprof.measure.probe.counting.losses import Loss, in_making, pack
 from pipeprof.measure.probe.ring import Slot
-from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink, Span, activate, active
+from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink, Span, activate, active, reactivate
 from pipeprof.measure.probe.unprobed import Blocks
 from pipeprof.record.schema import MISSING
 
@@ -29,6 +36,10 @@ DETAILED_FIRST: Final = 1
 TINY_NS: Final = 20_000
 """Mean time of a sample below which the slowest of a batch is not looked for: a clock reading a sample
 would cost more than it tells. Its batch shows a slow one."""
+
+
+LARGE_BYTES: Final = 256 * 1024
+"""Size of a batch behind which the memory of the next one is looked at: fresh pages cost 0.1 ms and more."""
 
 
 class BatchRecorder(Sink):
@@ -56,8 +67,18 @@ class BatchRecorder(Sink):
         """True while an unprobed batch is being made."""
         self.unprobed_next = False
         """True if the next batch is to be made unprobed."""
+        self._large = False
+        """True if the last batch was large."""
+        self._touched = MISSING
+        """Memory that the thread had touched as a batch behind a large one began."""
         self.gave_sample = False
         """True if an iterable set has given a sample of the unprobed batch."""
+        self.asked: Any = None
+        """What the batch that is being made is made of; None where the loop does not say."""
+        self.after_unprobed_ns = 0
+        """Time from the finish of the last unprobed batch until it was handed over: its successor's record
+        tells it."""
+        self._before_unprobed_ns = 0
         self.allocated = AllocationLooks()
         self._has_key = False
         self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
@@ -67,16 +88,20 @@ class BatchRecorder(Sink):
         self._before: Sink | None = None
         self._dispatch_ns = MISSING
         self._gc_ns = 0
+        self._finish_cpu_ns = MISSING
+        """CPU clock of the thread when it had finished the batch before."""
         self._made = self._samples = 0
 
-    def begin(self, epoch: int, seq: int, dispatch_ns: int) -> None:
-        """Begin a batch. One that is still open has failed."""
+    def begin(self, epoch: int, seq: int, dispatch_ns: int, turned_ns: int | None = None) -> None:
+        """Begin a batch. One that is still open has failed. `turned_ns`: when its thread came to it."""
+        turned_ns = turned_ns or monotonic_ns()
         if self.open:
             self.fail()
         if self.blocks is not None:
             self.unprobed_next = self.blocks.begin()
         if self.unprobed_next:
             self._begin_unprobed(epoch, seq, dispatch_ns)
+            self._before_unprobed_ns = self.start_ns - turned_ns
             return
         self.open = self._has_key = True
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
@@ -87,8 +112,9 @@ class BatchRecorder(Sink):
         self.plain = made % every != DETAILED_FIRST and not self._every_sample
         if not self.plain:
             self._look_closely(every)
-        self._slot.busy(True)
+        self._slot.making(seq)
         self._before = activate(self)
+        self._touched = thread_memory()[0] if self._large else MISSING
         self.counters = read_counters(self.run_queue)
         self._gc_ns = WATCH.total_ns
         self.start_ns = monotonic_ns()
@@ -98,23 +124,25 @@ class BatchRecorder(Sink):
         self.open = self._has_key = self.unprobed = True
         self.gave_sample = False
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
-        self._slot.busy(True)
+        self._finish_cpu_ns = MISSING
+        self._slot.making(seq)
         self._before = activate(None)
         self.start_ns = monotonic_ns()
 
     def finish_unprobed(self, samples: int, finish_ns: int) -> None:
         """Write an unprobed batch out; its finish is `MISSING` where it raised."""
         self.open = self.unprobed = False
-        activate(self._before)
+        reactivate(self._before)
         self._before = None
         blocks = self.blocks
         self._slot.put_batch(
             0, *self.key, samples=samples, dispatch_ns=self._dispatch_ns, start_ns=self.start_ns,
             finish_ns=finish_ns, unprobed=1,
             thread_cpu_ns=MISSING if blocks is None else blocks.thread_cpu_ns,
+            own_ns=self._before_unprobed_ns + self.after_unprobed_ns,
         )  # fmt: skip
         if finish_ns == MISSING:
-            self._slot.busy(False)
+            self._slot.idle()
             return
         self._samples += samples
         self._slot.finished(self.key[0])
@@ -181,10 +209,12 @@ class BatchRecorder(Sink):
                 wall_ns=wall_ns, cpu_ns=cpu_ns, runq_ns=MISSING, queue_ns=MISSING, bytes=MISSING, count=1,
             )  # fmt: skip
 
-    def fail(self) -> None:
-        """Write out what is known of a batch that raised, without a finish."""
+    def fail(self, error: BaseException | None = None, stage: str = GETITEM) -> None:
+        """Write out what is known of a batch that raised `error` in `stage`, without a finish."""
         if not self.open:
             return
+        if isinstance(error, Exception):
+            self.lose(in_making(self.key, stage, self.asked, error))
         if self.unprobed:
             self.finish_unprobed(MISSING, MISSING)
             return
@@ -193,7 +223,11 @@ class BatchRecorder(Sink):
             totals.wall_ns, totals.count, self.getitem_ns = self.getitem_ns, self.samples, MISSING
         self._write(MISSING, MISSING, MISSING)
         self._close()
-        self._slot.busy(False)
+        self._slot.idle()
+
+    def lose(self, loss: Loss) -> None:
+        """Tell of a batch that the loop will not get."""
+        self._slot.lose(pack(loss))
 
     def exhausted(self) -> None:
         """Note that an iterable set has no further sample.
@@ -210,7 +244,7 @@ class BatchRecorder(Sink):
         if none_yet:
             self.abandon()
         else:
-            self._slot.busy(False)
+            self._slot.idle()
 
     def abandon(self) -> None:
         """Forget the batch: there was none to make."""
@@ -218,17 +252,17 @@ class BatchRecorder(Sink):
             return
         if self.unprobed:
             self.open = self.unprobed = False
-            activate(self._before)
+            reactivate(self._before)
             self._before = None
         else:
             self._made -= 1
             self._close()
-        self._slot.busy(False)
+        self._slot.idle()
 
     def _close(self) -> None:
         self.open = False
         self.current = NOWHERE
-        activate(self._before)
+        reactivate(self._before)
         self._before = None
         self._made += 1
         if not self.plain:
@@ -238,6 +272,7 @@ class BatchRecorder(Sink):
 
     def _write(self, samples: int, finish_ns: int, size_bytes: int) -> None:
         after = read_counters(self.run_queue)
+        self._large = size_bytes >= LARGE_BYTES
         if self.totals:
             self._write_stages()
         if self.opened_files.unsent:
@@ -269,12 +304,20 @@ class BatchRecorder(Sink):
             faults = faults_now - faults_then
             if not self.storage_unseen:
                 device = (blocks_now - blocks_then) * BLOCK_BYTES
+        handover = difference(cpu_then, self._finish_cpu_ns)
+        self._finish_cpu_ns = cpu_now
+        touched = system_ns = MISSING
+        if MISSING not in (runq, self._touched):
+            touched, system_ns = thread_memory()
+            touched -= self._touched
         if finish_ns != MISSING:
             self._samples += samples
         self._slot.put_batch(
             self._shard(), epoch, seq,
             samples=samples, dispatch_ns=self._dispatch_ns, start_ns=self.start_ns, finish_ns=finish_ns,
-            cpu_ns=cpu, runq_ns=runq, device_bytes=device, helper_cpu_ns=helpers, major_faults=faults,
+            cpu_ns=cpu, handover_cpu_ns=handover, runq_ns=runq, device_bytes=device,
+            helper_cpu_ns=helpers, major_faults=faults,
+            touched_bytes=touched, system_ns=system_ns,
             bytes=size_bytes, slowest_index=self.slowest_index, slowest_ns=self.slowest_ns,
             getitem_ns=self.getitem_ns, collate_ns=self.collate_ns, gc_ns=WATCH.total_ns - self._gc_ns,
             thread_cpu_ns=MISSING if self.blocks is None else self.blocks.thread_cpu_ns,

@@ -15,17 +15,26 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
+from struct import Struct
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple
 
+from pipeprof.measure.probe.counting.losses import Loss, telling
 from pipeprof.record.schema import MISSING
 
 MOST_KEPT: Final = 65_536
 """Handovers kept per iterator until the flush thread takes them; the oldest go first."""
-PRIVATE_OF_WORKERS: Final = ("data_queue", "_send_bytes", "_thread")
+PRIVATE_OF_WORKERS: Final = ("data_queue", "_send_bytes", "_thread", "_on_queue_feeder_error")
 """torch's name for a worker's queue of results, a local of its loop, and multiprocessing's for the writing
-end and the thread of that queue. Without them the time at which a batch had been sent is not observed."""
+end and the thread of that queue, and for what that thread calls with a batch that it cannot pickle. Without
+them the time at which a batch had been sent, and its loss, are not observed."""
+_WAY: Final = Struct("<8q")
+"""Epoch, seq, pickled_ns, and `Handover.sent`: bytes are pickled more quickly than eight numbers."""
+_pack_way: Final = _WAY.pack
 _NOTHING_SENT: Final = (MISSING,) * 5
+_NO_KEY: Final = (MISSING, MISSING)
 _END_OF_BATCH: Final = b"\0pipeprof: the batch ends, the state of its data set follows\0"
 """Stands in a pickle between a batch and the state that travels with it: its place tells their sizes."""
 
@@ -41,7 +50,7 @@ class Handover(NamedTuple):
     """The main process began to unpickle it."""
     received_ns: int
     """The main process had it."""
-    sent: tuple[int, int, int, int, int]
+    sent: tuple[int, ...]
     """Previous batch that the worker sent: epoch, seq, time at which it was written, bytes of its pickle, and
     of these the bytes behind the batch: the data set's state."""
 
@@ -51,11 +60,13 @@ Way = tuple[int, int, int, int, int, int]
 where not observed."""
 UNSEEN_WAY: Final = (MISSING,) * 6
 
-_inboxes: Final[dict[int, deque[Handover]]] = {}
+Arrived = tuple[bytes, int, int]
+"""What its worker told of a batch's way, and when the main process began and ended to unpickle it."""
+_inboxes: Final[dict[int, deque[Arrived]]] = {}
 """By the number of an iterator's observation, in the process that receives."""
 
 
-def open_inbox(number: int) -> deque[Handover]:
+def open_inbox(number: int) -> deque[Arrived]:
     """Keep the handovers of the iterator `number` in this process, until `close_inbox`."""
     return _inboxes.setdefault(number, deque(maxlen=MOST_KEPT))
 
@@ -65,24 +76,17 @@ def close_inbox(number: int) -> None:
     _inboxes.pop(number, None)
 
 
-class _Now:
-    """Pickles as a call of the clock, so that unpickling it tells when it was reached."""
-
-    def __reduce__(self) -> Any:
-        return monotonic_ns, ()
-
-
-_RECEIVING: Final = _Now()
-
-
 class _Sending:
-    """Batch that this worker sent last."""
+    """Batch that this worker sent last, and the one that it sends."""
 
-    sent = _NOTHING_SENT
-    key = (MISSING, MISSING)
-    """Epoch and seq of what is being sent."""
-    carries = False
-    """True if a state of the data set is sent with it."""
+    __slots__ = ("carries", "key", "sent")
+
+    def __init__(self) -> None:
+        self.sent: tuple[int, int, int, int, int] = _NOTHING_SENT
+        self.key = _NO_KEY
+        """Epoch and seq of what is being sent."""
+        self.carries = False
+        """True if a state of the data set is sent with it."""
 
 
 _sending: Final = _Sending()
@@ -98,44 +102,75 @@ def note_state(epoch: int, seq: int) -> None:
 class Handed:
     """A finished batch on its way into the worker's queue."""
 
-    __slots__ = ("batch", "epoch", "number", "seq")
+    __slots__ = ("asked", "batch", "collate", "key", "number")
 
-    def __init__(self, number: int, epoch: int, seq: int, batch: Any) -> None:
-        self.number, self.epoch, self.seq, self.batch = number, epoch, seq, batch
+    def __init__(
+        self, number: int, key: tuple[int, int], batch: Any, asked: Any = None, collate: Any = None
+    ) -> None:
+        self.number, self.key, self.batch = number, key, batch
+        self.asked, self.collate = asked, collate  # of a batch that cannot be pickled
 
     def __reduce__(self) -> Any:
-        sent, key = _sending.sent, (self.epoch, self.seq)
-        _sending.key, _sending.carries = key, key in _with_state
+        return _reduced(self)
+
+
+class _Receiving:
+    """Pickles as a call of the clock, which the unpickling of the batch follows, and stands for its end."""
+
+    __slots__ = ("way",)
+
+    def __init__(self, way: tuple[int, bytes]) -> None:
+        self.way = way
+
+    def __call__(self, *parts: Any) -> Any:  # pickle asks for something to call
+        raise NotImplementedError
+
+    def __reduce__(self) -> Any:
+        return _begin, self.way
+
+
+def _reduced(handed: Handed) -> Any:
+    """Return a batch as pickle takes it: first the way so far, then the batch, and what stands behind it."""
+    key, sending = handed.key, _sending
+    receiving = _Receiving((handed.number, _pack_way(*key, monotonic_ns(), *sending.sent)))
+    sending.key = key
+    if _with_state and key in _with_state:
         _with_state.discard(key)
-        # The parts are unpickled in this order: the clock, then the batch.
-        parts = (self.number, self.epoch, self.seq, monotonic_ns(), *sent, _RECEIVING, self.batch)
-        return _received, (*parts, _END_OF_BATCH) if _sending.carries else parts
+        sending.carries = True
+        return receiving, (handed.batch, _END_OF_BATCH)
+    return receiving, (handed.batch,)
 
 
-def _received(
-    number: int,
-    epoch: int,
-    seq: int,
-    pickled_ns: int,
-    sent_epoch: int,
-    sent_seq: int,
-    sent_ns: int,
-    size: int,
-    state: int,
-    start_ns: int,
-    batch: Any,
-    end_of_batch: bytes = b"",
-) -> Any:
+# The pickler of queues looks for types that it does not know in slow ways.
+ForkingPickler.register(Handed, _reduced)
+ForkingPickler.register(_Receiving, _Receiving.__reduce__)
+
+
+def _begin(number: int, way: bytes) -> Callable[..., Any]:
+    """Take the time at which unpickling began; return what the batch is given to."""
+    return partial(_received, number, way, monotonic_ns())
+
+
+def _received(number: int, way: bytes, start_ns: int, batch: Any, end_of_batch: bytes = b"") -> Any:
     """Return the batch as torch would have received it, and keep the times of its way."""
     inbox = _inboxes.get(number)
     if inbox is not None:
-        sent = (sent_epoch, sent_seq, sent_ns, size, state)
-        inbox.append(Handover(epoch, seq, pickled_ns, start_ns, monotonic_ns(), sent))
+        inbox.append((way, start_ns, monotonic_ns()))
     return batch
 
 
-def watch_sending() -> bool:
-    """Put a clock around the pipe of this worker's queue, before its first batch. False if there is none."""
+def read(arrived: Arrived) -> Handover:
+    """Return what is known of a batch's way when it has come."""
+    way, start_ns, received_ns = arrived
+    epoch, seq, pickled_ns, *sent = _WAY.unpack(way)
+    return Handover(epoch, seq, pickled_ns, start_ns, received_ns, tuple(sent))
+
+
+def watch_sending(lose: Callable[[Loss], None] = lambda loss: None) -> bool:
+    """Put a clock around the pipe of this worker's queue, before its first batch. False if there is none.
+
+    `lose` is told of a batch that the queue's thread cannot pickle.
+    """
     frame = sys._getframe()
     while frame is not None and "data_queue" not in frame.f_locals:
         frame = frame.f_back  # type: ignore[assignment]
@@ -146,17 +181,23 @@ def watch_sending() -> bool:
     if getattr(queue, "_thread", queue) is not None or not hasattr(queue, "_send_bytes"):
         return False
     queue._send_bytes = _timed(queue._send_bytes)
+    if hasattr(queue, "_on_queue_feeder_error"):
+        queue._on_queue_feeder_error = telling(queue._on_queue_feeder_error, lose, Handed)
     return True
 
 
 def _timed(send_bytes: Callable[..., Any]) -> Callable[..., Any]:
     """Put a clock behind the writing of a pickle. Only the queue's thread calls it."""
 
+    sending = _sending
+
     def send(data: Any, *arguments: Any) -> Any:
         result = send_bytes(data, *arguments)
-        now_ns, state = monotonic_ns(), _bytes_behind_batch(data) if _sending.carries else MISSING
-        _sending.sent = (*_sending.key, now_ns, len(data), state)
-        _sending.key, _sending.carries = _NOTHING_SENT[:2], False
+        now_ns, state = monotonic_ns(), MISSING
+        if sending.carries:
+            state, sending.carries = _bytes_behind_batch(data), False
+        sending.sent = (*sending.key, now_ns, len(data), state)
+        sending.key = _NO_KEY
         return result
 
     return send

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+from multiprocessing.reduction import ForkingPickler
 from time import perf_counter_ns
 
+from pipeprof.measure.probe import handover
 from pipeprof.measure.probe.batch import COUNTERS_EVERY, BatchRecorder
 from pipeprof.measure.probe.ring import Ring, Slot
 from pipeprof.measure.probe.spans import span
 from pipeprof.record.meta import OverheadMeta
 
 _SPANS, _BATCHES, _ROUNDS = 200, 50, 5
+_INBOX = 0
+"""Number of no iterator."""
 
 
 @functools.cache
@@ -27,6 +31,7 @@ def own_cost() -> OverheadMeta:
     costs = OverheadMeta(
         span_ns=min(_spans(recorder) for _ in range(_ROUNDS)),
         batch_ns=min(_batches(recorder) for _ in range(_ROUNDS)),
+        handover_ns=_handover(),
         counters_every=COUNTERS_EVERY,
     )
     del recorder  # its slot is a view of the ring, which could not be unmapped
@@ -51,4 +56,20 @@ def _batches(recorder: BatchRecorder) -> float:
     for seq in range(_BATCHES):
         recorder.begin(0, seq, 0)
         recorder.finish(0)
+    return (perf_counter_ns() - before) / _BATCHES
+
+
+def _handover() -> float:
+    """Return how much longer it takes to pickle and unpickle an empty batch with the times of its way."""
+    handover.open_inbox(_INBOX)
+    plain, timed = (min(_handovers(timed) for _ in range(_ROUNDS)) for timed in (False, True))
+    handover.close_inbox(_INBOX)
+    return max(0.0, timed - plain)
+
+
+def _handovers(timed: bool) -> float:
+    before = perf_counter_ns()
+    for seq in range(_BATCHES):
+        batch: object = handover.Handed(_INBOX, (0, seq), None) if timed else None
+        ForkingPickler.loads(ForkingPickler.dumps(batch))
     return (perf_counter_ns() - before) / _BATCHES

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pipeprof.measure.probe.patches import patch
 
-_OWN: Final = tuple(f"{Path(__file__).parent.parent / room}/" for room in ("probe", "session", "attach"))
+OWN: Final = tuple(f"{Path(__file__).parent.parent / room}/" for room in ("probe", "session", "attach"))
 """Folders with all code of ours that calls the user's, or torch's."""
 
 
@@ -19,7 +19,7 @@ def without_own_frames(trace: TracebackType | None) -> TracebackType | None:
     """Return a traceback without our frames, in the same order."""
     kept = []
     while trace is not None:
-        if not trace.tb_frame.f_code.co_filename.startswith(_OWN):
+        if not trace.tb_frame.f_code.co_filename.startswith(OWN):
             kept.append(trace)
         trace = trace.tb_next
     theirs: TracebackType | None = None

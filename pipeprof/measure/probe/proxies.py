@@ -143,6 +143,7 @@ class Probe:
             self.aide.stop()
             self.aide.close()
         if self.recorder is not None:
+            self.recorder.abandon()  # it would stay this thread's sink
             self.recorder.run_queue.close()
         if self.slot is not None:
             self.slot.close()
@@ -285,15 +286,17 @@ class MapDataset(Proxy):
         return self._pipeprof_fetch(asked, many_samples)
 
     def _pipeprof_fetch(self, asked: Any, fetch: Fetch) -> Any:
+        turned_ns = monotonic_ns()
         epoch, seq, dispatch_ns, payload = asked
         recorder = self._pipeprof_probe.recorder or _recorder(self._pipeprof_probe)
-        recorder.begin(epoch, seq, dispatch_ns)
+        recorder.begin(epoch, seq, dispatch_ns, turned_ns)
+        recorder.asked = payload
         if recorder.unprobed:
             return _fetch_unprobed(self._pipeprof_real, recorder, payload, fetch)
         try:
             samples = fetch(self._pipeprof_real, recorder, payload)
-        except BaseException:
-            recorder.fail()
+        except BaseException as error:
+            recorder.fail(error)
             raise
         recorder.fetched(
             len(payload) if isinstance(payload, (list, tuple)) else count(payload, samples, fetch)
@@ -309,8 +312,8 @@ def _fetch_unprobed(real: Any, recorder: BatchRecorder, payload: Any, fetch: Fet
         else:
             many = getattr(real, "__getitems__", None)
             samples = many(payload) if many else [real[index] for index in payload]
-    except BaseException:
-        recorder.fail()
+    except BaseException as error:
+        recorder.fail(error)
         raise
     plain = isinstance(payload, (list, tuple))
     recorder.samples = len(payload) if plain else count(payload, samples, fetch)
@@ -378,8 +381,8 @@ class SampleIterator(Proxy):
             if self._pipeprof_probe.mode.unbatched:
                 self._pipeprof_probe.made -= 1
             raise
-        except BaseException:
-            recorder.fail()
+        except BaseException as error:
+            recorder.fail(error)
             raise
         if recorder.unprobed:
             recorder.gave_sample = True
@@ -473,10 +476,10 @@ class Collate(Proxy):
             else:
                 with span(COLLATE):
                     batch = self._pipeprof_real(samples)
-        except BaseException:
+        except BaseException as error:
             if recorder.plain:
                 recorder.collate_ns = monotonic_ns() - began_ns - recorder.inner_ns + before_ns
-            recorder.fail()
+            recorder.fail(error, COLLATE)
             raise
         finish_ns = monotonic_ns()
         if recorder.plain:
@@ -492,24 +495,28 @@ class Collate(Proxy):
             return batch
         if probe.counts is not None:
             probe.counts.batch_ended(finish_ns)
-        return _handed_over(probe, recorder, batch)
+        return _handed_over(probe, recorder, batch, self._pipeprof_real)
 
     def _pipeprof_unprobed(self, probe: Probe, recorder: BatchRecorder, samples: Any) -> Any:
         """Collate, and write down when that was done."""
         try:
             batch = self._pipeprof_real(samples)
-        except BaseException:
-            recorder.fail()
+        except BaseException as error:
+            recorder.fail(error, COLLATE)
             raise
-        recorder.finish_unprobed(recorder.samples, monotonic_ns())
-        return batch if probe.worker == MAIN_PROCESS else _handed_over(probe, recorder, batch)
+        finish_ns = monotonic_ns()
+        recorder.finish_unprobed(recorder.samples, finish_ns)
+        if probe.worker != MAIN_PROCESS:
+            batch = _handed_over(probe, recorder, batch, self._pipeprof_real)
+        recorder.after_unprobed_ns = monotonic_ns() - finish_ns
+        return batch
 
 
-def _handed_over(probe: Probe, recorder: BatchRecorder, batch: Any) -> handover.Handed:
+def _handed_over(probe: Probe, recorder: BatchRecorder, batch: Any, collate: Any) -> handover.Handed:
     """Return what stands for the batch on its way to the main process."""
     if probe.mode.piggyback:
         batch = (PIGGYBACK, *recorder.key, batch)
-    return handover.Handed(probe.number, *recorder.key, batch)
+    return handover.Handed(probe.number, recorder.key, batch, recorder.asked, collate)
 
 
 class WorkerInit(Proxy):
@@ -523,7 +530,8 @@ class WorkerInit(Proxy):
         tally.add(counters.STARTUP_IMPORTS_NS, min(process_ns, process_age_ns()))
         probe.start(worker)
         with suppress(Exception):  # private names: without them one time is not observed
-            handover.watch_sending()
+            assert probe.recorder is not None
+            handover.watch_sending(probe.recorder.lose)
         with suppress(Exception):
             hide_in_worker("worker")
         info = get_worker_info()
@@ -584,14 +592,15 @@ class Payloads(Proxy):
             self._pipeprof_probe.epoch = self._pipeprof_epoch  # of keys that are made in this process
         before_ns = monotonic_ns()
         payload = next(self._pipeprof_real)
-        tally.add(self._pipeprof_counter, monotonic_ns() - before_ns)
+        drawn_ns = monotonic_ns()
+        tally.add(self._pipeprof_counter, drawn_ns - before_ns)
         self._pipeprof_seq += 1
         mode = self._pipeprof_mode
         if not mode.iterable:
-            return self._pipeprof_epoch, self._pipeprof_seq, monotonic_ns(), payload
+            return self._pipeprof_epoch, self._pipeprof_seq, drawn_ns, payload
         if mode.unbatched:
             return payload
-        return AskedBatch(Key(self._pipeprof_epoch, self._pipeprof_seq, monotonic_ns()), payload)
+        return AskedBatch(Key(self._pipeprof_epoch, self._pipeprof_seq, drawn_ns), payload)
 
 
 class StatefulPayloads(_State, Payloads):

@@ -35,11 +35,12 @@ from pipeprof.measure.probe.shared_memory import SharedBlock
 from pipeprof.record.schema import MISSING
 from pipeprof.vocabulary import owners
 
-HEADER_BYTES: Final = 8192
+HEADER_BYTES: Final = 10_240
 _NAMES_AT: Final = 128
 _NAME_BYTES: Final = 64
-MOST_NAMES: Final = (HEADER_BYTES - _NAMES_AT) // _NAME_BYTES
-_COUNT, _TAKEN, _DROPPED, _NAMES, _THREAD, _EPOCH, _FINISHED, _BUSY, _UNREAD, _ASKED_EPOCH = range(10)
+_LOSS_AT: Final = 8192
+MOST_NAMES: Final = (_LOSS_AT - _NAMES_AT) // _NAME_BYTES
+_COUNT, _TAKEN, _DROPPED, _NAMES, _THREAD, _EPOCH, _FINISHED, _BUSY, _UNREAD, _ASKED_EPOCH, _LOSS = range(11)
 """The words of a slot's header: see `Slot` for what each holds."""
 
 MOST_SHARDS: Final = 0xFFFF
@@ -155,9 +156,20 @@ class Slot:
         self._shards[file] = shard
         return shard
 
-    def busy(self, making: bool) -> None:
-        """Note that the worker makes a batch, or waits for one to make."""
-        self._words[_BUSY] = making
+    def making(self, seq: int) -> None:
+        """Note that the worker makes batch `seq`."""
+        self._words[_BUSY] = seq + 1
+
+    def idle(self) -> None:
+        """Note that the worker waits for a batch to make."""
+        self._words[_BUSY] = 0
+
+    def lose(self, text: bytes) -> None:
+        """Tell of the first batch that was lost, from any thread of the worker; later ones are not told."""
+        if not self._words[_LOSS]:
+            text = text[: HEADER_BYTES - _LOSS_AT]
+            self._view[_LOSS_AT : _LOSS_AT + len(text)] = text
+            self._words[_LOSS] = len(text)
 
     @property
     def unread(self) -> bool:
@@ -181,7 +193,7 @@ class Slot:
             words[_FINISHED] = 0
             words[_EPOCH] = epoch
         words[_FINISHED] += 1
-        words[_BUSY] = False
+        words[_BUSY] = 0
 
 
 class Ring:
@@ -243,6 +255,11 @@ class Ring:
         """Count records that found their slot full."""
         return sum(w[_DROPPED] for w in self._words)
 
+    def loss(self, slot: int) -> bytes:
+        """Return what the slot's writer has told of the first batch that was lost; nothing where none was."""
+        size, at = self._words[slot][_LOSS], slot * slot_bytes(self.records) + _LOSS_AT
+        return bytes(self.block.buffer[at : at + size])
+
     def threads(self) -> list[int]:
         """Return the kernel's number of each slot's writing thread, a worker's pid; 0 before its start."""
         return [w[_THREAD] for w in self._words]
@@ -250,6 +267,10 @@ class Ring:
     def busy(self, slot: int) -> bool:
         """Tell whether the slot's writer is making a batch."""
         return bool(self._words[slot][_BUSY])
+
+    def making(self, slot: int) -> int | None:
+        """Return the number of the batch that the slot's writer is making, or was when it died."""
+        return int(self._words[slot][_BUSY]) - 1 if self.busy(slot) else None
 
     def finished(self, epoch: int) -> int:
         """Count the batches of `epoch` that the workers have finished."""

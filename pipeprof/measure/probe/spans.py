@@ -47,6 +47,8 @@ class Totals:
 class Mark:
     """A piece of work that is going on in a sink: a span, or what stands for one where its cost counts."""
 
+    __slots__ = ("name", "outer")
+
     def __init__(self, name: str, outer: Mark | None = None) -> None:
         self.name = name
         self.outer = outer or self
@@ -64,6 +66,8 @@ class Sink:
         self.totals: dict[str, Totals] = {}
         self.current = NOWHERE
         """The innermost open span."""
+        self.is_over = False
+        """True if nobody takes any more what it adds up."""
         self.inner_ns = self.inner_cpu_ns = self.inner_runq_ns = 0
         """Time of the spans that have ended, those inside others counted once. It only grows while a batch
         is made: what it grew by since a span began is what the span's inner ones took."""
@@ -120,8 +124,10 @@ class Sink:
 class Span(Mark):
     """Piece of work in a stage. Inner spans are taken out of its time.
 
-    No `__slots__`: what few spans set is then a default of the class and costs the others nothing.
+    What few spans set has no slot: it is a default of the class and costs the others nothing.
     """
+
+    __slots__ = ("__dict__", "_inner_ns", "_sink", "start_ns")
 
     bytes: int | None = None
     """Number of bytes that were read."""
@@ -234,6 +240,7 @@ class _Local(threading.local):
     sink: Sink | None = None
 
 
+_new: Final = object.__new__
 _NO_SPAN: Final = NoSpan()
 _local: Final = _Local()
 
@@ -243,7 +250,11 @@ def span(owner: str) -> Span | NoSpan:
     sink = _local.sink
     if sink is None:
         return _NO_SPAN
-    return Span(sink, owner) if sink.plain else DetailedSpan(sink, owner)
+    if not sink.plain:
+        return DetailedSpan(sink, owner)
+    plain = _new(Span)  # a call of `__init__` would be a twentieth of all that a span costs
+    plain._sink, plain.name = sink, owner
+    return plain
 
 
 def stage(name: str) -> Span | NoSpan:
@@ -287,6 +298,11 @@ def activate(sink: Sink | None) -> Sink | None:
     before = _local.sink
     _local.sink = sink
     return before
+
+
+def reactivate(sink: Sink | None) -> None:
+    """Make `sink` this thread's again, unless it is over."""
+    _local.sink = None if sink is not None and sink.is_over else sink
 
 
 # A forked child is another process: what its parent was recording is not its business.

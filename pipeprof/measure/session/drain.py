@@ -72,6 +72,10 @@ class RingSource(Protocol):
         """Record once each worker that ended by itself."""
         ...
 
+    def record_losses(self) -> None:
+        """Record the first batch that each worker could not make or hand over."""
+        ...
+
     def close(self) -> None:
         """Release the rings."""
         ...

@@ -98,8 +98,6 @@ class Flusher:
         self.sources: list[RingSource] = []
         """Iterators whose rings have records to drain."""
         self.stage_wall_ns: dict[str, int] = {}
-        self.cpu_ns = 0
-        """CPU time that flushing has taken."""
         self.lines_cpu_ns = 0
         """CPU time that sampling lines has taken, in all processes."""
         self.files: FilesRead | None = None
@@ -114,6 +112,8 @@ class Flusher:
         self._cores, self._programs = Cores(), Programs()
         self._reads = Reads(writer.meta.reading.io_limits)
         self._dropped = self._dropped_of_gone = 0
+        self._warnings: list[str] = []
+        self._thread_cpu_ns = self._others_cpu_ns = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pipeprof-flush", daemon=True)
 
@@ -184,6 +184,10 @@ class Flusher:
         except RuntimeWarning:  # the program makes errors of warnings, and this one is not about it
             say(f"pipeprof: {text}")
 
+    def note_warning(self, text: str) -> None:
+        """Enter a warning into `run.json` with the next flush. Any thread may call it, whatever it holds."""
+        self._warnings.append(text)
+
     # -- flushing ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -192,6 +196,8 @@ class Flusher:
         while not self._stop.wait(rhythm.pause_s):
             sources = list(self.sources)
             self._look_outside(gaps, clocks, sources)
+            for source in sources:
+                source.record_losses()
             if self.hangs is not None:
                 self.hangs.look(sources)
             fullest = max((source.ring.fullest() for source in sources), default=0.0)
@@ -199,7 +205,14 @@ class Flusher:
                 rhythm.flush(time.monotonic())
                 self.flush()
             rhythm.rest(fullest < NEARLY_EMPTY and not any(source.is_waited_for for source in sources))
+            self._thread_cpu_ns = time.thread_time_ns()
         self._stopped()
+
+    @property
+    def cpu_ns(self) -> int:
+        """Return the CPU time of the thread that looks and flushes, and of what others have flushed."""
+        own_ns = time.thread_time_ns() if self.is_current_thread() else self._thread_cpu_ns
+        return own_ns + self._others_cpu_ns
 
     def _look_outside(self, gaps: Gaps, clocks: Clocks, sources: Sequence[RingSource]) -> None:
         """Record standstills of the process and of workers, and jumps of the clocks."""
@@ -226,7 +239,8 @@ class Flusher:
             self._write(last)
         except OSError as error:
             self._fail(error)
-        self.cpu_ns += time.thread_time_ns() - began_ns
+        if not self.is_current_thread():
+            self._others_cpu_ns += time.thread_time_ns() - began_ns
 
     def _write(self, last: bool) -> None:
         taken = self._steps.taken
@@ -249,6 +263,10 @@ class Flusher:
                 self._writer.append(name, columns)
         self._writer.flush()
         self._warn_of_dropped()
+        if self._warnings:
+            noted, self._warnings = self._warnings, []
+            meta = self._writer.meta
+            self._writer.write_meta(replace(meta, warnings=(*meta.warnings, *noted)))
 
     def _drain(self, last: bool) -> dict[str, dict[str, Any]]:
         """Empty the rings; close those of iterators that are gone, or all where it is the last time."""
@@ -347,4 +365,9 @@ class Flusher:
                 self._fail(error)
                 with suppress(OSError):  # the tables may be what has no room, and not this
                     self._writer.write_meta(replace(self._writer.meta, status=status))
+            self._stopped = _nothing  # the session's: each would keep the other
         return True
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic_ns
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from pipeprof.measure.host.mounts import SHARED_MEMORY, shared_memory_bytes
@@ -23,6 +24,7 @@ from pipeprof.measure.host.stacks import (
     stack_of_stopped,
     state_of,
 )
+from pipeprof.measure.probe.counting.losses import Loss
 from pipeprof.measure.session.passes import RecordEvent
 from pipeprof.measure.session.worker_state import waits_for
 from pipeprof.units import NS_PER_S, duration, plural, size
@@ -48,6 +50,8 @@ class Waiting(NamedTuple):
     """The workers' process numbers; 0 for one that has ended."""
     thread: int
     """Python's number of the thread that waits."""
+    losses: Mapping[int, Loss] = MappingProxyType({})
+    """By worker, the first batch that it could not make or hand over."""
 
 
 class HangWatch:
@@ -116,6 +120,10 @@ def _worker(worker: int, waiting: Waiting, in_full: bool) -> Iterator[str]:
     pid = waiting.pids[worker]
     if not pid:
         yield f"  worker {worker} has ended"
+        return
+    loss = waiting.losses.get(worker)
+    if loss is not None and loss.epoch == waiting.epoch and waiting.seq in (None, loss.seq):
+        yield f"  worker {worker} {loss.sentence()}"
         return
     letter, place = state_of(pid)
     doing = _state(letter, place)

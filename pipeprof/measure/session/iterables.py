@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure.probe.handover import UNSEEN_WAY, Way
-from pipeprof.measure.probe.spans import activate, stage
+from pipeprof.measure.probe.spans import activate, reactivate, stage
 from pipeprof.measure.session.passes import Pass
 from pipeprof.measure.session.session import Session
 from pipeprof.measure.session.sources import ray_data
@@ -165,7 +165,7 @@ class _Waits(_Pass):
             self._watch.end_pass()
             raise
         finally:
-            activate(loop)
+            reactivate(loop)
         key = (self._epoch, self._taken)
         session.steps.took(self._watch, self._taken, key, request_ns, monotonic_ns(), None)
         self._taken += 1

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic_ns
+from time import monotonic_ns, thread_time_ns
 from typing import Any, Final, Protocol
 
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
@@ -23,6 +23,7 @@ from pipeprof.measure.probe.changes.cached import Cached
 from pipeprof.measure.probe.changes.construct import made
 from pipeprof.measure.probe.counting import tally
 from pipeprof.measure.probe.counting.levels import written_bytes
+from pipeprof.measure.probe.counting.losses import HANDOVER, Loss, no_room, unpack
 from pipeprof.measure.probe.proxies import (
     PIGGYBACK,
     Collate,
@@ -36,6 +37,7 @@ from pipeprof.measure.probe.ring import Ring
 from pipeprof.measure.probe.sampling.worker_aide import AIDE_RECORDS
 from pipeprof.measure.probe.shared_memory import SharedBlock
 from pipeprof.measure.probe.unprobed import Blocks
+from pipeprof.measure.progress import say
 from pipeprof.measure.session.dataset_facts import file_of, has_set_epoch, splits_stream
 from pipeprof.measure.session.hang import Waiting
 from pipeprof.measure.session.lines.drain import AideReader
@@ -77,6 +79,11 @@ class Recorder(Protocol):
 
     def add_unseen(self, what: str) -> None:
         """Enter into `run.json` something that is not observed."""
+        ...
+
+    @property
+    def note_warning(self) -> Callable[[str], None]:
+        """Return what enters a warning into `run.json` with the next flush."""
         ...
 
     def hold(self) -> None:
@@ -139,6 +146,9 @@ class LoaderWatch:
         return False
 
 
+PINS: Final = "_pin_memory_thread"
+"""torch's private name for the thread of an iterator that pins its batches, seen in 2.6 to 2.15. Without it
+that thread's waits for the GIL are not observed."""
 _numbers: Final = itertools.count(1)
 """Numbers of the iterators that this process has observed."""
 
@@ -158,9 +168,13 @@ class IteratorWatch:
         self._counts_ready = self.workers > 0
         self._processes: list[Any] = []
         self._lost: set[int] = set()
+        self._losses: dict[int, Loss] = {}
+        """By worker, the first batch that it could not make or hand over."""
         self._taken = 0
         self._pass: Pass | None = None
         self._request_ns = self._waiting_ns = self._thread = 0
+        self._after_unprobed_ns = 0
+        """Time of ours from the take of the last unprobed step on: the next one's record tells it."""
         self._iterator: Callable[[], Any] = lambda: None
         self.private_bytes: dict[int, int] = {}
         """By worker, the memory that it had to itself at the last look."""
@@ -233,6 +247,9 @@ class IteratorWatch:
         self._iterator = weakref.ref(iterator)
         self._gone = weakref.finalize(iterator, self._mark_gone)
         self._gone.atexit = False
+        pinning, lines = getattr(iterator, PINS, None), self.session.steps.lines
+        if lines is not None and isinstance(pinning, threading.Thread):
+            lines.pinning(pinning)
         if self.workers > 0 and self.epoch >= 0:
             self.session.event("workers_ready", loader=self.loader_number, epoch=self.epoch)
 
@@ -252,12 +269,30 @@ class IteratorWatch:
                     "worker_lost", loader=self.loader_number, epoch=self.epoch, worker=worker, detail=pid
                 )
                 self._record_kill(worker, process)
+                self._record_unfinished(worker, process)
                 if self.session.kind == "bench":
                     remove_unfinished(process.pid)
 
+    def _record_unfinished(self, worker: int, process: Any) -> None:
+        """Record the batch that a worker was making when it ended."""
+        seq = None if worker in self._losses or worker >= self.ring.slots else self.ring.making(worker)
+        if seq is not None:
+            batch = f"batch {seq} of epoch {self.epoch}"
+            unseen = "its sample and line are not observed: it ended before it could tell"
+            who = f"{self.owner.name}: worker {worker} (process {process.pid})"
+            room = f"; {no_room()}" if _ended_by(process, signal.SIGBUS) else ""
+            sentence = f"{who} ended as it made {batch}; {unseen}{room}"
+            self._record_loss(worker, self.epoch, sentence)
+
+    def _record_loss(self, worker: int, epoch: int, sentence: str) -> None:
+        self.session.event(
+            "batch_lost", loader=self.loader_number, epoch=epoch, worker=worker, detail=sentence
+        )
+        self.session.note_warning(sentence)
+
     def _record_kill(self, worker: int, process: Any) -> None:
         """Record what is known of a worker that SIGKILL has ended, as the kernel does for memory."""
-        if _killed(process):
+        if _ended_by(process, signal.SIGKILL):
             had, limit = self.private_bytes.get(worker), memory_limit_bytes()
             known = "its memory was not observed" if had is None else f"it had {size(had)} to itself"
             allowed = "no control group limits memory" if limit is None else f"{size(limit)} are allowed"
@@ -265,6 +300,18 @@ class IteratorWatch:
             self.session.event(
                 "worker_killed", loader=self.loader_number, epoch=self.epoch, worker=worker, detail=detail
             )
+
+    def record_losses(self) -> None:
+        """Record the first batch that each worker could not make or hand over."""
+        for worker in range(self.ring.slots if self.workers else 0):
+            loss = None if worker in self._losses else unpack(self.ring.loss(worker))
+            if (
+                loss is not None and self._losses.setdefault(worker, loss) is loss
+            ):  # no other thread was first
+                sentence = f"{self.owner.name}: worker {worker} {loss.sentence()}"
+                self._record_loss(worker, loss.epoch, sentence)
+                if loss.stage == HANDOVER:  # the others are raised
+                    say(f"pipeprof: {sentence}")
 
     def _begin_epoch(self, asked_ns: int) -> int:
         start_ns = self._created_ns
@@ -287,6 +334,7 @@ class IteratorWatch:
 
     def next(self, original: Callable[[Any], Any], iterator: Any) -> Any:
         """Time one `next(iterator)` of the loop."""
+        turned_ns = monotonic_ns()
         session = self.session
         if not session.active:
             return self._next_unobserved(original, iterator)
@@ -301,6 +349,8 @@ class IteratorWatch:
         else:
             session.steps.requested(request_ns, recorder)
         self._thread, self._waiting_ns = threading.get_ident(), request_ns
+        own_ns = monotonic_ns() - turned_ns + self._after_unprobed_ns if unprobed else MISSING
+        began_cpu_ns = MISSING if unprobed else thread_time_ns()
         try:
             data = original(iterator)
         except StopIteration:
@@ -312,17 +362,20 @@ class IteratorWatch:
         finally:
             self._waiting_ns = 0
         take_ns = monotonic_ns()
+        cpu_ns = MISSING if unprobed else thread_time_ns() - began_cpu_ns
         if self._pass is None or not self._pass.is_open:  # the iterator asks no sampler of ours
             self._begin_epoch(request_ns)
         data, key = self._keyed(data, iterator)
         self.owner.steps += 1
         if unprobed:
-            session.steps.passed(self, self._taken, key, request_ns, take_ns)
+            session.steps.passed(self, self._taken, key, request_ns, take_ns, own_ns)
         else:
-            session.steps.took(self, self._taken, key, request_ns, take_ns, ready)
+            session.steps.took(self, self._taken, key, request_ns, take_ns, ready, cpu_ns)
         if blocks is not None and blocks.thread_cpu_ns != MISSING:
             session.steps.note_cpu(blocks.thread_cpu_ns)
         self._taken += 1
+        if unprobed:
+            self._after_unprobed_ns = monotonic_ns() - take_ns
         return data
 
     def _count_ready(self, iterator: Any) -> int:
@@ -362,12 +415,13 @@ class IteratorWatch:
     def _failed(self) -> None:
         if self._probe.recorder is not None:
             self._probe.recorder.fail()
+        self.record_losses()
         self.record_lost_workers()
 
     def sort_inbox(self) -> None:
         """Take the handovers that have come in, to be found by their batches."""
         while self.inbox:
-            arrived = self.inbox.popleft()
+            arrived = handover.read(self.inbox.popleft())
             self.handovers[arrived.epoch, arrived.seq] = arrived
             sent_epoch, sent_seq, *sent = arrived.sent
             if (sent_epoch, sent_seq) in self.handovers:  # else it is written already, and nobody asks
@@ -412,7 +466,10 @@ class IteratorWatch:
             holder = task[0] if task else None
         pids = tuple(process.pid if is_running(process) else 0 for process in self._processes)
         owner = self.owner
-        return Waiting(since_ns, owner.name, owner.number, self.epoch, seq, holder, pids, self._thread)
+        losses = dict(self._losses)
+        return Waiting(
+            since_ns, owner.name, owner.number, self.epoch, seq, holder, pids, self._thread, losses
+        )
 
     @property
     def is_waited_for(self) -> bool:
@@ -458,12 +515,12 @@ def _ended_itself(process: Any, shut_down: bool) -> bool:
     return process.exitcode not in (None, 0, -signal.SIGTERM)  # torch terminates the slow to leave
 
 
-def _killed(process: Any) -> bool:
-    """Tell whether SIGKILL has ended a worker, without taking its exit code."""
+def _ended_by(process: Any, number: signal.Signals) -> bool:
+    """Tell whether a signal has ended a worker, without taking its exit code."""
     with suppress(ChildProcessError, AttributeError):
         end = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        return end is not None and end.si_code != os.CLD_EXITED and end.si_status == signal.SIGKILL
-    return bool(process.exitcode == -signal.SIGKILL)
+        return end is not None and end.si_code != os.CLD_EXITED and end.si_status == number
+    return bool(process.exitcode == -number)
 
 
 def _mode(loader: DataLoader[Any]) -> Mode:

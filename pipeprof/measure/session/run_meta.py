@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pipeprof.measure.host.cgroups import read_limits
 from pipeprof.measure.host.machine import machine_facts, package_versions
 from pipeprof.measure.host.mounts import SHARED_MEMORY, shared_memory_bytes
 from pipeprof.measure.host.sensors.processors import counts_steal
+from pipeprof.measure.probe.counting.losses import NO_ROOM
 from pipeprof.measure.probe.own_cost import own_cost
 from pipeprof.measure.session.job import here, with_rank
 from pipeprof.record.meta import AcceleratorMeta, ClockMeta, RunMeta
@@ -93,16 +93,9 @@ def described(error: BaseException | None) -> str | None:
         return f"{type(error).__name__}: its text cannot be read"
 
 
-_NO_ROOM: Final = re.compile(
-    r"(?:</torch_|/dev/shm|shared memory)[^\n]*No space left|No space left[^\n]*/dev/shm"
-    r"|is killed by signal: Bus error"
-)
-"""Texts of torch's and the system's errors where the batch that a worker hands over finds no room."""
-
-
 def no_room_warning(error: str | None) -> str | None:
     """Return the warning about a run that ended because /dev/shm was full, with its size and the remedy."""
-    if error is None or not _NO_ROOM.search(error):
+    if error is None or not NO_ROOM.search(error):
         return None
     room = shared_memory_bytes()
     has = "" if room is None else f", which has {size(room[1])}, {size(room[0])} of them free now"
@@ -115,6 +108,8 @@ def ended(meta: RunMeta, error: str | None, never_iterated: Sequence[str]) -> Ru
     """Return `meta` with what is known when the run has ended, by the error that ended it."""
     unseen = (f"{name}: no iterator was made of it while it was observed" for name in never_iterated)
     no_room = no_room_warning(error)
+    if any(mechanisms.MORE_SHARED_MEMORY in warning for warning in meta.warnings):  # of the batch itself
+        no_room = None
     return replace(
         meta,
         not_observed=(*meta.not_observed, *unseen),

@@ -102,6 +102,7 @@ class Session:
         self._flusher.files = FilesRead() if files else None
         # for any thread: hand to the kernel what is known by now; change `run.json`
         self.flush, self.amend = self._flusher.flush, self._flusher.amend
+        self.note_warning = self._flusher.note_warning
         if kernels:
             first = warmup_steps - kernels
             self.steps.kernels = KernelTrace(
@@ -322,6 +323,7 @@ class Session:
             return
         for observer in self._watches:
             hook.forget(observer)
+        self._watches.clear()  # each would keep the other
         hook.observe_no_more(self._rebuilt)
         if forks.unguard(self) == 0:
             auto_stages.uninstall()

@@ -87,6 +87,17 @@ STARTUP_WRITTEN_BYTES: Final = _counter(
 STREAM_ITEM: Final = _counter(
     "stream.item", "one of the first items of a worker's stream: a digest of its content, not added up"
 )
+GIL_WAIT_NS: Final = _counter(
+    "gil.wait_ns",
+    "least time in which a thread of the main process waited for its GIL, by the stage that it was in",
+)
+GIL_HELD_NS: Final = _counter(
+    "gil.held_ns", "the same, by the stage, and by the thread that ran meanwhile and its stack"
+)
+HELD_BY: Final = "\n"
+"""Stands in the name of that counter behind the stage, behind the thread, and between the stack's lines."""
+PIN_STAGE: Final = "pin"
+"""Stage of the thread that pins batches."""
 OWN_LINES_CPU_NS: Final = _counter(
     "own.lines_cpu_ns", "CPU time of sampling lines, in the sampling thread and in the sampled one"
 )

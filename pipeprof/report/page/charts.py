@@ -38,6 +38,7 @@ def theme(dark: bool) -> Spec:
         "domainColor": line,
         "tickColor": line,
         "labelFontSize": 12,
+        "labelSeparation": 8,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
     }
@@ -188,16 +189,20 @@ def line_over_time(
 
 
 def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
-    """Draw a histogram, logarithmic in ms. rows: `from`, `to`, `steps`, `text`; marks: `at`, `label`."""
+    """Draw a histogram, logarithmic in ms. rows: `from`, `to`, `steps`, `text`; marks: `at`, `label`.
+
+    Marks are ascending. Each label stands left of its line, above the lines further left, which begin below
+    it; at the left edge, where there is no room, right of it.
+    """
     import altair as alt
 
-    room = 1.4 * max(row["steps"] for row in rows)  # above the bars, for the marks' labels
+    room = 1.45 * max(row["steps"] for row in rows)  # above the bars, for the marks' labels
     x = alt.X("from:Q", title="wait of one step, ms").scale(type="log", nice=False)
     bars = (
         alt.Chart(data_of(rows))
         .mark_bar(color=words.colour(words.WAITING), binSpacing=1)
         .encode(
-            x=x.axis(grid=False, tickCount=6, format="~g"),
+            x=x.axis(grid=False, tickCount=6, format="~g", labelOverlap="greedy"),
             x2=alt.X2("to:Q"),
             y=alt.Y("steps:Q", title="steps")
             .axis(tickCount=4, tickMinStep=1, minExtent=_LEFT)
@@ -206,12 +211,30 @@ def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
             tooltip=[alt.Tooltip("text:N", title="wait"), alt.Tooltip("steps:Q")],
         )
     )
-    marked = alt.Chart(data_of(marks)).encode(x=alt.X("at:Q"), tooltip=[alt.Tooltip("label:N")])
-    rules = marked.mark_rule(strokeDash=[3, 3], size=1.5)
-    labels = marked.mark_text(align="right", dx=-4).encode(
-        text=alt.Text("label:N"), y=alt.Y("row:Q", scale=None)
-    )
-    return finished(bars + rules + labels, "Which waits hurt", description, height=170)
+    low, high = (math.log(rows[i][end]) for i, end in ((0, "from"), (-1, "to")))
+    placed = [
+        {
+            **mark,
+            "row": 8 + 16 * (len(marks) - 1 - i),
+            "left": math.log(mark["at"]) - low < _LABEL_SHARE * (high - low),
+        }
+        for i, mark in enumerate(marks)
+    ]
+    layers: list[Any] = [bars]
+    for left in (False, True):
+        some = [mark for mark in placed if mark["left"] == left]
+        if some:
+            marked = alt.Chart(data_of(some)).encode(
+                x=alt.X("at:Q"), y=alt.Y("row:Q", scale=None), tooltip=[alt.Tooltip("label:N")]
+            )
+            rules = marked.mark_rule(strokeDash=[3, 3], size=1.5).encode(y2={"value": "height"})
+            text = marked.mark_text(align="left" if left else "right", dx=4 if left else -4)
+            layers += [rules, text.encode(text=alt.Text("label:N"))]
+    return finished(alt.layer(*layers), "Which waits hurt", description, height=170)
+
+
+_LABEL_SHARE: Final = 0.22
+"""Share of the narrowest chart's width that the label of a mark takes."""
 
 
 def heat_map(boxes: Sequence[Row], description: str, across: str, down: str) -> Spec:
@@ -265,7 +288,7 @@ def differences(rows: Sequence[Row], description: str) -> Spec:
         color=alt.Color("colour:N", scale=None),
         tooltip=[alt.Tooltip("measure:N"), alt.Tooltip("text:N", title="difference"), alt.Tooltip("says:N")],
     )
-    x = alt.X("low:Q", title="change from the base: %, for shares in percentage points")
+    x = alt.X("low:Q", title="change, % (of shares: points)")
     bars = base.mark_rule(size=3).encode(x=x, x2=alt.X2("high:Q"))
     dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("value:Q"))
     zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(strokeDash=[3, 3]).encode(x=alt.X("zero:Q"))

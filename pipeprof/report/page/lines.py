@@ -14,7 +14,7 @@ def which_lines(lines: Lines, source: Source) -> Section:
     section = Section(
         "lines",
         "Which lines",
-        "Sampled stacks: of each owner's time the user's lines that it was spent in, the most first.",
+        "Lines of your code that each part of the time was spent at, from sampled stacks; the most first.",
         folded=True,
     )
     if not lines:

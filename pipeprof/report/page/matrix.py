@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -186,14 +187,13 @@ def knobs_text(cell: MatrixCell) -> str:
 
 
 def enough(laid_out: Matrix, target: float = 0.05) -> list[str]:
-    """Return the first cell in order of knobs whose stall is below `target`, for each value of those without
-    an order, as a tier is."""
+    """Return the first cell in order of knobs from which on all stalls are below `target`, for each value of
+    those without an order, as a tier is."""
     lines = []
     axes = [key for key in _axes(laid_out) if _is_ordered(laid_out, key)]
     apart = [key for key in (*laid_out.others, *_axes(laid_out)) if key not in axes]
     for title, cells in _groups(laid_out, apart).items():
-        low = [cell for cell in cells if cell.stall is not None and cell.stall < target]
-        first = min(low, key=lambda cell: [_value(cell.knobs[key]) for key in axes], default=None)
+        first = _first_of_enough(cells, axes, target)
         where = f"{title}: " if title else ""
         if first is None:
             lines.append(f"{where}no setting keeps waiting under {units.percent(target)}.")
@@ -203,6 +203,19 @@ def enough(laid_out: Matrix, target: float = 0.05) -> list[str]:
                 f"{where}waiting stays under {units.percent(target)} from {knobs or 'the one cell'} on."
             )
     return [f"{line[:1].upper()}{line[1:]}" for line in lines]
+
+
+def _first_of_enough(cells: Sequence[MatrixCell], axes: Sequence[str], target: float) -> MatrixCell | None:
+    """Return the first cell that, with each that has no less of any knob, stalls for less than `target`."""
+
+    def at(cell: MatrixCell) -> list[Any]:
+        return [_value(cell.knobs[key]) for key in axes]
+
+    def holds(first: MatrixCell) -> bool:
+        beyond = [cell for cell in cells if all(map(operator.ge, at(cell), at(first)))]
+        return all(cell.stall is not None and cell.stall < target for cell in beyond)
+
+    return min(filter(holds, cells), key=at, default=None)
 
 
 def _is_ordered(laid_out: Matrix, key: str) -> bool:

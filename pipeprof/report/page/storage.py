@@ -25,7 +25,7 @@ def storage(analysis: Analysis, window: Window) -> Section:
     section = Section("storage", "Storage", _how(meta))
     reads = analysis.attribution.stages.making.get(owners.READ) if analysis.attribution is not None else None
     if reads is None or reads.bytes is None or facts is None:
-        section.missing = "No read was seen: readers written in C and memory maps pass by Python's files."
+        section.missing = "No read was seen: sockets, readers in C and memory maps pass by Python's files."
         return section
     section.charts = [chart for chart in (_rate(analysis, window, reads, emulated),) if chart is not None]
     section.facts = _facts(facts, meta)

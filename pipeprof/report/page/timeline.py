@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipeprof.analyse import over_time as series
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.over_time import longest_waits, ordinary_step, stretches
 from pipeprof.analyse.resources.makeup import kernel_names
+from pipeprof.record.columns import flags
 from pipeprof.record.reader import Run
 from pipeprof.report.wording import words
 from pipeprof.timeline import NOT_OBSERVED, Ints, Keys, Timeline, ints
@@ -235,7 +235,7 @@ def _lanes(run: Run, timeline: Timeline, clock: PageTime) -> list[dict[str, Any]
     lanes = []
     parts = run.table("parts")
     near = timeline.step[stretches(timeline, MAX_LANE_BOXES // 3, STRETCH)]
-    parts = parts.filter(pa.array(np.isin(ints(parts["step"]), near)))
+    parts = parts.filter(flags(np.isin(ints(parts["step"]), near)))
     if parts.num_rows:
         start, end = ints(parts["start_ns"]), ints(parts["end_ns"])
         names = [name or "unnamed" for name in parts["part"].to_pylist()]

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pipeprof import units
 from pipeprof.analyse import over_time as series
 from pipeprof.analyse.analysis import Analysis
-from pipeprof.analyse.counts import Counts, Spread
+from pipeprof.analyse.counts import Counts, Drift, Spread
 from pipeprof.analyse.over_time import longest_waits
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table
@@ -56,17 +56,22 @@ def _said(counts: Counts) -> Iterator[str]:
 def _facts(counts: Counts) -> Iterator[tuple[str, str]]:
     """Say what of the waiting has to do with the order of batches, with the queue, and with time."""
     if counts.head_of_line_ns is not None:
-        blocked = (
-            f"{units.duration(counts.head_of_line_ns)} of waiting while a later batch was finished already"
-        )
-        yield "Head of line", blocked
+        held = f"{units.duration(counts.head_of_line_ns)} of waiting while a later batch was finished already"
+        yield "Held up by order", held
     if counts.depth is not None:
-        empty = f"none for {units.percent(counts.depth.empty_share)} of the time"
-        yield "Finished batches", f"{units.digits(counts.depth.mean)} waited to be taken on average, {empty}"
+        empty = f"there was none for {units.percent(counts.depth.empty_share)} of the time"
+        yield "Finished batches", f"{units.digits(counts.depth.mean)} lay ready on average; {empty}"
     if counts.drift is not None:
-        sure = "" if counts.drift.significant else ", within noise"
-        change = units.signed_percent(counts.drift.share)
-        yield "Drift", f"{change} time a step in the last quarter of the run, beside the first{sure}"
+        yield "Drift", _drift(counts.drift)
+
+
+def _drift(drift: Drift) -> str:
+    """Say whether steps took longer at the end of the run than at its beginning."""
+    quarters = "in the last quarter of the run than in the first"
+    if not drift.significant:
+        return f"steps took as long {quarters.replace('than', 'as')}, within noise"
+    more = "more" if drift.share > 0 else "less"
+    return f"steps took {units.percent(abs(drift.share))} {more} time {quarters}"
 
 
 def _chart(histogram: series.Histogram, quantiles: tuple[tuple[str, int], ...], says: str) -> Chart:
@@ -80,8 +85,8 @@ def _chart(histogram: series.Histogram, quantiles: tuple[tuple[str, int], ...], 
         for i, steps in enumerate(histogram.counts)
     ]
     marks = [
-        {"at": value / 1e6, "label": f"{name} {units.duration(value)}", "row": 8 + 16 * i}
-        for i, (name, value) in enumerate(quantiles)
+        {"at": value / 1e6, "label": f"{name} {units.duration(value)}"}
+        for name, value in quantiles
         if value >= histogram.edges_ns[0]
     ]
     table = Table("Waits of the steps whose batch was not ready", ["wait", "steps"], [])

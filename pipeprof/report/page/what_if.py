@@ -70,12 +70,17 @@ def what_if(forecast: Forecast) -> Section:
 
 def _draw_map(section: Section, cells: HeatMap, scale: float) -> None:
     """Add the heat map and its table; rates are multiplied by `scale`."""
+    rest_on = [text for row in cells.cells for cell in row for text in cell.extrapolations]
+    stalls = {units.percent(cell.stall.value) for row in cells.cells for cell in row}
+    if len(stalls) == 1:
+        section.facts += [("Waiting", f"{stalls.pop()} in all of them")]
+        section.facts += [("Extrapolated", text) for text in merged(rest_on)]
+        return
     section.legend = charts.stall_scale()
     section.how += " This run is outlined in grey" + (", the advised one in blue." if cells.advised else ".")
     chart = Chart("whatif", charts.heat_map(_cells(cells, scale), _says(cells), "workers", "prefetch"))
     chart.table = _map_table(cells)
     section.charts.append(chart)
-    rest_on = [text for row in cells.cells for cell in row for text in cell.extrapolations]
     section.facts += [("Extrapolated", text) for text in merged(rest_on)]
 
 

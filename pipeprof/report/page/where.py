@@ -20,7 +20,7 @@ from pipeprof.report.wording import reading, words
 from pipeprof.report.wording.view import Owned, RunView
 from pipeprof.vocabulary import owners
 
-DAY: Final = "accelerator's day"
+DAY: Final = "average step"
 PATH: Final = "critical path"
 MOST_KERNELS: Final = 20
 
@@ -134,7 +134,12 @@ def when(analysis: Analysis, attribution: Attribution) -> Section:
         Row([units.digits(seconds[i]), *(units.percent(p[2][i]) for p in seen)])
         for i in range(len(edges) - 1)
     ]
-    section.charts = [Chart("when", spec, Table("Shares over time", ["from second", *labels], rows))]
+    if len({tuple(row.cells[1:]) for row in rows}) == 1:
+        parts_said = (f"{cell} {label}" for label, cell in zip(labels, rows[0].cells[1:], strict=True))
+        section.facts.append(("The whole run", f"{', '.join(parts_said)}, all along"))
+        section.legend, section.how = [], ""
+    else:
+        section.charts = [Chart("when", spec, Table("Shares over time", ["from second", *labels], rows))]
     for panel in (_next_ready, _nvml):
         chart = panel(analysis, edges, seconds)
         if chart is not None and (constant := _constant(chart)) is not None:

@@ -40,6 +40,7 @@ from pipeprof.units import ascii_only, encodable
 from pipeprof.vocabulary import bands, fixes
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 _Item = TypeVar("_Item")
@@ -74,11 +75,16 @@ def show(
     from rich.console import Console
 
     console = Console(file=file, highlight=False, soft_wrap=True)
-    columns = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
-    width = min(WIDEST, max(NARROWEST, columns))
+    width = width_of(console)
     most = MOST_LINES if console.is_terminal and not in_full else None
     for line in lines(forecast, report, width, price_per_hour, most, in_full):
         console.print(line if encodable(line.plain, console.encoding) else ascii_only(line.plain))
+
+
+def width_of(console: Console) -> int:
+    """Return the columns of a report: the terminal's, within bounds; `WIDTH` where it is none."""
+    columns = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
+    return min(WIDEST, max(NARROWEST, columns))
 
 
 def lines(
@@ -159,7 +165,8 @@ def _verdict(paper: _Paper, said: RunView, is_predicted: bool, cost: str) -> Ite
             yield from paper.wrapped(text, label=" " if number else "Line")
     unpredicted = "" if is_predicted or said.fix == fixes.NONE.word else " (No gain is predicted for it.)"
     yield from paper.wrapped(f"{said.next_step}{unpredicted}", label="Next")
-    if unpredicted and (place := advice.unpredicted_place(said)):
+    is_argument = bool(fixes.BY_WORD[said.fix].argument)  # a line of the data set stands above
+    if unpredicted and is_argument and (place := advice.unpredicted_place(said)):
         yield from paper.wrapped(f"The DataLoader is made at {place}.", label=" ")
     yield from _command(advice.measuring_more(said) or (unpredicted and advice.trying_unpredicted(said)))
     colour = "bold green" if said.band == bands.NOT.word else "bold red"
@@ -197,7 +204,7 @@ def _fixes(paper: _Paper, forecast: Forecast, said: RunView) -> Iterator[Text]:
     yield from paper.wrapped(f"{when} (predicted{', with emulated parts' if said.emulated else ''})", "bold")
     for candidate in advised:
         stall = units.percent(candidate.prediction.stall.value)
-        title = f"{candidate.fix.title}: {advice.from_to(candidate, said.throughput)}, stall then {stall}"
+        title = f"{candidate.fix.title}: {advice.from_to(candidate, said.throughput)}, waiting then {stall}"
         yield from paper.wrapped(title, label=f"  {advice.gain(candidate):>8}", indent=_GAIN)
         yield from paper.wrapped(advice.written(forecast, candidate, said), "dim", indent=_GAIN)
         harm = advice.warning_of(forecast, candidate)
@@ -205,6 +212,8 @@ def _fixes(paper: _Paper, forecast: Forecast, said: RunView) -> Iterator[Text]:
             yield from paper.wrapped(f"Careful: {harm}", "yellow", indent=_GAIN)
         yield from _command(advice.trying(forecast, said, candidate))
         yield from paper.wrapped(advice.untried(forecast, said, candidate), "dim", indent=_GAIN)
+    if any(advice.trying(forecast, said, candidate) for candidate in advised):
+        yield from paper.wrapped("To check one: run its command, then pipeprof compare.", "dim", indent=2)
     if rough := advice.replay_warning(forecast):
         yield from paper.wrapped(rough, "yellow", indent=2)
     if forecast.unfinished:
@@ -235,7 +244,7 @@ def _owners_table(paper: _Paper, said: RunView) -> list[Text]:
     rest = rows[len(shown_rows) :]
     if rest:
         share = units.percent(sum(row.ledger_share for row in rest))
-        table.row(f"  {units.plural(len(rest), 'other owner')}", "", share)
+        table.row(f"  {units.plural(len(rest), 'other')}", "", share)
     total = units.duration(sum(row.step_ns or 0 for row in rows) if said.steps else None)
     table.row("  sum", total, units.percent(1.0), style="dim")
     return table.lines()

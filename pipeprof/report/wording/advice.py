@@ -128,9 +128,16 @@ def _unpredicted(facts: RunView) -> dict[str, str]:
 
 
 def unpredicted_place(facts: RunView) -> str:
-    """Return the call of DataLoader where the verdict's fix is an argument of it; empty elsewhere."""
-    is_argument = bool(fixes.BY_WORD[facts.fix].argument) and facts.meta.kind != "bench"
-    return facts.loader_place if is_argument and not facts.loader.in_library else ""
+    """Return the line of the user's program at which the verdict's fix is made; empty where not known.
+
+    It is the call of DataLoader where the fix is an argument of it, else the line that costs most.
+    """
+    if facts.meta.kind == "bench":
+        return ""
+    if fixes.BY_WORD[facts.fix].argument:
+        return "" if facts.loader.in_library else facts.loader_place
+    lines = facts.hot if fixes.BY_WORD[facts.fix].at_line else ()
+    return next((line.place for line in lines if not line.is_library), "")
 
 
 def trying(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
@@ -196,7 +203,7 @@ def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView) -> d
     rate, prediction = anchored(ranked, facts.throughput), ranked.prediction
     notes = [
         f"{_now(facts.throughput)}{estimate(rate)} samples/s{' with emulated parts' if emulated else ''}, "
-        f"stall {units.percent(prediction.stall.value)}; "
+        f"waiting {units.percent(prediction.stall.value)}; "
         f"then limited by {owners.limit_of(prediction.limit)}.",
         f"Needs {costs(ranked)}." if costs(ranked) else "",
         *(f"{text[:1].upper()}{text[1:]}." for text in rests_on(ranked, shared)),

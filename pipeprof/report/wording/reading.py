@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 WHERE: Final = (
-    "Top: an average step as the accelerator saw it. Bottom: the critical path, the chain of work that set "
-    "its length, in shares of it. Shorten what is long in the bottom bar."
+    "Top: an average step, its computing and what kept it waiting. Bottom: the critical path, the chain of "
+    "work that set its length, in shares of it. Shorten what is long in the bottom bar."
 )
 WORKERS: Final = (
     "One row per process; zoomed out, the height of a colour is its share of the time. Ctrl+scroll or +/− "
@@ -22,7 +22,7 @@ WAY: Final = (
 )
 FIXES: Final = (
     "First the change that bears on the cause and gains the most, of equal gains the least trouble; then "
-    "other changes by predicted gain. A short run checks each."
+    "other changes by predicted gain. To check one, run its command, then `pipeprof compare`."
 )
 WHAT_IF: Final = (
     "Predicted share of the time spent waiting for data, in percent, for other numbers of workers and "

@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeprof import units
 from pipeprof.analyse.resources.own_cost import CostPerBatch, OwnCost
-from pipeprof.analyse.verdict import Measured, Outside, Verdict
+from pipeprof.analyse.verdict import Doubt, Measured, Outside, Verdict
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.analyse.why.transfer import Transfer
 from pipeprof.record.meta import LoaderMeta, RunMeta
@@ -165,7 +165,7 @@ def facts(run: Run, verdict: Verdict) -> RunView:
         throughput=measured.throughput_samples_per_s,
         steps=measured.steps,
         owned=_owned(measured),
-        doubts=tuple((doubt.problem, doubt.remedy) for doubt in verdict.doubts),
+        doubts=tuple((doubt.problem, doubt.remedy) for doubt in _further_doubts(verdict)),
         warnings=meta.warnings,
         emulated=measured.emulated,
         not_observed=measured.not_observed,
@@ -179,6 +179,12 @@ def facts(run: Run, verdict: Verdict) -> RunView:
         transfer=measured.transfer,
         own_cost=measured.own_cost,
     )
+
+
+def _further_doubts(verdict: Verdict) -> list[Doubt]:
+    """Return the doubts but for the one that the verdict itself tells, with what to do, as its reason."""
+    said = verdict.detail if verdict.cause == causes.INCONCLUSIVE.word else None
+    return [doubt for doubt in verdict.doubts if not (doubt.decisive and doubt.name == said)]
 
 
 def stall_line(said: RunView) -> str:
@@ -236,6 +242,11 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
         few = "too-short" in (own.main.state, own.workers and own.workers.state)
         least = units.count(own.needed_batches)
         return f"not measured: it takes {least} batches of one loader" if few else "not measured here"
+    beside = (
+        (own.threads_ns, "the threads that write and sample"),
+        (own.handover_ns, "the times in a batch's pickle"),
+    )
+    parts += [f"{what}: {units.duration(ns)} a batch" for ns, what in beside if ns is not None]
     return "; ".join(part for part in parts if part)
 
 

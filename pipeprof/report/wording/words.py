@@ -28,7 +28,7 @@ IDLE: Final = "idle"
 OTHERS: Final = "others"
 _PARTS: Final = {
     OTHERS: Drawn("all others", "#9aa1ab", "bright_black", "Owners of less than 0.05% each."),
-    WAITING: Drawn("waiting for data", "#d1480c", "red", "The accelerator had nothing to do."),
+    WAITING: Drawn("waiting for data", "#d1480c", "red", "The training step had no batch."),
     MASKED: Drawn("in next(), device busy", "#efb79f", "bright_red", "The accelerator still had work."),
     IDLE: Drawn("otherwise idle", "#c3c8d0", "bright_black", "Idle, but not for want of a batch."),
 }

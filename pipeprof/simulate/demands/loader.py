@@ -24,6 +24,7 @@ from pipeprof.passes import LoopPass
 from pipeprof.record.added.scaling_probe import ScalingProbe, read_scaling
 from pipeprof.record.reader import Run
 from pipeprof.simulate.demands import knobs_of_run as setting
+from pipeprof.simulate.demands.fresh import FreshMemory, fresh_memory
 from pipeprof.simulate.demands.learned_device import if_full, learned_model, request_bytes_of
 from pipeprof.simulate.demands.loop import activities
 from pipeprof.simulate.demands.read import Floats, Recorded, read_recorded
@@ -54,7 +55,9 @@ class Batches:
     helper: Floats
     """CPU time of a worker's other threads, such as the queue's feeder."""
     handover: Floats
-    """Between two batches of one worker; without workers, inside `next` before the making."""
+    """Work between two batches of one worker; without workers, inside `next` before the making."""
+    handover_away: Floats
+    """The same, of no one: waiting for a lock or to be woken up."""
     transfer: Floats
     """From the end of collate until the main process could take the batch, beyond `receive`."""
     locked: Floats
@@ -66,6 +69,8 @@ class Batches:
     """The pin thread's, one batch after the other."""
     receive: Floats
     """CPU time of the main process to take a batch that is there."""
+    receive_away: Floats
+    """Time that it waits meanwhile, for what its worker's threads do."""
     copy: Floats
     submit: Floats
     compute: Floats
@@ -119,8 +124,8 @@ class Host:
     """The machine, and who else used it, as far as known."""
 
     memory_bytes: int
-    fresh_byte_ns: float | None
-    """CPU time that a byte of a batch costs more in shared memory of its own, where workers put it."""
+    fresh: FreshMemory
+    """Cost of memory that is new for each batch."""
     link: LinkModel | None
     core_waiting: float | None
     """Time that making batches waited for a core, over that and their CPU time; None where not observed."""
@@ -169,6 +174,8 @@ class Demands:
     observed: RecordedEvents
     emulated_accelerator: bool
     computes_on_cpu: bool
+    has_device: bool
+    """False where the loop has no processor but the CPU: nothing can be moved to another."""
     world_size: int = 1
     """Ranks of the job that this run is one of."""
     throughput: float | None = None
@@ -240,6 +247,7 @@ def _demands(
         observed=_observed(timeline),
         emulated_accelerator=bool(run.meta.accelerator.emulated),
         computes_on_cpu=run.meta.accelerator.kind == "cpu",
+        has_device=not run.meta.accelerator.is_missing,
         world_size=setting.world_size(run),
         throughput=_throughput(timeline),
         device_full=device is not None and device.state == "full",
@@ -276,7 +284,7 @@ def _host(run: Run, recorded: Recorded) -> Host:
     sensed = sense(run, window) if window is not None else None
     return Host(
         memory_bytes=run.meta.machine.memory_bytes or 0,
-        fresh_byte_ns=run.meta.machine.fresh_byte_ns,
+        fresh=fresh_memory(run, recorded),
         link=setting.link_model(run),
         core_waiting=recorded.core_waiting,
         own_cores=sensed.own_cores if sensed else None,
@@ -344,7 +352,7 @@ def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None) -> B
         read_bytes = np.nan_to_num(recorded.device_bytes) if device.counts_device else read_bytes
         requests = read_bytes / request_bytes_of(device)
     # between the workers and the loop only wall time is known: take out what waiting for cores added
-    between = activities(recorded).on_cores(1.0 - (recorded.core_waiting or 0.0))
+    between = activities(recorded).on_cores(1.0 - (recorded.core_waiting or 0.0), *_cpu_between(recorded, n))
     return Batches(
         samples=recorded.timeline.samples.astype(np.float64),
         cpu=cpu,
@@ -356,6 +364,16 @@ def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None) -> B
         **between._asdict(),
         met=recorded.met,
     )
+
+
+def _cpu_between(recorded: Recorded, n: int) -> tuple[Floats, Floats]:
+    """Return the CPU time between two batches of a worker, and of taking one; NaN where it is not known.
+
+    Without workers both lie in `next`, which makes the batch too.
+    """
+    if not recorded.shape.workers:
+        return np.full(n, np.nan), np.full(n, np.nan)
+    return recorded.handover_cpu, recorded.next_cpu
 
 
 def _known(values: npt.NDArray[np.float32] | None, n: int) -> Floats:

@@ -21,24 +21,32 @@ class Activities(NamedTuple):
     """Durations in ns, one entry a step. What was not observed takes the others' median."""
 
     handover: Floats
+    handover_away: Floats
+    """Time of it in which nobody worked: for a lock, or to be woken up."""
     transfer: Floats
     locked: Floats
     pin: Floats
     receive: Floats
+    receive_away: Floats
     copy: Floats
     submit: Floats
     compute: Floats
     loop: Floats
 
-    def on_cores(self, share: float) -> Activities:
-        """Shorten what the CPU does to the `share` of the time in which it had a core.
+    def on_cores(self, share: float, handover_cpu: Floats, receive_cpu: Floats) -> Activities:
+        """Shorten what the CPU does to the `share` of the time in which it had a core, and split off the time
+        in which it did nothing, where the CPU time is known.
 
         Not so a device, nor the way of a batch, which is time and no work: the thread that sends it waits for
         its worker's interpreter lock, which the next batch's decoding gives up every 5 ms.
         """
+        handover, handover_away = _split(self.handover, share, handover_cpu)
+        receive, receive_away = _split(self.receive, share, receive_cpu)
         return self._replace(
-            handover=self.handover * share,
-            receive=self.receive * share,
+            handover=handover,
+            handover_away=handover_away,
+            receive=receive,
+            receive_away=receive_away,
             submit=self.submit * share,
             loop=self.loop * share,
         )
@@ -52,7 +60,18 @@ def activities(recorded: Recorded) -> Activities:
     else:
         handover += recorded.after[Event.DISPATCH]  # all of `next` that comes before the making
     device = _device(recorded) if recorded.timeline.device_observed else _body(recorded)
-    return Activities(filled(handover), *_way(recorded), *device)
+    transfer, locked, pin, receive = _way(recorded)
+    nothing = np.zeros(len(recorded))
+    return Activities(filled(handover), nothing, transfer, locked, pin, receive, nothing, *device)
+
+
+def _split(lasted: Floats, share: float, cpu: Floats) -> tuple[Floats, Floats]:
+    """Split time into work and waiting for others by its CPU time: all of it is work where that is not known.
+
+    Work takes the longer, the smaller the `share` of the time in which it has a core.
+    """
+    work = np.where(np.isnan(cpu), lasted * share, np.clip(cpu, 0.0, lasted * share))
+    return work, np.maximum(lasted - work / share, 0.0) if share else lasted
 
 
 def runs_behind(timeline: Timeline) -> bool:
@@ -128,8 +147,11 @@ def _way(recorded: Recorded) -> tuple[Floats, Floats, Floats, Floats]:
     # what waited for the lock of its worker to be pickled left when that was free
     unlocked = np.nan_to_num(recorded.unlocked_ns)
     left = np.where(unlocked <= sent, np.maximum(unlocked, timeline.finish_ns), timeline.finish_ns)
-    waits = np.where(locked, np.where(unlocked <= sent, PICKLING, RECEIVING), 0.0)
-    transfer = np.where(seen, sent - left, np.nan)
+    waits = np.where(locked & recorded.held, np.where(unlocked <= sent, PICKLING, RECEIVING), 0.0)
+    # a native call that ended within the making held it up for that long, whatever the rest of it takes
+    left = np.where(locked & ~recorded.held, timeline.finish_ns, left)
+    came = np.where(locked & ~recorded.held, np.maximum(sent, unlocked), sent)
+    transfer = np.where(seen, came - left, np.nan)
     if recorded.shape.pin_memory:
         return np.nan_to_num(transfer), waits, *_pinned(recorded)
     if seen.any():

@@ -19,6 +19,9 @@ from pipeprof.vocabulary.owners import READ
 
 Floats = npt.NDArray[np.float64]
 
+_OF_BATCHES: Final = (
+    "helper_cpu_ns", "bytes", "device_bytes", "touched_bytes", "handover_cpu_ns", "system_ns",
+)  # fmt: skip
 _LOCKED: Final = [i for i, edge in enumerate(EDGES) if edge.back is Back.NEXT_OF_WORKER]
 MOST_STEPS: Final = 20_000
 """Steps that demands are taken from: more would not change what is predicted, and cost seconds."""
@@ -41,6 +44,8 @@ class Recorded:
     """Time from the last of its predecessors to each event."""
     unlocked_ns: Floats
     """When the next batch of its worker let this one go, where it waited for the making of that; else NaN."""
+    held: Bools
+    """That was when the next one was made. Else it was at the end of one native call of that making."""
     own_work: Floats
     """The part of the loop's body after the step that is its own work."""
     helper_cpu: Floats
@@ -48,6 +53,14 @@ class Recorded:
     batch_bytes: Floats
     device_bytes: Floats
     """Bytes of it that came from block devices."""
+    touched_bytes: Floats
+    """Memory that its making was the first to touch."""
+    handover_cpu: Floats
+    """CPU time of its worker since it had made the batch before."""
+    next_cpu: Floats
+    """CPU time of the loop in `next`."""
+    system_ns: Floats
+    """Time that its worker had spent in the kernel when it was finished."""
     met: Floats
     """Time that the loop met the other ranks of its job after each step; 0 where it did not."""
 
@@ -76,11 +89,9 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
     )
     own_work, extra = (
         attribution.own_work,
-        read_ints(run, "batches", ("helper_cpu_ns", "bytes", "device_bytes")),
+        read_ints(run, "batches", _OF_BATCHES),
     )
-    helper, batch_bytes, device_bytes = (
-        with_nan(take(values, timeline.inside_row)) for values in extra.values()
-    )
+    inside = {name: with_nan(take(values, timeline.inside_row)) for name, values in extra.items()}
     return Recorded(
         timeline,
         tuple(loop_pass for loop_pass in whole.passes if whole.kind_of(loop_pass.loader) == loader),
@@ -90,17 +101,21 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
         stages.making.get(READ),
         *_along_the_graph(whole, attribution, kept),
         np.zeros(len(kept)) if own_work.body_ns is None else own_work.body_ns[kept].astype(np.float64),
-        helper,
-        batch_bytes,
-        device_bytes,
+        inside["helper_cpu_ns"],
+        inside["bytes"],
+        inside["device_bytes"],
+        inside["touched_bytes"],
+        inside["handover_cpu_ns"],
+        _next_cpu(run, timeline),
+        inside["system_ns"],
         _met(run, timeline),
     )
 
 
 def _along_the_graph(
     whole: Timeline, attribution: Attribution, kept: Ints
-) -> tuple[dict[Event, Floats], Floats]:
-    """Follow the graph of all loaders up to the last step that is kept: see `after` and `unlocked_ns`."""
+) -> tuple[dict[Event, Floats], Floats, Bools]:
+    """Follow the graph of all loaders up to the last step that is kept: `after`, `unlocked_ns`, `held`."""
     before = whole.part(np.arange(kept.max(initial=-1) + 1))
     times = moments(before)
     last = last_predecessors(before, attribution.shapes, times)
@@ -108,15 +123,23 @@ def _along_the_graph(
     known = (last.node >= 0) & (ended != NOT_OBSERVED)
     after = np.where(known, np.maximum(ended - ended[last.node], 0), NOT_OBSERVED)
     after = after.reshape(times.ended.shape)
-    unlocked = np.full(len(before), NOT_OBSERVED)
+    unlocked, held = np.full(len(before), NOT_OBSERVED), np.zeros(len(before), dtype=bool)
     for row, event in enumerate(times.events):
         if event in (Event.PICKLED, Event.RECEIVED):
             waited = np.isin(last.edge.reshape(after.shape)[row], _LOCKED)
             nodes = last.node.reshape(after.shape)[row]
             made = nodes // len(before) != times.events.index(Event.START)
             unlocked = np.where(waited, np.where(made, ended[nodes], times.ended[row]), unlocked)
+            held = np.where(waited, made, held)
     durations = {event: with_nan(after[row][kept]) for row, event in enumerate(times.events)}
-    return durations, with_nan(unlocked[kept])
+    return durations, with_nan(unlocked[kept]), held[kept]
+
+
+def _next_cpu(run: Run, timeline: Timeline) -> Floats:
+    """Return the CPU time of the loop in `next` of each step."""
+    steps = read_ints(run, "steps", ("step", "next_cpu_ns"))
+    known = dict(zip(steps["step"].tolist(), with_nan(steps["next_cpu_ns"]).tolist(), strict=True))
+    return np.asarray([known.get(step, np.nan) for step in timeline.step.tolist()], dtype=np.float64)
 
 
 def _met(run: Run, timeline: Timeline) -> Floats:

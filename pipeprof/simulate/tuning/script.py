@@ -21,6 +21,7 @@ from pipeprof.analyse.differences import cores_between, figures
 from pipeprof.errors import InconclusiveError
 from pipeprof.record.meta import LoaderMeta
 from pipeprof.record.reader import Run
+from pipeprof.simulate.demands.loader import FEWEST_BATCHES
 from pipeprof.simulate.tuning.edit import Edit, edit_of
 from pipeprof.simulate.tuning.processes import Script, trace_once
 from pipeprof.simulate.tuning.trials import Failed, Setting, Trial, Tuned, as_dict, described
@@ -97,8 +98,12 @@ class _Trials:
         """Run the script with a setting."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
+            if not _holds_enough(waiting):
+                raise _too_few(waiting)
             return waiting
         run = self._trace(_label(setting), self.settings(setting), seconds, WARMUP_STEPS + setting.workers)
+        if setting == self.present and not any(map(_holds_enough, [run, *self.runs.get(setting, [])])):
+            raise _too_few(run)
         self.runs.setdefault(setting, []).append(run)
         return run
 
@@ -117,6 +122,12 @@ class _Trials:
         if setting.workers == 0:  # what needs workers goes with them
             changed = {key: value for key, value in changed.items() if key not in _OF_WORKERS}
         return changed
+
+
+def _holds_enough(run: Run) -> bool:
+    """Tell whether a run holds as many measured steps as a prediction asks for."""
+    steps = read_ints(run, "steps", ("step",))["step"]
+    return len(steps) >= WARMUP_STEPS + FEWEST_BATCHES
 
 
 def _too_few(run: Run) -> InconclusiveError:

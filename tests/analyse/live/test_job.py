@@ -55,7 +55,7 @@ def test_of_very_many_ranks_those_that_wait_most_are_shown(tmp_path: Path) -> No
 
 
 def test_what_holds_no_run_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="is no run directory"):
+    with pytest.raises(TraceError, match="holds no run"):
         LiveJob(tmp_path)
 
 

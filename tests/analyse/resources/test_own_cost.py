@@ -6,11 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeprof.analyse.analysis import Analysis, load
 from pipeprof.analyse.ledger.making import making_of, read_stages
-from pipeprof.analyse.resources.own_cost import NEEDED_BATCHES, CostPerBatch, OwnCost, cost_of, differences
+from pipeprof.analyse.resources.own_cost import (
+    NEEDED_BATCHES,
+    CostPerBatch,
+    OwnCost,
+    cost_of,
+    differences,
+    read_own_cost,
+)
+from pipeprof.record.reader import load as read_run
+from pipeprof.record.schema import TABLES
 from pipeprof.report.wording.view import own_cost_text
 from pipeprof.simulate.demands.loader import read_demands
 from pipeprof.timeline import NOT_OBSERVED, read_timeline
@@ -26,6 +37,61 @@ def test_a_cost_is_the_median_with_the_interval_of_its_order() -> None:
 def test_a_cost_below_its_noise_is_bounded_and_not_told() -> None:
     cost = cost_of(np.array([-5.0, 9.0, -1.0, 2.0, 3.0, -4.0, 4.0, 6.0]))
     assert (cost.state, cost.cost_ns, cost.high_ns) == ("below-noise", None, 9.0)
+
+
+def test_what_unprobed_batches_bear_too_is_part_of_the_cost() -> None:
+    differences_ns = np.array([5.0, 9.0, 1.0, 2.0, 3.0, 100.0, 4.0, 6.0, 7.0, 8.0])
+    assert cost_of(differences_ns, 3.0) == CostPerBatch("measured", 10, 8.5, 5.0, 12.0, 3.0)
+    below = cost_of(differences_ns - 5.0, 3.0)  # what is seen of the differences alone decides
+    assert (below.state, below.cost_ns, below.high_ns) == ("below-noise", None, 7.0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_each_thread_has_what_its_own_unprobed_batches_bear(workers: int, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", Plan(batches=160, workers=workers))
+    _mark(run, "steps", cost_ns=40, own_ns=2_000)
+    _mark(run, "batches", cost_ns=70, own_ns=3_000)
+    own = read_own_cost(read_run(run))
+    assert own is not None
+    assert (own.main.cost_ns, own.main.unprobed_ns) == ((2_040, 2_000) if workers else (5_040, 5_000))
+    if own.workers is not None:
+        assert (own.workers.cost_ns, own.workers.unprobed_ns) == (3_070, 3_000)
+
+
+def test_detailed_batches_are_spread_over_all(tmp_path: Path) -> None:
+    """Their excess is of the batches whose spans are kept: every 16th of these takes 1.6 ms longer."""
+    plan = Plan(batches=160, workers=1, stages={"decode": 10 * MS}, spans_every=16)
+    run = make_run(tmp_path / "run", plan)
+    _mark(run, "steps", cost_ns=40, own_ns=2_000)
+    _mark(run, "batches", cost_ns=70, own_ns=3_000)
+    path = run / "batches.parquet"
+    rows, kept = pq.read_table(path), {*pq.read_table(run / "spans.parquet")["seq"].to_pylist()}
+    cpu = [2_000_000 if seq in kept else 400_000 for seq in rows["seq"].to_pylist()]
+    at = rows.column_names.index("cpu_ns")
+    pq.write_table(rows.set_column(at, "cpu_ns", pa.array(cpu, pa.int64())), path)
+    own = read_own_cost(read_run(run))
+    assert own is not None
+    assert own.workers is not None
+    assert own.workers.detailed_ns == pytest.approx(1_600_000 * len(kept) / 160)
+    assert own.workers.cost_ns == pytest.approx(3_070 + own.workers.detailed_ns)
+    assert own.main.detailed_ns is None
+
+
+def _mark(run: Path, table: str, cost_ns: int, own_ns: int) -> None:
+    """Put unprobed blocks into a table of 160 rows."""
+    path = run / f"{table}.parquet"
+    rows = pq.read_table(path)
+    marked, clock_ns, *_ = blocks([cost_ns] * 8)
+    for name, values in (
+        ("unprobed", [True if each else None for each in marked]),
+        ("own_ns", [own_ns if each else None for each in marked]),
+        ("thread_cpu_ns", [None if ns == NOT_OBSERVED else int(ns) for ns in clock_ns]),
+    ):
+        field = TABLES[table].field(name)
+        if name in rows.column_names:
+            rows = rows.drop_columns([name])
+        rows = rows.append_column(field, pa.array(values, field.type))
+    pq.write_table(rows, path)
 
 
 def test_few_blocks_say_nothing() -> None:
@@ -76,6 +142,10 @@ def test_the_words() -> None:
     assert "not measured: it takes 896 batches" in own_cost_text(OwnCost(noisy, noisy, None))
     below = CostPerBatch("below-noise", 9, None, -9.0, 9_000.0)
     assert "not measurable here, below 9.00 µs" in own_cost_text(OwnCost(below, None, None))
+    beside = OwnCost(measured, None, None, threads_ns=5_000.0, handover_ns=4_000.0)
+    assert own_cost_text(beside).endswith(
+        "; the threads that write and sample: 5.00 µs a batch; the times in a batch's pickle: 4.00 µs a batch"
+    )
     assert own_cost_text(None) == "not observed"
 
 

@@ -119,6 +119,16 @@ def host_body(host_ns: int, torch_ns: int) -> Plan:
     return Plan(batches=40, accelerator="none", compute=0, copy=0, main=40 * MS, lines=sampled)
 
 
+def held_up(stage: str, waited_ns: int) -> dict[str, int]:
+    """The GIL was waited for in a stage of the main process, while a thread counted."""
+    stack = f"/usr/lib/python3.11/threading.py\t982\tThread.run\n{TRAIN}\t30\tcount"
+    return {f"gil.wait_ns.{stage}": waited_ns, f"gil.held_ns.{stage}\nmetrics\n{stack}": waited_ns}
+
+
+INLINE = Plan(batches=40, workers=0, stages={"getitem": 60 * MS, "collate": MS}, spans_every=0)
+"""The loop makes its batches itself."""
+
+
 def handed_over(transfer_ns: int, locked: bool, step: str = "pickled") -> Plan:
     """Batches are collated in 50 ms and handed over in `transfer_ns`.
 
@@ -312,6 +322,43 @@ CASES = (
     Case("one connection", WORK, None, {"connect.count": 2, "connect.ns": round(0.9 * MAKING_NS)}),
     Case("packing in the loop", host_body(int(1.0 * S), int(0.4 * S)), "host-body"),
     Case("the step itself", host_body(int(0.05 * S), int(1.35 * S)), None),
+    Case(
+        "the loop waits for another thread's Python",
+        host_body(int(0.2 * S), int(1.2 * S)),
+        "main-gil",
+        in_main=held_up("main", int(0.7 * S)),
+    ),
+    Case(
+        "the loop waits for it less than it works",
+        host_body(int(1.0 * S), int(0.4 * S)),
+        "host-body",
+        in_main=held_up("main", int(0.3 * S)),
+    ),
+    Case(
+        "a batch's receiver waits for another thread's Python",
+        handed_over(90 * MS, locked=False),
+        "main-gil",
+        in_main=held_up("wait", S),
+    ),
+    Case(
+        "a batch's receiver waits for it little",
+        handed_over(90 * MS, locked=False),
+        None,
+        in_main=held_up("wait", int(0.5 * S)),
+    ),
+    Case(
+        "the pin thread waits for the loop",
+        handed_over(90 * MS, locked=False),
+        "main-gil",
+        in_main=held_up("pin", S),
+    ),
+    Case(
+        "the loop makes its batches and waits for another thread's Python",
+        INLINE,
+        "main-gil",
+        in_main=held_up("getitem", 40 * 40 * MS),
+    ),
+    Case("workers are not held up by the main process", WORK, None, in_main=held_up("getitem", OWNER_NS)),
     Case("the GIL is held", handed_over(55 * MS, locked=True), "gil"),
     Case("a big batch that is slow to send", handed_over(90 * MS, locked=False), None),
 )
@@ -491,4 +538,4 @@ def test_time_that_the_table_calls_otherwise_is_said_to_be(tmp_path: Path) -> No
     finding, _ = explained(Finding("blocked", owner="blocked"), observed)
     assert (finding.cause, finding.charged) == ("storage-network", "blocked")
     verdict = replace(found.verdict, cause=finding.cause, charged=finding.charged)
-    assert "In the table this is “blocked”." in reason(verdict, found.facts).evidence
+    assert "In the table this is “blocking calls”." in reason(verdict, found.facts).evidence

@@ -83,22 +83,26 @@ MakeLoaders = Callable[[], list[DataLoader[Any]]]
 def train(loaders: MakeLoaders, directory: Path) -> None:
     """Train on the loaders in turn, epoch by epoch, until `stop` lies in the directory.
 
-    `result.json` then has a digest after each step, and what is left of pipeprof.
+    `result.json` then has a digest after each step, and what is left of pipeprof. The job keeps nothing in
+    memory from step to step, since its memory is looked at.
     """
     torch.manual_seed(0)
     made = loaders()
     said: dict[str, Any] = {"steps": 0}
-    digest, digests = hashlib.sha256(), []
+    digest, steps = hashlib.sha256(), 0
     while True:
         for loader in made:
             for batch in loader:
                 for tensor in batch if isinstance(batch, (list, tuple)) else (batch,):
                     digest.update(tensor.numpy().tobytes())
-                digests.append(digest.hexdigest()[:16])
-                (directory / "steps").write_text(str(len(digests)))
+                steps += 1
+                with (directory / "digests").open("a") as file:
+                    file.write(f"{digest.hexdigest()[:16]}\n")
+                (directory / "steps").write_text(str(steps))
                 wanted = directory / "stop"
-                if len(digests) == STEPS_AT_MOST or wanted.exists():
-                    said |= {"steps": len(digests), "digests": digests, "left": remains()}
+                if steps == STEPS_AT_MOST or wanted.exists():
+                    digests = (directory / "digests").read_text().split()
+                    said |= {"steps": steps, "digests": digests, "left": remains()}
                     (directory / "result.json").write_text(json.dumps(said))
                     return
 

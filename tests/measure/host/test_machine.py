@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 
 import pytest
@@ -13,14 +14,25 @@ def test_the_first_touch_of_fresh_memory_is_timed(monkeypatch: pytest.MonkeyPatc
     """Writing 1 MiB twice: the first time costs 700, 500 and 900 ns more than the second."""
     times = iter([0, 1700, 2700, 0, 1500, 2500, 0, 1900, 2900, 0, 1000, 2600])
     monkeypatch.setattr(machine.time, "thread_time_ns", times.__next__)
-    rounds = [machine._first_touch_ns() for _ in range(4)]
+    rounds = [machine._first_touch_ns(mmap.mmap(-1, 4096)) for _ in range(4)]
     assert rounds == [700, 500, 900, 0], "never negative, where the second write was disturbed"
 
 
 def test_fresh_memory_costs_the_least_of_a_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    rounds = iter([900, 500, 700, 800])
-    monkeypatch.setattr(machine, "_first_touch_ns", rounds.__next__)
-    assert machine.fresh_byte_ns.__wrapped__() == 500 / 2**20
+    """First of shared memory, then of a process's own; then what giving some back takes."""
+    rounds, released = iter([900, 500, 700, 800, 450, 300, 350, 400]), iter([130, 120, 150, 110])
+    monkeypatch.setattr(machine, "_first_touch_ns", lambda memory: memory.close() or next(rounds))
+    monkeypatch.setattr(machine, "_release_ns", released.__next__)
+    costs = machine.memory_costs.__wrapped__()
+    assert costs == machine.MemoryCosts(500 / 2**20, 300 / 2**20, 110 / 2**20)
+
+
+def test_giving_memory_back_is_not_observed_where_none_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(machine.os, "memfd_create", refuse)
+    assert machine.memory_costs.__wrapped__().released_byte_ns is None
 
 
 def test_usable_cores_follow_affinity_and_quota(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import pipeprof
 from pipeprof.measure.probe import batch as batch_recorder
 from pipeprof.measure.probe import spans as recorder
-from pipeprof.measure.probe.batch import BatchRecorder
+from pipeprof.measure.probe.batch import LARGE_BYTES, BatchRecorder
 from pipeprof.measure.probe.layout import ANY_RECORD, BATCH, SPAN, STAGE, Layout
 from pipeprof.measure.probe.ring import HEADER_BYTES, MOST_NAMES, OTHER, Ring, Slot
 from pipeprof.measure.probe.spans import NOWHERE, Sink, activate, span, stage, storage_read
@@ -291,6 +292,33 @@ def test_cpu_time_of_a_workers_other_threads() -> None:
     (row,) = of_kind(ring.drain(0), BATCH)
     assert row["helper_cpu_ns"] >= 0.04e9, "the thread's"
     assert row["cpu_ns"] < row["helper_cpu_ns"]
+    ring.close()
+
+
+def test_memory_that_a_batch_touched_first_is_counted_behind_a_large_one() -> None:
+    ring, batch = make()
+    for seq, size in enumerate((LARGE_BYTES, 100, 100)):
+        batch.begin(0, seq, 0)
+        with mmap.mmap(-1, 64 * mmap.PAGESIZE) as memory:
+            memory[:] = bytes(len(memory))
+        batch.finish(size)
+    rows = of_kind(ring.drain(0), BATCH)
+    first, behind_it, last = (int(row["touched_bytes"]) for row in rows)
+    assert (first, last) == (-1, -1), "what small batches touch is not worth a look"
+    assert 64 * mmap.PAGESIZE <= behind_it < 640 * mmap.PAGESIZE, "the map, and what copies zeros into it"
+    assert [int(row["system_ns"]) >= 0 for row in rows] == [False, True, False]
+    ring.close()
+
+
+def test_cpu_time_between_two_batches() -> None:
+    ring, batch = make()
+    for seq in range(2):
+        batch.begin(0, seq, 0)
+        batch.finish(0)
+        spin(0.02)
+    first, second = of_kind(ring.drain(0), BATCH)
+    assert int(first["handover_cpu_ns"]) == -1, "there is none before it"
+    assert int(second["handover_cpu_ns"]) >= 0.02e9 > int(second["cpu_ns"])
     ring.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import monotonic_ns
 from typing import Any
 
 import pytest
@@ -55,8 +56,8 @@ def test_one_block_in_each_period_after_the_first_batches(monkeypatch: pytest.Mo
 
 
 def test_an_unprobed_batch_has_times_and_nothing_else(ring: Ring) -> None:
-    recorder = recorder_of(ring, Every())
-    recorder.begin(2, 7, 900)
+    recorder, turned_ns = recorder_of(ring, Every()), monotonic_ns() - 50
+    recorder.begin(2, 7, 900, turned_ns)
     assert recorder.unprobed
     assert active() is None
     with stage("mine"):
@@ -67,7 +68,8 @@ def test_an_unprobed_batch_has_times_and_nothing_else(ring: Ring) -> None:
     known = {"epoch": 2, "seq": 7, "dispatch_ns": 900, "samples": 5, "unprobed": 1}
     assert {name: int(row[name]) for name in known} == known
     assert row["finish_ns"] - row["start_ns"] == 10
-    others = [name for name in BATCH.figures if name not in {*known, "start_ns", "finish_ns"}]
+    assert 0 < row["own_ns"] <= row["start_ns"] - turned_ns
+    others = [name for name in BATCH.figures if name not in {*known, "start_ns", "finish_ns", "own_ns"}]
     assert {int(row[name]) for name in others} == {MISSING}
     assert not (records["kind"] == STAGE.kind).any()
     assert not (records["kind"] == SPAN.kind).any()

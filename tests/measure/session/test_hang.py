@@ -102,9 +102,15 @@ PLANTED: dict[str, tuple[Callable[[Path], Callable[[], Any]], str, str]] = {
 QUICK = ("a lock held by a dead process",)
 
 
-def run(hang: Callable[[], Any], directory: Path, workers: int, floats: int = 4) -> None:
+def stacked(samples: list[Any]) -> Any:
+    return torch.stack(samples)
+
+
+def run(
+    hang: Callable[[], Any], directory: Path, workers: int, floats: int = 4, collate: Any = stacked
+) -> None:
     loader: DataLoader[Any] = DataLoader(
-        Hanging(hang, floats), BATCH, num_workers=workers, collate_fn=torch.stack
+        Hanging(hang, floats), BATCH, num_workers=workers, collate_fn=collate
     )
     with Session(directory, "trace", lines=True) as session:
         session.watch_hangs(1.0)
@@ -170,7 +176,7 @@ def test_a_hang_that_ends_leaves_the_job_as_it_was(tmp_path: Path) -> None:
     assert found.run.table("steps").num_rows == 100
 
 
-def with_full_shared_memory(out: Path) -> None:
+def with_full_shared_memory(out: Path, collate: Any) -> None:
     """Train with a /dev/shm of this process's own, which one sample fills."""
     new_mounts = 0x20000  # CLONE_NEWNS
     if ctypes.CDLL(None, use_errno=True).unshare(new_mounts):
@@ -186,22 +192,40 @@ def with_full_shared_memory(out: Path) -> None:
             while True:
                 file.write(b"0" * 4096)
 
-    run(fill, out, workers=2, floats=25_000)
+    run(fill, out, workers=2, floats=25_000, collate=collate)
+
+
+LOST = f"worker 1 lost batch {HANGS_AT // BATCH} of epoch 0 (4 samples: 44, 45, 46, 47)"
+NO_ROOM = " of 8.39 MB free: give the container more, as with `docker run --shm-size=8g`"
 
 
 @pytest.mark.heavy
-@pytest.mark.usefixtures("ptrace_right")
 @pytest.mark.skipif(os.getuid() != 0, reason="a /dev/shm of its own needs root")
 def test_shared_memory_that_is_full_is_told_with_the_batch_that_is_lost(tmp_path: Path) -> None:
+    """A batch that the worker's queue thread copies: no code of the user's runs then, and the loop hangs."""
     out = tmp_path / "run"
-    program = Program(lambda: with_full_shared_memory(out), tmp_path)
+    program = Program(lambda: with_full_shared_memory(out, stacked), tmp_path)
     try:
         text = told(out)
         assert "which worker 1 " in text.splitlines()[0]
+        assert f"  {LOST} as it was handed over" in text
+        assert "No space left on device" in text and NO_ROOM in text
+        assert "its line is not observed" in text and f"{__file__}:" in text and "in stacked" in text
         assert "  /dev/shm is full: has " in text
         assert program.alive
     finally:
         program.kill()
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(os.getuid() != 0, reason="a /dev/shm of its own needs root")
+def test_shared_memory_that_is_full_as_torch_collates(tmp_path: Path) -> None:
+    """torch's own collate makes its batch in shared memory, and its error ends the loop."""
+    out = tmp_path / "run"
+    assert Program(lambda: with_full_shared_memory(out, None), tmp_path).finished().returncode == 1
+    (warning,) = [each for each in load(out).run.meta.warnings if NO_ROOM in each and "worker 1" in each]
+    assert f"{LOST} as it was collated" in warning
+    assert "No space left on device" in warning and "torch/storage.py:" in warning
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -253,3 +254,42 @@ def test_batches_that_are_ready(tmp_path: Path) -> None:
             time.sleep(PAUSE_S)  # the worker gets ahead, as far as it may
     steps = rows(tmp_path / "run", "steps")
     assert [row["ready_batches"] for row in steps][1:] == [2, 2, 2, 2, 1]
+
+
+class Large(Dataset[Any]):
+    """Batches of 4 MB, put together by torch itself or by a function of the user's."""
+
+    def __len__(self) -> int:
+        return 96
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((1 << 17,), float(index))
+
+
+def stacked_by_hand(samples: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(samples).reshape(len(samples), -1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts page faults of a thread")
+@pytest.mark.parametrize(
+    ("workers", "collate", "is_fresh"),
+    [(0, None, False), (1, None, True), (1, stacked_by_hand, False)],
+    ids=["no worker", "a worker", "a worker with a collate function"],
+)
+def test_whether_a_batch_was_put_into_fresh_memory(
+    workers: int, collate: Any, is_fresh: bool, tmp_path: Path
+) -> None:
+    """A worker collates into shared memory; what the user's function makes is moved there by another thread.
+
+    The C library keeps memory only when it has seen it freed a few times.
+    """
+    loader = DataLoader(Large(), batch_size=8, num_workers=workers, collate_fn=collate)
+    with pipeprof.profile(loader, out=tmp_path / "run"):
+        for batch in loader:
+            del batch
+    made = rows(tmp_path / "run", "batches")
+    touched = [row["touched_bytes"] for row in made[4:]]
+    assert (np.median(touched) >= 0.5 * made[0]["bytes"]) == is_fresh, touched
+    if workers:
+        assert all(row["handover_cpu_ns"] >= 0 for row in made[1:])
+        assert all(row["next_cpu_ns"] > 0 for row in rows(tmp_path / "run", "steps"))

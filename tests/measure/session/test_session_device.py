@@ -11,6 +11,7 @@ import pytest
 
 from pipeprof.measure.device.here import installed
 from pipeprof.measure.session.session import Session
+from pipeprof.measure.session.steps import steps
 from pipeprof.measure.session.steps.device_wait import DeviceWait
 from pipeprof.record.meta import AcceleratorMeta, RunMeta
 from pipeprof.record.reader import load
@@ -227,3 +228,16 @@ def test_a_loader_inside_another_ends_nobodys_loop(device: FakeDevice, tmp_path:
         assert len(list(session.loader(OverAnother(inner), batch_size=1))) == 4
     waits = load(tmp_path / "run").table("steps")["device_wait_ns"].to_pylist()
     assert waits == [0, None] * 4
+
+
+def test_a_device_is_asked_for_at_each_of_the_first_steps_and_later_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    of_loop = steps.Steps(lambda *_, **__: None, 0, False, False)
+    monkeypatch.setattr(steps, "device_in_use", lambda: asked.append(of_loop.taken))
+    for number in range(steps.ASKED_EACH + 3 * steps.ASK_EVERY):
+        of_loop.taken = number
+        of_loop.requested(number + 1)
+    first, later = range(steps.ASKED_EACH + 1), range(2)
+    assert asked == [*first, *(steps.ASKED_EACH + (n + 1) * steps.ASK_EVERY for n in later)]

@@ -73,6 +73,8 @@ def test_batches_are_the_same_and_each_is_recorded(kind: str, workers: int, tmp_
     inside = [row for row in run.table("stages").to_pylist() if row["seq"] in keys and row["scope"] == 0]
     assert inside == []
     assert sum(row["unprobed"] is not None for row in steps) >= 4
+    for row in (*batches, *steps):
+        assert (row["own_ns"] is not None) == bool(row["unprobed"])
     if workers == 0:
         assert keys == {row["seq"] for row in steps if row["unprobed"]}
 

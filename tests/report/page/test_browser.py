@@ -122,6 +122,7 @@ def test_nothing_is_cut_at_any_width(browser: Any, pages: dict[str, Path]) -> No
     narrow = ("stalled", "matrix", "compare", "hostile", "ranks", "lesson")
     for name, width in [("stalled", 1440), ("lesson", 1440), *((name, 390) for name in narrow)]:
         page = opened(browser, pages[name], width).page
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
         page.close()
 

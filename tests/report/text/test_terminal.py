@@ -64,8 +64,8 @@ def test_the_whole_report_leaves_no_owner_out(
     short, whole = io.StringIO(), io.StringIO()
     terminal.show(stalled_forecast, file=short)
     terminal.show(stalled_forecast, file=whole, in_full=True)
-    assert f"{len(owners) - 2} other owner" in short.getvalue()
-    assert "other owner" not in whole.getvalue()
+    assert f"  {len(owners) - 2} other" in short.getvalue()
+    assert not re.search(r"^  \d+ other", whole.getvalue(), re.M)
     assert all(label in whole.getvalue() for label in owners)
 
 

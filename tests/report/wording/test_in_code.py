@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import pipeprof
+from pipeprof.analyse.why.lines import HotLine
 from pipeprof.report.page import html
 from pipeprof.report.sharing import Sharing
 from pipeprof.report.text import terminal
@@ -143,3 +144,13 @@ def test_a_profiled_loader_knows_where_it_was_made(tmp_path: Path, kind: type[An
     made = pipeprof.load(tmp_path / "run").run.meta.loaders[0]
     source = Path(__file__).read_text().splitlines()
     assert made.file == __file__ and made.line is not None and "kind(torch" in source[made.line - 1]
+
+
+@pytest.mark.parametrize(("word", "place"), [("keep-open", "train.py:24"), ("gc-freeze", "")])
+def test_a_fix_at_the_line_that_costs_most_names_it(tmp_path: Path, word: str, place: str) -> None:
+    meta = {"kind": "trace", "command": ["pipeprof", "trace", "train.py"], "script_words": 1}
+    forecast = Forecast(pipeprof.load(make_run(tmp_path / "run", Plan(workers=1), **meta)))
+    view = facts(forecast.analysis.run, forecast.verdict)
+    own = HotLine("blocked", "train.py", 24, "__getitem__", 0.5, path="/home/me/train.py")
+    foreign = replace(own, file="PIL/Image.py", line=3, path="/usr/lib/python3/site-packages/PIL/Image.py")
+    assert advice.unpredicted_place(replace(view, fix=word, hot=(foreign, own))) == place

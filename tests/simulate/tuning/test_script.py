@@ -102,11 +102,12 @@ def test_what_the_cores_explain_widens_the_interval(tmp_path: Path) -> None:
     assert gain.cores.startswith("the cores were 30% faster") and not gain.is_real
 
 
+@pytest.mark.parametrize("batches", [5, 8], ids=["none is measured", "few are"])
 def test_a_script_whose_batches_are_long_is_told_the_budget_that_is_enough(
-    source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    batches: int, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    plan = Plan(workers=1, batches=5, stages={"decode": 2000 * MS}, compute=30 * MS, warmup=5)
-    with pytest.raises(InconclusiveError, match=r"5 batches .*, one each 2.00 s: too few") as error:
+    plan = Plan(workers=1, batches=batches, stages={"decode": 2000 * MS}, compute=30 * MS, warmup=5)
+    with pytest.raises(InconclusiveError, match=rf"{batches} batches .*, one each 2.00 s: too few") as error:
         tuned(Processes(source, plan), monkeypatch, tmp_path)
     assert error.value.remedy == "give it --budget 188 or more", "15 batches in a fifth of 80 %"
 

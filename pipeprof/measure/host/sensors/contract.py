@@ -58,7 +58,7 @@ class Rates(Generic[Counted]):
     """Counters as rates per second. The first reading gives none, nor does a counter that is new."""
 
     def __init__(
-        self, counters: Callable[[], dict[Counted, float]], clock: Callable[[], float] = time.monotonic
+        self, counters: Callable[[], dict[Counted, float]] = dict, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._counters, self._clock = counters, clock
         self._last: dict[Counted, float] = {}
@@ -66,7 +66,11 @@ class Rates(Generic[Counted]):
 
     def read(self) -> dict[Counted, float]:
         """Return the change of each counter per second since the last reading."""
-        now_s, counters = self._clock(), self._counters()
+        return self.of(self._counters())
+
+    def of(self, counters: dict[Counted, float]) -> dict[Counted, float]:
+        """Return the same of counters that were read just now."""
+        now_s = self._clock()
         elapsed_s, last = now_s - self._last_s, self._last
         self._last_s, self._last = now_s, counters
         if elapsed_s <= 0:

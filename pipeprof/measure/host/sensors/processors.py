@@ -128,17 +128,17 @@ class Cores:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._due_s = clock, clock()
-        self._machine: Rates[SensorName] = Rates(lambda: {CPU_MACHINE: self._busy_s}, clock)
-        self._processes, self._busy_s = Processes(clock=clock), 0.0
+        self._machine: Rates[SensorName] = Rates(clock=clock)
+        self._processes = Processes(clock=clock)
 
     def read(self, now: CpuTimes | None) -> dict[SensorName, float]:
         """Return `cpu.machine`, `cpu.main` and `cpu.workers` until `now`; empty where it is not due."""
         now_s = self._clock()
         if now_s < self._due_s or now is None:
             return {}
-        self._due_s, self._busy_s = now_s + CORES_EVERY_S, now.busy_s
+        self._due_s = now_s + CORES_EVERY_S
         try:
-            rates = self._machine.read() | self._processes.read()
+            rates = self._machine.of({CPU_MACHINE: now.busy_s}) | self._processes.read()
         except (OSError, RuntimeError, ValueError):  # a sandbox without /proc
             return {}
         return {name: rates[name] for name in (CPU_MACHINE, CPU_MAIN, CPU_WORKERS) if name in rates}
@@ -164,12 +164,12 @@ class Processes:
 
     def __init__(self, pid: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._pid = os.getpid() if pid is None else pid
-        self._rates = Rates(self._counters, clock)
+        self._rates: Rates[str] = Rates(clock=clock)
         self._memory = (0.0, 0.0)
 
     def read(self) -> dict[SensorName, float]:
         """Return cores busy, page faults per second and resident bytes."""
-        rates = self._rates.read()
+        rates = self._rates.of(self._counters())
         main, workers = self._memory
         values = {MEMORY_MAIN: main, MEMORY_WORKERS: workers}
         if not rates:

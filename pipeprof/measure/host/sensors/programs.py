@@ -67,7 +67,7 @@ class Programs:
             known = before.get((pid, start))
             used_s = process.cpu_s - (known.cpu_s if known is not None else 0.0)
             if pid not in own and used_s >= LEAST_CORES * seconds / 10:
-                cores[self._named(pid, process.name)] += used_s / seconds
+                cores[self._named(*_whose(now, pid, process))] += used_s / seconds
         first = sorted(cores, key=lambda name: -cores[name])[:MOST_NAMED]
         return {name: cores[name] for name in first if cores[name] >= LEAST_CORES}
 
@@ -104,6 +104,19 @@ class Programs:
                 words = (self._proc / str(pid) / "cmdline").read_text(errors="replace").split("\0")
                 said = " ".join([name, *_script(words[1:])])
         return "".join(c if c.isprintable() else "?" for c in said)[:_LONGEST]
+
+
+_WORKER: Final = "pt_data_worker"
+"""Title that torch gives to a DataLoader's worker, whatever program it belongs to."""
+
+
+def _whose(processes: Mapping[_Key, _Process], pid: int, process: _Process) -> tuple[int, str]:
+    """Return number and name of the program that a process belongs to: of torch's workers their parent."""
+    if process.name == _WORKER:
+        for (number, _), each in processes.items():
+            if number == process.parent:
+                return number, each.name
+    return pid, process.name
 
 
 def _script(words: list[str]) -> Iterator[str]:

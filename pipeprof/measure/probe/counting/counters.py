@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from mmap import PAGESIZE
 from threading import get_ident
 from time import thread_time_ns
 from typing import Final
@@ -16,7 +17,7 @@ from pipeprof.units import NS_PER_S
 
 try:
     from os import pread
-    from resource import RUSAGE_SELF, getrusage
+    from resource import RUSAGE_SELF, RUSAGE_THREAD, getrusage
 except ImportError:  # Windows
     pass
 
@@ -93,6 +94,19 @@ def read_counters(run_queue: RunQueue) -> Counters:
     usage = getrusage(RUSAGE_SELF)
     process_ns = int((usage.ru_utime + usage.ru_stime) * NS_PER_S)
     return thread_time_ns(), run_queue.read(), usage.ru_inblock, process_ns, usage.ru_majflt
+
+
+def thread_memory() -> tuple[int, int]:
+    """Return the memory that the calling thread was the first to touch, in bytes, and its time in the kernel,
+    in ns, since it began: in 0.6 µs. `MISSING` where there are none.
+
+    A huge page counts as a small one. The kernel splits CPU time by what the ticks of its clock hit: only
+    over many of them is that time right.
+    """
+    if not _ON_LINUX:
+        return MISSING, MISSING
+    usage = getrusage(RUSAGE_THREAD)
+    return usage.ru_minflt * PAGESIZE, int(usage.ru_stime * NS_PER_S)
 
 
 def difference(after: int, before: int) -> int:

@@ -83,6 +83,10 @@ class CallTree:
         if cpu_ns >= 0:
             counts[2] = max(counts[2], 0) + cpu_ns
 
+    def frames(self, frame: FrameType | None) -> list[Frame]:
+        """Return the lines of a stack, outermost first; nothing is counted."""
+        return [_line_of(each) for each in reversed(self._stack(frame))]
+
     def _stack(self, frame: FrameType | None) -> list[FrameType]:
         """Return the frames from the innermost outwards, without our own, up to the edge."""
         stack: list[FrameType] = []
@@ -108,15 +112,14 @@ class CallTree:
 
     def _add_place(self, place: tuple[int, CodeType, int], frame: FrameType) -> int:
         parent, code, _ = place
-        line = frame.f_lineno or code.co_firstlineno
+        line = _line_of(frame).line
         node = self._lines.get((parent, code, line))
         if node is None:
             if self._nodes >= self._most:
                 return parent  # what is called from here on counts as time of the caller
             node = self._lines[parent, code, line] = self._nodes
             self._nodes += 1
-            generator = bool(code.co_flags & CO_GENERATOR)
-            self._new.append(Node(node, parent, Frame(code.co_filename, line, code.co_qualname, generator)))
+            self._new.append(Node(node, parent, _line_of(frame)))
         self._places[place] = node
         return node
 
@@ -125,6 +128,12 @@ class CallTree:
         new, counts = self._new, self._counts
         self._new, self._counts = [], {}
         return new, list(_sampled(counts))
+
+
+def _line_of(frame: FrameType) -> Frame:
+    code = frame.f_code
+    generator = bool(code.co_flags & CO_GENERATOR)
+    return Frame(code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_qualname, generator)
 
 
 def _sampled(counts: dict[tuple[int, str], list[int]]) -> Iterator[Sampled]:

@@ -72,6 +72,7 @@ class CpuSampler:
             _samplers.remove(self)
             if not _samplers:
                 release(_HOLDER)
+        self._stage = _nowhere  # what made it has it, and it would keep that
         if threading.current_thread() is threading.main_thread():
             self._withdraw()
 
@@ -97,6 +98,10 @@ class CpuSampler:
         if stage is not None and used_ns > 0:
             self.tree.add(frame, stage, used_ns, used_ns)
         self.own_cpu_ns += thread_time_ns() - now_ns
+
+
+def _nowhere() -> None:
+    """Name no stage."""
 
 
 _samplers: Final[list[CpuSampler]] = []

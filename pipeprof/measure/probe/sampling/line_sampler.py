@@ -19,6 +19,7 @@ from types import CodeType
 from typing import Final
 
 from pipeprof.measure.probe.sampling.call_tree import CallTree
+from pipeprof.measure.probe.sampling.lock_watch import LockWatch
 
 HZ: Final = 50
 """Samples a second, at most."""
@@ -47,8 +48,13 @@ class LineSampler:
         is_edge: Callable[[CodeType], bool],
         hz: float = HZ,
         cpu_is_sampled: Callable[[], bool] = lambda: False,
+        lock: LockWatch | None = None,
     ) -> None:
-        """Make the sampler. While `cpu_is_sampled()`, samples stand for the time off the CPU alone."""
+        """Make the sampler. While `cpu_is_sampled()`, samples stand for the time off the CPU alone.
+
+        With `lock` it looks for waits for the GIL too, within the same budget.
+        """
+        self._lock = lock
         self._cpu_is_sampled = cpu_is_sampled
         self.tree = CallTree(is_edge, is_ours)
         self.own_cpu_ns = 0
@@ -74,6 +80,8 @@ class LineSampler:
     def _run_quietly(self) -> None:
         with suppress(Exception):  # lines are not worth a traceback among what the user's program prints
             self._run()
+        self._lock, self._cpu_is_sampled = None, _never  # what made it has it, and it would keep that
+        self._stage = self._flush = _nothing
 
     def _run(self) -> None:
         self._last_ns = monotonic_ns()
@@ -83,11 +91,17 @@ class LineSampler:
             time.sleep(self._period_s)  # an Event's timed wait would cost more than the sample
             now_ns, cpu_ns = monotonic_ns(), thread_time_ns()
             self._sample(now_ns)
+            if self._lock is not None:
+                self._lock.look()
             self._looks_cpu_ns += thread_time_ns() - cpu_ns
             if now_ns - flushed_ns >= FLUSH_NS:
                 flushed_ns = now_ns
+                if self._lock is not None:
+                    self._lock.choose()
                 self._flush(self.tree)
                 self._keep_to_budget()
+        if self._lock is not None:
+            self._lock.close()
         self.own_cpu_ns = thread_time_ns()
         self._flush(self.tree)
 
@@ -140,3 +154,11 @@ def is_ours(code: CodeType) -> bool:
 
 
 _PACKAGE: Final = __file__.rpartition("measure")[0]
+
+
+def _never() -> bool:
+    return False
+
+
+def _nothing(*arguments: object) -> None:
+    """Do nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from types import CodeType
 from typing import Final
 
@@ -11,9 +12,11 @@ from pipeprof.measure.probe.counting import tally
 from pipeprof.measure.probe.sampling.call_tree import CallTree
 from pipeprof.measure.probe.sampling.cpu_signal import CpuSampler, make_tree
 from pipeprof.measure.probe.sampling.line_sampler import LineSampler, is_ours
+from pipeprof.measure.probe.sampling.lock_state import LockState
+from pipeprof.measure.probe.sampling.lock_watch import LockWatch, stack_text
 from pipeprof.measure.probe.spans import GETITEM, NOWHERE, Sink
 from pipeprof.measure.session.lines.drain import Row, TreeReader
-from pipeprof.record.names.counters import OWN_LINES_CPU_NS
+from pipeprof.record.names.counters import OWN_LINES_CPU_NS, PIN_STAGE
 
 WAIT: Final = "wait"
 """The loop waits for a batch that others make."""
@@ -31,6 +34,7 @@ class LoopLines:
         self._lock = threading.Lock()
         self._computing = CpuSampler(self._stage, make_tree(_is_edge, is_ours))
         self._sampler: LineSampler | None = None
+        self._lock_watch = LockWatch(LockState(), partial(stack_text, CallTree(_is_edge, is_ours)))
         self._counted_ns = 0
         self._place: str | None = None
         self._recorder: BatchRecorder | None = None
@@ -46,14 +50,21 @@ class LoopLines:
         self._recorder, self._place = recorder, WAIT
         if self._sampler is None:
             self._computing.start()
+            self._lock_watch.watch(threading.get_native_id(), self._stage)
             self._sampler = LineSampler(
                 threading.get_ident(),
                 self._stage,
                 self._keep,
                 _is_edge,
                 cpu_is_sampled=self._computing.is_running,
+                lock=self._lock_watch,
             )
             self._sampler.start()
+
+    def pinning(self, thread: threading.Thread) -> None:
+        """Note the thread that pins the batches of an iterator."""
+        if thread.native_id is not None:
+            self._lock_watch.watch(thread.native_id, lambda: PIN_STAGE)
 
     def took(self) -> None:
         """Note that the loop has its batch."""

@@ -19,7 +19,6 @@ class LoopSink(Sink):
         self.was_used = False
         """True if the user has marked anything in the loop's body."""
         self._step: Step | None = None
-        self._ended = False
         self._outer: LoopSink | None = None
         """The sink of the loop in which this one runs."""
 
@@ -41,7 +40,7 @@ class LoopSink(Sink):
     def left(self) -> None:
         """Note that the loop is over; the one around it goes on."""
         outer, self._outer = self._outer, None
-        if outer is not None and not outer._ended and active() is self:
+        if outer is not None and not outer.is_over and active() is self:
             activate(outer)
 
     def end(self) -> None:
@@ -49,7 +48,7 @@ class LoopSink(Sink):
         self.left()
         if self._step is not None and self.totals:
             self.done.append((self._step, self.totals))
-        self.totals, self._step, self._ended = {}, None, True
+        self.totals, self._step, self.is_over = {}, None, True
         if active() is self:  # else another thread ends the run: the loop's finds out by itself
             activate(None)
 

@@ -54,6 +54,8 @@ class Step:
     device_wait_ns: int = MISSING
     unprobed: int = MISSING
     thread_cpu_ns: int = MISSING
+    own_ns: int = MISSING
+    next_cpu_ns: int = MISSING
 
     def __init__(
         self, step: int, source: StepSource, order: int, key: tuple[int, int] | None, warmup: bool,

@@ -26,6 +26,10 @@ from pipeprof.record.step_times import StepTimes
 
 HELD_AT_MOST: Final = 4096
 """Steps that wait for their device times; beyond, they are written without."""
+ASKED_EACH: Final = 64
+"""First steps at each of which it is asked whether the program uses a device by now, for 0.8 µs."""
+ASK_EVERY: Final = 16
+"""Interval, in steps, at which it is asked later."""
 
 
 class Steps:
@@ -42,6 +46,8 @@ class Steps:
         self.sink = LoopSink()
         self.device_wait: DeviceWait | None = None
         self.lines = LoopLines(self.sink) if lines else None
+        self._is_over = False
+        """True after the run: a step that was being taken then would wait for ever to be written."""
         self.parts: StepParts | None = None
         self.kernels: KernelTrace | None = None
         self._record, self._warmup, self._device_times_follow = record, warmup, device_times_follow
@@ -68,6 +74,8 @@ class Steps:
 
     def _ask_device(self) -> None:
         if self.device_wait is None:
+            if self.taken > ASKED_EACH and self.taken % ASK_EVERY:
+                return
             device = device_in_use()
             if device is None:
                 return
@@ -82,12 +90,16 @@ class Steps:
         request_ns: int,
         take_ns: int,
         ready: int | None,
+        next_cpu_ns: int = MISSING,
     ) -> None:
         """Note that `next(iterator)` returned a batch, the `order`-th of its epoch."""
+        if self._is_over:
+            return
         number = self.taken
         complete = not self._device_times_follow and self.device_wait is None
         warmup = number < self._warmup
         step = Step(number, source, order, key, warmup, request_ns, take_ns, ready, complete)
+        step.next_cpu_ns = next_cpu_ns
         if self.device_wait is not None:
             self.device_wait.took(step)
         self._waiting[number] = step
@@ -116,14 +128,22 @@ class Steps:
             self.lines.left()
 
     def passed(
-        self, source: StepSource, order: int, key: tuple[int, int] | None, request_ns: int, take_ns: int
+        self,
+        source: StepSource,
+        order: int,
+        key: tuple[int, int] | None,
+        request_ns: int,
+        take_ns: int,
+        own_ns: int,
     ) -> None:
-        """Note an unprobed step: that it was, and when."""
+        """Note an unprobed step: that it was, and when, and how long it was ours that ran."""
+        if self._is_over:
+            return
         number = self.taken
         self._waiting[number] = step = Step(
             number, source, order, key, number < self._warmup, request_ns, take_ns, None, True
         )
-        step.unprobed = 1
+        step.unprobed, step.own_ns = 1, own_ns
         self._last_take_ns = take_ns
         self.wait_ns += take_ns - request_ns
         self.taken = number + 1
@@ -174,6 +194,7 @@ class Steps:
 
     def end(self) -> None:
         """Note that the run is over. Any thread may call."""
+        self._is_over = True
         self.sink.end()
         self.stop_sampling()
         if self.parts is not None:

@@ -103,3 +103,13 @@ def test_a_machine_without_proc_names_none(tmp_path: Path) -> None:
     programs = made.programs()
     made.now_s += 10
     assert programs.busiest() == {}
+
+
+def test_workers_of_another_job_are_named_by_the_program_whose_they_are(tmp_path: Path) -> None:
+    made = machine(tmp_path)
+    made.process(30, "python", 1.0, command=("train.py",))
+    made.process(31, "pt_data_worker", 1.0, parent=30)
+    programs = made.programs()
+    made.now_s += 10
+    made.process(31, "pt_data_worker", 8.0, parent=30)
+    assert list(programs.busiest()) == ["python train.py"]

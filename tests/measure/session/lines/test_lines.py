@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import pipeprof
+from pipeprof.measure.session.lines.loop import LoopLines
 from pipeprof.measure.session.session import Session
 from pipeprof.record.reader import load
 from tests.measure.session import loader_cases as cases
@@ -194,3 +196,37 @@ def test_native_code_is_credited_to_the_line_that_calls_it(tmp_path: Path) -> No
                 pass
     found = stacks(tmp_path / "run", "collate", of_worker=True)
     assert not found or set(found) <= {"slow_collate"}
+
+
+class Pinned(list[torch.Tensor]):
+    """A batch that needs no accelerator to be pinned."""
+
+    def pin_memory(self) -> Pinned:
+        return self
+
+
+def listed(samples: list[torch.Tensor]) -> Pinned:
+    return Pinned(samples)
+
+
+def test_the_thread_that_pins_is_watched_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch starts it where it sees an accelerator: here it is told of one."""
+    device = {
+        "is_available": True,
+        "current_accelerator": torch.device("cpu"),
+        "current_device_index": 0,
+        "set_device_index": None,
+    }
+    for name, answer in device.items():
+        monkeypatch.setattr(torch.accelerator, name, lambda *given, answer=answer: answer)
+    watched: list[threading.Thread] = []
+    monkeypatch.setattr(LoopLines, "pinning", lambda lines, thread: watched.append(thread))
+    with Session(tmp_path / "run", lines=True) as session:
+        loader = session.loader(torch.arange(8.0), num_workers=1, pin_memory=True, collate_fn=listed)
+        iterator = iter(loader)
+        thread = iterator._pin_memory_thread
+        for _ in iterator:
+            pass
+    assert watched == [thread]

@@ -1,0 +1,57 @@
+"""Waits for the GIL of the main process, as its counters tell them: by stage, and by the thread that ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipeprof.analyse.why.lines import Line, blamed_line, parsed_lines
+from pipeprof.analyse.why.totals import CounterTotals
+from pipeprof.record.names.counters import GIL_HELD_NS, GIL_WAIT_NS, HELD_BY, part_of
+
+
+class Holder(NamedTuple):
+    """A thread that ran while another one waited for the GIL."""
+
+    name: str
+    line: Line | None
+    """Line of the user's that it was on the longest; None where no stack was kept."""
+
+
+@dataclass(frozen=True)
+class LockWaits:
+    """Waits for the GIL in some stages of the main process."""
+
+    ns: int
+    """Sum, at the least."""
+    holder: Holder | None
+    """The thread that ran the longest meanwhile; None where nobody waited."""
+    mostly_in: str
+    """Stage of the most of it."""
+
+
+def waited_ns(counts: CounterTotals, stage: str) -> int:
+    """Return how long the GIL was waited for in a stage, at the least."""
+    return counts.of_main[part_of(GIL_WAIT_NS, stage)]
+
+
+def lock_waits_in(counts: CounterTotals, stages: tuple[str, ...]) -> LockWaits:
+    """Return the waits in any of `stages`."""
+    threads: dict[str, int] = {}
+    lines: dict[str, dict[Line | None, int]] = {}
+    for stage in stages:
+        beginning = part_of(GIL_HELD_NS, f"{stage}{HELD_BY}")
+        for counter, ns in counts.of_main.items():
+            if counter.startswith(beginning):
+                name, _, stack = counter[len(beginning) :].partition(HELD_BY)
+                threads[name] = threads.get(name, 0) + ns
+                line = blamed_line(parsed_lines(stack))
+                mine = lines.setdefault(name, {})
+                mine[line] = mine.get(line, 0) + ns
+    longest = max(threads, key=threads.__getitem__, default=None)
+    waits = {stage: waited_ns(counts, stage) for stage in stages}
+    mostly_in = max(waits, key=waits.__getitem__, default="")
+    if longest is None:
+        return LockWaits(sum(waits.values()), None, mostly_in)
+    line = max(lines[longest], key=lines[longest].__getitem__)
+    return LockWaits(sum(waits.values()), Holder(longest, line), mostly_in)

@@ -1,0 +1,214 @@
+"""What a run tells of its own cost, beside the paired benchmark of the same loader in the same minutes.
+
+    python -m tests.benchmarks.told_cost [--only jpeg|tiny0|tiny2|text] [--lines] [--scale 1]
+
+A plain and an observed loader take turns as in `overhead.py`, once with each of them made first. Compared are
+two figures of one quantity, the CPU time in all processes that observing adds to a batch:
+
+- paired: CPU time of the loop's thread and of the workers' processes, observed less plain, and that of
+  pipeprof's threads in the main process, all read from the kernel;
+- told: what the observed runs themselves say, as the page and JSON's `own_cost` have it: cost of the loop's
+  thread and of the workers (unprobed batches beside their neighbours, and what these bear still), of the
+  threads that write and sample, and of the times in a batch's pickle.
+
+Both are given in points: hundredths of the plain loop's CPU time for a batch. The exit status is 1 where they
+are more than half a point apart and their 95 % intervals do not overlap. Where an interval is wider than half
+a point either way, the line says that half a point could not be seen. Pictures are resized and not cropped at
+random, so that all batches cost the same. Lines are sampled with `--lines`; without workers the plain
+loader's turns bear that too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, DataLoader
+from torchvision import transforms
+
+import pipeprof
+from pipeprof.record.schema import UNPROBED_PERIOD
+from tests.benchmarks import user_job
+from tests.benchmarks.overhead import Rows, Side, images, interval, take_turns
+
+BOUND_POINTS: Final = 0.5
+ROUNDS: Final = 12
+TURN_BATCHES: Final = UNPROBED_PERIOD // 4
+"""Batches of a turn, so that an unprobed block and its neighbours lie in one. Else the run would count the
+plain loader's turn, in the same thread, as its own."""
+Make = Callable[[], DataLoader[Any]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __add__(self, other: Estimate) -> Estimate:
+        """Return the sum of two figures that do not depend on each other."""
+        value = self.value + other.value
+        below = np.hypot(self.value - self.low, other.value - other.low)
+        above = np.hypot(self.high - self.value, other.high - other.value)
+        return Estimate(value, float(value - below), float(value + above))
+
+    def times(self, factor: float) -> Estimate:
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
+    def overlaps(self, other: Estimate) -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loop: its loader's maker in a folder, and the turns of a round."""
+
+    make: Callable[[Path], Make]
+    turns: int
+
+
+def _jpeg(folder: Path) -> Make:
+    pictures = images(folder, 256)
+    pictures.transform = transforms.Compose([transforms.Resize((224, 224)), transforms.ToTensor()])
+    data = ConcatDataset([pictures] * 200)
+    return lambda: DataLoader(data, 4, num_workers=2)
+
+
+def _tiny(workers: int) -> Callable[[Path], Make]:
+    return lambda _: lambda: DataLoader(Rows(64 * 100_000), 64, num_workers=workers)
+
+
+def _text(folder: Path) -> Make:
+    data, collate = user_job.dataset("text", folder, "")
+    return lambda: DataLoader(data, 4, num_workers=2, collate_fn=collate)
+
+
+CASES: Final = {
+    "jpeg": Case(_jpeg, 12),
+    "tiny0": Case(_tiny(0), 100),
+    "tiny2": Case(_tiny(2), 50),
+    "text": Case(_text, 36),
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Both figures of one loop, in points."""
+
+    told: Estimate
+    paired: Estimate
+    parts: str
+
+    @property
+    def is_held(self) -> bool:
+        return abs(self.told.value - self.paired.value) <= BOUND_POINTS or self.told.overlaps(self.paired)
+
+    @property
+    def is_seen(self) -> bool:
+        """True where half a point would be seen."""
+        return max(self.told.half_width, self.paired.half_width) <= BOUND_POINTS
+
+
+def told_ns(run: Path) -> dict[str, Estimate]:
+    """Return what a run tells of its own cost, by thread, in nanoseconds a batch."""
+    own = pipeprof.load(run).verdict.as_dict()["own_cost"]
+    told = {}
+    for thread in ("main", "workers"):
+        cost = own[thread]
+        if cost is not None:
+            if cost["low_ns"] is None:
+                raise SystemExit(
+                    f"the run tells nothing of {thread}: {cost['state']}, {cost['blocks']} blocks"
+                )
+            middle = (cost["low_ns"] + cost["high_ns"]) / 2
+            told[thread] = Estimate(cost["cost_ns"] or middle, cost["low_ns"], cost["high_ns"])
+    for part in ("threads", "handover"):
+        told[part] = Estimate(*[own[f"{part}_ns"] or 0.0] * 3)
+    return told
+
+
+@contextmanager
+def _sides(make: Make, run: Path, lines: bool, observed_first: bool) -> Iterator[tuple[Side, Side]]:
+    """Give the plain and the observed side; the run ends with the block."""
+    gc.collect()
+    plain = None if observed_first else Side(make())
+    loader = make()
+    with pipeprof.profile(loader, out=run, lines=lines):
+        observed = Side(loader)
+        yield plain or Side(make()), observed
+
+
+def compare(case: Case, rounds: int, lines: bool) -> Compared:
+    """Let a plain and an observed loader take turns, in both orders of their making."""
+    paired: list[list[dict[str, float]]] = []
+    told = []
+    with tempfile.TemporaryDirectory() as name:
+        make = case.make(Path(name))
+        for observed_first in (False, True):
+            run = Path(name) / f"run-{observed_first}"
+            with _sides(make, run, lines, observed_first) as (plain, observed):
+                paired.append([take_turns(plain, observed, case.turns, TURN_BATCHES) for _ in range(rounds)])
+            del plain, observed
+            told.append(told_ns(run))
+    by_round = [{part: (one[part] + two[part]) / 2 for part in one} for one, two in zip(*paired, strict=True)]
+    point = 100 / float(np.median([each["plain"] for each in by_round]))
+    parts = {part: (told[0][part] + told[1][part]).times(point / 2) for part in told[0]}
+    seen = Estimate(*interval([(each["main"] + each["workers"]) * point for each in by_round]))
+    of_kernel = {
+        "main": [each["main"] - each["flush"] for each in by_round],
+        "workers": [each["workers"] for each in by_round],
+        "threads": [each["flush"] for each in by_round],
+    }
+    beside = "; ".join(
+        f"{part} {value} beside {Estimate(*interval(of_kernel[part])).times(point)}"
+        if part in of_kernel
+        else f"{part} {value}"
+        for part, value in parts.items()
+    )
+    return Compared(
+        sum(parts.values(), Estimate(0, 0, 0)), seen, f"{beside}; a point is {1 / point / 1e3:.2f} us a batch"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> bool:
+    """Print both figures of each loop; return whether they agree."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", action="append", choices=list(CASES))
+    parser.add_argument("--lines", action="store_true")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of rounds")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    held = True
+    for name in options.only or CASES:
+        found = compare(CASES[name], max(1, round(ROUNDS * options.scale)), options.lines)
+        held &= found.is_held
+        word = "held" if found.is_held else "NOT held"
+        unseen = "" if found.is_seen else ", half a point could not be seen"
+        apart = found.told.value - found.paired.value
+        print(f"{name}: told {found.told}, paired {found.paired} points, apart {apart:+.2f}: {word}{unseen}")
+        print(f"  {found.parts}", flush=True)
+    return held
+
+
+if __name__ == "__main__":
+    sys.exit(not main())
