@@ -73,6 +73,15 @@ def threads() -> list[str]:
     ]
 
 
+def autograd_threads() -> list[str]:
+    """Those of torch for devices, after which no copy of this process can train (`tests/forked.py`)."""
+    names = []
+    for task in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # it has ended
+            names.append(task.read_text().strip())
+    return [name for name in names if name.startswith("pt_autograd")]
+
+
 def shared_memory() -> list[str]:
     """Blocks of this process, named or not."""
     named = [str(path) for path in Path("/dev/shm").glob(f"*{os.getpid()}*")]
@@ -94,6 +103,7 @@ def temporary_runs() -> list[str]:
 CHECKS: dict[str, Callable[[], list[str]]] = {
     "process": children,
     "thread": threads,
+    "thread of autograd": autograd_threads,
     "shared memory": shared_memory,
     "temporary directory": temporary_runs,
 }

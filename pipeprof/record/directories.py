@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 from contextlib import suppress
 from datetime import datetime
+from errno import ENOENT
+from os import strerror
 from pathlib import Path
 from typing import Final
 
@@ -25,17 +27,32 @@ def new_directory(name: str, parent: Path = RUNS) -> Path:
     for number in range(1, _MOST_IN_ONE_SECOND):
         directory = parent / (f"{stem}-{number}" if number > 1 else stem)
         try:
-            directory.mkdir(parents=True)
+            _make_with_parent(directory)
         except FileExistsError:
             continue
         except OSError as error:
             raise TraceError(f"cannot write {parent}: {error.strerror}", "choose another --out") from error
         _made.append(directory.absolute())
         return directory
+    make_directory(parent)  # the parent itself may be in the way: a link that leads nowhere
     raise TraceError(f"{parent} holds {stem} a thousand times", "choose another --out")
 
 
 _MOST_IN_ONE_SECOND: Final = 1000
+
+
+def _make_with_parent(directory: Path) -> None:
+    """Make what is not there, again where another process ends and removes the parent, which was empty."""
+    for _ in range(_MOST_REMOVALS):
+        try:
+            directory.mkdir(parents=True)
+        except FileNotFoundError:
+            continue
+        return
+    raise FileNotFoundError(ENOENT, strerror(ENOENT), str(directory))
+
+
+_MOST_REMOVALS: Final = 100
 
 
 _made: Final[list[Path]] = []

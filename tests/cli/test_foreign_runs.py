@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -49,6 +49,35 @@ def runs(tmp_path: Path) -> Path:
     make_run(tmp_path / "bad", Plan(batches=40))
     (tmp_path / "bad" / "steps.parquet").write_bytes(b"PAR1 no more PAR1")
     return tmp_path
+
+
+ODD: Final[dict[str, Any]] = {
+    "another type for an answer": {"schema": True},
+    "nested": {"schema": 1, "x": {"a": [[[[]]]]}},
+    "a process that cannot be": {"schema": 1, "status": "running", "pid": 2**70},
+    "half of a character": {"schema": 1, "status": "complete", "name": "\ud800", "error": "\udfff"},
+    "a command of a number": {"schema": 1, "status": "complete", "command": 5, "scenario": {"text": True}},
+    "parts of other types": {
+        "schema": 1,
+        "loaders": [True, {}, 5],
+        **dict.fromkeys(("accelerator", "machine", "not_observed", "emulated", "warnings"), 5),
+        "storage": {"model": "x"},
+    },
+    "nothing else": {"schema": 1, "status": "complete"},
+}
+
+
+def test_a_run_json_of_other_types_is_an_answer_or_one_clear_error(tmp_path: Path) -> None:
+    """Alone, without tables: what is answered is labelled, for the page and the terminal too."""
+    for name, keys in ODD.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(keys))
+        code, shown = verbs(("report", "--json", name), cwd=tmp_path)
+        if code == 0:
+            assert json.loads(shown)["verdict"]["cause"] == "inconclusive", name
+        else:
+            assert (code, shown.count("pipeprof: ")) == (2, 1), name
+        assert verbs(("report", name), cwd=tmp_path)[0] == code, name
 
 
 def test_one_bad_run_is_left_out_of_a_comparison(runs: Path) -> None:

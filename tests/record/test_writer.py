@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,42 @@ def test_default_directories_never_collide(tmp_path: Path) -> None:
     (made[3] / "run.json").touch()
     remove_unused()
     assert list(tmp_path.iterdir()) == [made[3]]
+
+
+def test_runs_that_begin_and_end_at_once_get_directories_of_their_own(tmp_path: Path) -> None:
+    """One that ends without a record removes its own and the parent, in which others are just beginning."""
+    processes, rounds = 6, 200
+    context = get_context("fork")
+    barrier, queue = context.Barrier(processes), context.SimpleQueue()
+
+    def begin_often() -> None:
+        kept, refused = [], []
+        barrier.wait()
+        for number in range(rounds):
+            try:
+                made = new_directory("train", tmp_path / "runs")
+            except TraceError as error:
+                refused.append(str(error))
+                continue
+            if number == rounds - 1:
+                (made / "run.json").touch()
+                kept.append(made)
+            remove_unused()
+        queue.put((kept, refused))
+
+    children = [context.Process(target=begin_often) for _ in range(processes)]
+    for child in children:
+        child.start()
+    told = [queue.get() for _ in children]
+    for child in children:
+        child.join()
+    assert [refusal for _, refused in told for refusal in refused] == []
+    assert sorted(path for kept, _ in told for path in kept) == sorted((tmp_path / "runs").iterdir())
+    assert len(list((tmp_path / "runs").iterdir())) == processes
+
+
+def test_a_parent_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    """As a link to a disk that is not mounted."""
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch")
+    with pytest.raises(TraceError, match="runs is no directory"):
+        new_directory("train", tmp_path / "runs")

@@ -18,6 +18,7 @@ from pipeprof.measure.device.here import installed
 from pipeprof.record import reader
 from pipeprof.scenario import Scenario
 from tests.fake_device import MS, FakeDevice, FakeGraph
+from tests.forked import Program
 
 
 @pytest.fixture(autouse=True)
@@ -91,17 +92,35 @@ def test_the_parts_of_a_step_fill_its_computation(device: FakeDevice, tmp_path: 
     [
         {"amp": True, "cudnn": False, "sync": True},
         {"prefetch_to_device": True, "channels_last": True},
-        pytest.param({"compile": True}, marks=pytest.mark.heavy),
     ],
     ids=lambda options: next(iter(options)),
 )
 def test_options_reach_the_device(
     device: FakeDevice, tmp_path: Path, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "compile" in options:
+    check_options(device, tmp_path, options, monkeypatch)
+
+
+@pytest.mark.heavy
+def test_a_model_is_compiled_for_the_device(
+    device: FakeDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own: autograd's threads begin where the first backward pass is compiled."""
+
+    def main() -> None:
         from torch._inductor import config
 
         monkeypatch.setattr(config, "compile_threads", 1)  # else its process pool outlives the test
+        check_options(device, tmp_path, {"compile": True}, monkeypatch)
+
+    done = Program(main, tmp_path).finished()
+    assert done.returncode == 0, done.stderr
+
+
+def check_options(
+    device: FakeDevice, tmp_path: Path, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run with these options of the accelerator, and look for each on the device and in the record."""
     dtypes: set[torch.dtype] = set()
     loss = Workload._loss
 

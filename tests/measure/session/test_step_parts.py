@@ -22,6 +22,7 @@ from pipeprof.measure.session.steps.parts import StepParts
 from pipeprof.record.reader import load
 from pipeprof.record.step_times import PartTimes
 from tests.fake_device import MS, FakeDevice, FakeGraph, VirtualClock
+from tests.forked import Program
 from tests.measure.session import loader_cases as cases
 
 
@@ -182,14 +183,18 @@ def test_gradients_are_the_same_with_marks_and_without() -> None:
 
 
 @pytest.mark.heavy
-def test_a_compiled_model_is_marked_and_its_graph_is_whole() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        compiled = torch.compile(Net(), backend="aot_eager", fullgraph=True)
-        loop = Loop(compiled)
-        for number in range(3):
-            loop.step(number)
-    assert loop.end() == ["forward", "backward", "optimizer"] * 3
+def test_a_compiled_model_is_marked_and_its_graph_is_whole(tmp_path: Path) -> None:
+    def main() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compiled = torch.compile(Net(), backend="aot_eager", fullgraph=True)
+            loop = Loop(compiled)
+            for number in range(3):
+                loop.step(number)
+        assert loop.end() == ["forward", "backward", "optimizer"] * 3
+
+    done = Program(main, tmp_path).finished()
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_wrapper_marks_parts_on_request(tmp_path: Path) -> None:
