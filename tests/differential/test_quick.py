@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -77,3 +79,22 @@ def test_a_script_does_the_same() -> None:
         apart = {name: run_scripts.compared(SCRIPTS[name], zygote) for name in QUICK}
     assert not {name: lines for name, lines in apart.items() if lines}
     assert len(SCRIPTS) >= 60
+
+
+@pytest.mark.slow
+def test_an_iterator_that_lives_to_the_interpreters_end_says_nothing(tmp_path: Path) -> None:
+    """Its module's names are gone when it goes."""
+    script = (
+        "import pipeprof\nfrom torch.utils.data import DataLoader\n"
+        "with pipeprof.profile(DataLoader([0] * 8), out='run') as loader:\n    batches = iter(loader)\n"
+        "    print(next(batches).tolist())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=run_scripts.environment(Path.cwd()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0]\n", "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from mmap import PAGESIZE
 from threading import get_ident
 from time import thread_time_ns
@@ -72,10 +73,13 @@ class RunQueue:
         except OSError:
             self._fd = -1
 
-    def close(self) -> None:
-        """Give the descriptor back."""
+    def close(self, close: Callable[[int], None] = os.close) -> None:
+        """Give the descriptor back.
+
+        `os` is bound here: an object that lives to the interpreter's end finds its module's names gone.
+        """
         if self._fd >= 0:
-            os.close(self._fd)
+            close(self._fd)
         self._fd, self._thread = -1, None
 
     def __del__(self) -> None:
