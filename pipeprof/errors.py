@@ -11,9 +11,9 @@ from typing import Final
 SIGNALLED: Final = 128
 """Shells report a program that a signal has ended with this and the signal's number."""
 INTERRUPTED: Final = SIGNALLED + signal.SIGINT
+"""Exit code of a program that Ctrl-C has ended, as shells report it."""
 READER_GONE: Final = SIGNALLED + 13
 """That of SIGPIPE, which Windows has not: who read the output has gone, as `| head` does."""
-"""Exit code of a program that Ctrl-C has ended, as shells report it."""
 
 
 def exit_code_of(name: str | None) -> int:

@@ -12,7 +12,9 @@ import importlib
 import io
 import os
 import sys
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import click
 
@@ -73,17 +75,31 @@ class _Verbs(click.Group):
             ctx.default_map = {verb: defaults_of(verb, command, VERBS)}
         return verb, command, rest
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the arguments, which prints the help where it is asked for."""
+        with _reader_may_go():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb. A reader of its output that has gone ends it, and not with a failed gate's code."""
-        try:
+        """Run the verb."""
+        with _reader_may_go():
             return super().invoke(ctx)
-        except BrokenPipeError:  # here, as click would take it for an error of its own
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(READER_GONE)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, help_line) for verb, (_, help_line) in VERBS.items()])
+
+
+@contextmanager
+def _reader_may_go() -> Iterator[None]:
+    """End the program where who reads its output has gone, and not with a failed gate's code."""
+    try:
+        yield
+    except BrokenPipeError:  # here, as click would take it for an error of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(READER_GONE)
 
 
 _TAKE_SECONDS: Final = ("run", "trace", "tune", "lesson", "attach")
@@ -137,6 +153,10 @@ def _called(ctx: click.Context) -> str:
     return f"pipeprof{verb}"
 
 
+_HELP: Final = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""click's error, from 8.2 on, whose message is the whole help."""
+
+
 def main() -> None:
     """Run the console script: every error that ends a verb becomes one message and an exit code here."""
     _print_in_any_encoding()
@@ -146,6 +166,9 @@ def main() -> None:
         click.echo(f"pipeprof: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        if isinstance(error, _HELP):
+            error.show()
+            sys.exit(error.exit_code)
         click.echo(f"pipeprof: {printable(error.format_message())}", err=True)
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(f"`{_called(error.ctx)} --help` shows how", err=True)

@@ -18,6 +18,7 @@ from pipeprof.errors import PipeprofError, TraceError
 
 if TYPE_CHECKING:
     from pipeprof.analyse.analysis import Analysis
+    from pipeprof.record.meta import RunMeta
     from pipeprof.record.reader import Run
     from pipeprof.report.run_list import Entry
     from pipeprof.simulate.forecast import Forecast
@@ -228,21 +229,27 @@ def tell_comparison(directory: Path) -> None:
 def before_change(directory: Path) -> Path | None:
     """Return the newest run beside one that tried a change, of the same script or scenario; None for none."""
     from pipeprof.record.reader import load
+    from pipeprof.report.run_list import entries
 
     try:
         meta = load(directory).meta
     except TraceError:
         return None
-    if {"--set", "--try"}.isdisjoint(meta.own_words) or not meta.program:
+    if not _tries(meta) or not meta.program:
         return None
-    for entry in _known(directory.parent)[:_LOOKED_AT]:
+    for entry in entries(directory.parent, 1)[:_LOOKED_AT]:
         if entry.directory.absolute() == directory.absolute() or entry.ranks or entry.cell:
             continue
         with suppress(TraceError):
             other = load(entry.directory).meta
-            if other.program == meta.program and other.own_words != meta.own_words:
+            if other.program == meta.program and not _tries(other):
                 return entry.directory
     return None
+
+
+def _tries(meta: RunMeta) -> bool:
+    """Tell whether a run's command has changed its program's loaders."""
+    return any(word.partition("=")[0] in {"--set", "--try"} for word in meta.own_words)
 
 
 def written_page(answer: Forecast, path: Path) -> Path | None:

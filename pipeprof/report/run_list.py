@@ -51,15 +51,15 @@ class Entry:
         }
 
 
-def entries(directory: Path) -> list[Entry]:
-    """Return the runs in `directory` and up to `DEPTH` levels below, newest first; unreadable ones say so.
+def entries(directory: Path, depth: int = DEPTH) -> list[Entry]:
+    """Return the runs in `directory` and up to `depth` levels below, newest first; unreadable ones say so.
 
     The ranks of a job are one entry, of the job's directory. Raises `TraceError` for what is no directory.
     """
     if not directory.is_dir():
         raise TraceError(f"{directory} is no directory", "give one that holds runs")
     by_directory: dict[Path, Entry] = {}
-    for path in _records(directory, DEPTH):
+    for path in _records(directory, depth):
         entry = _entry(path.parent)
         job = _job_of(path.parent)
         if job is not None:
@@ -78,16 +78,16 @@ def _job_of(directory: Path) -> Path | None:
 
 
 def _records(directory: Path, depth: int) -> Iterator[Path]:
-    record = directory / RUN_JSON
-    if record.is_file():
-        yield record
-    elif depth > 0:
-        try:
+    record, below = directory / RUN_JSON, list[Path]()
+    try:
+        if record.is_file():
+            yield record
+        elif depth > 0:
             below = [child for child in directory.iterdir() if child.is_dir() and not child.is_symlink()]
-        except OSError:
-            return
-        for child in below:
-            yield from _records(child, depth - 1)
+    except OSError:  # another user's
+        return
+    for child in below:
+        yield from _records(child, depth - 1)
 
 
 def _entry(directory: Path) -> Entry:

@@ -203,7 +203,7 @@ def test_a_run_that_tried_a_change_is_followed_by_how_to_compare_it(
     before = of_command(runs / "before", "pipeprof", "trace", "train.py", at=1)
     of_command(runs / "other", "pipeprof", "trace", "eval.py", at=2)
     tried = ("pipeprof", "trace", "--set", "loader.num_workers=4", "train.py")
-    of_command(runs / "twice", *tried, at=3)
+    of_command(runs / "twice", "pipeprof", "trace", "--set=loader.num_workers=8", "train.py", at=3)
     now = of_command(runs / "now", *tried, at=4)
     tell_comparison(now)
     assert capsys.readouterr().err == "Compare: pipeprof compare runs/before runs/now\n"
@@ -219,9 +219,10 @@ def test_a_change_without_a_run_before_it_is_compared_with_nothing(
 
 
 @pytest.mark.slow
-def test_a_reader_that_goes_is_no_failed_gate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("word", ["schema", "--help"])
+def test_a_reader_that_goes_is_no_failed_gate(tmp_path: Path, word: str) -> None:
     """Exit code 1 is that of a gate; an end of the pipe has SIGPIPE's."""
-    program = "from pipeprof.cli import main; import sys; sys.argv = ['pipeprof', 'schema']; main()"
+    program = f"from pipeprof.cli import main; import sys; sys.argv = ['pipeprof', '{word}']; main()"
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=tmp_path)
     assert process.stdout is not None
     process.stdout.close()

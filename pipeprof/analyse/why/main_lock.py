@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeprof.analyse.why.lines import Line, blamed_line, parsed_lines
 from pipeprof.analyse.why.totals import CounterTotals
-from pipeprof.record.names.counters import GIL_HELD_NS, GIL_WAIT_NS, HELD_BY, part_of
+from pipeprof.record.names.counters import GIL_HELD_NS, GIL_WAIT_NS, HELD_BY, CounterName, part_of
 
 
 class Holder(NamedTuple):
@@ -20,14 +21,12 @@ class Holder(NamedTuple):
 
 @dataclass(frozen=True)
 class LockWaits:
-    """Waits for the GIL in some stages of the main process."""
+    """Waits for the GIL in some stages of a thread of the main process."""
 
     ns: int
     """Sum, at the least."""
     holder: Holder | None
     """The thread that ran the longest meanwhile; None where nobody waited."""
-    mostly_in: str
-    """Stage of the most of it."""
 
 
 def waited_ns(counts: CounterTotals, stage: str) -> int:
@@ -35,13 +34,13 @@ def waited_ns(counts: CounterTotals, stage: str) -> int:
     return counts.of_main[part_of(GIL_WAIT_NS, stage)]
 
 
-def lock_waits_in(counts: CounterTotals, stages: tuple[str, ...]) -> LockWaits:
-    """Return the waits in any of `stages`."""
+def lock_waits_in(counts: Mapping[CounterName, int], stages: tuple[str, ...]) -> LockWaits:
+    """Return the waits in any of `stages`, which are one thread's: two threads may wait at one time."""
     threads: dict[str, int] = {}
     lines: dict[str, dict[Line | None, int]] = {}
     for stage in stages:
         beginning = part_of(GIL_HELD_NS, f"{stage}{HELD_BY}")
-        for counter, ns in counts.of_main.items():
+        for counter, ns in counts.items():
             if counter.startswith(beginning):
                 name, _, stack = counter[len(beginning) :].partition(HELD_BY)
                 threads[name] = threads.get(name, 0) + ns
@@ -49,9 +48,8 @@ def lock_waits_in(counts: CounterTotals, stages: tuple[str, ...]) -> LockWaits:
                 mine = lines.setdefault(name, {})
                 mine[line] = mine.get(line, 0) + ns
     longest = max(threads, key=threads.__getitem__, default=None)
-    waits = {stage: waited_ns(counts, stage) for stage in stages}
-    mostly_in = max(waits, key=waits.__getitem__, default="")
+    waits_ns = sum(counts.get(part_of(GIL_WAIT_NS, stage), 0) for stage in stages)
     if longest is None:
-        return LockWaits(sum(waits.values()), None, mostly_in)
+        return LockWaits(waits_ns, None)
     line = max(lines[longest], key=lines[longest].__getitem__)
-    return LockWaits(sum(waits.values()), Holder(longest, line), mostly_in)
+    return LockWaits(waits_ns, Holder(longest, line))

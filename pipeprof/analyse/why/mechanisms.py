@@ -17,7 +17,7 @@ from pipeprof.analyse.why.lines import MAIN, WAIT, stage_of
 from pipeprof.analyse.why.main_lock import lock_waits_in
 from pipeprof.analyse.why.observed import Observed
 from pipeprof.analyse.why.shown import Shown
-from pipeprof.analyse.why.totals import CounterTotals
+from pipeprof.analyse.why.totals import CounterTotals, of_main_in
 from pipeprof.record.events import read_events
 from pipeprof.record.names import counters
 from pipeprof.record.schema import MAIN_PROCESS
@@ -530,11 +530,14 @@ def _host_body(observed: Observed) -> Shown | None:
 
 def _main_gil(observed: Observed) -> Shown | None:
     """Look for a training thread, or one that pins, that waited for the GIL while another thread ran."""
-    waits = lock_waits_in(observed.counts, _stages_in_main(observed))
-    whole_ns = observed.owner_making_ns if _is_work(observed) else observed.owner_ns
-    if waits.holder is None or not whole_ns:
+    is_work = _is_work(observed)
+    whole_ns = observed.owner_making_ns if is_work else observed.owner_ns
+    counted = observed.counts.of_main if is_work else of_main_in(observed.run, observed.window, counters.GIL)
+    by_thread = [lock_waits_in(counted, stages) for stages in _stages_in_main(observed)]
+    waits = max(by_thread, key=lambda each: each.ns, default=None)
+    if waits is None or waits.holder is None or not whole_ns:
         return None
-    explains, pins = min(1.0, waits.ns / whole_ns), waits.mostly_in == counters.PIN_STAGE
+    explains, pins = min(1.0, waits.ns / whole_ns), waits is not by_thread[0]
     line = waits.holder.line
     figures = {
         "who": "The thread that pins batches" if pins else "The training thread",
@@ -548,15 +551,19 @@ def _main_gil(observed: Observed) -> Shown | None:
     return Shown(mechanisms.MAIN_GIL, explains, figures, fixes.LOOP if pins else fixes.OWN_PROCESS)
 
 
-def _stages_in_main(observed: Observed) -> tuple[str, ...]:
-    """Return the stages of the main process that the blamed owner's time passes in; none where in workers."""
+def _stages_in_main(observed: Observed) -> tuple[tuple[str, ...], ...]:
+    """Return the stages of the main process that the blamed owner's time passes in; none where in workers.
+
+    The training thread's come first, then those of the thread that pins.
+    """
     if observed.owner == owners.MAIN.name:
-        return (MAIN,)
+        return ((MAIN,),)
     if _family(observed) in (owners.TRANSFER.name, owners.PIN.name):
-        return (WAIT, counters.PIN_STAGE)
+        return ((WAIT,), (counters.PIN_STAGE,))
     if observed.facts.workers > 0 or not _is_work(observed):
         return ()
-    return tuple(observed.stages_ns) if observed.owner == owners.BLOCKED.name else (stage_of(observed.owner),)
+    own = tuple(observed.stages_ns) if observed.owner == owners.BLOCKED.name else (stage_of(observed.owner),)
+    return (own,)
 
 
 _LOOKS: Final[tuple[Callable[[Observed], Shown | None], ...]] = (

@@ -16,6 +16,7 @@ from pipeprof.analyse.ledger.making import Stages
 from pipeprof.analyse.why.lines import HotLine, Lines, read_lines, stage_of
 from pipeprof.analyse.why.totals import CounterTotals, read_counts
 from pipeprof.analyse.why.transfer import receive_starts
+from pipeprof.passes import Window
 from pipeprof.record.names.counters import CounterName
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints
@@ -37,15 +38,20 @@ class Observed:
     """The owner that the verdict blames, such as `collate` or `stage:getitem`."""
     ledger_ns: Mapping[str, int]
     """Time of the measured window by owner."""
-    wall_ns: int
-    """Length of the measured window."""
+    window: Window
+    """The measured window."""
 
     @classmethod
     def of(cls, run: Run, attribution: Attribution, facts: Facts, owner: str) -> Observed:
         """Ask about the owner that an attribution blames."""
         ledger = attribution.whole
         timeline, made = attribution.timeline, attribution.stages
-        return cls(run, timeline, made, facts, owner, ledger.ledger_ns, ledger.window.wall_ns)
+        return cls(run, timeline, made, facts, owner, ledger.ledger_ns, ledger.window)
+
+    @property
+    def wall_ns(self) -> int:
+        """Length of the measured window."""
+        return self.window.wall_ns
 
     @property
     def owner_ns(self) -> int:

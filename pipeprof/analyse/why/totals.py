@@ -120,13 +120,21 @@ def _add_level(
 
 def sampler_ns(run: Run, window: Window) -> int:
     """Return the time in samplers that was counted in a window, to the second or so of a flush."""
-    total = 0
+    return sum(of_main_in(run, window, counters.SAMPLER_NS).values())
+
+
+def of_main_in(run: Run, window: Window, beginning: CounterName) -> Counter[CounterName]:
+    """Add up what the main process counted in a window, to the second or so of a flush.
+
+    Only counters whose names begin with `beginning` are returned.
+    """
+    counts = Counter[CounterName]()
     for piece in run.pieces("counters", ("time_ns", "worker", "counter", "value")):
         for time_ns, worker, name, value in zip(*piece.to_pydict().values(), strict=True):
             inside = time_ns is not None and window.start_ns <= time_ns <= window.end_ns + _FLUSH_NS
-            if inside and worker == MAIN_PROCESS and (name or "").startswith(counters.SAMPLER_NS):
-                total += value or 0
-    return total
+            if inside and worker == MAIN_PROCESS and (name or "").startswith(beginning):
+                counts[name] += value or 0
+    return counts
 
 
 _FLUSH_NS = 1_000_000_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic_ns, thread_time_ns
 from typing import Any, Final
 
@@ -214,7 +214,8 @@ class BatchRecorder(Sink):
         if not self.open:
             return
         if isinstance(error, Exception):
-            self.lose(in_making(self.key, stage, self.asked, error))
+            with suppress(Exception):  # the error's text is the user's
+                self.lose(in_making(self.key, stage, self.asked, error))
         if self.unprobed:
             self.finish_unprobed(MISSING, MISSING)
             return

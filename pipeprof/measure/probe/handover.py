@@ -94,6 +94,11 @@ _with_state: Final = set[tuple[int, int]]()
 """Epoch and seq of this worker's batches that are to be sent with a state of the data set."""
 
 
+def forget_sending() -> None:
+    """Forget what was pickled last: this process sends nothing, and those that it forks begin anew."""
+    _sending.key = _NO_KEY
+
+
 def note_state(epoch: int, seq: int) -> None:
     """Note that the data set's state was taken, to travel with a batch of this worker."""
     _with_state.add((epoch, seq))

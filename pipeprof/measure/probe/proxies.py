@@ -225,7 +225,7 @@ def many_samples(real: Any, recorder: BatchRecorder, indices: Any) -> Any:
     if recorder.keeping:
         return [_kept(real, recorder, index) for index in indices]
     if recorder.tiny_samples:
-        return [real[index] for index in indices]
+        return _each_of(real, indices)
     samples = []
     slowest = slowest_index = MISSING
     before = monotonic_ns()
@@ -236,6 +236,17 @@ def many_samples(real: Any, recorder: BatchRecorder, indices: Any) -> Any:
             slowest, slowest_index = now - before, index
         before = now
     recorder.slowest_ns, recorder.slowest_index = slowest, _number(slowest_index)
+    return samples
+
+
+def _each_of(real: Any, indices: Any) -> list[Any]:
+    """Fetch the samples of a batch.
+
+    From Python 3.12 on a comprehension would leave no index behind that tells which sample has broken.
+    """
+    samples = []
+    for index in indices:
+        samples.append(real[index])
     return samples
 
 
@@ -311,7 +322,7 @@ def _fetch_unprobed(real: Any, recorder: BatchRecorder, payload: Any, fetch: Fet
             samples = real[payload]
         else:
             many = getattr(real, "__getitems__", None)
-            samples = many(payload) if many else [real[index] for index in payload]
+            samples = many(payload) if many else _each_of(real, payload)
     except BaseException as error:
         recorder.fail(error)
         raise

@@ -39,6 +39,7 @@ HEADER_BYTES: Final = 10_240
 _NAMES_AT: Final = 128
 _NAME_BYTES: Final = 64
 _LOSS_AT: Final = 8192
+LOSS_BYTES: Final = HEADER_BYTES - _LOSS_AT
 MOST_NAMES: Final = (_LOSS_AT - _NAMES_AT) // _NAME_BYTES
 _COUNT, _TAKEN, _DROPPED, _NAMES, _THREAD, _EPOCH, _FINISHED, _BUSY, _UNREAD, _ASKED_EPOCH, _LOSS = range(11)
 """The words of a slot's header: see `Slot` for what each holds."""
@@ -167,7 +168,7 @@ class Slot:
     def lose(self, text: bytes) -> None:
         """Tell of the first batch that was lost, from any thread of the worker; later ones are not told."""
         if not self._words[_LOSS]:
-            text = text[: HEADER_BYTES - _LOSS_AT]
+            text = text[:LOSS_BYTES]
             self._view[_LOSS_AT : _LOSS_AT + len(text)] = text
             self._words[_LOSS] = len(text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import weakref
@@ -147,8 +148,9 @@ class LoaderWatch:
 
 
 PINS: Final = "_pin_memory_thread"
-"""torch's private name for the thread of an iterator that pins its batches, seen in 2.6 to 2.15. Without it
-that thread's waits for the GIL are not observed."""
+PINNED: Final = "_data_queue"
+"""torch's private names for the thread of an iterator that pins its batches, and for the queue of those that
+it has pinned, seen in 2.6 to 2.15. Without them that thread's waits for the GIL are not observed."""
 _numbers: Final = itertools.count(1)
 """Numbers of the iterators that this process has observed."""
 
@@ -248,8 +250,9 @@ class IteratorWatch:
         self._gone = weakref.finalize(iterator, self._mark_gone)
         self._gone.atexit = False
         pinning, lines = getattr(iterator, PINS, None), self.session.steps.lines
-        if lines is not None and isinstance(pinning, threading.Thread):
-            lines.pinning(pinning)
+        pinned = getattr(iterator, PINNED, None)
+        if lines is not None and isinstance(pinning, threading.Thread) and isinstance(pinned, queue.Queue):
+            lines.pinning(pinning, pinned.empty)
         if self.workers > 0 and self.epoch >= 0:
             self.session.event("workers_ready", loader=self.loader_number, epoch=self.epoch)
 
@@ -280,7 +283,7 @@ class IteratorWatch:
             batch = f"batch {seq} of epoch {self.epoch}"
             unseen = "its sample and line are not observed: it ended before it could tell"
             who = f"{self.owner.name}: worker {worker} (process {process.pid})"
-            room = f"; {no_room()}" if _ended_by(process, signal.SIGBUS) else ""
+            room = f"; {no_room()}" if _ended_by(process, _BUS_ERROR) else ""
             sentence = f"{who} ended as it made {batch}; {unseen}{room}"
             self._record_loss(worker, self.epoch, sentence)
 
@@ -515,8 +518,14 @@ def _ended_itself(process: Any, shut_down: bool) -> bool:
     return process.exitcode not in (None, 0, -signal.SIGTERM)  # torch terminates the slow to leave
 
 
-def _ended_by(process: Any, number: signal.Signals) -> bool:
+_BUS_ERROR: Final = getattr(signal, "SIGBUS", None)
+"""Windows has none."""
+
+
+def _ended_by(process: Any, number: signal.Signals | None) -> bool:
     """Tell whether a signal has ended a worker, without taking its exit code."""
+    if number is None:
+        return False
     with suppress(ChildProcessError, AttributeError):
         end = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return end is not None and end.si_code != os.CLD_EXITED and end.si_status == number

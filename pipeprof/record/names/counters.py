@@ -87,6 +87,8 @@ STARTUP_WRITTEN_BYTES: Final = _counter(
 STREAM_ITEM: Final = _counter(
     "stream.item", "one of the first items of a worker's stream: a digest of its content, not added up"
 )
+GIL: Final = CounterName("gil.")
+"""Begins the names of the next two."""
 GIL_WAIT_NS: Final = _counter(
     "gil.wait_ns",
     "least time in which a thread of the main process waited for its GIL, by the stage that it was in",

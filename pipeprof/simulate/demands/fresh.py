@@ -30,10 +30,8 @@ _PAID: Final = 0.5
 class FreshMemory:
     """Cost of fresh memory to a recorded run; what was not observed costs nothing."""
 
-    made_bytes: float
-    """Bytes of a batch that its making put into fresh memory."""
     made_ns: float
-    """CPU time that it took for that."""
+    """CPU time that making a batch took to put it into fresh memory."""
     shared_ns: float
     """CPU time of a byte of fresh shared memory."""
     private_ns: float
@@ -79,7 +77,7 @@ def fresh_memory(run: Run, recorded: Recorded) -> FreshMemory:
     if touched and made and has_workers:
         seen = _in_kernel(recorded) * min(1.0, size / touched)
         made_ns = max(made_ns, min(seen, MOST_GROWTH * made_ns))
-    return FreshMemory(made, made_ns, shared_ns, private_ns, machine.released_byte_ns or 0.0)
+    return FreshMemory(made_ns, shared_ns, private_ns, machine.released_byte_ns or 0.0)
 
 
 def _in_kernel(recorded: Recorded) -> float:

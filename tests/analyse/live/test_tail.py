@@ -86,7 +86,8 @@ def damaged(content: bytes, name: str) -> bytes:
         case "the schema":
             return content[:40] + b"\xff" * 40 + content[80:]
         case "a batch":
-            return content[:-4300] + b"\xff" * 100 + content[-4200:]  # in its head
+            head = 8 + int.from_bytes(content[4:8], "little")  # behind the schema and its length
+            return content[: head + 50] + b"\xff" * 100 + content[head + 150 :]
         case _:
             return content[:8] + b"\xff\xff\xff\x7f" + content[12:]
 

@@ -353,6 +353,12 @@ CASES = (
         in_main=held_up("pin", S),
     ),
     Case(
+        "two threads wait for it at one time, each little",
+        handed_over(90 * MS, locked=False),
+        None,
+        in_main=held_up("pin", int(0.5 * S)) | held_up("wait", int(0.5 * S)),
+    ),
+    Case(
         "the loop makes its batches and waits for another thread's Python",
         INLINE,
         "main-gil",

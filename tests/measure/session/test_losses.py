@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pipeprof.measure.probe.counting.losses import in_handover, in_making, pack, unpack
-from pipeprof.measure.probe.ring import Ring, Slot
+from pipeprof.measure.probe.ring import LOSS_BYTES, Ring, Slot
 from pipeprof.measure.probe.spans import COLLATE, GETITEM
 from pipeprof.measure.session.session import Session
 from pipeprof.record.reader import load
@@ -68,6 +70,7 @@ def lost(out: Path, dataset: Any, **arguments: Any) -> tuple[list[dict[str, Any]
     with pytest.raises((RuntimeError, ValueError, ConnectionError)), Session(out) as session:
         for _ in session.observe(loader):
             pass
+    gc.collect()  # torch's own error keeps its iterator, and so the workers, in a circle
     run = load(out)
     return [e for e in run.table("events").to_pylist() if e["kind"] == "batch_lost"], run.meta.warnings
 
@@ -141,7 +144,59 @@ def test_a_loss_keeps_to_its_room_in_the_ring() -> None:
     assert made.total == 5000 and made.room is not None and handed.samples == (0, 1, 2, 3, 4)
 
 
-def test_indices_that_are_no_numbers() -> None:
-    loss = in_making((0, 0), GETITEM, ["a", "b"], ValueError("x"))
+def test_a_loss_of_other_scripts_keeps_to_its_room_too() -> None:
+    place = ("\u8def" * 160, 3, "\u51fd" * 80)
+    loss = in_handover((1, 3), [1], None, ValueError("\u574f" * 160))._replace(place=place, users=place)
+    kept = unpack(pack(loss)[:LOSS_BYTES])
+    assert kept is not None and kept.samples == (1,)
+    assert kept.error and loss.error.startswith(kept.error)
+
+
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        raise KeyError("no words")
+
+
+class Held:
+    """Something that a failing sample holds."""
+
+
+class Wordless(Rows):
+    def __init__(self, error: type[Exception]) -> None:
+        self.error, self.held = error, list[Any]()
+
+    def __getitem__(self, index: int) -> Any:
+        held = Held()
+        self.held.append(weakref.ref(held))
+        raise self.error
+
+
+def first_error(out: Path, dataset: Any, **arguments: Any) -> type[BaseException] | None:
+    with Session(out) as session:
+        try:
+            next(iter(session.observe(DataLoader(dataset, 4, **arguments))))
+        except Exception as error:
+            return type(error)
+    return None
+
+
+def test_an_error_without_words_is_the_users_own(tmp_path: Path) -> None:
+    assert first_error(tmp_path / "run", Wordless(WordlessError)) is WordlessError
+
+
+def test_a_caught_error_keeps_nothing(tmp_path: Path) -> None:
+    """Without a collection: what a frame holds goes with the error, as it does without pipeprof."""
+    dataset = Wordless(ValueError)
+    gc.disable()
+    try:
+        assert first_error(tmp_path / "run", dataset) is ValueError
+        assert [held() for held in dataset.held] == [None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("asked", [["a", "b"], "12", b"12"])
+def test_indices_that_are_no_numbers(asked: Any) -> None:
+    loss = in_making((0, 0), GETITEM, asked, ValueError("x"))
     assert (loss.samples, loss.sample, loss.place) == (None, None, None)
     assert unpack(pack(loss)[:-3]) is None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import operator
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +23,7 @@ import torch
 from pipeprof import units
 from pipeprof.measure.host.mounts import SHARED_MEMORY, shared_memory_bytes
 from pipeprof.measure.probe.own_frames import OWN
+from pipeprof.measure.probe.ring import LOSS_BYTES
 from pipeprof.measure.probe.spans import COLLATE
 from pipeprof.vocabulary import mechanisms
 
@@ -108,8 +110,12 @@ def _text_of(place: Place | None) -> str:
 
 
 def in_making(key: tuple[int, int], stage: str, asked: Any, error: BaseException) -> Loss:
-    """Return the loss of a batch of which a sample, or its collation, has raised `error`."""
-    frames, sample = _frames(error.__traceback__)
+    """Return the loss of a batch of which a sample, or its collation, has raised `error`.
+
+    The traceback's first frame is the caller's, which still runs.
+    """
+    caller = error.__traceback__
+    frames, sample = _frames(None if caller is None else caller.tb_next)
     users = [frame for frame in frames if not frame[0].startswith(_TORCH)]
     failed = None if stage == COLLATE else sample
     innermost = frames[-1] if frames else None
@@ -140,20 +146,24 @@ def _loss(
 
 def _indices(asked: Any) -> tuple[tuple[int, ...] | None, int]:
     with suppress(Exception):  # they are the user's sampler's
-        all_of_it = list(asked) if hasattr(asked, "__iter__") else [asked]
-        return tuple(int(index) for index in all_of_it[:_MOST_SAMPLES]), len(all_of_it)
+        one = isinstance(asked, (str, bytes)) or not hasattr(asked, "__iter__")
+        all_of_it = [asked] if one else list(asked)
+        return tuple(map(operator.index, all_of_it[:_MOST_SAMPLES])), len(all_of_it)
     return None, 0
 
 
 def _frames(trace: TracebackType | None) -> tuple[list[Place], int | None]:
-    """Return the frames of a traceback that are not ours, outermost first, and the index of the sample."""
+    """Return the frames of a traceback that are not ours, outermost first, and the index of the sample.
+
+    Local names are read of frames that ask for samples alone: a frame that holds its error would keep it.
+    """
     frames, sample = [], None
     while trace is not None:
-        code, names = trace.tb_frame.f_code, trace.tb_frame.f_locals
-        if code.co_filename.endswith(_ASKING) and isinstance(
-            index := names.get("idx", names.get("index")), int
-        ):
-            sample = index
+        code = trace.tb_frame.f_code
+        if code.co_filename.endswith(_ASKING):
+            names = trace.tb_frame.f_locals
+            index = names.get("idx", names.get("index"))
+            sample = index if isinstance(index, int) else sample
         if not code.co_filename.startswith(OWN):
             frames.append(_cut(code.co_filename, trace.tb_lineno, code.co_qualname))
         trace = trace.tb_next
@@ -176,8 +186,21 @@ def _cut(file: str, line: int, function: str) -> Place:
 
 
 def pack(loss: Loss) -> bytes:
-    """Return a loss as bytes: 1,400 of them at the most, but for characters that are not ASCII."""
-    return json.dumps(loss).encode()
+    """Return a loss as bytes that a slot of the ring can hold: what is too long without its texts' rest."""
+    most = _MOST_CHARACTERS
+    while len(packed := _as_json(loss, most)) > LOSS_BYTES and most > 1:
+        most //= 2
+    return packed
+
+
+def _as_json(loss: Loss, most: int) -> bytes:
+    place, users, collate = (_shorter(each, most) for each in (loss.place, loss.users, loss.collate))
+    shorter = loss._replace(error=loss.error[:most], place=place, users=users, collate=collate)
+    return json.dumps(shorter, ensure_ascii=False).encode(errors="replace")
+
+
+def _shorter(place: Place | None, most: int) -> Place | None:
+    return None if place is None else (place[0][-most:], place[1], place[2][-most:])
 
 
 def unpack(data: bytes) -> Loss | None:

@@ -78,9 +78,10 @@ class LockWatch:
                 used[number] = cpu_ns
                 if cpu_ns - self._used.get(number, 0) >= enough:
                     busy[number] = thread
-        for ended in self._watched.keys() - used.keys():
+        for ended in set(self._watched) - used.keys():
             del self._watched[ended]
-        for idle in self._busy.keys() - busy.keys() - self._watched.keys():
+            self._state.forget(ended)
+        for idle in self._busy.keys() - busy.keys() - set(self._watched):
             self._state.forget(idle)
         self._used = used
         if not self._busy:
@@ -89,7 +90,7 @@ class LockWatch:
 
     def _may_look(self, busy: dict[int, threading.Thread]) -> bool:
         """Tell whether anybody may hold up a watched thread, and whether that can be seen here."""
-        if not any(busy.keys() - {thread} for thread in self._watched):
+        if not any(busy.keys() - {thread} for thread in list(self._watched)):
             return False
         if not self._can and self._tries < MOST_TRIES:
             self._tries += 1
@@ -102,7 +103,7 @@ class LockWatch:
             return
         began_ns, before = monotonic_ns(), self._all_used()
         time.sleep(BETWEEN_S)
-        waiting = [each for each in self._watched.values() if self._state.waits(each.thread)]
+        waiting = [each for each in list(self._watched.values()) if self._state.waits(each.thread)]
         now_ns = monotonic_ns()
         stands_for = min(now_ns - self._last_ns, MOST_NS)
         self._last_ns = now_ns
@@ -113,7 +114,7 @@ class LockWatch:
             self._count(each, before, after, now_ns - began_ns, stands_for)
 
     def _all_used(self) -> dict[int, Used]:
-        numbers = self._watched.keys() | self._busy.keys()
+        numbers = {*list(self._watched), *self._busy}  # the loop's thread may come to watch one more
         return {number: used for number in numbers if (used := self._state.used(number)) is not None}
 
     def _count(

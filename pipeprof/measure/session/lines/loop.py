@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from types import CodeType
 from typing import Final
@@ -61,10 +62,10 @@ class LoopLines:
             )
             self._sampler.start()
 
-    def pinning(self, thread: threading.Thread) -> None:
-        """Note the thread that pins the batches of an iterator."""
+    def pinning(self, thread: threading.Thread, has_none_ready: Callable[[], bool]) -> None:
+        """Note the thread that pins the batches of an iterator. Its waits count while no batch is ready."""
         if thread.native_id is not None:
-            self._lock_watch.watch(thread.native_id, lambda: PIN_STAGE)
+            self._lock_watch.watch(thread.native_id, lambda: PIN_STAGE if has_none_ready() else None)
 
     def took(self) -> None:
         """Note that the loop has its batch."""

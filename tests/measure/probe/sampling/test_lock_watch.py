@@ -119,6 +119,18 @@ def test_no_wait_is_counted(clock: Callable[[int], None], state: HandedState, st
     assert counted(state, clock, stage) == {}
 
 
+def test_a_watched_thread_that_ends_is_forgotten(clock: Callable[[int], None]) -> None:
+    """Its files are closed: each pass over a pinned loader has a thread of its own."""
+    state = HandedState(BEFORE)
+    state.turn()
+    watch = LockWatch(state, lambda thread: "")
+    ended = LOOP + 100
+    state._files[ended, "syscall"] = os.open(os.devnull, os.O_RDONLY)
+    watch.watch(ended, lambda: "pin")
+    watch.choose()
+    assert (ended, "syscall") not in state._files
+
+
 @contextmanager
 def beside(work: Callable[[], None], name: str) -> Iterator[threading.Thread]:
     """A thread that does some work again and again."""

@@ -222,7 +222,7 @@ def test_the_thread_that_pins_is_watched_for_the_lock(
     for name, answer in device.items():
         monkeypatch.setattr(torch.accelerator, name, lambda *given, answer=answer: answer)
     watched: list[threading.Thread] = []
-    monkeypatch.setattr(LoopLines, "pinning", lambda lines, thread: watched.append(thread))
+    monkeypatch.setattr(LoopLines, "pinning", lambda lines, thread, ready: watched.append(thread))
     with Session(tmp_path / "run", lines=True) as session:
         loader = session.loader(torch.arange(8.0), num_workers=1, pin_memory=True, collate_fn=listed)
         iterator = iter(loader)
