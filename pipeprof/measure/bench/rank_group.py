@@ -82,7 +82,10 @@ class Peers:
         return brought
 
     def share(self, storage: Storage) -> None:
-        """Make ranks of one machine that emulate the same device queue at one of them; wait for all."""
+        """Make ranks of one machine that emulate the same device queue at one of them; wait for all.
+
+        None goes on, and may end, before the others have opened its memory.
+        """
         offered = self.gather(_offer(storage))
         if isinstance(storage, EmulatedStorage):
             mine = offered[self.rank.rank]
@@ -90,9 +93,17 @@ class Peers:
             first = offered.index(alike[0])
             storage.ranks = len(alike)
             if first != self.rank.rank:
-                storage.device.shared.join(alike[0].timeline)
-                if storage.cache is not None:
-                    storage.cache.shared.join(alike[0].cache)
+                _queue_at(storage, alike[0])
+        self.gather(None)
+
+
+def _queue_at(storage: EmulatedStorage, other: Offered) -> None:
+    try:
+        storage.device.shared.join(other.timeline)
+        if storage.cache is not None and other.cache is not None:
+            storage.cache.shared.join(other.cache)
+    except OSError as error:
+        raise _gone(error) from error
 
 
 def _offer(storage: Storage) -> Offered | None:
@@ -112,7 +123,7 @@ def _machine() -> str:
     return host
 
 
-def _gone(error: RuntimeError) -> MeasureError:
+def _gone(error: Exception) -> MeasureError:
     return MeasureError(
         f"another rank is gone: {first_line(error)}",
         "its own messages say why. What this rank measured until then is kept",

@@ -27,10 +27,13 @@ class SharedCells:
         self.cells = memoryview(self.block.buffer).cast("q")
 
     def join(self, block: SharedBlock) -> None:
-        """Share from now on the integers in `block` in place of these."""
+        """Share from now on the integers in `block` in place of these.
+
+        Raises `OSError` where the process that made them is gone; these are then as before.
+        """
+        cells = memoryview(block.buffer).cast("q")
         self.close()
-        self.block = block
-        self._map()
+        self.block, self.cells = block, cells
 
     def locked(self) -> AbstractContextManager[object]:
         """Keep every other process and thread out while the block lasts."""
