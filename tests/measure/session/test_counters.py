@@ -144,7 +144,7 @@ def test_a_profiled_loader_samples_lines_where_it_is_asked_to(tmp_path: Path) ->
 SCRIPT = """
 from torch.utils.data import DataLoader
 for _ in DataLoader(list(range(64)), batch_size=8):
-    sum(range(200_000))
+    sum(range(2_000_000))
 """
 
 
