@@ -232,9 +232,14 @@ def _names() -> set[str]:
     return {path.name for path in Path("/dev/shm").iterdir()}
 
 
+_MOST_PID: Final = 1 << 22
+"""Linux's bound on a process's number."""
+
+
 def _owner_lives(name: str) -> bool:
     """Tell whether a process lives whose number is in a name, as torch writes it: `torch_PID_...`."""
-    return any(psutil.pid_exists(int(number)) for number in re.findall(r"(?<=_)\d+(?=_)", name))
+    numbers = [int(number) for number in re.findall(r"(?<=_)\d+(?=_)", name)]  # torch's last one is random
+    return any(number < _MOST_PID and psutil.pid_exists(number) for number in numbers)
 
 
 def _runs(process: psutil.Process) -> bool:
