@@ -35,7 +35,7 @@ pytestmark = [
 LOADER_STEPS = 40
 MANY = 50
 ALLOCATORS_BYTES = 5e6
-"""Single steps of the allocators, of which up to 5 MB were seen beside other work and none on a quiet machine.
+"""Single steps of the allocators: beside other work up to 5 MB were seen, and none on a quiet machine.
 test_freed.py looks for what is left behind."""
 
 
