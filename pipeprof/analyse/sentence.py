@@ -34,11 +34,16 @@ _WAITS: Final[Mapping[str, str]] = {
 """The one who waits, by what stands for its times: only a device that was measured is said to be idle."""
 
 
+def waiter(utilization_kind: str | None) -> str:
+    """Return the one who waited, as the subject of a sentence."""
+    return _WAITS.get(utilization_kind or "", "The accelerator")
+
+
 def state(verdict: Verdict, facts: Facts | None, utilization_kind: str | None = None) -> Statement:
     """Return how long the accelerator, or without its times the loop, waited, for what, and what shows it."""
     if verdict.cause == causes.INCONCLUSIVE.word:
         return _inconclusive(verdict)
-    who = _WAITS.get(utilization_kind or "", "The accelerator")
+    who = waiter(utilization_kind)
     stall = units.percent(verdict.stall_share)
     if verdict.cause == causes.ACCELERATOR.word:
         return Statement(f"{who} was kept busy: it spent {stall} of the time waiting for data.")

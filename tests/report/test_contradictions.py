@@ -98,6 +98,16 @@ def test_a_run_that_only_computes_is_a_sentence_and_no_chart(healthy_forecast: F
     assert ("The whole run", "100% computing, all along") in section.facts
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "who"), [("emulated", "The emulated accelerator"), ("none", "Your training loop")]
+)
+def test_a_matrix_says_who_waited_as_its_cells_do(tmp_path: Path, accelerator: str, who: str) -> None:
+    plan = Plan(batches=120, accelerator=accelerator, stages={"decode": 60 * MS})
+    runs = [load(make_run(tmp_path / str(n), replace(plan, workers=n))) for n in (1, 2)]
+    assert matrix.headline(matrix.matrix(runs)).startswith(f"{who} waited between ")
+    assert all(run.verdict.statement.headline.startswith(f"{who} spent ") for run in runs)
+
+
 def test_what_is_enough_holds_for_all_settings_beyond_it(tmp_path: Path) -> None:
     """Few workers did not wait and more did: that is no setting from which on waiting stays low."""
     runs = [

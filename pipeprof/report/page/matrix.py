@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
+from pipeprof.analyse.sentence import waiter
 from pipeprof.report.page import charts
 from pipeprof.report.wording import words
 from pipeprof.report.wording.view import RunView, facts
@@ -55,6 +56,8 @@ class Matrix:
     others: tuple[str, ...]
     missing: tuple[tuple[str, str], ...] = ()
     """Cells that were not predicted, each with the reason."""
+    waiter: str = "The accelerator"
+    """The one who waited, as the subject of a sentence."""
     fixed: tuple[str, ...] = ()
     """Settings that all cells have, in words: two matrices of the same knobs may differ in them."""
 
@@ -77,7 +80,16 @@ def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None =
         _cell(answer, {key: text_of(own.get(key)) for key in varying})
         for answer, own in zip(said, knobs, strict=True)
     )
-    laid_out = Matrix(_name(said), cells, across, down, others, fixed=tuple(_fixed(said, knobs, varying)))
+    kinds = {each.utilization_kind for each in said}
+    laid_out = Matrix(
+        _name(said),
+        cells,
+        across,
+        down,
+        others,
+        waiter=waiter(kinds.pop() if len(kinds) == 1 else None),
+        fixed=tuple(_fixed(said, knobs, varying)),
+    )
     return laid_out if predictions is None else _with(laid_out, predictions)
 
 
@@ -176,7 +188,7 @@ def headline(laid_out: Matrix) -> str:
         return "No run of this matrix was long enough to say anything."
     best, worst = (pick(seen, key=lambda cell: cell.stall or 0.0) for pick in (min, max))
     return (
-        f"The accelerator waited between {units.percent(best.stall)} and {units.percent(worst.stall)} "
+        f"{laid_out.waiter} waited between {units.percent(best.stall)} and {units.percent(worst.stall)} "
         f"of the time, the most with {knobs_text(worst)}."
     )
 
