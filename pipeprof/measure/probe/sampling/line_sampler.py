@@ -28,6 +28,9 @@ BUDGET: Final = 0.002
 MOST_NS: Final = 1_000_000_000
 """The most that one sample stands for: beyond it the process was stopped, or the machine asleep."""
 FLUSH_NS: Final = 1_000_000_000
+EARLY_NS: Final = FLUSH_NS // 8
+"""Time to the second flush; it doubles until it is `FLUSH_NS`. A worker may end soon, or be left soon by who
+has attached to it, and what was not sent by then is lost."""
 SHORT_NS: Final = 2_000_000
 """Time off the CPU below which a look at the stack is put off, where time on the CPU is sampled otherwise. A
 thread that computes is off it for fractions of a millisecond; a stack costs more than these tell."""
@@ -37,7 +40,7 @@ class LineSampler:
     """Samples one thread into a `CallTree` until it is stopped.
 
     `stage()` names what the thread does now, or is None while nothing is to be counted. `flush()` is called
-    from the sampling thread about once a second and once at the end.
+    from the sampling thread about once a second, more often at first, and once at the end.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class LineSampler:
 
     def _run(self) -> None:
         self._last_ns = monotonic_ns()
-        flushed_ns = self._last_ns - FLUSH_NS  # the first look is sent at once: a worker may not live long
+        flushed_ns, wait_ns = self._last_ns, 0  # the first look is sent at once: a worker may not live long
         self._last_cpu_ns = self._cpu_ns()
         while not self._stopped:
             time.sleep(self._period_s)  # an Event's timed wait would cost more than the sample
@@ -94,8 +97,8 @@ class LineSampler:
             if self._lock is not None:
                 self._lock.look()
             self._looks_cpu_ns += thread_time_ns() - cpu_ns
-            if now_ns - flushed_ns >= FLUSH_NS:
-                flushed_ns = now_ns
+            if now_ns - flushed_ns >= wait_ns:
+                flushed_ns, wait_ns = now_ns, min(max(EARLY_NS, 2 * wait_ns), FLUSH_NS)
                 if self._lock is not None:
                     self._lock.choose()
                 self._flush(self.tree)
