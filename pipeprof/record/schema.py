@@ -89,7 +89,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("received_ns", _I64),  # and had unpickled it
         ("arrival_ns", _I64),  # the batch was in the main process, ready to be taken
         ("take_ns", _I64),  # next(iterator) returned
-        ("next_cpu_ns", _I64),  # CPU time of the loop's thread in next(iterator); no column in older runs
+        ("next_cpu_ns", _I64),  # CPU time of that, where workers make the batch; no column in older runs
         ("launch_ns", _I64),  # the host had submitted the step (or finished it, where it synchronises)
         ("copy_start_ns", _I64),  # host to device, on the device's clock
         ("copy_end_ns", _I64),

@@ -272,8 +272,7 @@ def _host_share(run: Run) -> float:
     It computed outside of torch, or waited for another thread to let go of the GIL.
     """
     lines = read_lines(run)
-    whole_ns = sum(stack.wall_ns for stack in lines.of_stage(MAIN))
-    waited = waited_ns(read_counts(run), MAIN) / whole_ns if whole_ns else 0.0
+    waited = waited_ns(read_counts(run).of_main, MAIN) / lines.body_ns if lines.body_ns else 0.0
     return min(1.0, (lines.host_share() or 0.0) + waited)
 
 

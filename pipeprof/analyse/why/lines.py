@@ -194,8 +194,12 @@ class Lines:
         and other libraries. A line of the user's own that no generator leads to may call torch without a
         frame of torch's, and is not counted. None where the loop was not sampled.
         """
-        whole_ns = sum(stack.wall_ns for stack in self.of_stage(MAIN))
-        return self.host_ns / whole_ns if whole_ns else None
+        return self.host_ns / self.body_ns if self.body_ns else None
+
+    @cached_property
+    def body_ns(self) -> int:
+        """Return the time of the training thread in the loop's body, as far as it was sampled."""
+        return sum(stack.wall_ns for stack in self.of_stage(MAIN))
 
     @cached_property
     def host_ns(self) -> int:

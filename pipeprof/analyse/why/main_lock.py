@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeprof.analyse.why.lines import Line, blamed_line, parsed_lines
-from pipeprof.analyse.why.totals import CounterTotals
 from pipeprof.record.names.counters import GIL_HELD_NS, GIL_WAIT_NS, HELD_BY, CounterName, part_of
 
 
@@ -29,9 +28,9 @@ class LockWaits:
     """The thread that ran the longest meanwhile; None where nobody waited."""
 
 
-def waited_ns(counts: CounterTotals, stage: str) -> int:
-    """Return how long the GIL was waited for in a stage, at the least."""
-    return counts.of_main[part_of(GIL_WAIT_NS, stage)]
+def waited_ns(counts: Mapping[CounterName, int], stage: str) -> int:
+    """Return how long the GIL was waited for in a stage, at the least, by counts of the main process."""
+    return counts.get(part_of(GIL_WAIT_NS, stage), 0)
 
 
 def lock_waits_in(counts: Mapping[CounterName, int], stages: tuple[str, ...]) -> LockWaits:
@@ -48,7 +47,7 @@ def lock_waits_in(counts: Mapping[CounterName, int], stages: tuple[str, ...]) ->
                 mine = lines.setdefault(name, {})
                 mine[line] = mine.get(line, 0) + ns
     longest = max(threads, key=threads.__getitem__, default=None)
-    waits_ns = sum(counts.get(part_of(GIL_WAIT_NS, stage), 0) for stage in stages)
+    waits_ns = sum(waited_ns(counts, stage) for stage in stages)
     if longest is None:
         return LockWaits(waits_ns, None)
     line = max(lines[longest], key=lines[longest].__getitem__)

@@ -353,7 +353,8 @@ class IteratorWatch:
             session.steps.requested(request_ns, recorder)
         self._thread, self._waiting_ns = threading.get_ident(), request_ns
         own_ns = monotonic_ns() - turned_ns + self._after_unprobed_ns if unprobed else MISSING
-        began_cpu_ns = MISSING if unprobed else thread_time_ns()
+        timed = self.workers > 0 and not unprobed  # else `next` makes the batch, which has its own CPU time
+        began_cpu_ns = thread_time_ns() if timed else MISSING
         try:
             data = original(iterator)
         except StopIteration:
@@ -365,7 +366,7 @@ class IteratorWatch:
         finally:
             self._waiting_ns = 0
         take_ns = monotonic_ns()
-        cpu_ns = MISSING if unprobed else thread_time_ns() - began_cpu_ns
+        cpu_ns = thread_time_ns() - began_cpu_ns if timed else MISSING
         if self._pass is None or not self._pass.is_open:  # the iterator asks no sampler of ours
             self._begin_epoch(request_ns)
         data, key = self._keyed(data, iterator)
