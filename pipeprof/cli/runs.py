@@ -154,7 +154,7 @@ class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 o
 share_option = click.option(
     "--share",
     is_flag=True,
-    help="To give away: names of users and machines and home directories are replaced.",
+    help="Make it safe to share: replace names of users and machines, and home directories.",
 )
 """`--share`, handed to the command as `share: bool`."""
 

@@ -11,8 +11,10 @@ import click
 
 from pipeprof.cli.options import (
     Destination,
+    json_option,
     kernels_option,
     name_option,
+    no_report_option,
     overrides_of_rank,
     set_option,
     set_rank_option,
@@ -61,15 +63,15 @@ class CellOutcome:
 @click.option(
     "--out",
     type=Destination(),
-    help="The run directory, or a URL such as s3://bucket/job; by default a new one in runs/.",
+    help="The run directory, or a URL such as s3://bucket/job (default: a new one in runs/).",
 )
 @name_option
 @kernels_option
-@click.option("--no-report", is_flag=True, help="Write no report.html.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only, and the making of data.")
+@no_report_option
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors, and progress while data is generated.")
 @verbose_option
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-@click.option("--strict", is_flag=True, help="Exit with 1 where the scenario's `expect` does not hold.")
+@json_option
+@click.option("--strict", is_flag=True, help="Exit with 1 if the scenario's `expect` does not hold.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -87,9 +89,9 @@ def command(
 ) -> None:
     """Measure the scenario FILE and say where the time went.
 
-    FILE is a path, or the name of a shipped scenario (`pipeprof scenarios` lists them), by default the
-    quickstart. A scenario with a matrix is measured once for each of its cells, into one directory.
-    Under torchrun all ranks measure it together, each into its own part of the directory.
+    FILE is a path or the name of a shipped scenario (`pipeprof scenarios` lists them); the default is the
+    quickstart. A scenario with a matrix is measured once per cell, into one directory. Under torchrun all
+    ranks measure it together, each writing its own part of the directory.
     """
     if (given or "").endswith(".py"):
         raise ScenarioError(f"{given} is a Python script", f"for a script: pipeprof trace {given}")

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeprof.cli.options import Destination, kernels_option, name_option, quiet_option, verbose_option
+from pipeprof.cli.options import (
+    Destination,
+    kernels_option,
+    lines_option,
+    name_option,
+    no_report_option,
+    quiet_option,
+    verbose_option,
+)
 from pipeprof.cli.runs import report_run, short, tell_comparison
 from pipeprof.cli.say import say
 from pipeprof.errors import MeasureError, PipeprofError
@@ -24,84 +32,88 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=Destination(),
-    help="The run directory, or a URL such as s3://bucket/job; by default a new one in runs/.",
+    help="The run directory, or a URL such as s3://bucket/job (default: a new one in runs/).",
 )
 @name_option
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module, as with python -m.")
-@click.option("--no-report", is_flag=True, help="Write no report.html.")
-@click.option("--lines/--no-lines", default=True, help="Sample which lines the time goes to; on by default.")
+@no_report_option
+@lines_option
 @quiet_option
 @verbose_option
 @click.option(
     "--telemetry-hz",
     type=float,
     default=0.0,
-    help="Look at CPU, memory, disks and GPUs so often a second, as `run` does 10 times; by default never.",
+    help="Sample CPU, memory, disks and GPUs at this rate (default: 0, off; `run` uses 10).",
 )
 @click.option(
-    "--files/--no-files", default=True, help="Keep the names of some data files, for a probe; on by default."
+    "--files/--no-files",
+    default=True,
+    help="Record the names of some data files, for a later probe (default: on).",
 )
 @click.option(
     "--probe-storage",
     is_flag=True,
-    help="Then read some data files for up to 5 s: what does their storage give to 1 to 16 readers?",
+    help="Afterwards, read some data files for up to 5 s to find what their storage delivers to 1 to 16 "
+    "readers.",
 )
 @click.option(
     "--probe-scaling",
     is_flag=True,
-    help="Then make batches in 1, 2 and 4 processes for about 3 s: how does their cost grow with workers?",
+    help="Afterwards, make batches in 1, 2 and 4 processes for about 3 s to find how their cost grows with "
+    "the number of workers.",
 )
 @click.option(
     "--set",
     "settings",
     metavar="LOADER.ARGUMENT=VALUE",
     multiple=True,
-    help="Make the script's DataLoaders with another argument, such as loader.num_workers=8; "
-    "val.num_workers=8 changes the loader of that name alone. Also: prefetch_factor, pin_memory, "
-    "persistent_workers, in_order, multiprocessing_context, worker_threads. May stand several times.",
+    help="Override an argument of the script's DataLoaders, such as loader.num_workers=8; "
+    "val.num_workers=8 changes only the loader of that name. Also: prefetch_factor, pin_memory, "
+    "persistent_workers, in_order, multiprocessing_context, worker_threads. Can be given several times.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="End the script's loops after so many batches, over all loaders. What comes after the loop still "
-    "runs; each further pass over a loader, as in the next epoch, gives one batch.",
+    help="End the script's loops after this many batches, counted over all loaders. Code after the loop "
+    "still runs; each further pass over a loader, such as the next epoch, yields one batch.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
-    help="End the script's loops so long after it first asked for a batch.",
+    help="End the script's loops this long after the first request for a batch.",
 )
 @click.option(
     "--then-exit",
     is_flag=True,
-    help="End the script there too, by SystemExit at its loader: for scripts without an end of their own.",
+    help="Then end the script as well, by SystemExit raised from its loader: for scripts that never end by "
+    "themselves.",
 )
 @click.option(
     "--try",
     "tries",
     metavar="FIX",
     multiple=True,
-    help="Try a fix that is no argument of a loader, and take it back at the end: one-thread, gc-freeze, "
-    "affinity, file-system-sharing, cached, which keeps made samples in memory for the passes after the "
-    "first, or ram=DIR, which reads DIR's files into the page cache where they fit (copies to /dev/shm "
-    "cannot be tried without an edit). May stand several times.",
+    help="Try a fix that is not a loader argument, and undo it at the end: one-thread, gc-freeze, "
+    "affinity, file-system-sharing, cached (keeps samples in memory for the passes after the first) "
+    "or ram=DIR (reads DIR's files into the page cache if they fit; copies to /dev/shm cannot be tried "
+    "without an edit). Can be given several times.",
 )
-@click.option(
-    "--warmup-steps", type=click.IntRange(min=0), default=0, help="Do not count so many first steps."
-)
+@click.option("--warmup-steps", type=click.IntRange(min=0), default=0, help="Exclude this many first steps.")
 @click.option(
     "--hang-after",
     type=click.FloatRange(min=0.1),
-    help="When no batch has come for so many seconds, say which worker holds it, and where; 60 is usual.",
+    help="When no batch has arrived for this many seconds, say which worker holds it, and where; 60 is a "
+    "common choice.",
 )
 @click.option(
     "--ranks",
     metavar="0,8,16",
-    help="Of a job of several ranks, observe these alone; others run untouched.",
+    help="In a job of several ranks, observe only these; the others run untouched.",
 )
-@click.option("--every", type=click.IntRange(min=1), help="Observe rank 0 and each that many after it.")
+@click.option("--every", type=click.IntRange(min=1), help="Observe every Nth rank, starting with rank 0.")
 @kernels_option
-@click.option("--no-command", is_flag=True, help="Do not keep the command line in the run.")
+@click.option("--no-command", is_flag=True, help="Do not store the command line in the run.")
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -132,16 +144,17 @@ def command(
     script: str,
     arguments: tuple[str, ...],
 ) -> None:
-    """Run SCRIPT unchanged, with its ARGUMENTS, and say on standard error where its DataLoaders' time went.
+    """Run SCRIPT unmodified, with its ARGUMENTS; report on standard error where its DataLoaders' time went.
 
-    The run is written whatever the script ends with, and its exit code is kept; SIGTERM and SIGHUP too, where
-    the script does not handle them, end it with a whole record and the verdict. The processes that it starts
-    are observed too, each in a part of the run's directory: ranks together as a job. Under torchrun each rank
-    writes its own part and none reports: `pipeprof report` shows all parts together. So do the ranks of srun,
-    Open MPI, MPICH, Kubernetes' indexed jobs, Ray Train, Lightning and accelerate.
+    The run is written however the script ends, and the script's exit code is kept. SIGTERM and SIGHUP, unless
+    the script handles them, also leave a complete record and print the verdict. Processes that the script
+    starts are observed too, each in its own part of the run's directory; ranks are analysed together as a
+    job. Under torchrun each rank writes its own part and prints no report: `pipeprof report` shows all parts
+    together. The same holds for ranks of srun, Open MPI, MPICH, Kubernetes indexed jobs, Ray Train, Lightning
+    and accelerate.
 
-    Where a command cannot be changed, PIPEPROF_TRACE=DIR in the environment has every Python process that
-    iterates a DataLoader observed.
+    If the command cannot be changed, set PIPEPROF_TRACE=DIR in the environment: every Python process that
+    iterates a DataLoader is then observed.
     """
     if not as_module and script.endswith((".yaml", ".yml")):
         raise MeasureError(f"{script} is no Python script", f"for a scenario: pipeprof run {script}")

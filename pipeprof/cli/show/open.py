@@ -16,7 +16,7 @@ from pipeprof.cli.say import say
 @click.command()
 @run_argument
 def command(run: Path) -> None:
-    """Open the report of RUN in a browser; it is written first where there is none yet."""
+    """Open the report of RUN in a browser, and write it first if there is none yet."""
     page = run / "report.html"
     if not page.is_file():
         from pipeprof.report.page import html
