@@ -18,7 +18,16 @@ from pipeprof.analyse.notebook import SlowSample, as_html, slowest_samples
 from pipeprof.analyse.rates import throughput, utilization
 from pipeprof.analyse.resources.own_cost import read_own_cost
 from pipeprof.analyse.sentence import state
-from pipeprof.analyse.verdict import ENOUGH, Doubt, Measured, NamedLoader, Outside, Verdict, judge
+from pipeprof.analyse.verdict import (
+    ENOUGH,
+    TOO_FEW_STEPS,
+    Doubt,
+    Measured,
+    NamedLoader,
+    Outside,
+    Verdict,
+    judge,
+)
 from pipeprof.analyse.why.lines import read_lines
 from pipeprof.analyse.why.transfer import way_of
 from pipeprof.errors import PipeprofError
@@ -95,7 +104,7 @@ def analyse(run: Run, loader: str | None = None) -> Analysis:
     asked = None if loader is None else _find(run.meta, loader)
     attribution = attribute(run, loader=asked)
     if attribution is None:
-        doubt = Doubt("too-few-steps", "no step was measured", ENOUGH, True)
+        doubt = Doubt(TOO_FEW_STEPS, "no step was measured", ENOUGH, True)
         doubts = (doubt, *doubts_about_record(run))
         verdict = Verdict(None, causes.INCONCLUSIVE.word, fixes.NONE.word, None, None, doubt.name, doubts)
         verdict = replace(verdict, measured=_measured(run, None), statement=state(verdict, None))

@@ -34,6 +34,13 @@ MIN_WALL_NS: Final = 2 * NS_PER_S
 """Time of the measured window below which a run says nothing: a few steps of other programs fill it."""
 ENOUGH: Final = f"measure at least {MIN_STEPS} steps and {MIN_WALL_NS // NS_PER_S} s, such as more epochs"
 """Remedy of a run that is too short."""
+TOO_FEW_STEPS: Final = "too-few-steps"
+TOO_SHORT: Final = "too-short"
+WIDE_INTERVAL: Final = "wide-interval"
+TOO_LITTLE: Final = (TOO_FEW_STEPS, TOO_SHORT)
+"""Names of the doubts about how little was measured."""
+NEEDS_MORE_STEPS: Final = (*TOO_LITTLE, WIDE_INTERVAL)
+"""Names of the doubts that a longer run resolves."""
 
 
 @dataclass(frozen=True, slots=True)

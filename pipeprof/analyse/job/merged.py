@@ -17,7 +17,7 @@ from pipeprof.analyse.job.unobserved import Unobserved
 from pipeprof.analyse.ledger.attribution import Ledger
 from pipeprof.analyse.resources import operators
 from pipeprof.analyse.sentence import Reason, reason
-from pipeprof.analyse.verdict import Doubt, Statement, Verdict
+from pipeprof.analyse.verdict import TOO_LITTLE, Doubt, Statement, Verdict
 from pipeprof.record.choice import RecordedChoice
 from pipeprof.timeline import Window
 from pipeprof.vocabulary import causes, fixes, owners
@@ -129,10 +129,6 @@ class JobVerdict:
         """Return plain values."""
         figures = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "statement"}
         return {**figures, "sentence": self.sentence, **asdict(self.statement)}
-
-
-TOO_LITTLE: Final = ("too-few-steps", "too-short")
-"""Doubts that are about how little was measured."""
 
 
 @dataclass(frozen=True)

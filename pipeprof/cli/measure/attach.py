@@ -8,6 +8,7 @@ import click
 
 from pipeprof import units
 from pipeprof.cli.options import Directory, lines_option, no_report_option, quiet_option, verbose_option
+from pipeprof.record.schema import REPORT_HTML
 
 
 @click.command()
@@ -89,7 +90,7 @@ def command(
     if all_ranks:
         observed = ranks.attach_all(pids, wanted, on_hang=on_hang)
         say(f"observed {len(observed)} ranks, and out of them again")
-        tell((observed[0].directory.parent,), False, observed[0].directory.parent / "report.html")
+        tell((observed[0].directory.parent,), False, observed[0].directory.parent / REPORT_HTML)
         return
     done = attach.attach(pid, wanted, entered, on_hang)
     say(f"out of it again; the loop stood still for {units.duration(done.took_ns)} to let pipeprof in")

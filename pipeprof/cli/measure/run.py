@@ -25,6 +25,7 @@ from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError, ScenarioError, exit_code_of
 from pipeprof.record.directories import refuse_recorded
 from pipeprof.record.meta import ScenarioMeta
+from pipeprof.record.schema import REPORT_HTML
 from pipeprof.scenario import Scenario, load
 from pipeprof.scenario.expectation import misses
 from pipeprof.scenario.shipped import scenario_file
@@ -121,7 +122,7 @@ def command(
         outcomes.append(outcome)
         page = None
         if outcome.forecast is not None and not no_report:
-            page = written_page(outcome.forecast, directory / "report.html")
+            page = written_page(outcome.forecast, directory / REPORT_HTML)
         if not as_json:
             show(outcome, page, quiet, verbose)
         if outcome.interrupted:
@@ -200,7 +201,9 @@ def show(outcome: CellOutcome, page: Path | None, quiet: bool, verbose: bool) ->
 
 def _too_short(forecast: Forecast | None) -> str:
     """Return that the run was too short to tell, where that is why; else empty."""
-    if forecast is None or forecast.verdict.finding.detail not in ("too-few-steps", "too-short"):
+    from pipeprof.analyse.verdict import TOO_LITTLE
+
+    if forecast is None or forecast.verdict.finding.detail not in TOO_LITTLE:
         return ""
     return " This run was too short to tell."
 
@@ -212,7 +215,7 @@ def show_matrix(outcomes: list[CellOutcome], quiet: bool) -> None:
 
     forecasts = [outcome.forecast for outcome in outcomes if outcome.forecast is not None]
     if outcomes[0].scenario.cell and forecasts:
-        page = outcomes[0].directory.parent / "report.html"
+        page = outcomes[0].directory.parent / REPORT_HTML
         html.write_matrix([each.analysis for each in forecasts], predict_cells(forecasts), page)
         if not quiet:
             say(f"{len(forecasts)} of {len(outcomes)} runs. Report of all: {page}")

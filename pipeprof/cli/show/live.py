@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeprof.errors import TraceError
+from pipeprof.record.schema import STREAM_SUFFIX
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +64,7 @@ def _directory(what: str) -> Path:
         for fd in Path(f"/proc/{what}/fd").iterdir():
             with suppress(OSError):
                 target = fd.readlink()
-                if target.suffix == ".arrows":
+                if target.suffix == STREAM_SUFFIX:
                     written.add(target.parent)
     if len(written) == 1:
         return written.pop()

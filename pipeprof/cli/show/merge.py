@@ -12,6 +12,7 @@ from pipeprof.cli.options import PathOrUrl, json_option
 from pipeprof.cli.runs import opener, written
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError
+from pipeprof.record.schema import REPORT_HTML, RUN_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +40,9 @@ def command(directories: tuple[Path, ...], as_json: bool, html: Path | None) -> 
 
 def _page(directory: Path) -> Path:
     """Return the path of the job's page: a part has a page of its own, which is not to be lost."""
-    from pipeprof.record.schema import RUN_JSON
 
     place = directory.resolve().parent if (directory / RUN_JSON).exists() else directory
-    return place / "report.html"
+    return place / REPORT_HTML
 
 
 def tell(
@@ -94,7 +94,7 @@ def report_job(directory: Path, page: bool, quiet: bool) -> None:
     try:
         merged = merge((directory,))
         _keep(merged, (directory,))
-        path = write_page(merged, directory / "report.html") if page else None
+        path = write_page(merged, directory / REPORT_HTML) if page else None
     except PipeprofError as error:
         say(f"pipeprof: {directory} was written and cannot be reported: {error}", err=True)
         return
