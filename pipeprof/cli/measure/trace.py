@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,10 @@ from pipeprof.cli.say import say
 from pipeprof.errors import MeasureError, PipeprofError
 
 if TYPE_CHECKING:
+    from pipeprof.measure.session.job import Rank
     from pipeprof.measure.session.processes.program import Gathered
     from pipeprof.measure.session.script import Traced
+    from pipeprof.record.meta import ChosenRanks
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -156,64 +158,48 @@ def command(
     If the command cannot be changed, set PIPEPROF_TRACE=DIR in the environment: every Python process that
     iterates a DataLoader is then observed.
     """
-    if not as_module and script.endswith((".yaml", ".yml")):
-        raise MeasureError(f"{script} is no Python script", f"for a scenario: pipeprof run {script}")
-    if not as_module:
-        _refuse_absent(Path(script))
-    from pipeprof.record.directories import refuse_recorded
-
-    if out is not None:
-        refuse_recorded(out)
+    _refuse_unusable(script, as_module, out)
     from pipeprof.measure.session.job import here
     from pipeprof.measure.session.processes.chosen import choose
     from pipeprof.measure.session.processes.trial import read_trial
-    from pipeprof.measure.session.script import run_unobserved, trace_script
-    from pipeprof.record.remote.outgoing import address
+    from pipeprof.measure.session.script import TraceOptions, run_unobserved, trace_script
 
     rank = here()  # a script may make one of itself: that is its own business, and reported here
     chosen = choose(ranks, every)
     if rank is not None and not chosen.holds(rank.rank):
         ctx.exit(run_unobserved(script, arguments, as_module))
-
-    def tell(traced: Traced) -> None:
-        if rank is None:
-            _flush_output()
-            if traced.runs.elsewhere and (settings or tries or steps or seconds):
-                own = "--set, --try, --steps and --seconds are for the script's own process"
-                click.echo(f"pipeprof: {own}, and were not tried in those that it started", err=True)
-            _tell(traced.runs, script, page=not no_report, quiet=quiet, verbose=verbose, probe=probe_storage)
-            _ask(traced.runs, page=not no_report, quiet=quiet or probe_storage, verbose=verbose)
-        elif rank.rank == chosen.first and traced.written:  # they are reported together, when all have ended
-            job = address(short(traced.runs.directory.parent))
-            which = "all ranks" if not chosen.known else f"the ranks observed ({chosen.text})"
-            say(f"pipeprof: see {which} with `pipeprof report {job}`", err=True)
-
-    def tell_at_signal(traced: Traced) -> None:
-        if rank is None and (traced.runs.steps or traced.runs.ranks or traced.runs.processes):
-            _tell(traced.runs, script, page=False, quiet=quiet, verbose=verbose)
-
     trial = read_trial(settings, steps, seconds, then_exit, quiet, tries)
-    trial = replace(trial, probes_scaling=probe_scaling and rank is None)
-    traced = trace_script(
-        script,
-        arguments,
+    options = TraceOptions(
         out,
+        run_name,
         as_module,
-        telemetry_hz,
         lines,
-        trial,
+        telemetry_hz,
         warmup_steps,
-        tell_at_signal,
-        tell,
         files=files or probe_storage,
-        hang_after=hang_after,
-        keep_command=not no_command,
-        name=run_name,
         kernels=kernels,
+        hang_after_s=hang_after,
+        keep_command=not no_command,
+        trial=replace(trial, probes_scaling=probe_scaling and rank is None),
     )
+    changes_loaders = bool(settings or tries or steps or seconds)
+    report = _Report(script, rank, chosen, changes_loaders, not no_report, quiet, verbose, probe_storage)
+    traced = trace_script(script, arguments, options, report.at_signal, report.at_end)
     if traced.in_parent:
-        tell(traced)
+        report.at_end(traced)
     ctx.exit(traced.exit_code)
+
+
+def _refuse_unusable(script: str, as_module: bool, out: Path | None) -> None:
+    """Refuse, before torch is imported, what cannot be traced. Raises `MeasureError` and `TraceError`."""
+    from pipeprof.record.directories import refuse_recorded
+
+    if not as_module and script.endswith((".yaml", ".yml")):
+        raise MeasureError(f"{script} is not a Python script", f"for a scenario: pipeprof run {script}")
+    if not as_module:
+        _refuse_absent(Path(script))
+    if out is not None:
+        refuse_recorded(out)
 
 
 def _refuse_absent(script: Path) -> None:
@@ -226,43 +212,76 @@ def _refuse_absent(script: Path) -> None:
         ) from error
 
 
-def _tell(runs: Gathered, script: str, page: bool, quiet: bool, verbose: bool, probe: bool = False) -> None:
-    """Report what was observed: the job that the script started, its processes, or its own run."""
-    from pipeprof.cli.show import merge, processes
-    from pipeprof.record.remote.outgoing import address
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Report of a traced script, made when it ends."""
 
-    directory = short(runs.directory)
-    if not quiet:
-        for what in runs.unobserved:
-            say(f"pipeprof: not observed: {what}", err=True)
-    if runs.ranks:
-        merge.report_job(directory, page, quiet)
-    if runs.processes and not quiet:
-        processes.tell(directory, page, to_stderr=True)
-    if runs.ranks or runs.processes:
-        return
-    if runs.steps == 0 and quiet:
-        return  # there is nothing to report
-    if runs.steps == 0:
-        problem = f"{script} took no batch from a DataLoader before it ended"
-        say(f"pipeprof: {problem}; its record is {address(directory)}", err=True)
-    else:
+    script: str
+    rank: Rank | None
+    chosen: ChosenRanks
+    changes_loaders: bool
+    """True where an option changes the script's loaders."""
+    page: bool
+    quiet: bool
+    verbose: bool
+    probe: bool
+
+    def at_end(self, traced: Traced) -> None:
+        """Report the run, or the whole job where this is the rank that speaks for it."""
+        from pipeprof.record.remote.outgoing import address
+
+        if self.rank is None:
+            _flush_output()
+            if traced.runs.elsewhere and self.changes_loaders:
+                own = "--set, --try, --steps and --seconds apply to the script's own process"
+                click.echo(f"pipeprof: {own}, and were not tried in those that it started", err=True)
+            self._show(traced.runs, page=self.page, probe=self.probe)
+            self._offer_probe(traced.runs)
+        elif self.rank.rank == self.chosen.first and traced.written:  # reported when all ranks have ended
+            job = address(short(traced.runs.directory.parent))
+            which = "all ranks" if not self.chosen.known else f"the ranks observed ({self.chosen.text})"
+            say(f"pipeprof: see {which} with `pipeprof report {job}`", err=True)
+
+    def at_signal(self, traced: Traced) -> None:
+        """Report in the terminal alone: a signal leaves no time for a page."""
+        if self.rank is None and (traced.runs.steps or traced.runs.ranks or traced.runs.processes):
+            self._show(traced.runs, page=False, probe=False)
+
+    def _show(self, runs: Gathered, page: bool, probe: bool) -> None:
+        """Report what was observed: the job that the script started, its processes, or its own run."""
+        from pipeprof.cli.show import merge, processes
+        from pipeprof.record.remote.outgoing import address
+
+        directory = short(runs.directory)
+        if not self.quiet:
+            for what in runs.unobserved:
+                say(f"pipeprof: not observed: {what}", err=True)
+        if runs.ranks:
+            merge.report_job(directory, page, self.quiet)
+        if runs.processes and not self.quiet:
+            processes.tell(directory, page, to_stderr=True)
+        if runs.ranks or runs.processes:
+            return
+        if runs.steps == 0:
+            if not self.quiet:
+                problem = f"{self.script} took no batch from a DataLoader before it ended"
+                say(f"pipeprof: {problem}; its record is {address(directory)}", err=True)
+            return
         if probe:
-            _probe(runs.directory, quiet)
-        report_run(directory, page=page, quiet=quiet, verbose=verbose)
-        if not quiet:
+            _probe(runs.directory, self.quiet)
+        report_run(directory, page=page, quiet=self.quiet, verbose=self.verbose)
+        if not self.quiet:
             tell_comparison(directory)
 
+    def _offer_probe(self, runs: Gathered) -> None:
+        """Offer on a terminal to probe the storage; report again if the user agrees."""
+        if self.quiet or self.probe or runs.steps == 0 or runs.ranks or runs.processes:
+            return
+        from pipeprof.cli.measure.storage_question import wants_probe
 
-def _ask(runs: Gathered, page: bool, quiet: bool, verbose: bool) -> None:
-    """Offer on a terminal to probe the storage; report again where that was wanted."""
-    if quiet or runs.steps == 0 or runs.ranks or runs.processes:
-        return
-    from pipeprof.cli.measure.storage_question import wants_probe
-
-    if wants_probe(runs.directory):
-        _probe(runs.directory, quiet=False)
-        report_run(short(runs.directory), page=page, quiet=False, verbose=verbose)
+        if wants_probe(runs.directory):
+            _probe(runs.directory, quiet=False)
+            report_run(short(runs.directory), page=self.page, quiet=False, verbose=self.verbose)
 
 
 def _probe(directory: Path, quiet: bool) -> None:
