@@ -26,6 +26,7 @@ from pipeprof.record.decode import encode, flat
 from pipeprof.record.meta import RunMeta
 from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.arguments import ARGUMENT_OF
+from pipeprof.vocabulary.utilization import UtilizationKind
 
 Kind = Literal["share", "rate", "time"]
 
@@ -123,7 +124,7 @@ class Compared:
     emulated: tuple[str, ...]
     cores: CoreSpeeds | None = None
     """Speed of the cores beside the base's; None where either run did not measure it."""
-    utilization_kind: str | None = None
+    utilization_kind: UtilizationKind | None = None
     """Kind of both runs' utilisation; None where they differ."""
 
 

@@ -25,6 +25,7 @@ from pipeprof.record.reader import Run
 from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import causes, fixes, mechanisms
 from pipeprof.vocabulary.bands import BandWord, band_of
+from pipeprof.vocabulary.utilization import UtilizationKind
 
 JSON_SCHEMA: Final = 1
 
@@ -109,8 +110,7 @@ class Measured:
     path_ns: Mapping[str, int] | None = None
     utilization: float | None = None
     """Busy share of the accelerator, 0 to 1."""
-    utilization_kind: str | None = None
-    """`emulated`, `device-events` or `loop-body`."""
+    utilization_kind: UtilizationKind | None = None
     throughput_samples_per_s: float | None = None
     steps: int = 0
     """Number of steps after warm-up."""
