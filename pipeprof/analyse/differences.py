@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
@@ -237,7 +237,10 @@ def _pair(base: Analysis, other: Analysis, unlike: tuple[str, ...]) -> Compared:
     )
 
 
-def _alike(first: str | None, second: str | None) -> str | None:
+Word = TypeVar("Word", bound=str)
+
+
+def _alike(first: Word | None, second: Word | None) -> Word | None:
     return first if first == second else None
 
 
