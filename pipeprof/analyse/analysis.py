@@ -43,7 +43,7 @@ from pipeprof.vocabulary import causes, fixes
 
 @dataclass(frozen=True, repr=False)
 class Analysis:
-    """A run, read and analysed. `attribution`, `ledger` and `facts` are None where no step was measured."""
+    """A run with its analysis. `attribution`, `ledger` and `facts` are None if no step was measured."""
 
     run: Run
     timeline: Timeline
@@ -54,28 +54,28 @@ class Analysis:
 
     @cached_property
     def counts(self) -> Counts | None:
-        """Return the percentiles, balance, drift; None where no step was measured."""
+        """Return percentiles, balance between workers, and drift; None if no step was measured."""
         return None if self.attribution is None else count(self.run, self.attribution)
 
     @cached_property
     def single_reads(self) -> SingleReads:
-        """Return the percentiles of the reads that were recorded one by one."""
+        """Return percentiles of the reads that were recorded individually."""
         return single_reads(self.run)
 
     loader: int | None = None
-    """The loader that was asked about; None where all were."""
+    """The loader that this analysis is limited to; None for all."""
 
     def table(self, name: str) -> pa.Table:
         """Return a table of the record: `steps`, `batches`, `stages`, `spans`, `events`, `lines` and others.
 
-        Raises `PipeprofError` where no table is called so.
+        Raises `PipeprofError` if there is no table of that name.
         """
         if name not in TABLES:
             raise PipeprofError(f"a run has no table {name!r}", nearest(name, TABLES))
         return self.run.table(name)
 
     def slowest(self, number: int = 20) -> list[SlowSample]:
-        """Return the slowest sample of each of the slowest batches, the slowest first."""
+        """Return the slowest sample of each of the `number` slowest batches, slowest first."""
         return slowest_samples(self.run, number)
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ class Analysis:
         return as_html(self.verdict)
 
     def loader_name(self, loader: int) -> str:
-        """Return what a loader is called."""
+        """Return a loader's name, with its number where several share the name."""
         return _loader_name(self.run.meta, loader)
 
 

@@ -129,7 +129,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Band, cause and fix of a run, with what they rest on; `str()` of it is its sentence."""
+    """Band, cause and fix of a run, with the evidence; `str()` gives it as sentences."""
 
     band: BandWord | None
     cause: str
@@ -154,7 +154,7 @@ class Verdict:
     shown: Shown | None = None
     """The mechanism, with what shows it."""
     charged: str | None = None
-    """The owner under which the ledger has the time of the cause, where that is another than the cause's."""
+    """Owner under which the ledger holds the cause's time, where that differs from the cause's own."""
     share: float | None = None
     """Share of the window that the blamed owner has; None where none is."""
     page_cache: PageCache | None = None
@@ -177,7 +177,7 @@ class Verdict:
 
     @property
     def choice(self) -> RecordedChoice:
-        """Return what is kept of the verdict beside the run's record."""
+        """Return the part of the verdict that is stored beside the run's record."""
         of_run = self.measured
         return RecordedChoice(
             self.cause,
@@ -191,11 +191,11 @@ class Verdict:
         )
 
     def __getitem__(self, key: str) -> Any:
-        """Return one entry of `as_dict()`: programs of before read the dictionary itself."""
+        """Return one entry of `as_dict()`, for programs written when a verdict was a dictionary."""
         return self.as_dict()[key]
 
     def advising(self, fix: str, facts: Facts | None, basis: FixBasis = "ledger") -> Verdict:
-        """Return this verdict with another fix, and the warning that belongs to it on this run."""
+        """Return this verdict with another fix, and the warning that this fix carries on this run."""
         return replace(self, fix=fix, fix_basis=basis, warning=warning(fix, facts))
 
     def as_dict(self) -> dict[str, Any]:
