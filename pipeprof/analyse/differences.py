@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from pipeprof.record.decode import encode, flat
 from pipeprof.record.meta import RunMeta
 from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.arguments import ARGUMENT_OF
+from pipeprof.vocabulary.utilization import UtilizationKind
 
 Kind = Literal["share", "rate", "time"]
 
@@ -123,7 +124,7 @@ class Compared:
     emulated: tuple[str, ...]
     cores: CoreSpeeds | None = None
     """Speed of the cores beside the base's; None where either run did not measure it."""
-    utilization_kind: str | None = None
+    utilization_kind: UtilizationKind | None = None
     """Kind of both runs' utilisation; None where they differ."""
 
 
@@ -236,7 +237,10 @@ def _pair(base: Analysis, other: Analysis, unlike: tuple[str, ...]) -> Compared:
     )
 
 
-def _alike(first: str | None, second: str | None) -> str | None:
+Word = TypeVar("Word", bound=str)
+
+
+def _alike(first: Word | None, second: Word | None) -> Word | None:
     return first if first == second else None
 
 

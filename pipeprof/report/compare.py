@@ -19,6 +19,7 @@ from pipeprof.report.text.terminal import WIDTH, clean, width_of
 from pipeprof.report.wording import words
 from pipeprof.units import ascii_only, encodable
 from pipeprof.vocabulary import owners
+from pipeprof.vocabulary.utilization import DEVICE_EVENTS, LOOP_BODY, label_of
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -120,8 +121,8 @@ def _columns(run: Compared, differences: Sequence[Difference], width: int) -> li
 
 def label(run: Compared, measure: Measure) -> str:
     """Return the name of a measure; of the utilisation that of the reports, which says what was observed."""
-    is_real = measure.key == "utilization" and run.utilization_kind in ("device-events", "loop-body")
-    return words.utilisation(run.utilization_kind)[0] if is_real else measure.label
+    is_real = measure.key == "utilization" and run.utilization_kind in (DEVICE_EVENTS.word, LOOP_BODY.word)
+    return label_of(run.utilization_kind) if is_real else measure.label
 
 
 def show(runs: Sequence[Compared]) -> None:

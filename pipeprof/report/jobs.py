@@ -13,6 +13,7 @@ from pipeprof.analyse.job.meetings import ClockFit
 from pipeprof.analyse.job.merged import JobAnalysis, RankRow, share
 from pipeprof.analyse.job.shards import ShardRow
 from pipeprof.record.files import write_atomically
+from pipeprof.record.schema import REPORT_HTML
 from pipeprof.report import spread
 from pipeprof.report.page import charts, document
 from pipeprof.report.page.section import Chart, Row, Section, Table, legend
@@ -169,7 +170,7 @@ def _ranks_table(merged: JobAnalysis, most: int, page: Path | None = None) -> Ta
 
 def _link(row: RankRow, page: Path | None) -> str:
     """Return the way from the job's page to that of a rank; empty where there is none below it."""
-    own = row.directory / "report.html"
+    own = row.directory / REPORT_HTML
     if page is None or not own.is_relative_to(page.parent) or not own.is_file():
         return ""
     return quote(own.relative_to(page.parent).as_posix())

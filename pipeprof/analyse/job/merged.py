@@ -14,10 +14,10 @@ from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.job.meetings import ClockFit
 from pipeprof.analyse.job.shards import ShardRow
 from pipeprof.analyse.job.unobserved import Unobserved
-from pipeprof.analyse.ledger.attribution import Ledger
+from pipeprof.analyse.ledger.attribution import Ledger, stall_in
 from pipeprof.analyse.resources import operators
 from pipeprof.analyse.sentence import Reason, reason
-from pipeprof.analyse.verdict import Doubt, Statement, Verdict
+from pipeprof.analyse.verdict import TOO_LITTLE, Doubt, Statement, Verdict
 from pipeprof.record.choice import RecordedChoice
 from pipeprof.timeline import Window
 from pipeprof.vocabulary import causes, fixes, owners
@@ -58,7 +58,7 @@ class RankRow:
     @property
     def stall_ns(self) -> int:
         """Return the time in which its accelerator wanted for a batch of its own."""
-        return sum(ns for owner, ns in self.ledger_ns.items() if owners.is_stall(owner))
+        return stall_in(self.ledger_ns)
 
     def explained(self, finding: Finding) -> Finding:
         """Return the finding with the mechanism that this rank's record shows, where it has that cause."""
@@ -129,10 +129,6 @@ class JobVerdict:
         """Return plain values."""
         figures = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "statement"}
         return {**figures, "sentence": self.sentence, **asdict(self.statement)}
-
-
-TOO_LITTLE: Final = ("too-few-steps", "too-short")
-"""Doubts that are about how little was measured."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeprof import units
-from pipeprof.cli.options import Directory
+from pipeprof.cli.options import Directory, json_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,18 +21,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--measure", is_flag=True, help="Measure the PATHs (else this directory), memory, decoding, link."
+    "--measure",
+    is_flag=True,
+    help="Measure the PATHs (default: this directory), memory, decoding and the link.",
 )
 @click.option(
-    "--seconds", default=0.3, show_default=True, type=click.FloatRange(0.01), help="For each point."
+    "--seconds",
+    default=0.3,
+    show_default=True,
+    type=click.FloatRange(0.01),
+    help="Duration of each measurement.",
 )
 @click.option("--out", type=Directory(), help="Where --measure saves the profile.")
-@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@json_option
 def command(paths: tuple[Path, ...], measure: bool, seconds: float, out: Path | None, as_json: bool) -> None:
-    """Show what this machine has on the way from disk to device.
+    """Show this machine's hardware along the path of the data, from disk to device.
 
-    With --measure it reads from a test file of its own in each PATH, of at most a tenth of the free space,
-    and saves a profile that `storage.profile` of a scenario takes.
+    With --measure, read from a test file created in each PATH (at most a tenth of the free space) and save a
+    device profile for a scenario's `storage.profile`.
     """
     from pipeprof.measure.host.profile import check_target, write_profile
 

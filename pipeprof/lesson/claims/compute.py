@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
-
 from pipeprof import units
 from pipeprof.lesson.claims import draw
 from pipeprof.lesson.claims.claim import Claim, blank_claim
@@ -15,7 +13,6 @@ from pipeprof.lesson.claims.draw import Bar
 from pipeprof.lesson.kept import NetworkTime, NetworkTimes
 from pipeprof.lesson.results import LessonRun, Results
 from pipeprof.report.page.section import Table
-from pipeprof.timeline import NOT_OBSERVED
 from pipeprof.vocabulary.owners import ACCELERATOR
 
 ACCELERATORS: Final = (
@@ -43,12 +40,8 @@ _PRETTY: Final = {
 
 
 def step_ns(run: LessonRun | None) -> float | None:
-    """Return the median ns that the accelerator computed in a measured step; None where not observed."""
-    if run is None:
-        return None
-    t = run.analysis.timeline
-    seen = t.measured & (t.compute_end_ns != NOT_OBSERVED) & (t.compute_start_ns != NOT_OBSERVED)
-    return float(np.median((t.compute_end_ns - t.compute_start_ns)[seen])) if seen.any() else None
+    """Return the median time that the accelerator computed in a step; None where not observed."""
+    return None if run is None else run.analysis.timeline.usual_compute_ns
 
 
 def accelerators(results: Results) -> Claim:

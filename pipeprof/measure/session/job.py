@@ -49,10 +49,9 @@ from pipeprof.record.meta import JobMeta, RunMeta
 from pipeprof.record.reader import boot_id
 from pipeprof.record.remote.outgoing import stage
 from pipeprof.record.remote.places import is_url
-from pipeprof.record.schema import RUN_JSON
+from pipeprof.record.schema import JOB_JSON, RUN_JSON
 from pipeprof.record.writer import TraceWriter
 
-JOB_JSON: Final = "job.json"
 _SCHEDULERS: Final = (
     "SLURM_HET_JOB_ID",
     "SLURM_JOB_ID",
