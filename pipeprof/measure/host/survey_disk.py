@@ -77,7 +77,7 @@ def measure_place(path: Path, seconds: float, say: Say) -> dict[str, Any]:
 @contextmanager
 def _test_file(path: Path, say: Say) -> Iterator[SurveyFile]:
     if not path.is_dir():
-        problem = "is no directory" if path.exists() else "does not exist"
+        problem = "is not a directory" if path.exists() else "does not exist"
         raise MeasureError(f"{path} {problem}", "give a directory on the device to measure")
     if not os.access(path, os.R_OK | os.X_OK):
         raise MeasureError(f"{path} cannot be read: permission denied", "give a directory that can be read")
