@@ -87,6 +87,18 @@ class Difference:
         return self.value / self.base.value if self.value is not None and self.base.value else None
 
     @property
+    def unit(self) -> float:
+        """Return the value that differences are shown as parts of: the base's, or 1 for a share."""
+        return 1.0 if self.measure.kind == "share" else self.base.value or 1.0
+
+    @property
+    def shown_interval(self) -> tuple[float, float] | None:
+        """Return the interval in parts of `unit`; None where there is none."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low / self.unit, self.high / self.unit
+
+    @property
     def beyond_noise(self) -> bool | None:
         """Return True where the interval leaves out 0; None where there is no interval."""
         if self.low is None or self.high is None:

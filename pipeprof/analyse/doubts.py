@@ -279,7 +279,7 @@ def _unknown(run: Run, attribution: Attribution, facts: Facts) -> list[Doubt]:
 def _wide(attribution: Attribution) -> list[Doubt]:
     """Report an interval of the stall share that is wider than the band that it lies in, and leaves it."""
     interval = stall_interval(attribution)
-    share = attribution.whole.stall_ns / max(1, attribution.window.wall_ns)
+    share = attribution.whole.stall_share or 0.0
     if interval is None:
         return []
     low, high = interval

@@ -242,7 +242,7 @@ def judge(
     Mechanism and lines are looked for in `run`, where it is given.
     """
     ledger = attribution.whole
-    share = ledger.stall_ns / ledger.window.wall_ns if ledger.window.wall_ns else None
+    share = ledger.stall_share
     if share is None:
         return Verdict(None, causes.INCONCLUSIVE.word, fixes.NONE.word, None, None, doubts=doubts)
     finding = find_cause(ledger, facts)

@@ -95,7 +95,7 @@ class Amount(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 
         except ValueError:
             size = 0.0
         if not 0 < size < float("inf"):
-            self.fail(f"{value!r} is no size: give 8GB or 512MB", param, ctx)
+            self.fail(f"{value!r} is not a size: give 8GB or 512MB", param, ctx)
         return round(size)
 
 
@@ -111,7 +111,7 @@ class Price(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 o
         except ValueError:
             price = -1.0
         if not 0 < price < float("inf"):
-            self.fail(f"{value!r} is no price: give 2.5/h", param, ctx)
+            self.fail(f"{value!r} is not a price: give 2.5/h", param, ctx)
         return price
 
 
@@ -125,7 +125,7 @@ class RunName(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3
         text = str(value)
         if not re.fullmatch(r"[\w.-]+", text) or text.isdecimal() or text in ("newest", ".", ".."):
             self.fail(
-                f"{text!r} is no name of a run: give letters, digits, - and _, such as before", param, ctx
+                f"{text!r} is not a valid run name: give letters, digits, - and _, such as before", param, ctx
             )
         return text
 

@@ -95,7 +95,7 @@ def _refuse_shelf(path: Path) -> None:
         raise TraceError(f"{path} holds no run", f"the newest here is {here[0].directory}")
     if known and not any(entry.cell for entry in known):
         raise TraceError(
-            f"{path} is no run, and holds {units.plural(len(known), 'run')}",
+            f"{path} is not a run; it holds {units.plural(len(known), 'run')}",
             f"the newest is {known[0].directory}; `pipeprof list {path}` shows all",
         )
 
@@ -147,7 +147,7 @@ class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 o
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if self._between and share in (0, 1):
-            self.fail(f"{value!r} is no share between 0 and 1: give 5% or 0.05", param, ctx)
+            self.fail(f"{value!r} is not a share between 0 and 1: give 5% or 0.05", param, ctx)
         return share
 
 

@@ -130,7 +130,7 @@ def refused(path: Path | RemoteTable) -> Iterator[None]:
     except (pa.ArrowException, OSError, KeyError, MemoryError, UnicodeDecodeError) as error:
         why = str(error.args[0] if error.args else error)
         if isinstance(error, UnicodeDecodeError):
-            why = "its names are no text"
+            why = "its names are not text"
         elif isinstance(error, OSError) and error.strerror:
             why = error.strerror
         raise TraceError(f"{path} cannot be read: {why}", "the file is damaged; run again") from error

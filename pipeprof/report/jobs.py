@@ -116,8 +116,7 @@ def _lost_to(merged: JobAnalysis) -> str:
     lost = merged.verdict.lost_share
     if lost is None:
         return ""
-    wall = sum(row.wall_ns for row in merged.ranks)
-    own = share(sum(row.stall_ns for row in merged.ranks), wall) or 0.0
+    own = merged.stall_share or 0.0
     return f": {units.percent(own)} to waiting for data, {units.percent(max(0.0, lost - own))} to each other"
 
 
@@ -191,13 +190,13 @@ def _nodes_table(merged: JobAnalysis) -> Iterator[Table]:
     rows = [
         Row(
             [
-                host,
-                str(len(ranks)),
-                units.percent(share(sum(r.waited_ns for r in ranks), sum(r.wall_ns for r in ranks))),
-                units.duration(sum(r.caused_ns for r in ranks)),
+                node.host,
+                str(len(node.ranks)),
+                units.percent(node.waited_share),
+                units.duration(node.caused_ns),
             ]
         )
-        for host, ranks in sorted(nodes.items(), key=lambda item: -sum(r.caused_ns for r in item[1]))
+        for node in sorted(nodes, key=lambda node: -node.caused_ns)
     ]
     yield Table("The nodes", ["node", "ranks", "rank wait", "delayed others"], rows[:MOST_ROWS_PAGE])
 

@@ -73,6 +73,11 @@ class Ledger:
         return stall_in(self.ledger_ns)
 
     @property
+    def stall_share(self) -> float | None:
+        """Return the stall as a share of the window, 0 to 1; None for an empty window."""
+        return self.stall_ns / self.window.wall_ns if self.window.wall_ns else None
+
+    @property
     def shares(self) -> dict[str, float]:
         """Return each owner's share of the window."""
         return {owner: ns / max(1, self.window.wall_ns) for owner, ns in self.ledger_ns.items()}

@@ -102,7 +102,7 @@ class Tail:
         try:
             found = head(read[8:start])
         except DAMAGED as error:
-            raise pa.ArrowInvalid("it holds what is no message") from error
+            raise pa.ArrowInvalid("it holds something that is not a message") from error
         if found.compressed:
             raise pa.ArrowInvalid("it is compressed, as no stream of pipeprof is")
         message = self._at, self._at + start + found.body_bytes

@@ -33,7 +33,7 @@ class Age(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 onl
         """Return the age."""
         match = re.fullmatch(r"(\d{1,6})([mhdw])", str(value).strip())
         if match is None:
-            self.fail(f"{value!r} is no age: give 30d, 12h or 2w", param, ctx)
+            self.fail(f"{value!r} is not an age: give 30d, 12h or 2w", param, ctx)
         return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 

@@ -127,7 +127,7 @@ def _refuse_for_several(run: Path, asked: dict[str, bool]) -> None:
     """Refuse options that are for one run alone. Raises `PipeprofError`."""
     for option, given in asked.items():
         if given:
-            raise PipeprofError(f"{run} is no single run", f"{option} is for one run: give its directory")
+            raise PipeprofError(f"{run} is not a single run", f"{option} is for one run: give its directory")
 
 
 def _as_json(shown: Forecast) -> str:

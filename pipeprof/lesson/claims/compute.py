@@ -65,7 +65,7 @@ def accelerators(results: Results) -> Claim:
         if ladder and len(ladder) < len(runs):
             claim.more.append(
                 f"The B200 waited {stall(runs[-1][1])}: its step is of another network with larger images, "
-                "which takes longer, so that it is no rung of this ladder."
+                "which takes longer, so that it is not a rung of this ladder."
             )
         how = "All but the first are emulated; the loader is the same. Only the B200 has another network."
         claim.charts = [draw.days("claim6_days", runs, "The same loader, ever faster accelerators", how)]

@@ -177,7 +177,7 @@ def own_directory(out: Path, beside_run: bool = False) -> Path:
         if _torchrun():
             _claim(directory, f"node-{rank.node}.json", _node())
     except FileExistsError as error:
-        raise TraceError(f"{directory} is no directory", "choose another --out") from error
+        raise TraceError(f"{directory} is not a directory", "choose another --out") from error
     except OSError as error:
         raise TraceError(f"cannot write {directory}: {error.strerror}", "choose another --out") from error
     return part_of(directory, rank.rank)

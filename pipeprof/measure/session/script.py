@@ -271,7 +271,7 @@ def _script(target: str, arguments: Sequence[str]) -> Callable[[], None]:
             f"{target} cannot be read: {error.strerror}", "give a Python script, or -m and a module"
         ) from error
     except (SyntaxError, ValueError) as error:
-        raise MeasureError(f"{target} is no Python script: {error}", "correct it") from error
+        raise MeasureError(f"{target} is not a Python script: {error}", "correct it") from error
 
     def execute() -> None:
         sys.argv = [target, *arguments]

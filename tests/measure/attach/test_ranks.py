@@ -193,7 +193,7 @@ def test_what_ranks_say_of_themselves(
 def test_a_process_without_ranks_is_one_error() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
-            with pytest.raises(MeasureError, match="is no rank of a job"):
+            with pytest.raises(MeasureError, match="is neither a rank of a job"):
                 ranks_of(process.pid)
         finally:
             process.kill()
