@@ -24,8 +24,8 @@ _PORT: Final = "MASTER_PORT"
 _LIBRARY: Final = "libtorch"
 
 
-class Told(NamedTuple):
-    """What a rank says of itself."""
+class Answer(NamedTuple):
+    """A rank, as it describes itself."""
 
     pid: int
     rank: int
@@ -33,7 +33,7 @@ class Told(NamedTuple):
     """Number of its job's ranks, and the port at which they meet, where the environment has it."""
 
 
-def ask(pids: Iterable[int]) -> list[Told]:
+def ask(pids: Iterable[int]) -> list[Answer]:
     """Ask processes which rank they are; return those that are one, in the order of `pids`.
 
     A process without torch is not asked, and one that does not answer is none, nor is a loader's worker.
@@ -48,7 +48,8 @@ def ask(pids: Iterable[int]) -> list[Told]:
             answers = list(threads.map(lambda pid: _answer(pid, control), asked))
     finally:
         control.remove()
-    return [told for pid, answer in zip(asked, answers, strict=True) if (told := _told(pid, answer))]
+    read = [_read_answer(pid, answer) for pid, answer in zip(asked, answers, strict=True)]
+    return [rank for rank in read if rank is not None]
 
 
 def _names() -> list[str]:
@@ -68,14 +69,14 @@ def _answer(pid: int, control: Control) -> dict[str, Any]:
     return {}
 
 
-def _told(pid: int, answer: dict[str, Any]) -> Told | None:
+def _read_answer(pid: int, answer: dict[str, Any]) -> Answer | None:
     if not answer or answer["is_worker"]:
         return None
     environment = answer["environment"]
     place = place_in(environment, (TORCH,)) or _initialised(answer) or place_in(environment, LAUNCHERS[1:])
     if place is None or not place.is_of_several:
         return None
-    return Told(pid, place.rank, (place.world_size, environment.get(_PORT, "")))
+    return Answer(pid, place.rank, (place.world_size, environment.get(_PORT, "")))
 
 
 def _initialised(answer: dict[str, Any]) -> RankPlace | None:
