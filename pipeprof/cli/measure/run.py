@@ -20,7 +20,7 @@ from pipeprof.cli.options import (
     set_rank_option,
     verbose_option,
 )
-from pipeprof.cli.runs import tell_comparison, written_page
+from pipeprof.cli.runs import print_comparison, written_page
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError, ScenarioError, exit_code_of
 from pipeprof.record.directories import refuse_recorded
@@ -196,7 +196,7 @@ def show(outcome: CellOutcome, page: Path | None, quiet: bool, verbose: bool) ->
     elif outcome.scenario.expect is not None:
         say("As this scenario expects.")
     if outcome.error is None and not outcome.interrupted and not outcome.scenario.cell:
-        tell_comparison(outcome.directory)
+        print_comparison(outcome.directory)
 
 
 def _too_short(forecast: Forecast | None) -> str:
