@@ -156,7 +156,7 @@ def share(text: float | str) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number <= 1:
-        raise ValueError(f"{text!r} is no share: give 5% or 0.05")
+        raise ValueError(f"{text!r} is not a share: give 5% or 0.05")
     return number
 
 

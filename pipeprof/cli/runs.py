@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from pipeprof import units
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError, TraceError
+from pipeprof.record.schema import REPORT_HTML, RUN_JSON
 
 if TYPE_CHECKING:
     from pipeprof.analyse.analysis import Analysis
@@ -86,7 +87,6 @@ def _known(directory: Path) -> list[Entry]:
 def _refuse_shelf(path: Path) -> None:
     """Refuse a directory that is no run, no job and no matrix: one of runs, or without any."""
     from pipeprof.record.directories import RUNS, attempts, parts, processes
-    from pipeprof.record.schema import RUN_JSON
 
     if not path.is_dir() or (path / RUN_JSON).exists() or parts(path) or processes(path) or attempts(path):
         return
@@ -95,7 +95,7 @@ def _refuse_shelf(path: Path) -> None:
         raise TraceError(f"{path} holds no run", f"the newest here is {here[0].directory}")
     if known and not any(entry.cell for entry in known):
         raise TraceError(
-            f"{path} is no run, and holds {units.plural(len(known), 'run')}",
+            f"{path} is not a run; it holds {units.plural(len(known), 'run')}",
             f"the newest is {known[0].directory}; `pipeprof list {path}` shows all",
         )
 
@@ -147,14 +147,14 @@ class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 o
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if self._between and share in (0, 1):
-            self.fail(f"{value!r} is no share between 0 and 1: give 5% or 0.05", param, ctx)
+            self.fail(f"{value!r} is not a share between 0 and 1: give 5% or 0.05", param, ctx)
         return share
 
 
 share_option = click.option(
     "--share",
     is_flag=True,
-    help="To give away: names of users and machines and home directories are replaced.",
+    help="Make it safe to share: replace names of users and machines, and home directories.",
 )
 """`--share`, handed to the command as `share: bool`."""
 
@@ -202,7 +202,7 @@ def report_run(directory: Path, page: bool, quiet: bool, verbose: bool = False) 
 
     try:
         answer = forecast(directory)
-        path = written_page(answer, directory / "report.html") if page else None
+        path = written_page(answer, directory / REPORT_HTML) if page else None
         if not quiet:
             # a file of its own: a signal may have come while the program was writing to standard error
             with open(os.dup(2), "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123

@@ -76,7 +76,7 @@ def make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:  # a file, or a link that leads nowhere
-        raise TraceError(f"{directory} is no directory", "choose another --out") from error
+        raise TraceError(f"{directory} is not a directory", "choose another --out") from error
 
 
 def already_recorded(directory: Path) -> TraceError:

@@ -557,7 +557,7 @@ class RunMeta(Part):
             raise TraceError(f"{path} cannot be read: {error}") from error
         version = raw.get("schema") if isinstance(raw, dict) else None
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise TraceError(f"{path} is no run of pipeprof")
+            raise TraceError(f"{path} is not a run of pipeprof")
         if version > SCHEMA_VERSION:
             raise TraceError(
                 f"{path.parent} was written by a newer pipeprof (schema {version})",

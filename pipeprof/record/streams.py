@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeprof.errors import TraceError
 from pipeprof.record import files
-from pipeprof.record.schema import TABLES
+from pipeprof.record.schema import STREAM_SUFFIX, TABLES
 
 
 def to_parquet(directory: Path, table: str) -> None:
@@ -24,7 +24,7 @@ def to_parquet(directory: Path, table: str) -> None:
 
     Raises `OSError` where the file cannot be written; the stream stays then, and nothing else.
     """
-    stream, final = directory / f"{table}.arrows", directory / f"{table}.parquet"
+    stream, final = directory / f"{table}{STREAM_SUFFIX}", directory / f"{table}.parquet"
     temporary = directory / f".{table}.parquet"
     narrow = [field.name for field in TABLES[table] if field.type == pa.int64()]
     try:

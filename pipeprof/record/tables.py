@@ -23,7 +23,7 @@ from pipeprof.record.plain_files import check_plain
 from pipeprof.record.remote import incoming
 from pipeprof.record.remote.incoming import RemoteTable
 from pipeprof.record.remote.places import reached
-from pipeprof.record.schema import TABLES
+from pipeprof.record.schema import STREAM_SUFFIX, TABLES
 from pipeprof.record.streams import grouped, read_stream
 
 KEYS: Final = ("loader", "epoch", "seq")
@@ -114,7 +114,7 @@ def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
     remote = incoming.table(directory, name)
     if remote is not None:
         return remote
-    for path in (directory / f"{name}.parquet", directory / f"{name}.arrows"):
+    for path in (directory / f"{name}.parquet", directory / f"{name}{STREAM_SUFFIX}"):
         if path.exists():
             check_plain(path)
             return path
@@ -130,7 +130,7 @@ def refused(path: Path | RemoteTable) -> Iterator[None]:
     except (pa.ArrowException, OSError, KeyError, MemoryError, UnicodeDecodeError) as error:
         why = str(error.args[0] if error.args else error)
         if isinstance(error, UnicodeDecodeError):
-            why = "its names are no text"
+            why = "its names are not text"
         elif isinstance(error, OSError) and error.strerror:
             why = error.strerror
         raise TraceError(f"{path} cannot be read: {why}", "the file is damaged; run again") from error

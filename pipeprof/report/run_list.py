@@ -57,7 +57,7 @@ def entries(directory: Path, depth: int = DEPTH) -> list[Entry]:
     The ranks of a job are one entry, of the job's directory. Raises `TraceError` for what is no directory.
     """
     if not directory.is_dir():
-        raise TraceError(f"{directory} is no directory", "give one that holds runs")
+        raise TraceError(f"{directory} is not a directory", "give one that holds runs")
     by_directory: dict[Path, Entry] = {}
     for path in _records(directory, depth):
         entry = _entry(path.parent)

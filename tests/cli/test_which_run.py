@@ -166,7 +166,7 @@ def test_each_shipped_scenario_is_listed_with_what_it_teaches() -> None:
 @pytest.mark.parametrize("name", ["7", "newest", "a/b", "", ".."])
 def test_a_name_that_means_something_else_is_refused(made: Path, name: str) -> None:
     result = invoke("run", "quickstart", "--name", name)
-    assert result.exit_code == 2 and "is no name of a run" in result.output
+    assert result.exit_code == 2 and "is not a valid run name" in result.output
 
 
 def test_a_matrix_has_no_one_name(made: Path) -> None:

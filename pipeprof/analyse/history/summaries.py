@@ -105,7 +105,7 @@ def summarise(root: Path, progress: Progress = lambda done, of: None) -> list[Su
     Raises `TraceError` for what is no directory.
     """
     if not root.is_dir():
-        raise TraceError(f"{root} is no directory", "give one that holds runs")
+        raise TraceError(f"{root} is not a directory", "give one that holds runs")
     kept, places = _read_cache(root / CACHE), list(_places(str(root), DEPTH))
     names = {place: os.path.relpath(place.directory, root) for place in places}
     entries = {}

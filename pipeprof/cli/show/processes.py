@@ -10,6 +10,7 @@ from pipeprof.cli.runs import forecast, written_page
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError
 from pipeprof.record.directories import processes
+from pipeprof.record.schema import REPORT_HTML
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.units import plural, printable
 
@@ -21,7 +22,7 @@ def tell(directory: Path, pages: bool = True, to_stderr: bool = False) -> None:
     for run in processes(directory):
         try:
             answer = forecast(run)
-            page = written_page(answer, run / "report.html") if pages else None
+            page = written_page(answer, run / REPORT_HTML) if pages else None
         except (PipeprofError, OSError) as error:
             say(f"pipeprof: {run} was written and cannot be reported: {printable(str(error))}", err=True)
             continue

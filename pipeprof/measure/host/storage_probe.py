@@ -139,7 +139,9 @@ def _client(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     """Return fsspec's client for a URL, and the URL's path in it. Raises `MeasureError` for none."""
     scheme = url.partition("://")[0].lower()
     if "::" in url or scheme in _HERE:
-        raise MeasureError(f"{redact(url)} is no remote place", "name files of this machine by their paths")
+        raise MeasureError(
+            f"{redact(url)} is not a remote location", "name files of this machine by their paths"
+        )
     try:
         import fsspec
 

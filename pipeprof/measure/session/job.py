@@ -49,10 +49,9 @@ from pipeprof.record.meta import JobMeta, RunMeta
 from pipeprof.record.reader import boot_id
 from pipeprof.record.remote.outgoing import stage
 from pipeprof.record.remote.places import is_url
-from pipeprof.record.schema import RUN_JSON
+from pipeprof.record.schema import JOB_JSON, RUN_JSON
 from pipeprof.record.writer import TraceWriter
 
-JOB_JSON: Final = "job.json"
 _SCHEDULERS: Final = (
     "SLURM_HET_JOB_ID",
     "SLURM_JOB_ID",
@@ -178,7 +177,7 @@ def own_directory(out: Path, beside_run: bool = False) -> Path:
         if _torchrun():
             _claim(directory, f"node-{rank.node}.json", _node())
     except FileExistsError as error:
-        raise TraceError(f"{directory} is no directory", "choose another --out") from error
+        raise TraceError(f"{directory} is not a directory", "choose another --out") from error
     except OSError as error:
         raise TraceError(f"cannot write {directory}: {error.strerror}", "choose another --out") from error
     return part_of(directory, rank.rank)

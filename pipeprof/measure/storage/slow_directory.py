@@ -116,7 +116,7 @@ def _unusable(directory: Path) -> str:
     except FileNotFoundError:
         return "does not exist"
     except NotADirectoryError:
-        return "is no directory"
+        return "is not a directory"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
-from pipeprof.analyse.sentence import waiter
 from pipeprof.report.page import charts
 from pipeprof.report.wording import words
 from pipeprof.report.wording.view import RunView, facts
@@ -22,6 +21,7 @@ from pipeprof.simulate.matrix_predictions import (
     text_of,
 )
 from pipeprof.simulate.predict import Prediction
+from pipeprof.vocabulary.utilization import waiter_of
 
 _ACROSS: Final = ("loader.workers", "run.seconds", "loader.batch_size")
 _DOWN: Final = ("loader.prefetch", "loader.batch_size", "accelerator.step_ms")
@@ -87,7 +87,7 @@ def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None =
         across,
         down,
         others,
-        waiter=waiter(kinds.pop() if len(kinds) == 1 else None),
+        waiter=waiter_of(kinds.pop() if len(kinds) == 1 else None),
         fixed=tuple(_fixed(said, knobs, varying)),
     )
     return laid_out if predictions is None else _with(laid_out, predictions)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.harm import warning
+from pipeprof.analyse.verdict import NEEDS_MORE_STEPS
 from pipeprof.report.wording import command, reading
 from pipeprof.report.wording.view import RunView
 from pipeprof.simulate.extrapolation import Extrapolation
@@ -180,13 +181,9 @@ def trying_unpredicted(facts: RunView) -> str:
     return command.of_fix(facts.fix, {}, (), facts.meta, facts.loader, bool(facts.other_loaders))
 
 
-MORE_STEPS: Final = ("too-few-steps", "too-short", "wide-interval")
-"""Decisive doubts that a longer run answers."""
-
-
 def measuring_more(facts: RunView) -> str:
     """Return the command that measures an inconclusive run for long enough; empty where none does."""
-    if not facts.inconclusive or facts.detail not in MORE_STEPS:
+    if not facts.inconclusive or facts.detail not in NEEDS_MORE_STEPS:
         return ""
     return command.of_longer(facts.meta, facts.steps, facts.wall_ns or 0)
 

@@ -20,6 +20,7 @@ from pipeprof.record.meta import LoaderMeta, RunMeta
 from pipeprof.record.reader import Run
 from pipeprof.report.wording import words
 from pipeprof.vocabulary import bands, causes, fixes, owners
+from pipeprof.vocabulary.utilization import UtilizationKind, label_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class RunView:
     stall_ns: int | None
     wall_ns: int | None
     utilization: float | None
-    utilization_kind: str | None
+    utilization_kind: UtilizationKind | None
     throughput: float | None
     steps: int
     owned: tuple[Owned, ...]
@@ -132,7 +133,7 @@ class RunView:
     @property
     def utilization_name(self) -> str:
         """Return the name of the utilisation figure, which tells where it is emulated."""
-        return words.utilisation(self.utilization_kind)[0]
+        return label_of(self.utilization_kind)
 
 
 def facts(run: Run, verdict: Verdict) -> RunView:
