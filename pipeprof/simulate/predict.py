@@ -13,7 +13,7 @@ from pipeprof.analyse.ledger.attribution import Ledger
 from pipeprof.errors import InconclusiveError
 from pipeprof.graph import Event
 from pipeprof.simulate.demands.loader import Demands
-from pipeprof.simulate.demands.observing import without_own_cost
+from pipeprof.simulate.demands.plain_run import without_own_cost
 from pipeprof.simulate.engine import Walked, shape_of, walk
 from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.knobs import Knobs

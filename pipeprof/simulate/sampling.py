@@ -48,7 +48,7 @@ class Draw:
     waking: list[float]
     handover: list[float]
     handover_away: list[float]
-    beside: list[float]
+    recording: list[float]
     """Of pipeprof's threads; 0 where its cost was taken off."""
     helper: list[float]
     transfer: list[float]
@@ -158,7 +158,7 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "waking": _woken(demands, knobs) * ratio * wakes,
         "handover": _handed_over(demands, knobs) * between,
         "handover_away": batches.handover_away * between * (knobs.workers > 0),
-        "beside": batches.beside,
+        "recording": batches.recording,
         "helper": batches.helper - _queue_thread(demands) * (1 - between) + SENT_CPU_NS * between * begins,
         "transfer": (batches.transfer + SENT_NS * begins) * between,
         "locked": batches.locked * ~(knobs.shares_by_name & (batches.locked == RECEIVING)),

@@ -53,7 +53,7 @@ class Batches:
     or beside torch's own threads. `with_neighbours` finds it."""
     requests: Floats
     read_bytes: Floats
-    beside: Floats
+    recording: Floats
     """CPU time of pipeprof's threads beside the step."""
     helper: Floats
     """CPU time of a worker's other threads, such as the queue's feeder."""
@@ -241,7 +241,7 @@ def _demands(
     # of a bench that is predicted from another, both are observed
     own_cost = None if run.meta.kind == "bench" else own_cost_of(run, recorded)
     return Demands(
-        batches=_batches(recorded, knobs, device, 0.0 if own_cost is None else own_cost.beside_ns),
+        batches=_batches(recorded, knobs, device, 0.0 if own_cost is None else own_cost.recording_ns),
         measured_rows=measured,
         start_up=_start_up(recorded, knobs),
         measured=knobs,
@@ -351,7 +351,7 @@ def _notes(run: Run, recorded: Recorded, device: StorageState | None) -> tuple[E
     return tuple(notes)
 
 
-def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None, beside_ns: float) -> Batches:
+def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None, recording_ns: float) -> Batches:
     reads, n = recorded.reads, len(recorded)
     cpu, away = _made(recorded, knobs.storage)
     requests, read_bytes = (
@@ -370,7 +370,7 @@ def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None, besi
         waking=np.zeros(n),
         requests=requests,
         read_bytes=read_bytes,
-        beside=np.full(n, beside_ns),
+        recording=np.full(n, recording_ns),
         helper=np.nan_to_num(recorded.helper_cpu),
         **between._asdict(),
         met=recorded.met,
