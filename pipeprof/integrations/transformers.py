@@ -84,7 +84,7 @@ class PipeprofCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             self.trainer.log(self._run.scalars())
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """End the run, and say what it says."""
+        """End the run and print its verdict."""
         self._end(state)
 
     def _end(self, state: Any) -> None:

@@ -25,8 +25,8 @@ DELAYS = {
 """What no lack of cores makes longer."""
 LISTS = (
     "cpu", "read_cpu", "requests", "read_bytes", "away", "waking", "handover", "handover_away",
-    "recording", "helper", "transfer", "locked", "receive", "receive_away", "pin", "copy", "submit", "compute",
-    "loop", "met",
+    "recording", "helper", "transfer", "locked", "receive", "receive_away", "pin", "copy", "submit",
+    "compute", "loop", "met",
 )  # fmt: skip
 
 
