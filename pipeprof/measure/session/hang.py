@@ -180,7 +180,7 @@ def _making(stack: LoopStack) -> str:
 
 
 def _frames(frames: Iterable[tuple[str, int, str]]) -> Iterator[str]:
-    """Yield the lines of a stack, innermost first, without pipeprof's and torch's frames around the user's."""
+    """Yield the lines of a stack, innermost first, without frames of pipeprof and torch around the user's."""
     ours = str(Path(__file__).parents[2])
     kept = [
         frame for frame in frames if not frame[0].startswith(ours) and not frame[0].endswith(_NOT_THE_USERS)
