@@ -281,7 +281,7 @@ def _unfair(base: Analysis, other: Analysis) -> Iterator[str]:
 
 
 def _relative_half(figure: Figure) -> float | None:
-    """Return the half width of a figure as a share of it; None where there is none, or it is not above 0."""
+    """Return the half width of a figure as a share of it; None without an interval or a positive value."""
     if figure.half is None or not figure.value or figure.value < 0:
         return None
     return figure.half / figure.value
@@ -374,7 +374,7 @@ def _settings(base: Analysis, other: Analysis) -> list[tuple[str, str, str]]:
 
 
 def _argument(key: str) -> str:
-    """Return the argument of DataLoader that a loader's key stands for; other keys as they are."""
+    """Return the DataLoader argument for a key of the loader's section; other keys unchanged."""
     part, _, knob = key.partition(".")
     return ARGUMENT_OF.get(knob, key) if part == "loader" else key
 

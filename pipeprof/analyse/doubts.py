@@ -129,7 +129,7 @@ def _clock_steps(attribution: Attribution) -> list[Doubt]:
 
 
 def _ns(detail: str | None) -> int:
-    """Return the number in an event's detail; 0 where there is none."""
+    """Return the number in an event's detail; 0 if it has none."""
     text = detail or ""
     return int(text) if text.lstrip("-").isdecimal() and len(text) < 20 else 0
 

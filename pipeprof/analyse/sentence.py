@@ -75,7 +75,7 @@ def _device(verdict: Verdict, facts: Facts | None) -> str:
 
 
 def _shard(verdict: Verdict, facts: Facts | None) -> str:
-    """Return the sentence on the slowest shard; empty where none stands out, or no batch was waited for."""
+    """Return the sentence on the slowest shard; empty if none stands out or no batch was waited for."""
     slow = facts.slow_shard if facts is not None else None
     if slow is None or not is_of_data(verdict.charged or verdict.cause):
         return ""

@@ -74,7 +74,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Time that no loop spent: it stands beside the verdict and is no part of any share."""
+    """Time outside of any loop: shown beside the verdict and not part of any share."""
 
     pauses_ns: int
     """Time between passes over the loaders, in the measured window: evaluation, checkpoints, a person."""
@@ -230,7 +230,7 @@ class Verdict:
 
 
 def _mechanism_of(doubt: Doubt | None) -> str | None:
-    """Return the mechanism that a decisive doubt is named after; None where it is none."""
+    """Return the mechanism that a decisive doubt is named after; None if it is not named after one."""
     return doubt.name if doubt is not None and doubt.name in mechanisms.BY_WORD else None
 
 

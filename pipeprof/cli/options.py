@@ -61,7 +61,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic in click 8.
         self._least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds. Fails for what is no time, and for less than the least."""
+        """Return the seconds. Fails for any text that is not a time, and for less than the least."""
         text = str(value).strip()
         try:
             seconds = float(text.rstrip("smh")) * self._UNITS[text[-1:] if text[-1:] in self._UNITS else "s"]
@@ -87,7 +87,7 @@ class Amount(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 
     }
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes. Fails for what is no size above 0."""
+        """Return the bytes. Fails for any text that is not a size above 0."""
         text = str(value).strip().upper()
         unit = next((each for each in sorted(self._UNITS, key=len, reverse=True) if text.endswith(each)), "B")
         try:
@@ -105,7 +105,7 @@ class Price(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 o
     name = "price"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the price. Fails for what is none."""
+        """Return the price. Fails for any other text."""
         try:
             price = float(str(value).strip().removesuffix("/h"))
         except ValueError:
@@ -121,7 +121,7 @@ class RunName(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name. Fails for one that means something else."""
+        """Return the name. Fails for a name that would mean something else."""
         text = str(value)
         if not re.fullmatch(r"[\w.-]+", text) or text.isdecimal() or text in ("newest", ".", ".."):
             self.fail(

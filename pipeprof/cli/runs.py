@@ -31,7 +31,7 @@ class RunDirectory(click.ParamType):  # type: ignore[type-arg] # generic in clic
     name = "run"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return its directory; a path that is no run is left to who reads it."""
+        """Return its directory; a path that is not a run is left to the reader to refuse."""
         return value if isinstance(value, Path) else find_run(str(value))
 
     def shell_complete(
@@ -85,7 +85,7 @@ def _known(directory: Path) -> list[Entry]:
 
 
 def _refuse_shelf(path: Path) -> None:
-    """Refuse a directory that is no run, no job and no matrix: one of runs, or without any."""
+    """Refuse a directory that is not a run, a job or a matrix: one that contains runs, or none."""
     from pipeprof.record.directories import RUNS, attempts, parts, processes
 
     if not path.is_dir() or (path / RUN_JSON).exists() or parts(path) or processes(path) or attempts(path):
@@ -196,7 +196,7 @@ def written(path: Path) -> Iterator[None]:
 
 
 def report_run(directory: Path, page: bool, quiet: bool, verbose: bool = False) -> None:
-    """Print the verdict of a run of the user's program, and write the page. A failure is told, not raised."""
+    """Print the verdict of a run of the user's program, and write its page. Prints failures; raises none."""
     from pipeprof.record.remote.outgoing import address
     from pipeprof.report.text import terminal
 
@@ -215,7 +215,7 @@ _LOOKED_AT: Final = 20
 """Earlier runs among which the one without the change is looked for."""
 
 
-def tell_comparison(directory: Path) -> None:
+def print_comparison(directory: Path) -> None:
     """Say on standard error how to compare a run that tried a change with the newest one of the same program.
 
     Nothing is said where the run tried none, or there is no other.
@@ -227,7 +227,7 @@ def tell_comparison(directory: Path) -> None:
 
 
 def before_change(directory: Path) -> Path | None:
-    """Return the newest run beside one that tried a change, of the same script or scenario; None for none."""
+    """Return the newest run of the same program beside one that tried a change; None without one."""
     from pipeprof.record.reader import load
     from pipeprof.report.run_list import entries
 
@@ -248,7 +248,7 @@ def before_change(directory: Path) -> Path | None:
 
 
 def _tries(meta: RunMeta) -> bool:
-    """Tell whether a run's command has changed its program's loaders."""
+    """Return True if a run's command changed its program's loaders."""
     return any(word.partition("=")[0] in {"--set", "--try"} for word in meta.own_words)
 
 
@@ -264,6 +264,6 @@ def written_page(answer: Forecast, path: Path) -> Path | None:
 
 
 def short(path: Path) -> Path:
-    """Return the path as seen from the working directory, where it lies below it."""
+    """Return the path relative to the working directory if it lies below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,4 +1,4 @@
-"""Refusal of what is no plain file before it is opened: a FIFO blocks its reader, a device never ends."""
+"""Refusal of files that are not regular, before opening: a FIFO blocks its reader, a device never ends."""
 
 from __future__ import annotations
 

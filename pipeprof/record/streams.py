@@ -102,7 +102,7 @@ class _Whole(io.FileIO):
         self.seek(0)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return so many bytes at the most, none behind the last whole message."""
+        """Return at most `size` bytes, none beyond the last whole message."""
         left = max(0, self._end - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 

@@ -138,7 +138,7 @@ def refused(path: Path | RemoteTable) -> Iterator[None]:
 
 @contextmanager
 def _parquet(path: Path | RemoteTable) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; texts stay in dictionaries, where each is held once. Raises for too many rows."""
+    """Open a Parquet file; texts stay dictionary-encoded. Raises for too many rows."""
     with ExitStack() as stack:
         remote = isinstance(path, RemoteTable)
         source = stack.enter_context(path.open()) if isinstance(path, RemoteTable) else path
@@ -235,7 +235,7 @@ def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 
 def _text_bytes(chunk: pa.DictionaryArray) -> int:
-    """Return the bytes of text in a column whose texts stand in a dictionary."""
+    """Return the bytes of text in a dictionary-encoded column."""
     texts = chunk.dictionary
     if not len(texts):
         return 0

@@ -88,7 +88,7 @@ class TraceWriter:
             raise FileNotFoundError(errno.ENOENT, "it was removed")
 
     def write_meta(self, meta: RunMeta) -> None:
-        """Make `meta` the run's facts, and write `run.json` anew, atomically."""
+        """Replace the run's facts by `meta`, and rewrite `run.json` atomically."""
         self.meta = meta
         files.write_atomically(self.directory / RUN_JSON, _text(meta))
 

@@ -124,7 +124,7 @@ def show(runs: Sequence[Compared]) -> None:
 
 
 def repeated_lines(base: str, other: str, said: Repeated) -> list[str]:
-    """Return what pairs of runs came to, the answer first."""
+    """Return the result of repeated pairs of runs, the answer first."""
     interval = f"{units.signed_percent(said.low)} to {units.signed_percent(said.high)}"
     change = f"{units.percent(abs(said.relative))} {'faster' if said.relative > 0 else 'slower'}"
     if said.low <= 0 <= said.high:

@@ -188,7 +188,7 @@ def _chart(past: History) -> charts.Spec:
 
 
 def _series(past: History, rated: Sequence[Summary]) -> dict[tuple[str, str], str]:
-    """Return the names of the series to tell apart: those that changed, then those of most runs."""
+    """Return the names of the series to draw separately: those that changed, then those with most runs."""
     counts: dict[tuple[str, str], int] = {}
     for run in rated:
         counts[run.script, run.host] = counts.get((run.script, run.host), 0) + 1

@@ -168,7 +168,7 @@ def _ranks_table(merged: JobAnalysis, most: int, page: Path | None = None) -> Ta
 
 
 def _link(row: RankRow, page: Path | None) -> str:
-    """Return the way from the job's page to that of a rank; empty where there is none below it."""
+    """Return the link from the job's page to a rank's page; empty if the rank has none below it."""
     own = row.directory / REPORT_HTML
     if page is None or not own.is_relative_to(page.parent) or not own.is_file():
         return ""
@@ -223,7 +223,7 @@ def _shards_table(shards: Sequence[ShardRow], longest: int | None = None) -> Ite
 
 
 def _end(name: str, longest: int | None) -> str:
-    """Return the end of a name: the part that tells shards apart."""
+    """Return the end of a name: the part that distinguishes shards."""
     return name if longest is None or len(name) <= longest else f"…{name[1 - longest :]}"
 
 

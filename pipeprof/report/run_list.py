@@ -72,7 +72,7 @@ def entries(directory: Path, depth: int = DEPTH) -> list[Entry]:
 
 
 def _job_of(directory: Path) -> Path | None:
-    """Return the directory of the job that a rank's directory lies in; None for what is no rank's."""
+    """Return the job's directory that contains a rank's directory; None if it is not a rank's."""
     name, _, number = directory.name.partition("-")
     return directory.parent if name == "rank" and number.isdecimal() else None
 

@@ -230,7 +230,7 @@ def _remedy(error: yaml.MarkedYAMLError) -> str:
 
 
 def _neighbours(path: Path) -> str:
-    """Return the scenario files beside the missing one whose names are near."""
+    """Return nearby scenario files whose names resemble the missing one's."""
     names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
     return nearest(path.name, names) if names else "check the path; `pipeprof init NAME` writes a scenario"
 

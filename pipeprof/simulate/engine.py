@@ -252,6 +252,8 @@ class TrainingProcess:
         self._clock.work(self._draw.receive[self.order[p]], self._taken, p)
 
     def _taken(self, p: int) -> None:
+        if (recording := self._draw.recording[self.order[p]]) > 0:
+            self._clock.work(recording, _nothing)
         self._happen(Event.TAKE, p, self._clock.now)
 
     def _copy(self, p: int, since: float) -> None:

@@ -48,6 +48,8 @@ class Draw:
     waking: list[float]
     handover: list[float]
     handover_away: list[float]
+    recording: list[float]
+    """Of pipeprof's threads; 0 where its cost was taken off."""
     helper: list[float]
     transfer: list[float]
     locked: list[float]
@@ -153,9 +155,10 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "requests": requests,
         "read_bytes": read_bytes,
         "away": _total(away_by_owner(demands, knobs).values(), len(batches)),
-        "waking": batches.waking * ratio * wakes,
+        "waking": _woken(demands, knobs) * ratio * wakes,
         "handover": _handed_over(demands, knobs) * between,
         "handover_away": batches.handover_away * between * (knobs.workers > 0),
+        "recording": batches.recording,
         "helper": batches.helper - _queue_thread(demands) * (1 - between) + SENT_CPU_NS * between * begins,
         "transfer": (batches.transfer + SENT_NS * begins) * between,
         "locked": batches.locked * ~(knobs.shares_by_name & (batches.locked == RECEIVING)),
@@ -169,6 +172,18 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         # several ranks are walked together, and meet there
         "met": batches.met * scale.get(owners.COLLECTIVE.name, 1.0) * (knobs.ranks == 1),
     }
+
+
+def _woken(demands: Demands, knobs: Knobs) -> Floats:
+    """Return the waiting for a core that nobody else explains, of each batch.
+
+    In a worker that is its own process's other threads too. Without workers only a thread that was woken from
+    a sleep or a read waits, and hardly longer than it slept.
+    """
+    batches = demands.batches
+    if not demands.measured.workers or knobs.workers or batches.requests.any():
+        return batches.waking
+    return np.minimum(batches.waking, batches.made_away)
 
 
 def _total(parts: Iterable[Floats], length: int) -> Floats:

@@ -24,8 +24,9 @@ DELAYS = {
 }  # fmt: skip
 """What no lack of cores makes longer."""
 LISTS = (
-    "cpu", "read_cpu", "requests", "read_bytes", "away", "waking", "handover", "handover_away", "helper",
-    "transfer", "locked", "receive", "receive_away", "pin", "copy", "submit", "compute", "loop", "met",
+    "cpu", "read_cpu", "requests", "read_bytes", "away", "waking", "handover", "handover_away",
+    "recording", "helper", "transfer", "locked", "receive", "receive_away", "pin", "copy", "submit",
+    "compute", "loop", "met",
 )  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def questions(draw: st.DrawFn) -> tuple[Knobs, Draw]:
     steps, rng = epochs * batches, np.random.default_rng(draw(st.integers(0, 2**32)))
     workers, prefetch = draw(st.integers(0, 4)), draw(st.integers(1, 3))
     longest = {name: draw(st.sampled_from([1.0, 10.0, 60.0])) * 1e6 for name in LISTS}
-    nothing = {"requests", "read_bytes", "helper", *([] if draw(st.booleans()) else ["pin"])}
+    nothing = {"requests", "read_bytes", "recording", "helper", *([] if draw(st.booleans()) else ["pin"])}
     if not workers:
         nothing |= {"pin", "transfer"}
     length = steps + workers * prefetch

@@ -127,7 +127,7 @@ def _read(
 
 
 def find_parts(paths: Sequence[Path]) -> dict[int, Path]:
-    """Find the directory of each rank. Raises `TraceError` for none, for two of one rank, for two jobs."""
+    """Find each rank's directory. Raises `TraceError` for no rank, a duplicate rank, or several jobs."""
     by_rank: dict[int, Path] = {}
     jobs: dict[str, Path] = {}
     for path in paths:
@@ -342,7 +342,7 @@ def _with_waiting(
 def _unobserved(
     chosen: ChosenRanks, ranks: int, rows: list[RankRow], world_size: int, recorded: bool
 ) -> Unobserved | None:
-    """Return what the answer leaves open for `ranks` ranks that were not chosen; None for none."""
+    """Return what the answer leaves open about `ranks` unobserved ranks; None if all were observed."""
     if ranks == 0:
         return None
     wall = sum(row.wall_ns for row in rows)

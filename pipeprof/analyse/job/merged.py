@@ -57,7 +57,7 @@ class RankRow:
 
     @property
     def stall_ns(self) -> int:
-        """Return the time in which its accelerator wanted for a batch of its own."""
+        """Return the time in which its accelerator was idle for want of its own batch."""
         return stall_in(self.ledger_ns)
 
     def explained(self, finding: Finding) -> Finding:
@@ -191,7 +191,7 @@ class JobAnalysis:
 
     @property
     def choice(self) -> RecordedChoice:
-        """Return what is kept of the answer beside the job's parts."""
+        """Return the part of the answer that is stored beside the job's parts."""
         verdict = self.verdict
         wall_ns = sum(row.wall_ns for row in self.ranks)
         return RecordedChoice(
@@ -343,7 +343,7 @@ def _reason(finding: Finding, row: RankRow) -> Reason:
 
 
 def _rotating_lateness(ranks: list[RankRow], waited: float, lost: float) -> JobVerdict:
-    """Judge a job in which many ranks held the others up, one after the other."""
+    """Judge a job in which many ranks took turns holding up the others."""
     costs: dict[str, int] = {}
     for row in ranks:
         for owner, ns in row.cost_ns.items():
@@ -367,7 +367,7 @@ def _by_operator(facts: Facts) -> str:
 
 
 def _common_stall(ranks: list[RankRow], wall: int, lost: float) -> JobVerdict:
-    """Judge a job in which no rank held the others up for long: name what all stalled for, if they did."""
+    """Judge a job in which no rank held up the others for long: name what all stalled for, if anything."""
     total: dict[str, int] = {}
     for row in ranks:
         for owner, ns in row.ledger_ns.items():

@@ -177,7 +177,7 @@ def _merged(totals: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
 
 
 class OwnWork(NamedTuple):
-    """The part of a loop's time that is work of its own, and neither a step's nor the way of a batch."""
+    """Share of the loop's time spent on its own work, which is neither the step nor handing over a batch."""
 
     body_ns: Values | None = None
     """Ns of its body after each step; None if nothing is known to be."""

@@ -143,7 +143,7 @@ class Tail:
         return self._joined(tables[::-1]), len(tables)
 
     def forget_before(self, chunks: int) -> None:
-        """Hold no more than the last record batches in memory."""
+        """Keep only the last record batches in memory."""
         kept = set(islice(reversed(self.chunks), chunks))
         for chunk in self._decoded - kept:
             chunk.forget()

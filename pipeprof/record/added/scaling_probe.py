@@ -26,7 +26,7 @@ _MOST_GROWTH: Final = 16.0
 
 @dataclass(frozen=True, slots=True)
 class ScalingPoint:
-    """Batches made in so many processes at once, with nothing else to do."""
+    """Result of making batches in `processes` processes at once, with nothing else to do."""
 
     processes: int = 1
     batches: int = 0

@@ -29,7 +29,7 @@ NEAR: Final = 0.85
 
 @dataclass(frozen=True, slots=True)
 class ProbePoint:
-    """Reading with so many readers at once, each with one request outstanding."""
+    """Result of reading with `readers` readers at once, each with one request outstanding."""
 
     readers: Annotated[int, Between(1, MOST_READERS)] = 1
     reads: Count = 0

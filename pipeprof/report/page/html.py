@@ -107,7 +107,7 @@ def _lead(said: RunView) -> list[str]:
 
 
 def _why(said: RunView) -> dict[str, str]:
-    """Return the mechanism, or else the figures that show the cause; empty texts where there are none."""
+    """Return the mechanism, or else the figures that show the cause; empty texts if there are neither."""
     if said.inconclusive:
         return {"label": "", "text": ""}
     label = said.mechanism or ""
@@ -126,7 +126,7 @@ def _line(line: HotLine, source: Source) -> dict[str, str]:
 
 
 def _next(said: RunView) -> dict[str, str]:
-    """Return the fix: what to do, the harm that applies, and what it changes; empty where there is none."""
+    """Return the fix: what to do, the harm that applies, and what it changes; empty if there is no fix."""
     known = fixes.BY_WORD[said.fix]
     if known is fixes.NONE:
         do = said.next_step

@@ -100,7 +100,7 @@ _FIXED: Final = ("loader.batch_size", "loader.prefetch", "loader.workers", "acce
 def _fixed(
     said: Sequence[RunView], knobs: Sequence[Mapping[str, Any]], varying: Sequence[str]
 ) -> Iterator[str]:
-    """Yield what all cells have in common, and which storage stands for each tier."""
+    """Yield the settings that all cells share, and the storage device used for each tier."""
     for key in _FIXED:
         values = {text_of(own.get(key)) for own in knobs}
         if key not in varying and len(values) == 1 and (value := values.pop()) != DEFAULT:
@@ -121,7 +121,7 @@ def _with(laid_out: Matrix, predictions: MatrixPredictions) -> Matrix:
 
 
 def _name(said: Sequence[RunView]) -> str:
-    """Return the scenario's name: of a cell's, what stands before its knobs."""
+    """Return the scenario's name: a cell's name without its knobs."""
     if not said:
         return "no runs"
     cell, name = said[0].meta.settings.cell, said[0].name

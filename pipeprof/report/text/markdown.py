@@ -1,4 +1,4 @@
-"""The report as Markdown, for an issue or a pull request; and what Markdown prints as it is."""
+"""The report as Markdown, for an issue or a pull request."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _rest(said: RunView) -> Iterator[str]:
 
 
 def escaped(text: str) -> str:
-    """Return text that Markdown prints as it is."""
+    """Return text with the characters escaped that Markdown would interpret."""
     special = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|!"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
     return clean(text).translate(special)
 

@@ -82,7 +82,7 @@ def show(
 
 
 def width_of(console: Console) -> int:
-    """Return the columns of a report: the terminal's, within bounds; `WIDTH` where it is none."""
+    """Return a report's width in columns: the terminal's, within bounds; `WIDTH` without a terminal."""
     columns = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
     return min(WIDEST, max(NARROWEST, columns))
 

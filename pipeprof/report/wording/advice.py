@@ -161,7 +161,7 @@ def _passes(forecast: Forecast) -> int:
 
 
 def untried(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
-    """Return the reason why no command tries a fix; empty where one does, or an edit of the code is asked."""
+    """Return why no command can try a fix; empty if one can, or if the fix is an edit of the code."""
     if trying(forecast, facts, ranked):
         return ""
     if ranked.fix.wraps and facts.meta.kind == "trace" and _passes(forecast) < 2:
@@ -177,7 +177,7 @@ def _programs(forecast: Forecast) -> str:
 
 
 def trying_unpredicted(facts: RunView) -> str:
-    """Return the command that tries the verdict's fix where nothing is predicted of it; empty for none."""
+    """Return the command that tries the verdict's fix if no gain is predicted for it; empty if none can."""
     return command.of_fix(facts.fix, {}, (), facts.meta, facts.loader, bool(facts.other_loaders))
 
 

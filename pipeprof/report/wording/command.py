@@ -70,7 +70,7 @@ def _trial(word: str, meta: RunMeta) -> str:
 
 
 def data_directory(meta: RunMeta) -> str:
-    """Return the directory below which the run's files lay, as far as they were noted; empty for none."""
+    """Return the common directory of the data files that were recorded; empty if none were."""
     files = [PurePosixPath(each.path) for each in meta.reading.files if each.path]
     if not files or not all(file.is_absolute() for file in files):  # a URL
         return ""
@@ -139,7 +139,7 @@ def _of_scenario(words: list[str], wanted: Sequence[str]) -> str:
 
 
 def _without(words: Sequence[str], keys: Mapping[str, str], options: Sequence[str] = ()) -> list[str]:
-    """Return a command without its run directory and `options`, and without what is set anew."""
+    """Return a command without its run directory, `options`, and the settings that are replaced."""
     kept: list[str] = []
     rest = iter(words)
     for word in rest:

@@ -113,7 +113,7 @@ class RunView:
 
     @property
     def next_step(self) -> str:
-        """Return the fix with the harm that applies, or why there is none; empty where that is open.
+        """Return the fix with the harm that applies, or why there is no fix; empty if that is not known.
 
         Of an inconclusive run it is what would make it conclusive.
         """
@@ -132,7 +132,7 @@ class RunView:
 
     @property
     def utilization_name(self) -> str:
-        """Return the name of the utilisation figure, which tells where it is emulated."""
+        """Return the name of the utilisation figure, which says if it is emulated."""
         return label_of(self.utilization_kind)
 
 
@@ -183,7 +183,7 @@ def facts(run: Run, verdict: Verdict) -> RunView:
 
 
 def _further_doubts(verdict: Verdict) -> list[Doubt]:
-    """Return the doubts but for the one that the verdict itself tells, with what to do, as its reason."""
+    """Return the doubts except the one that the verdict itself gives as its reason."""
     said = verdict.detail if verdict.cause == causes.INCONCLUSIVE.word else None
     return [doubt for doubt in verdict.doubts if not (doubt.decisive and doubt.name == said)]
 

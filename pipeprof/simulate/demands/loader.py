@@ -27,6 +27,7 @@ from pipeprof.simulate.demands import knobs_of_run as setting
 from pipeprof.simulate.demands.fresh import FreshMemory, fresh_memory
 from pipeprof.simulate.demands.learned_device import if_full, learned_model, request_bytes_of
 from pipeprof.simulate.demands.loop import activities
+from pipeprof.simulate.demands.observing import OwnCostOfBatch, own_cost_of
 from pipeprof.simulate.demands.read import Floats, Recorded, read_recorded
 from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.knobs import LEARNED, MEMORY, UNKNOWN, Knobs
@@ -52,6 +53,8 @@ class Batches:
     or beside torch's own threads. `with_neighbours` finds it."""
     requests: Floats
     read_bytes: Floats
+    recording: Floats
+    """CPU time of pipeprof's threads beside the step."""
     helper: Floats
     """CPU time of a worker's other threads, such as the queue's feeder."""
     handover: Floats
@@ -186,6 +189,10 @@ class Demands:
     """The cost of making batches in several processes, where that was probed."""
     notes: tuple[Extrapolation, ...] = ()
     """Figures that were not observed, and what was assumed in their place."""
+    own_cost: OwnCostOfBatch | None = None
+    """Cost of observing that is in these demands; None where it is not known, or taken off."""
+    own_error_ns: float = 0.0
+    """Possible error of what was taken off."""
     if_full: Demands | None = None
     """The same on a device that is full already, where it is not known whether this one is."""
 
@@ -231,8 +238,10 @@ def _demands(
         knobs = replace(knobs, storage=learned)
     timeline = recorded.timeline
     measured = np.flatnonzero(timeline.measured)
+    # of a bench that is predicted from another, both are observed
+    own_cost = None if run.meta.kind == "bench" else own_cost_of(run, recorded)
     return Demands(
-        batches=_batches(recorded, knobs, device),
+        batches=_batches(recorded, knobs, device, 0.0 if own_cost is None else own_cost.recording_ns),
         measured_rows=measured,
         start_up=_start_up(recorded, knobs),
         measured=knobs,
@@ -253,6 +262,7 @@ def _demands(
         device_full=device is not None and device.state == "full",
         scaling=read_scaling(run.directory),
         notes=_notes(run, recorded, device),
+        own_cost=own_cost,
     )
 
 
@@ -341,7 +351,7 @@ def _notes(run: Run, recorded: Recorded, device: StorageState | None) -> tuple[E
     return tuple(notes)
 
 
-def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None) -> Batches:
+def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None, recording_ns: float) -> Batches:
     reads, n = recorded.reads, len(recorded)
     cpu, away = _made(recorded, knobs.storage)
     requests, read_bytes = (
@@ -360,6 +370,7 @@ def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None) -> B
         waking=np.zeros(n),
         requests=requests,
         read_bytes=read_bytes,
+        recording=np.full(n, recording_ns),
         helper=np.nan_to_num(recorded.helper_cpu),
         **between._asdict(),
         met=recorded.met,

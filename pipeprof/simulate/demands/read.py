@@ -61,6 +61,8 @@ class Recorded:
     """CPU time of the loop in `next`."""
     system_ns: Floats
     """Time that its worker had spent in the kernel when it was finished."""
+    spans: float
+    """Mean number of spans that the making of a batch had."""
     met: Floats
     """Time that the loop met the other ranks of its job after each step; 0 where it did not."""
 
@@ -108,6 +110,7 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
         inside["handover_cpu_ns"],
         _next_cpu(run, timeline),
         inside["system_ns"],
+        sum((_spans(stage) for stage in stages.making.values()), 0.0),
         _met(run, timeline),
     )
 
@@ -133,6 +136,11 @@ def _along_the_graph(
             held = np.where(waited, made, held)
     durations = {event: with_nan(after[row][kept]) for row, event in enumerate(times.events)}
     return durations, with_nan(unlocked[kept]), held[kept]
+
+
+def _spans(stage: Stage) -> float:
+    count = None if stage.count is None else np.nan_to_num(stage.count)
+    return 0.0 if count is None or not len(count) else float(count.mean())
 
 
 def _next_cpu(run: Run, timeline: Timeline) -> Floats:
