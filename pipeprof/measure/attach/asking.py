@@ -24,7 +24,7 @@ _PORT: Final = "MASTER_PORT"
 _LIBRARY: Final = "libtorch"
 
 
-class Answer(NamedTuple):
+class RankAnswer(NamedTuple):
     """A rank, as it describes itself."""
 
     pid: int
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
     """Number of its job's ranks, and the port at which they meet, where the environment has it."""
 
 
-def ask(pids: Iterable[int]) -> list[Answer]:
+def ask(pids: Iterable[int]) -> list[RankAnswer]:
     """Ask processes which rank they are; return those that are one, in the order of `pids`.
 
     A process without torch is not asked, and one that does not answer is none, nor is a loader's worker.
@@ -69,14 +69,14 @@ def _answer(pid: int, control: Control) -> dict[str, Any]:
     return {}
 
 
-def _read_answer(pid: int, answer: dict[str, Any]) -> Answer | None:
+def _read_answer(pid: int, answer: dict[str, Any]) -> RankAnswer | None:
     if not answer or answer["is_worker"]:
         return None
     environment = answer["environment"]
     place = place_in(environment, (TORCH,)) or _initialised(answer) or place_in(environment, LAUNCHERS[1:])
     if place is None or not place.is_of_several:
         return None
-    return Answer(pid, place.rank, (place.world_size, environment.get(_PORT, "")))
+    return RankAnswer(pid, place.rank, (place.world_size, environment.get(_PORT, "")))
 
 
 def _initialised(answer: dict[str, Any]) -> RankPlace | None:

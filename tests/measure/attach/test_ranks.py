@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from pipeprof.analyse.job.merge import merge
 from pipeprof.errors import MeasureError
 from pipeprof.measure.attach import ranks
-from pipeprof.measure.attach.asking import Answer
+from pipeprof.measure.attach.asking import RankAnswer
 from pipeprof.measure.attach.attach import Wanted
 from pipeprof.measure.attach.ranks import ranks_of
 from pipeprof.record.reader import load
@@ -155,8 +155,8 @@ def test_ranks_that_have_set_their_number_themselves(tmp_path: Path) -> None:
             launcher.kill()
 
 
-def told(pid: int, rank: int, port: str = "1") -> Answer:
-    return Answer(pid, rank, (2, port))
+def told(pid: int, rank: int, port: str = "1") -> RankAnswer:
+    return RankAnswer(pid, rank, (2, port))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def told(pid: int, rank: int, port: str = "1") -> Answer:
     ],
 )
 def test_what_ranks_say_of_themselves(
-    monkeypatch: pytest.MonkeyPatch, answers: dict[int, Answer], found: list[int]
+    monkeypatch: pytest.MonkeyPatch, answers: dict[int, RankAnswer], found: list[int]
 ) -> None:
     parents = {2: 1, 8: 1, 3: 2, 4: 2}
     monkeypatch.setattr(ranks, "_processes", lambda: [1, *parents])
