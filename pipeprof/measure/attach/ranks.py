@@ -39,12 +39,12 @@ def _by_environment(pid: int) -> dict[int, int]:
 
     A rank's workers have its environment too, and another parent.
     """
-    launcher = _parent(pid) if _environment(pid).get("RANK") else pid
+    launcher = pid if _rank(_environment(pid)) is None else _parent(pid)
     by_rank = {}
     for child in _children(launcher):
-        rank = _environment(child).get("RANK", "")
-        if rank.isdecimal() and started(child) is not None:
-            by_rank[int(rank)] = child
+        rank = _rank(_environment(child))
+        if rank is not None and started(child) is not None:
+            by_rank[rank] = child
     return by_rank
 
 
@@ -82,9 +82,9 @@ def torchrun() -> int:
     launchers = set()
     for pid in _processes():
         environment = _environment(pid)
-        if environment.get("TORCHELASTIC_RUN_ID") and environment.get("RANK"):
+        if environment.get("TORCHELASTIC_RUN_ID") and _rank(environment) is not None:
             parent = _parent(pid)
-            if parent is not None and not _environment(parent).get("RANK"):  # else pid is a rank's worker
+            if parent is not None and _rank(_environment(parent)) is None:  # else pid is a rank's worker
                 launchers.add(parent)
     if not launchers:
         raise MeasureError(
@@ -107,6 +107,11 @@ def _parent(pid: int) -> int | None:
     with suppress(OSError, IndexError, ValueError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return None
+
+
+def _rank(environment: dict[str, str]) -> int | None:
+    rank = environment.get("RANK", "")
+    return int(rank) if rank.isdecimal() else None
 
 
 def _environment(pid: int) -> dict[str, str]:
