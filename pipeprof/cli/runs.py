@@ -215,7 +215,7 @@ _LOOKED_AT: Final = 20
 """Earlier runs among which the one without the change is looked for."""
 
 
-def tell_comparison(directory: Path) -> None:
+def print_comparison(directory: Path) -> None:
     """Say on standard error how to compare a run that tried a change with the newest one of the same program.
 
     Nothing is said where the run tried none, or there is no other.

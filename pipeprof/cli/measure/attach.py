@@ -60,7 +60,7 @@ def command(
     batches stay the same. Batches in flight when observation begins or ends are not observed.
     """
     from pipeprof.cli.runs import report_run, short
-    from pipeprof.cli.show.merge import tell
+    from pipeprof.cli.show.merge import print_merged
     from pipeprof.measure.attach import attach, ranks
     from pipeprof.record.directories import new_directory
 
@@ -90,7 +90,7 @@ def command(
     if all_ranks:
         observed = ranks.attach_all(pids, wanted, on_hang=on_hang)
         say(f"observed {len(observed)} ranks, and out of them again")
-        tell((observed[0].directory.parent,), False, observed[0].directory.parent / REPORT_HTML)
+        print_merged((observed[0].directory.parent,), False, observed[0].directory.parent / REPORT_HTML)
         return
     done = attach.attach(pid, wanted, entered, on_hang)
     say(f"out of it again; the loop stood still for {units.duration(done.took_ns)} to let pipeprof in")

@@ -20,7 +20,7 @@ from pipeprof.cli.options import (
     set_rank_option,
     verbose_option,
 )
-from pipeprof.cli.runs import tell_comparison, written_page
+from pipeprof.cli.runs import print_comparison, written_page
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError, ScenarioError, exit_code_of
 from pipeprof.record.directories import refuse_recorded
@@ -104,27 +104,22 @@ def command(
     rank = here()
     scenarios = load(file, (*overrides, *overrides_of_rank(rank_overrides, rank and rank.rank)))
     scenarios = _named(scenarios, run_name)
+    if rank is not None and strict:
+        raise ScenarioError(
+            "--strict holds the run of one process to `expect`, and this is one of several ranks",
+            "leave it out, and hold a part to a limit with `pipeprof check DIR/rank-0 --max-stall 5%`",
+        )
+    runs = list(zip(scenarios, directories(scenarios, file, out), strict=True))
     if rank is not None:
         from pipeprof.cli.measure.run_ranks import run_together
 
-        if strict:
-            raise ScenarioError(
-                "--strict holds the run of one process to `expect`, and this is one of several ranks",
-                "leave it out, and hold a part to a limit with `pipeprof check DIR/rank-0 --max-stall 5%`",
-            )
-
-        runs = zip(scenarios, directories(scenarios, file, out), strict=True)
-        ctx.exit(run_together(rank, list(runs), file, not no_report, as_json, kernels, quiet))
+        ctx.exit(run_together(rank, runs, file, not no_report, as_json, kernels, quiet))
     outcomes = []
-    # Each run is reported before the next begins: a later one may fail.
-    for scenario, directory in zip(scenarios, directories(scenarios, file, out), strict=True):
+    for scenario, directory in runs:
         outcome = measure(scenario, directory, file, kernels, quiet)
         outcomes.append(outcome)
-        page = None
-        if outcome.forecast is not None and not no_report:
-            page = written_page(outcome.forecast, directory / REPORT_HTML)
-        if not as_json:
-            show(outcome, page, quiet, verbose)
+        # reported before the next run begins: a later one may fail
+        _report(outcome, page=not no_report, terminal=not as_json, quiet=quiet, verbose=verbose)
         if outcome.interrupted:
             break
     if as_json:
@@ -132,6 +127,15 @@ def command(
     elif not no_report:
         show_matrix(outcomes, quiet)
     ctx.exit(exit_code(outcomes, strict))
+
+
+def _report(outcome: CellOutcome, page: bool, terminal: bool, quiet: bool, verbose: bool) -> None:
+    """Write the page of a run and print its report, as far as either is wanted."""
+    written = None
+    if outcome.forecast is not None and page:
+        written = written_page(outcome.forecast, outcome.directory / REPORT_HTML)
+    if terminal:
+        show(outcome, written, quiet, verbose)
 
 
 def _named(scenarios: list[Scenario], name: str | None) -> list[Scenario]:
@@ -196,7 +200,7 @@ def show(outcome: CellOutcome, page: Path | None, quiet: bool, verbose: bool) ->
     elif outcome.scenario.expect is not None:
         say("As this scenario expects.")
     if outcome.error is None and not outcome.interrupted and not outcome.scenario.cell:
-        tell_comparison(outcome.directory)
+        print_comparison(outcome.directory)
 
 
 def _too_short(forecast: Forecast | None) -> str:

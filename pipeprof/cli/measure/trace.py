@@ -19,7 +19,7 @@ from pipeprof.cli.options import (
     quiet_option,
     verbose_option,
 )
-from pipeprof.cli.runs import report_run, short, tell_comparison
+from pipeprof.cli.runs import print_comparison, report_run, short
 from pipeprof.cli.say import say
 from pipeprof.errors import MeasureError, PipeprofError
 
@@ -259,7 +259,7 @@ class _Report:
         if runs.ranks:
             merge.report_job(directory, page, self.quiet)
         if runs.processes and not self.quiet:
-            processes.tell(directory, page, to_stderr=True)
+            processes.print_processes(directory, page, to_stderr=True)
         if runs.ranks or runs.processes:
             return
         if runs.steps == 0:
@@ -271,7 +271,7 @@ class _Report:
             _probe(runs.directory, self.quiet)
         report_run(directory, page=page, quiet=self.quiet, verbose=self.verbose)
         if not self.quiet:
-            tell_comparison(directory)
+            print_comparison(directory)
 
     def _offer_probe(self, runs: Gathered) -> None:
         """Offer on a terminal to probe the storage; report again if the user agrees."""

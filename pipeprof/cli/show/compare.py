@@ -55,7 +55,7 @@ def command(
             raise click.UsageError("--rerun is for two runs, and prints text or --json")
         from pipeprof.cli.show import rerun as reruns
 
-        ctx.exit(reruns.tell(read(runs[0]), read(runs[1]), rerun, as_json, force))
+        ctx.exit(reruns.print_repeated(read(runs[0]), read(runs[1]), rerun, as_json, force))
     from pipeprof.analyse.differences import compare
     from pipeprof.report import compare as shown
 

@@ -35,20 +35,19 @@ def command(directories: tuple[Path, ...], as_json: bool, html: Path | None) -> 
     Each DIR is a directory that the ranks wrote their parts to, or one of the parts. Give several if the
     nodes wrote to disks of their own.
     """
-    tell(directories, as_json, html or _page(directories[0]))
+    print_merged(directories, as_json, html or _page(directories[0]))
 
 
 def _page(directory: Path) -> Path:
-    """Return the path of the job's page: a part has a page of its own, which is not to be lost."""
-
+    """Return the path of the job's page: next to a part, whose own page must not be overwritten."""
     place = directory.resolve().parent if (directory / RUN_JSON).exists() else directory
     return place / REPORT_HTML
 
 
-def tell(
+def print_merged(
     directories: tuple[Path, ...], as_json: bool, page: Path, open_run: Callable[[Path], Run] | None = None
 ) -> None:
-    """Merge, write the page and show the answer; or print it for machines alone."""
+    """Merge the ranks, write the page and print the answer; with `as_json` print JSON and nothing else."""
     from pipeprof.analyse.job.merge import merge
 
     merged = merge(directories, open_run or opener(False))

@@ -17,8 +17,8 @@ from pipeprof.units import plural, printable
 WIDTH = 80
 
 
-def tell(directory: Path, pages: bool = True, to_stderr: bool = False) -> None:
-    """Print a paragraph on each process, and write its page; one that cannot be read is said to be so."""
+def print_processes(directory: Path, pages: bool = True, to_stderr: bool = False) -> None:
+    """Print a paragraph on each process, and write its page; report those that cannot be read."""
     for run in processes(directory):
         try:
             answer = forecast(run)
@@ -30,7 +30,7 @@ def tell(directory: Path, pages: bool = True, to_stderr: bool = False) -> None:
             say(line, err=to_stderr)
 
 
-def tell_as_json(directory: Path) -> None:
+def print_json(directory: Path) -> None:
     """Print the answers of all processes, by the name of their directory."""
     runs = processes(directory)
     answers = {run.name: forecast(run).publish().as_dict() for run in runs}

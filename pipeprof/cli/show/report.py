@@ -112,15 +112,15 @@ def _several(run: Path, as_json: bool, html: Path | None, png: Path | None, shar
         what = "several ranks, which have no pictures" if ranks else "several processes, each with its page"
         raise PipeprofError(f"{run} holds {what}", "give one of them")
     if ranks:
-        merge.tell((run,), as_json, html or run / _named("report", share), opener(share))
+        merge.print_merged((run,), as_json, html or run / _named("report", share), opener(share))
     elif share:
         raise PipeprofError(
             f"{run} holds several processes", "--share is for one of them: give its directory"
         )
     elif as_json:
-        processes.tell_as_json(run)
+        processes.print_json(run)
     if not as_json:
-        processes.tell(run)
+        processes.print_processes(run)
 
 
 def _refuse_for_several(run: Path, asked: dict[str, bool]) -> None:

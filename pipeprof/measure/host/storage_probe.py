@@ -1,4 +1,4 @@
-"""Asks the storage of a run what it gives to 1, 2, 4, 8 and 16 readers, by reading the run's own files cold.
+"""Measures what a run's storage gives to 1, 2, 4, 8 and 16 readers, by reading the run's own files cold.
 
 It only reads, the way the run did: files whole, pieces of large files, through a memory map, or objects of a
 remote place through fsspec. What lies here is dropped from the page cache before it is read; access times

@@ -169,7 +169,7 @@ def run_unobserved(target: str, arguments: Sequence[str], as_module: bool = Fals
 
 
 def _warn_of_no_threads_of_ours() -> None:
-    """Keep Python from 3.12 on from warning a script that forks of threads which it does not have."""
+    """Silence Python 3.12's warning about threads in a forking script: the threads are pipeprof's."""
     if sys.version_info >= (3, 12):
         of_fork = r"This process \(pid=\d+\) is multi-threaded, use of fork"
         warnings.filterwarnings("ignore", of_fork, DeprecationWarning)
@@ -194,7 +194,7 @@ def _as_interrupted(error: BaseException) -> BaseException:
 
 
 class _Watched:
-    """A script's loaders and what is tried on them, and its affinity, for as long as it runs."""
+    """Watches a running script: its loaders, what is tried on them, and its CPU affinity."""
 
     def __init__(self, program: Program, trial: TriedChanges, telemetry: Telemetry | None) -> None:
         self._session, self._trial, self._telemetry = program.session, trial, telemetry
@@ -207,7 +207,7 @@ class _Watched:
             self._session.amend(self._telemetry.entered)
 
     def end(self, error: BaseException | None) -> BaseException | None:
-        """Let go of the loaders, take back what was tried. Return the script's error, where it is its own."""
+        """Release the loaders and undo what was tried. Return the script's error, if it is its own."""
         trying = self._trying
         for word, fix in reversed(self._trial.fixes):
             trying.say(f"--try {word}: {fix.end()}")
@@ -224,7 +224,7 @@ class _Watched:
         return error
 
     def probe(self) -> None:
-        """Make batches in 1, 2 and 4 processes, where that was asked for. What cannot be probed is said."""
+        """Make batches in 1, 2 and 4 processes, if that was asked for. A failure is printed."""
         if not self._trial.probes_scaling:
             return
         trying = self._trying
@@ -238,7 +238,7 @@ class _Watched:
         trying.say(f"a batch of {probe.loader} takes its CPU time in one process {', '.join(grown)}")
 
     def check(self, code: int) -> None:
-        """Raise `MeasureError` where a script that ended with `code` was not tried with what was asked."""
+        """Raise `MeasureError` if a script that ended with `code` made no loader that `--set` names."""
         if self._trying.refusal is not None:
             raise self._trying.refusal
         names = self._trying.construction.names
@@ -253,7 +253,7 @@ class _Watched:
 
 
 def _is_by_stop(error: BaseException | None) -> bool:
-    """Return True where an error came of the end of a pass that was ended by us."""
+    """Return True if an error was caused by a pass that pipeprof ended."""
     while error is not None and not isinstance(error, PassEnd):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -305,7 +305,7 @@ def _module(target: str, arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _as_main(module: str, argv: list[str], first_path: str, alter_argv: bool) -> Callable[[], None]:
-    """Return what runs a module by the function of runpy that `python -m` and `python DIRECTORY` call."""
+    """Return a callable that runs a module by the runpy function of `python -m` and `python DIRECTORY`."""
 
     def execute() -> None:
         sys.argv, sys.path[0] = argv, first_path
