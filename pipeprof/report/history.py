@@ -215,7 +215,7 @@ def _date_format(rated: Sequence[Summary]) -> str:
 
 
 def _series(past: History, rated: Sequence[Summary]) -> dict[tuple[str, str], str]:
-    """Return the names of the series to tell apart: those that changed, then those of most runs."""
+    """Return the names of the series to draw separately: those that changed, then those with most runs."""
     counts: dict[tuple[str, str], int] = {}
     for run in rated:
         counts[run.script, run.host] = counts.get((run.script, run.host), 0) + 1

@@ -13,6 +13,7 @@ from pipeprof.analyse.job.meetings import ClockFit
 from pipeprof.analyse.job.merged import JobAnalysis, RankRow, share
 from pipeprof.analyse.job.shards import ShardRow
 from pipeprof.record.files import write_atomically
+from pipeprof.record.schema import REPORT_HTML
 from pipeprof.report import spread
 from pipeprof.report.page import charts, document
 from pipeprof.report.page.section import Chart, Row, Section, Table, legend
@@ -117,8 +118,7 @@ def _lost_to(merged: JobAnalysis) -> str:
     lost = merged.verdict.lost_share
     if lost is None:
         return ""
-    wall = sum(row.wall_ns for row in merged.ranks)
-    own = share(sum(row.stall_ns for row in merged.ranks), wall) or 0.0
+    own = merged.stall_share or 0.0
     return f": {units.percent(own)} to waiting for data, {units.percent(max(0.0, lost - own))} to each other"
 
 
@@ -170,8 +170,8 @@ def _ranks_table(merged: JobAnalysis, most: int, page: Path | None = None) -> Ta
 
 
 def _link(row: RankRow, page: Path | None) -> str:
-    """Return the way from the job's page to that of a rank; empty where there is none below it."""
-    own = row.directory / "report.html"
+    """Return the link from the job's page to a rank's page; empty if the rank has none below it."""
+    own = row.directory / REPORT_HTML
     if page is None or not own.is_relative_to(page.parent) or not own.is_file():
         return ""
     return quote(own.relative_to(page.parent).as_posix())
@@ -192,13 +192,13 @@ def _nodes_table(merged: JobAnalysis) -> Iterator[Table]:
     rows = [
         Row(
             [
-                host,
-                str(len(ranks)),
-                units.percent(share(sum(r.waited_ns for r in ranks), sum(r.wall_ns for r in ranks))),
-                units.duration(sum(r.caused_ns for r in ranks)),
+                node.host,
+                str(len(node.ranks)),
+                units.percent(node.waited_share),
+                units.duration(node.caused_ns),
             ]
         )
-        for host, ranks in sorted(nodes.items(), key=lambda item: -sum(r.caused_ns for r in item[1]))
+        for node in sorted(nodes, key=lambda node: -node.caused_ns)
     ]
     yield Table("The nodes", ["node", "ranks", "rank wait", "delayed others"], rows[:MOST_ROWS_PAGE])
 
@@ -225,7 +225,7 @@ def _shards_table(shards: Sequence[ShardRow], longest: int | None = None) -> Ite
 
 
 def _end(name: str, longest: int | None) -> str:
-    """Return the end of a name: the part that tells shards apart."""
+    """Return the end of a name: the part that distinguishes shards."""
     return name if longest is None or len(name) <= longest else f"…{name[1 - longest :]}"
 
 

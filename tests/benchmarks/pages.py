@@ -168,7 +168,7 @@ transforms and workers are real. <code>python -m tests.benchmarks.pages</code> m
 <dl>
 {items}
   <dt><a href="lesson/index.html">The lesson, the whole course</a></dt>
-  <dd>Each claim of the lecture that can be measured, measured on 21 November 2026 by an earlier version.<br>
+  <dd>Each claim of the lecture that can be measured, as measured on 30 November 2026.<br>
     <code>pipeprof lesson</code></dd>
 </dl>
 """

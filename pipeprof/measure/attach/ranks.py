@@ -30,7 +30,7 @@ def ranks_of(pid: int) -> list[int]:
             by_rank[int(rank)] = child
     if not by_rank:
         raise MeasureError(
-            f"process {pid} is no rank of a job, nor the launcher of ranks", "leave --all-ranks out"
+            f"process {pid} is neither a rank of a job nor the launcher of ranks", "leave --all-ranks out"
         )
     return [by_rank[rank] for rank in sorted(by_rank)]
 

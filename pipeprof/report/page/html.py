@@ -18,10 +18,10 @@ from pipeprof.report.wording.view import (
     NO_VERDICT,
     RunView,
     cost_line,
-    facts,
     loader_line,
     outside_line,
     stall_line,
+    view_of,
 )
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.matrix_predictions import MatrixPredictions
@@ -42,7 +42,7 @@ def write(
 
 def render(forecast: Forecast, with_source: bool = True, price_per_hour: float | None = None) -> str:
     """Render the report of one run as one HTML text."""
-    said = facts(forecast.analysis.run, forecast.publish())
+    said = view_of(forecast.analysis.run, forecast.publish())
     source = source_of(said.meta) if with_source else no_source
     parts = contents.sections(forecast, said, source)
     packed = workers.packed(forecast.analysis)
@@ -107,7 +107,7 @@ def _lead(said: RunView) -> list[str]:
 
 
 def _why(said: RunView) -> dict[str, str]:
-    """Return the mechanism, or else the figures that show the cause; empty texts where there are none."""
+    """Return the mechanism, or else the figures that show the cause; empty texts if there are neither."""
     if said.inconclusive:
         return {"label": "", "text": ""}
     label = said.mechanism or ""
@@ -126,7 +126,7 @@ def _line(line: HotLine, source: Source) -> dict[str, str]:
 
 
 def _next(said: RunView) -> dict[str, str]:
-    """Return the fix: what to do, the harm that applies, and what it changes; empty where there is none."""
+    """Return the fix: what to do, the harm that applies, and what it changes; empty if there is no fix."""
     known = fixes.BY_WORD[said.fix]
     if known is fixes.NONE:
         do = said.next_step
@@ -215,5 +215,5 @@ def _cells_table(laid_out: matrix.Matrix) -> Table:
 
 def write_pictures(forecast: Forecast, directory: Path) -> list[str]:
     """Write each chart of a run's report as a PNG into `directory`; returns the paths."""
-    said = facts(forecast.analysis.run, forecast.publish())
+    said = view_of(forecast.analysis.run, forecast.publish())
     return charts.pictures(chart_specs(contents.sections(forecast, said)), directory)

@@ -162,7 +162,7 @@ def _epochs(analysis: Analysis) -> Table:
             if several
             else f"{loop_pass.epoch}",
             units.duration(wall),
-            units.percent(ledger.stall_ns / wall if wall else None),
+            units.percent(ledger.stall_share),
             units.duration(analysis.counts.startup_ns.get(key, 0)),
             units.duration(analysis.counts.first_batch_ns[key]),
         ]

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.harm import warning
+from pipeprof.analyse.verdict import NEEDS_MORE_STEPS
 from pipeprof.report.wording import command, reading
 from pipeprof.report.wording.view import RunView
 from pipeprof.simulate.extrapolation import Extrapolation
@@ -160,7 +161,7 @@ def _passes(forecast: Forecast) -> int:
 
 
 def untried(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
-    """Return the reason why no command tries a fix; empty where one does, or an edit of the code is asked."""
+    """Return why no command can try a fix; empty if one can, or if the fix is an edit of the code."""
     if trying(forecast, facts, ranked):
         return ""
     if ranked.fix.wraps and facts.meta.kind == "trace" and _passes(forecast) < 2:
@@ -176,17 +177,13 @@ def _programs(forecast: Forecast) -> str:
 
 
 def trying_unpredicted(facts: RunView) -> str:
-    """Return the command that tries the verdict's fix where nothing is predicted of it; empty for none."""
+    """Return the command that tries the verdict's fix if no gain is predicted for it; empty if none can."""
     return command.of_fix(facts.fix, {}, (), facts.meta, facts.loader, bool(facts.other_loaders))
-
-
-MORE_STEPS: Final = ("too-few-steps", "too-short", "wide-interval")
-"""Decisive doubts that a longer run answers."""
 
 
 def measuring_more(facts: RunView) -> str:
     """Return the command that measures an inconclusive run for long enough; empty where none does."""
-    if not facts.inconclusive or facts.detail not in MORE_STEPS:
+    if not facts.inconclusive or facts.detail not in NEEDS_MORE_STEPS:
         return ""
     return command.of_longer(facts.meta, facts.steps, facts.wall_ns or 0)
 

@@ -116,7 +116,7 @@ def test_both_ranks_of_a_torchrun_are_observed_with_their_workers(tmp_path: Path
 def test_a_process_without_ranks_is_one_error() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
-            with pytest.raises(MeasureError, match="is no rank of a job"):
+            with pytest.raises(MeasureError, match="is neither a rank of a job"):
                 ranks_of(process.pid)
         finally:
             process.kill()

@@ -73,7 +73,7 @@ def test_no_python() -> None:
         deadline = time.monotonic() + 10  # the fork is a Python until it has become `sleep`
         while target.python_version(process.pid) is not None and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert refused(process.pid) == f"process {process.pid} is no Python program"
+        assert refused(process.pid) == f"process {process.pid} is not a Python program"
     finally:
         process.kill()
         process.wait()
