@@ -11,7 +11,7 @@ from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.report.page import charts
 from pipeprof.report.wording import words
-from pipeprof.report.wording.view import RunView, facts
+from pipeprof.report.wording.view import RunView, view_of
 from pipeprof.simulate.matrix_predictions import (
     DEFAULT,
     MatrixPredictions,
@@ -69,7 +69,7 @@ class Matrix:
 
 def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None = None) -> Matrix:
     """Lay out the runs of one matrix, each beside what another one predicts for it."""
-    said = [facts(each.run, each.verdict) for each in analyses]
+    said = [view_of(each.run, each.verdict) for each in analyses]
     knobs = [settings_of(each) for each in analyses]
     varying = [key for key in _varied(said, knobs) if len({str(values.get(key)) for values in knobs}) > 1]
     across = _pick(varying, _ACROSS)

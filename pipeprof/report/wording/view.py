@@ -1,6 +1,6 @@
-"""Facts about one run, read once from its verdict for every output: numbers with their owners, no layout.
+"""One run, ready to be shown: read once from its verdict for every output, without any layout.
 
-The terminal, the page and the tables are siblings over these facts, so that they cannot disagree.
+The terminal, the page and the tables are siblings over this view, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ class RunView:
         return label_of(self.utilization_kind)
 
 
-def facts(run: Run, verdict: Verdict) -> RunView:
-    """Read a verdict and its run. Whatever is missing stays None and prints as "not observed"."""
+def view_of(run: Run, verdict: Verdict) -> RunView:
+    """Return the view of a run with its verdict. Missing values are None and print as "not observed"."""
     meta, measured = run.meta, verdict.measured
     wall, stall = measured.wall_ns, verdict.stall_share
     first = meta.loaders[0] if meta.loaders else LoaderMeta(0)
