@@ -62,7 +62,8 @@ class ProfiledDataLoader(DataLoader[Any]):
     `out` is the run directory, or `out-2`, … where it holds a run already, as after a notebook's cell that is
     run again; by default a temporary one that goes with the loader, or with the process.
     `detail="sample"` keeps every span. With `lines` the stacks of the workers and of the loop's thread
-    are sampled, so that a verdict names lines of code; `parts_of` and `kernels` are those of `profile`.
+    are sampled, so that a verdict names lines of code; `parts_of`, `kernels` and `every_batch` are those of
+    `profile`.
     `session` is an observed run to join; loaders that are rebuilt from this one's attributes, as
     Lightning does, join its run. The run ends when the last of its loaders, and of their iterators, is
     gone.
@@ -79,6 +80,7 @@ class ProfiledDataLoader(DataLoader[Any]):
         lines: bool = False,
         parts_of: torch.nn.Module | None = None,
         kernels: int = 0,
+        every_batch: bool = False,
         session: Session | None = None,
         **keywords: Unpack[LoaderArguments],
     ) -> None:
@@ -92,6 +94,7 @@ class ProfiledDataLoader(DataLoader[Any]):
             lines=lines,
             parts_of=parts_of,
             kernels=kernels,
+            every_batch=every_batch,
         )
         self.session.hold()
         self.session.observe(self)
@@ -179,6 +182,7 @@ def profile(
     show: bool = False,
     parts_of: torch.nn.Module | None = None,
     kernels: int = 0,
+    every_batch: bool = False,
 ) -> AbstractContextManager[ObservedLoader]: ...
 
 
@@ -192,6 +196,7 @@ def profile(
     show: bool = False,
     parts_of: torch.nn.Module | None = None,
     kernels: int = 0,
+    every_batch: bool = False,
 ) -> AbstractContextManager[Profiled[Batch]]: ...
 
 
@@ -205,6 +210,7 @@ def profile(
     show: bool = False,
     parts_of: torch.nn.Module | None = None,
     kernels: int = 0,
+    every_batch: bool = False,
 ) -> Iterator[Any]:
     """Observe a loader that exists, or anything else that is iterated, for as long as the block lasts.
 
@@ -218,6 +224,8 @@ def profile(
     `parts_of` is the model that the loop calls: its forward and backward, the optimisers' steps and
     collectives are timed on the device. The kernels of `kernels` steps after the first three are traced by
     torch.profiler, which makes them slower: they and those before count as warm-up.
+    In a long run whose batches are short next to what looking at them costs, one of eight is looked at; all
+    are with `every_batch`.
 
     Raises `MeasureError` for what cannot be iterated and for a rate that cannot be, `TraceError` where `out`
     cannot be written.
@@ -233,6 +241,7 @@ def profile(
         lines=lines,
         parts_of=parts_of,
         kernels=kernels,
+        every_batch=every_batch,
     )
     before = [(each, hook.observer_of(each)) for each in loaders]
     telemetry = Telemetry(session.telemetry, rate_hz=telemetry_hz)

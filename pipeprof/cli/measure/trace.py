@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module, as with python -m.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--lines/--no-lines", default=True, help="Sample which lines the time goes to; on by default.")
+@click.option(
+    "--every-batch",
+    is_flag=True,
+    help="Look at all batches of a long run; by default at 1 of 8 of those that looking makes 1% slower.",
+)
 @quiet_option
 @verbose_option
 @click.option(
@@ -112,6 +117,7 @@ def command(
     as_module: bool,
     no_report: bool,
     lines: bool,
+    every_batch: bool,
     quiet: bool,
     verbose: bool,
     telemetry_hz: float,
@@ -197,6 +203,7 @@ def command(
         keep_command=not no_command,
         name=run_name,
         kernels=kernels,
+        every_batch=every_batch,
     )
     if traced.in_parent:
         tell(traced)

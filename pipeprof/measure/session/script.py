@@ -64,6 +64,7 @@ def trace_script(
     keep_command: bool = True,
     name: str | None = None,
     kernels: int = 0,
+    every_batch: bool = False,
 ) -> Traced:
     """Run the script `target`, or the module with `as_module`, as `python` would run it.
 
@@ -73,10 +74,10 @@ def trace_script(
     ends the process, the run is closed and `at_signal` called before; `at_os_exit`, where it ends by
     `os._exit`. With `files` some of the files that batches are made from are kept, for a probe of their
     storage. The kernels of `kernels` steps are traced by torch.profiler. A wait for a batch of more than
-    `hang_after` seconds is told of while it lasts. Without `keep_command` the run does not say with which
-    arguments it was started. `name` is the run's name, by default the script's. Raises `MeasureError` where
-    there is no such script, for a rate that cannot be, and where the trial cannot be with the script's own
-    arguments.
+    `hang_after` seconds is told of while it lasts. `every_batch` is the session's.
+    Without `keep_command` the run does not say with which arguments it was started. `name` is the run's name,
+    by default the script's. Raises `MeasureError` where there is no such script, for a rate that cannot be,
+    and where the trial cannot be with the script's own arguments.
     """
     check_rate(telemetry_hz)
     _warn_of_no_threads_of_ours()
@@ -97,6 +98,7 @@ def trace_script(
         warmup_steps=warmup_steps,
         files=files,
         kernels=kernels,
+        every_batch=every_batch,
     )
     if hang_after is not None:
         session.watch_hangs(hang_after)
