@@ -94,7 +94,8 @@ def _in_storage() -> str | Path:
         kind, path = storage.storage_filesystem.type_name, storage.experiment_fs_path
     except Exception as error:  # Ray raises several kinds outside its workers
         raise MeasureError(
-            "this is no worker of Ray Train", "give the loop to a TorchTrainer, or say observed(loop, out=…)"
+            "this is not a worker of Ray Train",
+            "give the loop to a TorchTrainer, or say observed(loop, out=…)",
         ) from error
     if kind == "local":
         return Path(path) / "pipeprof"

@@ -23,7 +23,7 @@ WORTH_TELLING: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class PageCache:
-    """Shares are of bytes, 0 to 1; None for what is not known."""
+    """State of the page cache. Shares are of bytes, 0 to 1; None if not known."""
 
     memory_share: float
     """Share of what the measured batches read that memory served."""

@@ -14,9 +14,9 @@ from pipeprof.errors import TraceError
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def command(directory: Path) -> None:
-    """Send what stayed in DIRECTORY of a record that `--out` was to send to a URL, and remove it here.
+    """Send the rest of a record that `--out URL` left behind in DIRECTORY, and remove it here.
 
-    What was sent before is not sent again.
+    Nothing is sent twice.
     """
     from pipeprof.record.remote.outgoing import Outgoing, destination
     from pipeprof.record.remote.places import reached

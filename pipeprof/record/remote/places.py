@@ -74,7 +74,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise _not_installed(url, scheme, first_line(error)) from error
     except Exception as error:  # clients raise what they like
-        raise TraceError(f"{redact(url)} is no place for a record: {first_line(error)}") from error
+        raise TraceError(f"{redact(url)} cannot hold a record: {first_line(error)}") from error
     return fs, str(path).rstrip("/")
 
 
