@@ -60,6 +60,8 @@ class Draw:
     copy: list[float]
     submit: list[float]
     compute: list[float]
+    body_cpu: list[float]
+    """CPU time of the loop's thread at the end of it."""
     loop: list[float]
     met: list[float]
     """Recorded meetings with the other ranks, after the step."""
@@ -167,7 +169,8 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "receive_away": batches.receive_away * between * (knobs.workers > 0),
         "copy": _copy(demands, knobs, ratio),
         "submit": body["submit"] * loop,
-        "compute": body["compute"] * ratio / _speed(demands, knobs) + knobs.extra_compute_ns,
+        "compute": (compute := body["compute"] * ratio / _speed(demands, knobs) + knobs.extra_compute_ns),
+        "body_cpu": np.minimum(body["body_cpu"] * ratio, compute) * (not demands.computes_on_cpu),
         "loop": body["loop"] * loop,
         # several ranks are walked together, and meet there
         "met": batches.met * scale.get(owners.COLLECTIVE.name, 1.0) * (knobs.ranks == 1),
@@ -245,10 +248,11 @@ def _begins(demands: Demands, knobs: Knobs) -> bool:
 def _body(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
     """Return the parts of the loop's body; the last that was observed gives the batch's memory back."""
     batches, fresh = demands.batches, demands.host.fresh
-    parts = {"loop": batches.loop, "submit": batches.submit, "compute": batches.compute}
+    parts = {name: getattr(batches, name) for name in ("loop", "submit", "compute", "body_cpu")}
     extra_ns = fresh.loop_ns(demands.batch_bytes, demands.measured.workers, knobs.workers)
     where = "loop" if demands.observed.device else "submit" if batches.submit.any() else "compute"
-    return {**parts, where: np.maximum(parts[where] + extra_ns, 0.0)} if extra_ns else parts
+    longer = (where, "body_cpu") if where == "compute" and batches.body_cpu.any() else (where,)
+    return {**parts, **{name: np.maximum(parts[name] + extra_ns, 0.0) for name in longer if extra_ns}}
 
 
 def is_storage(owner: str) -> bool:

@@ -26,7 +26,7 @@ DELAYS = {
 LISTS = (
     "cpu", "read_cpu", "requests", "read_bytes", "away", "waking", "handover", "handover_away",
     "recording", "helper", "transfer", "locked", "receive", "receive_away", "pin", "copy", "submit",
-    "compute", "loop", "met",
+    "compute", "body_cpu", "loop", "met",
 )  # fmt: skip
 
 
@@ -45,6 +45,8 @@ def questions(draw: st.DrawFn) -> tuple[Knobs, Draw]:
         name: (rng.random(length) * longest[name] * (name not in nothing)).tolist() for name in LISTS
     }
     lists["locked"] = (rng.random(length) < draw(st.sampled_from([0.0, 0.3, 1.0]))).astype(float).tolist()
+    part = draw(st.sampled_from([0.0, 0.5, 1.0]))
+    lists["body_cpu"] = [part * compute for compute in lists["compute"]]
     knobs = Knobs(
         workers=workers,
         prefetch=prefetch,
@@ -166,7 +168,8 @@ def test_every_event_happens_at_the_latest_of_its_predecessors_plus_its_activity
         for i in range(demand.steps):
             late, starts_up = fired.late(event, i)
             assert late > -ROUNDING_NS, (event, i)
-            if (alone or (event in DELAYS and not demand.compute_threads)) and not starts_up:
+            computes = demand.compute_threads or (event == Event.COMPUTE and any(demand.body_cpu))
+            if (alone or (event in DELAYS and not computes)) and not starts_up:
                 assert late < ROUNDING_NS, (event, i)
 
 

@@ -19,7 +19,7 @@ from pipeprof.simulate.demands.other_programs import open_run
 from pipeprof.simulate.predict import Predictor
 from pipeprof.simulate.sampling import changed
 from pipeprof.simulate.uncertainty import work_error
-from tests.factory import MS, US, Plan, make_run
+from tests.factory import MS, US, Plan, Sampled, make_run
 from tests.simulate.common import demands_of, recorded
 
 COST, STILL = 900 * US, 200 * US
@@ -42,6 +42,7 @@ def plan_of(workers: int, making_ns: int = 9 * MS, step_ns: int = 2 * MS) -> Pla
         main=0,
         spans_every=0,
         accelerator="none",
+        synchronises=True,
     )
 
 
@@ -187,3 +188,22 @@ def test_a_worker_waits_for_its_own_threads_and_a_loop_without_workers_does_not(
         alone, more = (changed(woken, replace(demands.measured, workers=w))["waking"] for w in (0, 2))
         assert alone == pytest.approx(left)
         assert more == pytest.approx(0.5 * MS)
+
+
+def test_the_loops_own_work_in_a_step_waits_for_a_core_like_any_other(tmp_path: Path) -> None:
+    """Half of a step is CPU time, and the cores were shared with as many others: alone it is shorter."""
+    slept, worked = 4 * MS, 4 * MS
+    alone = plan_of(0, step_ns=slept + worked)
+    true = demands_of(tmp_path / "true", alone, machine=MACHINE, **NONE_TOLD)
+    crowded = plan_of(1, making_ns=18 * MS, step_ns=slept + 2 * worked)
+    lines = [Sampled("main", (("train.py", 7, "step"),), slept + 2 * worked, worked)]
+    columns = {"runq_ns": 10 * MS, "cpu_ns": 10 * MS}
+    crowded = replace(crowded, stages={"decode": 20 * MS}, batch_columns=columns, lines=lines)
+    observed = demands_of(tmp_path / "run", crowded, machine=MACHINE, **NONE_TOLD)
+    assert observed.host.core_waiting == pytest.approx(0.5)
+    batches = replace(observed.batches, cpu={"decode": np.full(BATCHES, 10.0 * MS)})
+    predictor, expected = Predictor(replace(observed, batches=batches)), Predictor(true).base().rate
+    rate = predictor.predict(replace(observed.measured, workers=0)).rate
+    assert rate == pytest.approx(expected, rel=0.005)
+    one_core = predictor.predict(replace(observed.measured, cores=1.0)).rate
+    assert one_core == pytest.approx(32 * 1e9 / (10 * MS + worked), rel=0.02), "worker and loop share it"

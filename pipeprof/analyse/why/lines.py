@@ -201,6 +201,12 @@ class Lines:
         """Return the time of the training thread in the loop's body, as far as it was sampled."""
         return sum(stack.wall_ns for stack in self.of_stage(MAIN))
 
+    @property
+    def body_cpu_share(self) -> float | None:
+        """Return the share of the loop's body that its thread was on a core for; None where not sampled."""
+        cpu_ns = sum(stack.cpu_ns for stack in self.of_stage(MAIN))
+        return min(1.0, cpu_ns / self.body_ns) if self.body_ns else None
+
     @cached_property
     def host_ns(self) -> int:
         """Return the CPU time of the training thread in the loop outside of torch."""

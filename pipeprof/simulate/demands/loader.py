@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from pipeprof.record.reader import Run
 from pipeprof.simulate.demands import knobs_of_run as setting
 from pipeprof.simulate.demands.fresh import FreshMemory, fresh_memory
 from pipeprof.simulate.demands.learned_device import if_full, learned_model, request_bytes_of
-from pipeprof.simulate.demands.loop import activities
+from pipeprof.simulate.demands.loop import activities, runs_behind
 from pipeprof.simulate.demands.observing import OwnCostOfBatch, own_cost_of
 from pipeprof.simulate.demands.read import Floats, Recorded, read_recorded
 from pipeprof.simulate.extrapolation import Extrapolation
@@ -77,6 +77,8 @@ class Batches:
     copy: Floats
     submit: Floats
     compute: Floats
+    body_cpu: Floats
+    """CPU time of the loop's own thread in `compute`, which holds it: where no device was timed."""
     loop: Floats
     """The loop's own Python after the step."""
     met: Floats
@@ -363,7 +365,7 @@ def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None, reco
         requests = read_bytes / request_bytes_of(device)
     # between the workers and the loop only wall time is known: take out what waiting for cores added
     between = activities(recorded).on_cores(1.0 - (recorded.core_waiting or 0.0), *_cpu_between(recorded, n))
-    return Batches(
+    batches = Batches(
         samples=recorded.timeline.samples.astype(np.float64),
         cpu=cpu,
         away=away,
@@ -371,10 +373,26 @@ def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None, reco
         requests=requests,
         read_bytes=read_bytes,
         recording=np.full(n, recording_ns),
+        body_cpu=np.zeros(n),
         helper=np.nan_to_num(recorded.helper_cpu),
         **between._asdict(),
         met=recorded.met,
     )
+    return replace(batches, **_with_a_core(recorded, batches))
+
+
+def _with_a_core(recorded: Recorded, batches: Batches) -> dict[str, Any]:
+    """Return a step that no device was timed for with a core of its own: the CPU time in it, and the whole.
+
+    Its thread waits for a core like any other. What it sleeps, or waits for a device, it does without one.
+    """
+    timeline = recorded.timeline
+    if recorded.body_cpu_share is None or timeline.device_observed or runs_behind(timeline):
+        return {}
+    share = 1.0 - (recorded.core_waiting or 0.0)
+    cpu_ns = np.minimum(batches.compute * recorded.body_cpu_share, batches.compute * share)
+    waited_ns = cpu_ns / share - cpu_ns if share else 0.0
+    return {"body_cpu": cpu_ns, "compute": batches.compute - waited_ns}
 
 
 def _cpu_between(recorded: Recorded, n: int) -> tuple[Floats, Floats]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.making import Making, Stage, making_of, with_nan
 from pipeprof.analyse.ledger.walk import last_predecessors, moments
+from pipeprof.analyse.why.lines import read_lines
 from pipeprof.graph import EDGES, Back, Event, Shape
 from pipeprof.passes import LoopPass
 from pipeprof.record.reader import Run
@@ -61,6 +62,8 @@ class Recorded:
     """CPU time of the loop in `next`."""
     system_ns: Floats
     """Time that its worker had spent in the kernel when it was finished."""
+    body_cpu_share: float | None
+    """Share of the loop's body in which its thread was on a core; None where its lines were not sampled."""
     spans: float
     """Mean number of spans that the making of a batch had."""
     met: Floats
@@ -110,6 +113,7 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
         inside["handover_cpu_ns"],
         _next_cpu(run, timeline),
         inside["system_ns"],
+        read_lines(run).body_cpu_share,
         sum((_spans(stage) for stage in stages.making.values()), 0.0),
         _met(run, timeline),
     )
