@@ -322,7 +322,10 @@ def _close(attribution: Attribution) -> list[Doubt]:
 def _status(run: Run) -> list[Doubt]:
     if run.status in ("complete", "running"):
         return []
-    return [Doubt("torn", f"the run is {run.status}: its end is missing", "run it again to its end")]
+    what = {"failed": "the run failed", "interrupted": "the run was interrupted"}.get(
+        run.status, "the record breaks off"
+    )
+    return [Doubt("torn", f"{what}: its end is missing", "run it again to its end")]
 
 
 def _unrecorded(run: Run) -> list[Doubt]:

@@ -157,7 +157,8 @@ _INDEX: Final = """<!doctype html>
 <title>pipeprof: example reports</title>
 <style>
   :root {{ color-scheme: light dark; }}
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; }}
+  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem;
+    overflow-wrap: anywhere; }}
   dt {{ margin-top: 1.5rem; font-weight: 600; }} dd {{ margin: .25rem 0 0; }} code {{ font-size: .9em; }}
 </style>
 <h1>Example reports</h1>

@@ -25,7 +25,7 @@ from pipeprof.report.wording.view import (
 )
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.matrix_predictions import MatrixPredictions
-from pipeprof.vocabulary import bands, fixes
+from pipeprof.vocabulary import bands, causes, fixes
 
 
 def write(
@@ -186,25 +186,31 @@ def _matrix_trust(laid_out: matrix.Matrix) -> Section:
     return section
 
 
+def _cause(word: str) -> str:
+    """Return a cause for the table; none where the accelerator was kept busy."""
+    return "–" if word == causes.ACCELERATOR.word else word.replace("-", " ")
+
+
 def _cells_table(laid_out: matrix.Matrix) -> Table:
     keys = [key for key in (*laid_out.others, laid_out.across, laid_out.down) if key]
     heads = [words.knob(key) for key in keys] or ["cell"]
+    mixed = len({cell.emulated for cell in laid_out.cells}) > 1
+    used = "utilisation" if mixed or not laid_out.cells[0].emulated else "utilisation (emulated)"
     rows = [
         Row(
             [
                 *([cell.knobs[key] for key in keys] or ["the one cell"]),
                 units.percent(cell.stall),
                 units.percent(cell.utilization),
-                units.sample_rate(cell.throughput),
-                cell.cause,
-                "yes" if cell.emulated else "no",
+                units.digits(cell.throughput),
+                _cause(cell.cause),
+                *(["yes" if cell.emulated else "no"] if mixed else []),
             ]
         )
         for cell in laid_out.cells
     ]
-    return Table(
-        "Every cell", [*heads, "stall", "utilisation", "throughput", "cause", "emulated parts"], rows
-    )
+    parts = ["emulated parts"] if mixed else []
+    return Table("Every cell", [*heads, "waiting", used, "samples/s", "cause", *parts], rows)
 
 
 def write_pictures(forecast: Forecast, directory: Path) -> list[str]:

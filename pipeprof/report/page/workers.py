@@ -28,6 +28,8 @@ def workers(analysis: Analysis) -> Section:
         "Inside the workers",
         reading.WORKERS,
     )
+    if (analysis.timeline.worker < 0).all():
+        section.title, section.how = "Inside the loop", reading.WORKERS_INLINE
     if len(analysis.timeline) == 0:
         section.missing = "No step was recorded, so there is no timeline."
         return section

@@ -98,7 +98,7 @@ def cards(
     """
     drawn = [
         {
-            **card(candidate, shared_extrapolations(forecast), facts),
+            **card(candidate, shared_extrapolations(forecast), facts, warning_of(forecast, candidate) or ""),
             "place": in_code(forecast, candidate, facts),
             "diff": diff(forecast.arguments_of(candidate.fix)),
             "command": trying(forecast, facts, candidate),
@@ -194,8 +194,11 @@ def how_of(ranked: Ranked, facts: RunView) -> str:
     return ranked.fix.keys if is_scenario and ranked.fix.keys else ranked.fix.how
 
 
-def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView) -> dict[str, str]:
-    """Draw one fix with its predicted gain, what to type, and what it rests on beyond what all `shared`."""
+def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView, said: str = "") -> dict[str, str]:
+    """Draw one fix with its predicted gain, what to type, and what it rests on beyond what all `shared`.
+
+    What is `said` beside it, as a warning, is not said again.
+    """
     emulated = bool(facts.emulated)
     rate, prediction = anchored(ranked, facts.throughput), ranked.prediction
     notes = [
@@ -203,7 +206,7 @@ def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView) -> d
         f"waiting {units.percent(prediction.stall.value)}; "
         f"then limited by {owners.limit_of(prediction.limit)}.",
         f"Needs {costs(ranked)}." if costs(ranked) else "",
-        *(f"{text[:1].upper()}{text[1:]}." for text in rests_on(ranked, shared)),
+        *(f"{text[:1].upper()}{text[1:]}." for text in rests_on(ranked, shared) if not _is_said(text, said)),
     ]
     return {
         "gain": gain(ranked),
@@ -212,6 +215,11 @@ def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView) -> d
         "note": " ".join(note for note in notes if note),
         "code": how_of(ranked, facts),
     }
+
+
+def _is_said(assumption: str, warning: str) -> bool:
+    """Return whether a warning says what an assumption does."""
+    return assumption.removeprefix("assumes: ").casefold() == warning.rstrip(".").casefold()
 
 
 def shared_extrapolations(forecast: Forecast) -> tuple[Extrapolation, ...]:
