@@ -227,7 +227,7 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         slowest_operator=slowest_operator(meta),
         slow_shard=slow_shard(shard_times(run, attribution.timeline)),
         programs=machine.programs,
-        page_cache=page_cache_of(meta, attribution, device, reads.bytes, samples),
+        page_cache=page_cache_of(meta, attribution, device, reads.bytes, samples, counts),
     )
 
 
