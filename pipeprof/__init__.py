@@ -1,6 +1,6 @@
 """Say whether the accelerator waits for data, why, and what would fix it.
 
-Observe a loader that you build, or one that exists; batches, their order and the random state stay the same:
+Observe a loader that you build, or an existing one; batches, their order and the random state stay the same:
 
     loader = pipeprof.ProfiledDataLoader(dataset, batch_size=64, num_workers=2)
     for batch in loader:
@@ -11,20 +11,20 @@ Observe a loader that you build, or one that exists; batches, their order and th
         for batch in loader:
             train(batch)
 
-`with pipeprof.stage("augment"):` names a piece of your own code. Afterwards, or of a run that `pipeprof trace
-train.py` wrote:
+`with pipeprof.stage("augment"):` names a piece of your own code. Afterwards, or for a run that `pipeprof
+trace train.py` wrote:
 
     run = pipeprof.load("runs/mine")
     print(run.verdict)                     # the sentence; run.verdict.as_dict() has every figure
     run.table("stages")                    # pyarrow; .to_pandas() where pandas is installed
-    run.slowest(20)                        # samples, the slowest first
-    pipeprof.Forecast(run).fixes           # what would help, by how much
+    run.slowest(20)                        # samples, slowest first
+    pipeprof.Forecast(run).fixes           # what would help, and by how much
 
-`pipeprof.tune(dataset, step)` searches for the loader's arguments by measuring; `pipeprof.emulate("hdd",
-path="data")` is a context in which a directory is as slow as a disk; `pipeprof.cached(dataset, "ram")` keeps
-each sample once it was made. Whatever fails on purpose raises a `PipeprofError` with its remedy.
+`pipeprof.tune(dataset, step)` finds the loader's best arguments by measuring; within `with
+pipeprof.emulate("hdd", path="data"):` a directory is as slow as a hard disk; `pipeprof.cached(dataset,
+"ram")` keeps each sample after it was made once. Expected errors are `PipeprofError`s, with a remedy.
 
-A name's module is imported when the name is asked for: a program that only reads runs never imports torch.
+Each name is imported on first use: a program that only reads runs never imports torch.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def __getattr__(name: str) -> Any:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Give a notebook the cell magic `%%pipeprof`: called by `%load_ext pipeprof`."""
+    """Register the cell magic `%%pipeprof`; IPython calls this for `%load_ext pipeprof`."""
     importlib.import_module("pipeprof.integrations.notebook").register(shell)
 
 

@@ -1,4 +1,4 @@
-"""The environment by which a process and those that it starts are observed, and what they tell through it."""
+"""The environment variables through which a process and its children are observed, and report back."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def redact_source(text: str) -> str:
 
 
 def redact_all(value: Any) -> Any:
-    """Return JSON-like data with each string redacted, and what stands under a secret's name struck out."""
+    """Return JSON-like data with each string redacted, and every value under a secret's name removed."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):

@@ -255,6 +255,13 @@ class Timeline:
         return float(np.median(seen)) if len(seen) else None
 
     @cached_property
+    def usual_compute_ns(self) -> float | None:
+        """Return the median time that the device computed in a measured step; None if not observed."""
+        seen = self.measured & (self.compute_start_ns != NOT_OBSERVED) & (self.compute_end_ns != NOT_OBSERVED)
+        computed = (self.compute_end_ns - self.compute_start_ns)[seen]
+        return float(np.median(computed)) if len(computed) else None
+
+    @cached_property
     def usual_pickle_bytes(self) -> Ints:
         """Return the median of `sent_bytes` over each step's loader; `NOT_OBSERVED` where none is known."""
         usual = np.full(len(self), NOT_OBSERVED)

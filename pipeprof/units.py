@@ -149,14 +149,14 @@ def sample_rate(value: float | None) -> str:
 
 
 def share(text: float | str) -> float:
-    """Return a share from 0 to 1, written as `5%` or `0.05`. Raises `ValueError` for what is none."""
+    """Read a share from 0 to 1, written as `5%` or `0.05`. Raises `ValueError` for any other text."""
     written = str(text).strip()
     try:
         number = float(written.removesuffix("%")) / (100 if written.endswith("%") else 1)
     except ValueError:
         number = -1.0
     if not 0 <= number <= 1:
-        raise ValueError(f"{text!r} is no share: give 5% or 0.05")
+        raise ValueError(f"{text!r} is not a share: give 5% or 0.05")
     return number
 
 
@@ -185,7 +185,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def moment(text: object) -> str:
-    """Return an ISO time as `21 Nov 2026, 09:15`; the text itself where it is none."""
+    """Return an ISO time as `21 Nov 2026, 09:15`; any other text unchanged."""
     try:
         return f"{datetime.fromisoformat(str(text)):%-d %b %Y, %H:%M}"
     except ValueError:

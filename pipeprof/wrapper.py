@@ -1,6 +1,6 @@
-"""ProfiledDataLoader and profile(): torch's DataLoader, observed where it stands and never forked.
+"""ProfiledDataLoader and profile(): torch's own DataLoader, observed in place.
 
-A room above `measure` and `analyse`: the loader's own `verdict()` is where measuring and analysing meet.
+A room above `measure` and `analyse`: `loader.verdict()` is where measuring and analysing meet.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pipeprof.record.writer import TraceWriter
 
 
 class LoaderArguments(TypedDict, total=False):
-    """Arguments of torch's DataLoader, for whoever checks types: a misspelt one is an error."""
+    """Keyword arguments of torch's DataLoader, so that type checkers catch misspelt ones."""
 
     batch_size: int | None
     shuffle: bool | None
@@ -59,15 +59,14 @@ class LoaderArguments(TypedDict, total=False):
 class ProfiledDataLoader(DataLoader[Any]):
     """torch's DataLoader, observed: same arguments, same batches, same random numbers.
 
-    `out` is the run directory, or `out-2`, … where it holds a run already, as after a notebook's cell that is
-    run again; by default a temporary one that goes with the loader, or with the process.
-    `detail="sample"` keeps every span. With `lines` the stacks of the workers and of the loop's thread
-    are sampled, so that a verdict names lines of code; `parts_of` and `kernels` are those of `profile`.
-    `session` is an observed run to join; loaders that are rebuilt from this one's attributes, as
-    Lightning does, join its run. The run ends when the last of its loaders, and of their iterators, is
-    gone.
+    The run is written to `out`, or to `out-2`, … if `out` already holds a run, as when a notebook cell is run
+    again; without `out`, to a temporary directory that is removed with the loader or at exit.
+    `detail="sample"` keeps every span. With `lines`, stacks of the workers and of the loop's thread are
+    sampled, so that the verdict can name lines of code. `parts_of` and `kernels` are as in `profile`.
+    `session` is an observed run to join; loaders rebuilt from this one's attributes, as Lightning does, join
+    its run. The run ends when the last of its loaders and their iterators is gone.
 
-    Raises what DataLoader raises, and `TraceError` where `out` cannot be written.
+    Raises what DataLoader raises, and `TraceError` if `out` cannot be written.
     """
 
     def __init__(
@@ -100,16 +99,16 @@ class ProfiledDataLoader(DataLoader[Any]):
         weakref.finalize(self, _gone, self.session, watch).atexit = False
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle and copy it as the plain DataLoader that it is without its run."""
+        """Pickle and copy as a plain DataLoader, without the run."""
         state = {k: v for k, v in self.__dict__.items() if k not in ("out", "detail", "session")}
         return _plain, (state,)
 
     def summary(self) -> dict[str, float]:
-        """Return a small flat dictionary of the run so far, for any logger: see `Session.summary`."""
+        """Return a flat dictionary of figures of the run so far, for any logger: see `Session.summary`."""
         return self.session.summary()
 
     def verdict(self) -> Verdict:
-        """Analyse the run so far: what `pipeprof.load(RUN).verdict` gives. Nothing is predicted."""
+        """Analyse the run so far, as `pipeprof.load(RUN).verdict` does. Nothing is predicted."""
         return verdict_of(self.session)
 
     def recent(self) -> Verdict | None:
@@ -117,15 +116,15 @@ class ProfiledDataLoader(DataLoader[Any]):
         return recent_of(self.session)
 
     def save(self, directory: Path | str) -> Path:
-        """Write the run so far into `directory`, which must not hold one. Returns it."""
+        """Write the run so far into `directory`, which must not hold a run. Return the directory."""
         return save_run(self.session, directory)
 
 
 def _gone(session: Session, watch: LoaderWatch) -> None:
-    """Close the session of a loader that is gone.
+    """Release the session of a loader that was garbage-collected.
 
-    One that was never iterated may have been taken apart for a new one, as Accelerate's `prepare` does: the
-    run then goes on for as long as its data set is there.
+    A loader that was never iterated may have been rebuilt as another one, as Accelerate's `prepare` does: the
+    run then goes on for as long as its data set lives.
     """
     dataset = None if watch.iterated else watch.dataset()
     if dataset is None:
@@ -145,13 +144,13 @@ Batch = TypeVar("Batch")
 
 
 class Profiled(Protocol[Batch_co]):
-    """Gives what an iterable gives, while it is observed."""
+    """An iterable that is being observed."""
 
     def __iter__(self) -> Iterator[Batch_co]:
-        """Give the batches."""
+        """Iterate over the batches."""
 
     def summary(self) -> dict[str, float]:
-        """Return a small flat dictionary of the run so far."""
+        """Return a flat dictionary of figures of the run so far."""
 
     def verdict(self) -> Verdict:
         """Analyse the run so far."""
@@ -206,21 +205,22 @@ def profile(
     parts_of: torch.nn.Module | None = None,
     kernels: int = 0,
 ) -> Iterator[Any]:
-    """Observe a loader that exists, or anything else that is iterated, for as long as the block lasts.
+    """Observe an existing loader, or any other iterable, for the duration of a `with` block.
 
-    Gives a DataLoader itself, and something in place of any other iterable, with `summary`, `verdict`,
-    `recent` and `save` as a `ProfiledDataLoader` has them. Of an iterable the waits are observed, and of the
-    DataLoaders in it all. The run is written to `out`, or to `out-2`, … where `out` holds a run already,
-    as after a cell that is run again; without it, it is gone after the block.
-    `telemetry_hz` times a second it looks at CPU, memory, disks and GPUs, by default never: a look costs
-    about a millisecond of CPU. With `lines` the stacks of the workers and of the loop's thread are sampled.
-    With `show` the verdict is printed at the end of a block that did not raise.
-    `parts_of` is the model that the loop calls: its forward and backward, the optimisers' steps and
-    collectives are timed on the device. The kernels of `kernels` steps after the first three are traced by
-    torch.profiler, which makes them slower: they and those before count as warm-up.
+    Yields the DataLoader itself, or a stand-in for any other iterable, with the methods `summary`, `verdict`,
+    `recent` and `save` of a `ProfiledDataLoader`. For other iterables only the waits are observed, and
+    DataLoaders inside them in full. The run is written to `out`, or to `out-2`, … if `out` already holds a
+    run, as when a notebook cell is run again; without `out` it is discarded after the block.
 
-    Raises `MeasureError` for what cannot be iterated and for a rate that cannot be, `TraceError` where `out`
-    cannot be written.
+    CPU, memory, disks and GPUs are sampled `telemetry_hz` times a second (default: never); each sample costs
+    about a millisecond of CPU. With `lines`, stacks of the workers and of the loop's thread are sampled. With
+    `show`, the verdict is printed when the block ends without an exception. `parts_of` is the model that the
+    loop calls: its forward and backward passes, optimiser steps and collectives are timed on the device. The
+    kernels of `kernels` steps after the first three are traced by torch.profiler, which slows them down:
+    these steps and all earlier ones count as warm-up.
+
+    Raises `MeasureError` for an object that cannot be iterated or an impossible rate, and `TraceError` if
+    `out` cannot be written.
     """
     check_rate(telemetry_hz)
     plain = isinstance(loader, DataLoader)
@@ -280,7 +280,7 @@ def _methods(session: Session, samples_seen: bool) -> dict[str, Any]:
 
 
 def verdict_of(session: Session) -> Verdict:
-    """Analyse a session so far. Raises `TraceError` where its record cannot be read."""
+    """Analyse a session so far. Raises `TraceError` if its record cannot be read."""
     session.flush()
     return analysis.load(session.directory).verdict
 
@@ -290,9 +290,9 @@ _following: Final = threading.Lock()
 
 
 def recent_of(session: Session) -> Verdict | None:
-    """Analyse the last 30 s of a session, as `pipeprof live` does; None before its first steps and after it.
+    """Analyse the last 30 s of a session, as `pipeprof live` does; None before the first steps and after.
 
-    Each call reads on from where the last one ended. Any thread may call.
+    Each call continues reading where the last one stopped. Any thread may call it.
     """
     if not session.active:
         return None
@@ -304,16 +304,13 @@ def recent_of(session: Session) -> Verdict | None:
                 live = _followed[session] = LiveRun(session.directory)
             live.poll()
             analysed = live.analyse()
-        except (TraceError, OSError):  # it ends just now
+        except (TraceError, OSError):  # the session ended meanwhile
             return None
     return None if analysed is None else analysed.verdict
 
 
 def save_run(session: Session, directory: Path | str) -> Path:
-    """Write a copy of a session so far, complete in itself.
-
-    Raises `TraceError` where it cannot be written.
-    """
+    """Write a complete copy of a session so far. Raises `TraceError` if it cannot be written."""
     session.flush()
     run = load(session.directory)
     target = own_directory(Path(directory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -28,6 +29,8 @@ NO_CLASS: Final = NO_VERB & {
     "Why",
 }
 """Words that a docstring of a class or module does not begin with: it says what it is."""
+DENIAL: Final = re.compile(r"(?<!there )\b(is|are|was|were) no (?!longer\b|more\b)\w")
+"""An “X is no Y”, which English says as “X is not a Y”; “there is no Y” is English."""
 NAMES_NOTHING: Final = frozenset({"beside", "found", "one", "told"})
 
 
@@ -55,3 +58,12 @@ def empty_names(tree: ast.AST) -> Iterator[str]:
             name = node.target.id if node.value is None else ""
         if name.strip("_") in NAMES_NOTHING:
             yield f"line {getattr(node, 'lineno', 0)}: {name}"
+
+
+def denials(tree: ast.AST) -> Iterator[str]:
+    """Yield texts other than docstrings that say “X is no Y”."""
+    bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) and id(node) not in bare else None
+        if isinstance(text, str) and (match := DENIAL.search(text)):
+            yield f"line {getattr(node, 'lineno', 0)}: {match[0]}"

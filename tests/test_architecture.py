@@ -18,7 +18,7 @@ from tests.architecture import (
     room_circles,
     shared_names,
 )
-from tests.prose import empty_names, vague_docstrings
+from tests.prose import denials, empty_names, vague_docstrings
 
 PACKAGE = Package(Path(pipeprof.__file__).parent, pipeprof._HOMES)
 MOST_MODULES = 16
@@ -245,10 +245,10 @@ def test_docstrings_and_names_are_in_plain_english() -> None:
     bad = [
         f"{module}: {text}"
         for module, path in PACKAGE.modules.items()
-        for check in (vague_docstrings, empty_names)
+        for check in (vague_docstrings, empty_names, denials)
         for text in check(ast.parse(path.read_text()))
     ]
-    assert bad == [], "docstrings begin with a verb (CONTRIBUTING.md, Plain English)"
+    assert bad == [], "see CONTRIBUTING.md, Plain English"
 
 
 def test_what_is_not_plain_english_is_seen() -> None:
@@ -258,6 +258,10 @@ def test_what_is_not_plain_english_is_seen() -> None:
     )
     assert list(vague_docstrings(tree)) == ["told: What was found.", "Node: How it is."]
     assert sorted(empty_names(tree)) == ["line 1: found", "line 1: told", "line 7: one"]
+    texts = ast.parse(
+        """f"{x} is no share"; y = "there is no run", "it is no longer there", "these are no names\""""
+    )
+    assert list(denials(texts)) == ["line 1: is no s", "line 1: are no n"]
 
 
 def test_each_folder_of_tests_is_a_package() -> None:

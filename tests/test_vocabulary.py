@@ -11,11 +11,12 @@ from string import Formatter
 import pytest
 
 import pipeprof
-from pipeprof.vocabulary import bands, causes, fixes, mechanisms, owners
+from pipeprof.vocabulary import bands, causes, fixes, mechanisms, owners, utilization
 from pipeprof.vocabulary.causes import Cause, Detail
 from pipeprof.vocabulary.fixes import Fix
 from pipeprof.vocabulary.mechanisms import Mechanism
 from pipeprof.vocabulary.owners import Owner
+from pipeprof.vocabulary.utilization import Utilization
 
 DETAILS = [(cause, detail) for cause in causes.CAUSES for detail in cause.details]
 WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(:[a-z_]+)?")
@@ -81,6 +82,12 @@ def test_a_mechanism_has_every_text_and_a_fix_or_says_why_none(mechanism: Mechan
     assert mechanism.says.endswith(".") and figures(mechanism.says)
     assert 0 < mechanism.at_least < 100
     assert mechanism.fixes or mechanism.no_fix
+
+
+@pytest.mark.parametrize("kind", utilization.UTILIZATIONS, ids=lambda kind: kind.word)
+def test_a_kind_of_utilisation_has_every_text(kind: Utilization) -> None:
+    assert WORD.fullmatch(kind.word) and kind.label and kind.waiter[:1].isupper()
+    assert is_sentence(kind.how)
 
 
 def test_a_share_of_time_is_compared_with_the_share_that_must_be_explained() -> None:
@@ -204,8 +211,8 @@ def test_bands(share: float, word: str) -> None:
 AMBIGUOUS = frozenset(
     [
         # fields of tables, of run.json, of scenarios and of the simulator's arrays
-        "accelerator", "blocked", "client", "main", "pin", "rank", "ram", "sampler", "shards", "stage",
-        "storage", "threads", "transfer", "transform",
+        "accelerator", "blocked", "client", "emulated", "main", "pin", "rank", "ram", "sampler", "shards",
+        "stage", "storage", "threads", "transfer", "transform",
         # words of other libraries and of plain English
         "decode", "fork", "gc", "gil", "lock", "loop", "none", "pipe", "sleep", "socket", "unknown",
     ]
@@ -234,7 +241,8 @@ def literals(tree: ast.AST) -> Iterator[str]:
 def every_word() -> set[str]:
     owned = {owner.name for owner in owners.OWNERS} | set(owners.FIXED)
     caused = {cause.word for cause in causes.CAUSES} | {detail.word for _, detail in DETAILS}
-    return owned | caused | {*fixes.BY_WORD, *mechanisms.BY_WORD}
+    kinds = {kind.word for kind in utilization.UTILIZATIONS}
+    return owned | caused | kinds | {*fixes.BY_WORD, *mechanisms.BY_WORD}
 
 
 def test_a_word_is_a_literal_in_the_vocabulary_alone() -> None:

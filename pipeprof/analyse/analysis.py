@@ -18,7 +18,16 @@ from pipeprof.analyse.notebook import SlowSample, as_html, slowest_samples
 from pipeprof.analyse.rates import throughput, utilization
 from pipeprof.analyse.resources.own_cost import read_own_cost
 from pipeprof.analyse.sentence import state
-from pipeprof.analyse.verdict import ENOUGH, Doubt, Measured, NamedLoader, Outside, Verdict, judge
+from pipeprof.analyse.verdict import (
+    ENOUGH,
+    TOO_FEW_STEPS,
+    Doubt,
+    Measured,
+    NamedLoader,
+    Outside,
+    Verdict,
+    judge,
+)
 from pipeprof.analyse.why.lines import read_lines
 from pipeprof.analyse.why.transfer import way_of
 from pipeprof.errors import PipeprofError
@@ -34,7 +43,7 @@ from pipeprof.vocabulary import causes, fixes
 
 @dataclass(frozen=True, repr=False)
 class Analysis:
-    """A run, read and analysed. `attribution`, `ledger` and `facts` are None where no step was measured."""
+    """A run with its analysis. `attribution`, `ledger` and `facts` are None if no step was measured."""
 
     run: Run
     timeline: Timeline
@@ -45,28 +54,28 @@ class Analysis:
 
     @cached_property
     def counts(self) -> Counts | None:
-        """Return the percentiles, balance, drift; None where no step was measured."""
+        """Return percentiles, balance between workers, and drift; None if no step was measured."""
         return None if self.attribution is None else count(self.run, self.attribution)
 
     @cached_property
     def single_reads(self) -> SingleReads:
-        """Return the percentiles of the reads that were recorded one by one."""
+        """Return percentiles of the reads that were recorded individually."""
         return single_reads(self.run)
 
     loader: int | None = None
-    """The loader that was asked about; None where all were."""
+    """The loader that this analysis is limited to; None for all."""
 
     def table(self, name: str) -> pa.Table:
         """Return a table of the record: `steps`, `batches`, `stages`, `spans`, `events`, `lines` and others.
 
-        Raises `PipeprofError` where no table is called so.
+        Raises `PipeprofError` if there is no table of that name.
         """
         if name not in TABLES:
             raise PipeprofError(f"a run has no table {name!r}", nearest(name, TABLES))
         return self.run.table(name)
 
     def slowest(self, number: int = 20) -> list[SlowSample]:
-        """Return the slowest sample of each of the slowest batches, the slowest first."""
+        """Return the slowest sample of each of the `number` slowest batches, slowest first."""
         return slowest_samples(self.run, number)
 
     def __repr__(self) -> str:
@@ -76,7 +85,7 @@ class Analysis:
         return as_html(self.verdict)
 
     def loader_name(self, loader: int) -> str:
-        """Return what a loader is called."""
+        """Return a loader's name, with its number where several share the name."""
         return _loader_name(self.run.meta, loader)
 
 
@@ -95,7 +104,7 @@ def analyse(run: Run, loader: str | None = None) -> Analysis:
     asked = None if loader is None else _find(run.meta, loader)
     attribution = attribute(run, loader=asked)
     if attribution is None:
-        doubt = Doubt("too-few-steps", "no step was measured", ENOUGH, True)
+        doubt = Doubt(TOO_FEW_STEPS, "no step was measured", ENOUGH, True)
         doubts = (doubt, *doubts_about_record(run))
         verdict = Verdict(None, causes.INCONCLUSIVE.word, fixes.NONE.word, None, None, doubt.name, doubts)
         verdict = replace(verdict, measured=_measured(run, None), statement=state(verdict, None))

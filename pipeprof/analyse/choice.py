@@ -136,7 +136,7 @@ _MADE_WORSE: Final = (
 
 
 def fits_in_memory(size_bytes: float, memory_bytes: float | None) -> bool:
-    """Return True where so much can be held in the machine's memory, as far as that is known."""
+    """Return True if `size_bytes` fit in the machine's memory, or if its size is not known."""
     return not memory_bytes or size_bytes <= MEMORY_SHARE * memory_bytes
 
 

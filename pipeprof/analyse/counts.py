@@ -158,7 +158,7 @@ def count(run: Run, attribution: Attribution) -> Counts:
 
 
 def spread(values: npt.NDArray[Any]) -> Spread | None:
-    """Return percentiles of `values` in ns; None of nothing."""
+    """Return percentiles of `values` in ns; None if there are no values."""
     if len(values) == 0:
         return None
     p50, p95, p99, most = (int(value) for value in np.percentile(values, [50, 95, 99, 100]))

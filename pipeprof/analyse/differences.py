@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from pipeprof.record.decode import encode, flat
 from pipeprof.record.meta import RunMeta
 from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.arguments import ARGUMENT_OF
+from pipeprof.vocabulary.utilization import UtilizationKind
 
 Kind = Literal["share", "rate", "time"]
 
@@ -86,6 +87,18 @@ class Difference:
         return self.value / self.base.value if self.value is not None and self.base.value else None
 
     @property
+    def unit(self) -> float:
+        """Return the value that differences are shown as parts of: the base's, or 1 for a share."""
+        return 1.0 if self.measure.kind == "share" else self.base.value or 1.0
+
+    @property
+    def shown_interval(self) -> tuple[float, float] | None:
+        """Return the interval in parts of `unit`; None where there is none."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low / self.unit, self.high / self.unit
+
+    @property
     def beyond_noise(self) -> bool | None:
         """Return True where the interval leaves out 0; None where there is no interval."""
         if self.low is None or self.high is None:
@@ -123,7 +136,7 @@ class Compared:
     emulated: tuple[str, ...]
     cores: CoreSpeeds | None = None
     """Speed of the cores beside the base's; None where either run did not measure it."""
-    utilization_kind: str | None = None
+    utilization_kind: UtilizationKind | None = None
     """Kind of both runs' utilisation; None where they differ."""
 
 
@@ -236,7 +249,10 @@ def _pair(base: Analysis, other: Analysis, unlike: tuple[str, ...]) -> Compared:
     )
 
 
-def _alike(first: str | None, second: str | None) -> str | None:
+Word = TypeVar("Word", bound=str)
+
+
+def _alike(first: Word | None, second: Word | None) -> Word | None:
     return first if first == second else None
 
 
@@ -265,7 +281,7 @@ def _unfair(base: Analysis, other: Analysis) -> Iterator[str]:
 
 
 def _relative_half(figure: Figure) -> float | None:
-    """Return the half width of a figure as a share of it; None where there is none, or it is not above 0."""
+    """Return the half width of a figure as a share of it; None without an interval or a positive value."""
     if figure.half is None or not figure.value or figure.value < 0:
         return None
     return figure.half / figure.value
@@ -358,7 +374,7 @@ def _settings(base: Analysis, other: Analysis) -> list[tuple[str, str, str]]:
 
 
 def _argument(key: str) -> str:
-    """Return the argument of DataLoader that a loader's key stands for; other keys as they are."""
+    """Return the DataLoader argument for a key of the loader's section; other keys unchanged."""
     part, _, knob = key.partition(".")
     return ARGUMENT_OF.get(knob, key) if part == "loader" else key
 

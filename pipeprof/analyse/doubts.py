@@ -11,7 +11,15 @@ from pipeprof.analyse.hazards import hazards_of
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.rates import stall_interval
 from pipeprof.analyse.resources.operators import sentence
-from pipeprof.analyse.verdict import ENOUGH, MIN_STEPS, MIN_WALL_NS, Doubt
+from pipeprof.analyse.verdict import (
+    ENOUGH,
+    MIN_STEPS,
+    MIN_WALL_NS,
+    TOO_FEW_STEPS,
+    TOO_SHORT,
+    WIDE_INTERVAL,
+    Doubt,
+)
 from pipeprof.devices import is_in_memory
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, Ints
@@ -65,7 +73,7 @@ def _too_few(run: Run, attribution: Attribution) -> list[Doubt]:
         return []
     problem = f"only {plural(steps, 'step')} {'was' if steps == 1 else 'were'} measured"
     problem += " after warm-up" if run.meta.warmup_steps else ""
-    return [Doubt("too-few-steps", problem, ENOUGH, decisive=True)]
+    return [Doubt(TOO_FEW_STEPS, problem, ENOUGH, decisive=True)]
 
 
 def _too_brief(attribution: Attribution) -> list[Doubt]:
@@ -74,7 +82,7 @@ def _too_brief(attribution: Attribution) -> list[Doubt]:
     if wall >= MIN_WALL_NS or steps < MIN_STEPS:
         return []
     problem = f"all {plural(steps, 'measured step')} took {duration(wall)} together"
-    return [Doubt("too-short", problem, ENOUGH, decisive=True)]
+    return [Doubt(TOO_SHORT, problem, ENOUGH, decisive=True)]
 
 
 def _steps(attribution: Attribution) -> int:
@@ -121,7 +129,7 @@ def _clock_steps(attribution: Attribution) -> list[Doubt]:
 
 
 def _ns(detail: str | None) -> int:
-    """Return the number in an event's detail; 0 where there is none."""
+    """Return the number in an event's detail; 0 if it has none."""
     text = detail or ""
     return int(text) if text.lstrip("-").isdecimal() and len(text) < 20 else 0
 
@@ -271,7 +279,7 @@ def _unknown(run: Run, attribution: Attribution, facts: Facts) -> list[Doubt]:
 def _wide(attribution: Attribution) -> list[Doubt]:
     """Report an interval of the stall share that is wider than the band that it lies in, and leaves it."""
     interval = stall_interval(attribution)
-    share = attribution.whole.stall_ns / max(1, attribution.window.wall_ns)
+    share = attribution.whole.stall_share or 0.0
     if interval is None:
         return []
     low, high = interval
@@ -282,7 +290,7 @@ def _wide(attribution: Attribution) -> list[Doubt]:
     problem = f"waiting may be anywhere within {interval_of(interval)} of the time"
     # Where loop or copies kept the accelerator idle for longer, the verdict does not hang on the stall.
     decisive = _idle_without_stall(attribution) <= attribution.whole.stall_ns
-    return [Doubt("wide-interval", problem, "measure more steps, such as more epochs", decisive)]
+    return [Doubt(WIDE_INTERVAL, problem, "measure more steps, such as more epochs", decisive)]
 
 
 _IDLE: Final = tuple(
@@ -314,7 +322,10 @@ def _close(attribution: Attribution) -> list[Doubt]:
 def _status(run: Run) -> list[Doubt]:
     if run.status in ("complete", "running"):
         return []
-    return [Doubt("torn", f"the run is {run.status}: its end is missing", "run it again to its end")]
+    what = {"failed": "the run failed", "interrupted": "the run was interrupted"}.get(
+        run.status, "the record breaks off"
+    )
+    return [Doubt("torn", f"{what}: its end is missing", "run it again to its end")]
 
 
 def _unrecorded(run: Run) -> list[Doubt]:

@@ -22,7 +22,7 @@ from pipeprof.vocabulary import causes
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A gate, tried. `passed` is None where the run cannot tell."""
+    """A gate with its outcome. `passed` is None if the run cannot tell."""
 
     name: str
     passed: bool | None

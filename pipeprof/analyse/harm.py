@@ -20,7 +20,7 @@ def warning(fix: str, facts: Facts | None) -> str | None:
 
 
 def _keeps_epoch(facts: Facts) -> bool:
-    """Return True where workers that live on do not see `set_epoch`; older runs tell iterable sets alone."""
+    """Return True if persistent workers do not see `set_epoch`; older runs record this for iterables only."""
     return facts.iterable if facts.sets_epoch is None else facts.sets_epoch
 
 
@@ -31,7 +31,7 @@ def _crowds_memory(facts: Facts) -> bool:
 
 
 def _locks_memory(facts: Facts) -> bool:
-    """Return True where the batches under way take much of the machine's memory."""
+    """Return True if the batches in flight take much of the machine's memory."""
     held = (facts.batch_bytes or 0) * LEAST_HELD * max(1, facts.workers)
     return bool(facts.memory_bytes and held >= MUCH * facts.memory_bytes)
 

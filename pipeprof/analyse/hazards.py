@@ -13,7 +13,7 @@ from pipeprof.vocabulary import fixes, mechanisms
 
 
 def hazards_of(run: Run, attribution: Attribution) -> list[Doubt]:
-    """List what the run warns of beside its stalls."""
+    """List hazards that take no time: growing memory, full shared memory, another consuming thread."""
     return [*_consumer(run), *_memory(run, attribution), *_shared_memory(read_counts(run))]
 
 

@@ -45,7 +45,7 @@ class Shares:
     """Share in which no loop ran: a pause, or the first start-up of workers."""
 
     def of_loop(self, part: Floats) -> float:
-        """Return what one of the parts is of the loop's time in all bins; 0 where there is none."""
+        """Return one part as a share of the loop's time over all bins; 0 if there is no time."""
         width = np.diff(self.edges_ns)
         loop = float(((self.computing + self.copying + self.waiting + self.idle) * width).sum())
         return float((part * width).sum()) / loop if loop else 0.0
@@ -174,7 +174,7 @@ def longest_waits(timeline: Timeline, most: int = 1) -> Ints:
 
 
 def ordinary_step(timeline: Timeline) -> int:
-    """Return the place of a step of median wait, the nearest to the middle of the run."""
+    """Return the index of a step of median wait, the nearest to the middle of the run."""
     waits_ns = timeline.wait_ns
     from_median = np.abs(waits_ns - np.median(waits_ns))
     near = np.flatnonzero(from_median == from_median.min())

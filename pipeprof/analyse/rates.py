@@ -19,6 +19,7 @@ from pipeprof.passes import Bools, Ints
 from pipeprof.record.meta import AcceleratorMeta
 from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import owners
+from pipeprof.vocabulary.utilization import DEVICE_EVENTS, EMULATED, LOOP_BODY, UtilizationKind
 
 Floats = npt.NDArray[np.float64]
 
@@ -113,8 +114,8 @@ def throughput(attribution: Attribution) -> tuple[float | None, tuple[float, flo
     return rate, (max(0.0, rate - half), rate + half)
 
 
-def utilization(attribution: Attribution, device: AcceleratorMeta) -> tuple[float | None, str]:
-    """Return the busy share of the window and what kind of number that is.
+def utilization(attribution: Attribution, device: AcceleratorMeta) -> tuple[float | None, UtilizationKind]:
+    """Return the busy share of the window, 0 to 1, and what kind of number that is.
 
     A CPU has no clock beside the loop's own. A run that names no device may still have its waits.
     """
@@ -122,7 +123,7 @@ def utilization(attribution: Attribution, device: AcceleratorMeta) -> tuple[floa
     busy = attribution.whole.ledger_ns.get(owners.ACCELERATOR.name, 0)
     share = busy / wall if wall else None
     if device.emulated:
-        return share, "emulated"
+        return share, EMULATED.word
     timeline = attribution.timeline
     timed = timeline.device_waits or (device.device_of_torch and timeline.device_observed)
-    return share, "device-events" if timed and device.kind != "cpu" else "loop-body"
+    return share, (DEVICE_EVENTS if timed and device.kind != "cpu" else LOOP_BODY).word

@@ -11,6 +11,7 @@ from pipeprof.analyse.resources.shards import is_of_data
 from pipeprof.analyse.verdict import Statement, Verdict
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.vocabulary import causes, owners
+from pipeprof.vocabulary.utilization import LOOP_BODY, UtilizationKind, waiter_of
 
 _DEVICE: Final = {"hdd": "disk", "ssd": "SSD", "nvme": "NVMe drive", "network": "network storage"}
 
@@ -26,24 +27,13 @@ class Reason(NamedTuple):
     """Sentence on the line of code; may be empty."""
 
 
-_WAITS: Final[Mapping[str, str]] = {
-    "device-events": "The GPU",
-    "emulated": "The emulated accelerator",
-    "loop-body": "Your training loop",
-}
-"""The one who waits, by what stands for its times: only a device that was measured is said to be idle."""
-
-
-def waiter(utilization_kind: str | None) -> str:
-    """Return the one who waited, as the subject of a sentence."""
-    return _WAITS.get(utilization_kind or "", "The accelerator")
-
-
-def state(verdict: Verdict, facts: Facts | None, utilization_kind: str | None = None) -> Statement:
+def state(
+    verdict: Verdict, facts: Facts | None, utilization_kind: UtilizationKind | None = None
+) -> Statement:
     """Return how long the accelerator, or without its times the loop, waited, for what, and what shows it."""
     if verdict.cause == causes.INCONCLUSIVE.word:
         return _inconclusive(verdict)
-    who = waiter(utilization_kind)
+    who = waiter_of(utilization_kind)
     stall = units.percent(verdict.stall_share)
     if verdict.cause == causes.ACCELERATOR.word:
         return Statement(f"{who} was kept busy: it spent {stall} of the time waiting for data.")
@@ -53,7 +43,7 @@ def state(verdict: Verdict, facts: Facts | None, utilization_kind: str | None = 
     else:
         share = units.percent(verdict.share)
         headline = f"{who} was idle {share} of the time, waiting for {why.waiting_for}."
-        if utilization_kind == "loop-body":  # nothing was seen to be idle
+        if utilization_kind == LOOP_BODY.word:  # nothing was seen to be idle
             headline = f"{share} of the time went to {why.waiting_for}."
     return Statement(headline, why.evidence, why.line)
 
@@ -85,7 +75,7 @@ def _device(verdict: Verdict, facts: Facts | None) -> str:
 
 
 def _shard(verdict: Verdict, facts: Facts | None) -> str:
-    """Return the sentence on the slowest shard; empty where none stands out, or no batch was waited for."""
+    """Return the sentence on the slowest shard; empty if none stands out or no batch was waited for."""
     slow = facts.slow_shard if facts is not None else None
     if slow is None or not is_of_data(verdict.charged or verdict.cause):
         return ""

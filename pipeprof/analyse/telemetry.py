@@ -30,7 +30,7 @@ WAITING: Final[tuple[WorkerState, ...]] = ("disk", "lock", "socket", "sleep", "p
 
 
 class Sensed(NamedTuple):
-    """Means over a window; None, or missing, where no sensor told."""
+    """Means over a window; None, or missing, if not observed."""
 
     own_cores: float | None
     """Cores that the run's processes kept busy."""

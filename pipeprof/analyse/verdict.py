@@ -25,6 +25,7 @@ from pipeprof.record.reader import Run
 from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import causes, fixes, mechanisms
 from pipeprof.vocabulary.bands import BandWord, band_of
+from pipeprof.vocabulary.utilization import UtilizationKind
 
 JSON_SCHEMA: Final = 1
 
@@ -34,6 +35,13 @@ MIN_WALL_NS: Final = 2 * NS_PER_S
 """Time of the measured window below which a run says nothing: a few steps of other programs fill it."""
 ENOUGH: Final = f"measure at least {MIN_STEPS} steps and {MIN_WALL_NS // NS_PER_S} s, such as more epochs"
 """Remedy of a run that is too short."""
+TOO_FEW_STEPS: Final = "too-few-steps"
+TOO_SHORT: Final = "too-short"
+WIDE_INTERVAL: Final = "wide-interval"
+TOO_LITTLE: Final = (TOO_FEW_STEPS, TOO_SHORT)
+"""Names of the doubts about how little was measured."""
+NEEDS_MORE_STEPS: Final = (*TOO_LITTLE, WIDE_INTERVAL)
+"""Names of the doubts that a longer run resolves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Time that no loop spent: it stands beside the verdict and is no part of any share."""
+    """Time outside of any loop: shown beside the verdict and not part of any share."""
 
     pauses_ns: int
     """Time between passes over the loaders, in the measured window: evaluation, checkpoints, a person."""
@@ -102,8 +110,7 @@ class Measured:
     path_ns: Mapping[str, int] | None = None
     utilization: float | None = None
     """Busy share of the accelerator, 0 to 1."""
-    utilization_kind: str | None = None
-    """`emulated`, `device-events` or `loop-body`."""
+    utilization_kind: UtilizationKind | None = None
     throughput_samples_per_s: float | None = None
     steps: int = 0
     """Number of steps after warm-up."""
@@ -122,7 +129,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Band, cause and fix of a run, with what they rest on; `str()` of it is its sentence."""
+    """Band, cause and fix of a run, with the evidence; `str()` gives it as sentences."""
 
     band: BandWord | None
     cause: str
@@ -147,7 +154,7 @@ class Verdict:
     shown: Shown | None = None
     """The mechanism, with what shows it."""
     charged: str | None = None
-    """The owner under which the ledger has the time of the cause, where that is another than the cause's."""
+    """Owner under which the ledger holds the cause's time, where that differs from the cause's own."""
     share: float | None = None
     """Share of the window that the blamed owner has; None where none is."""
     page_cache: PageCache | None = None
@@ -170,7 +177,7 @@ class Verdict:
 
     @property
     def choice(self) -> RecordedChoice:
-        """Return what is kept of the verdict beside the run's record."""
+        """Return the part of the verdict that is stored beside the run's record."""
         of_run = self.measured
         return RecordedChoice(
             self.cause,
@@ -184,11 +191,11 @@ class Verdict:
         )
 
     def __getitem__(self, key: str) -> Any:
-        """Return one entry of `as_dict()`: programs of before read the dictionary itself."""
+        """Return one entry of `as_dict()`, for programs written when a verdict was a dictionary."""
         return self.as_dict()[key]
 
     def advising(self, fix: str, facts: Facts | None, basis: FixBasis = "ledger") -> Verdict:
-        """Return this verdict with another fix, and the warning that belongs to it on this run."""
+        """Return this verdict with another fix, and the warning that this fix carries on this run."""
         return replace(self, fix=fix, fix_basis=basis, warning=warning(fix, facts))
 
     def as_dict(self) -> dict[str, Any]:
@@ -223,7 +230,7 @@ class Verdict:
 
 
 def _mechanism_of(doubt: Doubt | None) -> str | None:
-    """Return the mechanism that a decisive doubt is named after; None where it is none."""
+    """Return the mechanism that a decisive doubt is named after; None if it is not named after one."""
     return doubt.name if doubt is not None and doubt.name in mechanisms.BY_WORD else None
 
 
@@ -235,7 +242,7 @@ def judge(
     Mechanism and lines are looked for in `run`, where it is given.
     """
     ledger = attribution.whole
-    share = ledger.stall_ns / ledger.window.wall_ns if ledger.window.wall_ns else None
+    share = ledger.stall_share
     if share is None:
         return Verdict(None, causes.INCONCLUSIVE.word, fixes.NONE.word, None, None, doubts=doubts)
     finding = find_cause(ledger, facts)

@@ -26,24 +26,24 @@ from pipeprof.units import ascii_only, printable
 VERBS: Final[dict[str, tuple[str, str]]] = {
     "run": ("measure", "Measure a scenario and write a report."),
     "trace": ("measure", "Run a training script with every DataLoader observed."),
-    "attach": ("measure", "Observe a training job that runs already."),
+    "attach": ("measure", "Observe a training job that is already running."),
     "report": ("show", "Show a run again: terminal, HTML, JSON, pictures."),
-    "merge": ("show", "Put the ranks of a job together: who held up the others, and why."),
-    "predict": ("show", "What would fix it, by how much."),
-    "tune": ("measure", "Search the fixes and confirm the best by measuring."),
-    "compare": ("show", "Differences between runs, with intervals."),
-    "check": ("show", "Gate for CI: exit 1 where a run is not good enough."),
+    "merge": ("show", "Analyse the ranks of a job together: which one held up the others, and why."),
+    "predict": ("show", "Predict what would fix a run, and by how much."),
+    "tune": ("measure", "Search for the best fixes and confirm them by measuring."),
+    "compare": ("show", "Show the differences between runs, with intervals."),
+    "check": ("show", "Gate for CI: exit with 1 if a run is not good enough."),
     "export": ("show", "Write a run for other tools."),
     "live": ("show", "Show a run while it is written, from another terminal."),
-    "list": ("show", "Show the runs of a directory."),
-    "history": ("show", "Many runs at a glance: waiting, rate and cost over time, and what changed."),
-    "upload": ("show", "Send what stayed here of a record that was to go to a URL."),
+    "list": ("show", "List the runs of a directory."),
+    "history": ("show", "Show many runs at a glance: waiting, rate and cost over time, and what changed."),
+    "upload": ("show", "Send the rest of a record that `--out URL` left behind."),
     "open": ("show", "Open a run's report in a browser."),
-    "clean": ("show", "Delete old runs, or made data; shown first."),
-    "doctor": ("measure", "What can be observed here, what not, and why."),
-    "help": ("show", "How to read a verdict, by topic: verdict, mechanisms, storage, prediction, ranks."),
-    "devices": ("measure", "What this machine has on the way from disk to device."),
-    "scenarios": ("scenario", "List the shipped scenarios, with what each teaches."),
+    "clean": ("show", "Delete old runs or cached data, after asking."),
+    "doctor": ("measure", "List what can and cannot be observed here, and why."),
+    "help": ("show", "Explain a topic: verdict, mechanisms, storage, prediction, ranks."),
+    "devices": ("measure", "Show this machine's hardware from disk to device."),
+    "scenarios": ("scenario", "List the shipped scenarios, with what each one teaches."),
     "validate": ("scenario", "Check scenario files."),
     "schema": ("scenario", "Print the JSON Schema of scenario files."),
     "init": ("scenario", "Write a commented scenario to edit."),
@@ -94,7 +94,7 @@ class _Verbs(click.Group):
 
 @contextmanager
 def _reader_may_go() -> Iterator[None]:
-    """End the program where who reads its output has gone, and not with a failed gate's code."""
+    """Exit quietly when the reader of the output has gone, with a code that no failed gate has."""
     try:
         yield
     except BrokenPipeError:  # here, as click would take it for an error of its own
@@ -107,18 +107,18 @@ _READ: Final = ("report", "merge", "predict", "compare", "check", "export", "ope
 
 
 def _sign_of_life(args: list[str]) -> None:
-    """Say on a terminal that a verb has begun, where its imports take time, unless silence was asked for."""
+    """Say on a terminal that a slow-to-import verb has started, unless `--quiet` was given."""
     is_silent = not {"-h", "--help", "-q", "--quiet"}.isdisjoint(args)
     if is_silent or "torch" in sys.modules or not sys.stderr.isatty():
         return
     if args[0] in _TAKE_SECONDS:
-        click.echo(f"pipeprof {args[0]}: starting; imports take some seconds …", err=True)
+        click.echo(f"pipeprof {args[0]}: starting; imports take a few seconds …", err=True)
     elif args[0] in _READ:
         click.echo(f"pipeprof {args[0]}: reading …", err=True)
 
 
 def _instead(word: str) -> str:
-    """Return what may have been meant by a word that is no verb."""
+    """Return a suggestion for a word that is not a verb."""
     if word.endswith(".py"):
         return f"for a training script: pipeprof trace {word}"
     if word.endswith((".yaml", ".yml")):
@@ -133,7 +133,7 @@ def cli() -> None:
 
 
 def _in_any_encoding(error: UnicodeError) -> tuple[str, int]:
-    """Encode what a stream cannot take by signs of ASCII that look alike."""
+    """Replace characters that a stream cannot encode by similar ASCII ones."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return ascii_only(error.object[error.start : error.end]), error.end

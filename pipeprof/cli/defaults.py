@@ -29,7 +29,7 @@ def defaults_of(verb: str, command: click.Command, verbs: Mapping[str, Any]) -> 
             raise PipeprofError(f"{path}: [tool.pipeprof.{word}]: no such verb", nearest(word, verbs))
     table = tables.get(verb, {})
     if not isinstance(table, dict):
-        raise PipeprofError(f"{path}: tool.pipeprof.{verb} is no table", f"write [tool.pipeprof.{verb}]")
+        raise PipeprofError(f"{path}: tool.pipeprof.{verb} is not a table", f"write [tool.pipeprof.{verb}]")
     names = _names(command)
     for key in table:
         if key not in names:

@@ -61,7 +61,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic in click 8.
         self._least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds. Fails for what is no time, and for less than the least."""
+        """Return the seconds. Fails for any text that is not a time, and for less than the least."""
         text = str(value).strip()
         try:
             seconds = float(text.rstrip("smh")) * self._UNITS[text[-1:] if text[-1:] in self._UNITS else "s"]
@@ -87,7 +87,7 @@ class Amount(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 
     }
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes. Fails for what is no size above 0."""
+        """Return the bytes. Fails for any text that is not a size above 0."""
         text = str(value).strip().upper()
         unit = next((each for each in sorted(self._UNITS, key=len, reverse=True) if text.endswith(each)), "B")
         try:
@@ -95,7 +95,7 @@ class Amount(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 
         except ValueError:
             size = 0.0
         if not 0 < size < float("inf"):
-            self.fail(f"{value!r} is no size: give 8GB or 512MB", param, ctx)
+            self.fail(f"{value!r} is not a size: give 8GB or 512MB", param, ctx)
         return round(size)
 
 
@@ -105,13 +105,13 @@ class Price(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 o
     name = "price"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the price. Fails for what is none."""
+        """Return the price. Fails for any other text."""
         try:
             price = float(str(value).strip().removesuffix("/h"))
         except ValueError:
             price = -1.0
         if not 0 < price < float("inf"):
-            self.fail(f"{value!r} is no price: give 2.5/h", param, ctx)
+            self.fail(f"{value!r} is not a price: give 2.5/h", param, ctx)
         return price
 
 
@@ -121,11 +121,11 @@ class RunName(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name. Fails for one that means something else."""
+        """Return the name. Fails for a name that would mean something else."""
         text = str(value)
         if not re.fullmatch(r"[\w.-]+", text) or text.isdecimal() or text in ("newest", ".", ".."):
             self.fail(
-                f"{text!r} is no name of a run: give letters, digits, - and _, such as before", param, ctx
+                f"{text!r} is not a valid run name: give letters, digits, - and _, such as before", param, ctx
             )
         return text
 
@@ -134,18 +134,18 @@ name_option = click.option(
     "--name",
     "run_name",
     type=RunName(),
-    help="Name the run: verbs that read runs take it in place of a path.",
+    help="Name of the run; verbs that read runs accept it in place of a path.",
 )
 """`--name`, handed to the command as `run_name: str | None`."""
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing of pipeprof's own but errors.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only errors of pipeprof's own.")
 """`-q`, handed to the command as `quiet: bool`."""
 
 verbose_option = click.option(
     "-v",
     "--verbose",
     is_flag=True,
-    help="Print the whole report: all owners, lines, doubts and warnings, however many.",
+    help="Print the full report, with every owner, line, doubt and warning.",
 )
 """`-v`, handed to the command as `verbose: bool`."""
 
@@ -154,7 +154,7 @@ set_option = click.option(
     "overrides",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Override a key of the scenario, such as loader.workers=8. May stand several times.",
+    help="Override a key of the scenario, such as loader.workers=8. Can be given several times.",
 )
 """`--set`, handed to the command as `overrides: tuple[str, ...]`."""
 
@@ -173,10 +173,23 @@ kernels_option = click.option(
     metavar="STEPS",
     type=click.IntRange(0, 1000),
     default=0,
-    help="Trace the kernels of so many steps with torch.profiler; these steps, and those before, count as "
-    "warm-up.",
+    help="Trace the kernels of this many steps with torch.profiler. These steps and all earlier ones count "
+    "as warm-up.",
 )
 """`--kernels`, handed to the command as `kernels: int`."""
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the machine-readable answer and nothing else."
+)
+"""`--json`, handed to the command as `as_json: bool`."""
+
+lines_option = click.option(
+    "--lines/--no-lines", default=True, help="Sample which lines of code take the time (default: on)."
+)
+"""`--lines`, handed to the command as `lines: bool`."""
+
+no_report_option = click.option("--no-report", is_flag=True, help="Do not write report.html.")
+"""`--no-report`, handed to the command as `no_report: bool`."""
 
 
 def overrides_of_rank(rank_overrides: tuple[str, ...], rank: int | None) -> tuple[str, ...]:

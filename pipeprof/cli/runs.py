@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from pipeprof import units
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError, TraceError
+from pipeprof.record.schema import REPORT_HTML, RUN_JSON
 
 if TYPE_CHECKING:
     from pipeprof.analyse.analysis import Analysis
@@ -30,7 +31,7 @@ class RunDirectory(click.ParamType):  # type: ignore[type-arg] # generic in clic
     name = "run"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return its directory; a path that is no run is left to who reads it."""
+        """Return its directory; a path that is not a run is left to the reader to refuse."""
         return value if isinstance(value, Path) else find_run(str(value))
 
     def shell_complete(
@@ -84,9 +85,8 @@ def _known(directory: Path) -> list[Entry]:
 
 
 def _refuse_shelf(path: Path) -> None:
-    """Refuse a directory that is no run, no job and no matrix: one of runs, or without any."""
+    """Refuse a directory that is not a run, a job or a matrix: one that contains runs, or none."""
     from pipeprof.record.directories import RUNS, attempts, parts, processes
-    from pipeprof.record.schema import RUN_JSON
 
     if not path.is_dir() or (path / RUN_JSON).exists() or parts(path) or processes(path) or attempts(path):
         return
@@ -95,7 +95,7 @@ def _refuse_shelf(path: Path) -> None:
         raise TraceError(f"{path} holds no run", f"the newest here is {here[0].directory}")
     if known and not any(entry.cell for entry in known):
         raise TraceError(
-            f"{path} is no run, and holds {units.plural(len(known), 'run')}",
+            f"{path} is not a run; it holds {units.plural(len(known), 'run')}",
             f"the newest is {known[0].directory}; `pipeprof list {path}` shows all",
         )
 
@@ -147,14 +147,14 @@ class Share(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 o
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if self._between and share in (0, 1):
-            self.fail(f"{value!r} is no share between 0 and 1: give 5% or 0.05", param, ctx)
+            self.fail(f"{value!r} is not a share between 0 and 1: give 5% or 0.05", param, ctx)
         return share
 
 
 share_option = click.option(
     "--share",
     is_flag=True,
-    help="To give away: names of users and machines and home directories are replaced.",
+    help="Make it safe to share: replace names of users and machines, and home directories.",
 )
 """`--share`, handed to the command as `share: bool`."""
 
@@ -196,13 +196,13 @@ def written(path: Path) -> Iterator[None]:
 
 
 def report_run(directory: Path, page: bool, quiet: bool, verbose: bool = False) -> None:
-    """Print the verdict of a run of the user's program, and write the page. A failure is told, not raised."""
+    """Print the verdict of a run of the user's program, and write its page. Prints failures; raises none."""
     from pipeprof.record.remote.outgoing import address
     from pipeprof.report.text import terminal
 
     try:
         answer = forecast(directory)
-        path = written_page(answer, directory / "report.html") if page else None
+        path = written_page(answer, directory / REPORT_HTML) if page else None
         if not quiet:
             # a file of its own: a signal may have come while the program was writing to standard error
             with open(os.dup(2), "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
@@ -215,7 +215,7 @@ _LOOKED_AT: Final = 20
 """Earlier runs among which the one without the change is looked for."""
 
 
-def tell_comparison(directory: Path) -> None:
+def print_comparison(directory: Path) -> None:
     """Say on standard error how to compare a run that tried a change with the newest one of the same program.
 
     Nothing is said where the run tried none, or there is no other.
@@ -227,7 +227,7 @@ def tell_comparison(directory: Path) -> None:
 
 
 def before_change(directory: Path) -> Path | None:
-    """Return the newest run beside one that tried a change, of the same script or scenario; None for none."""
+    """Return the newest run of the same program beside one that tried a change; None without one."""
     from pipeprof.record.reader import load
     from pipeprof.report.run_list import entries
 
@@ -248,7 +248,7 @@ def before_change(directory: Path) -> Path | None:
 
 
 def _tries(meta: RunMeta) -> bool:
-    """Tell whether a run's command has changed its program's loaders."""
+    """Return True if a run's command changed its program's loaders."""
     return any(word.partition("=")[0] in {"--set", "--try"} for word in meta.own_words)
 
 
@@ -264,6 +264,6 @@ def written_page(answer: Forecast, path: Path) -> Path | None:
 
 
 def short(path: Path) -> Path:
-    """Return the path as seen from the working directory, where it lies below it."""
+    """Return the path relative to the working directory if it lies below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

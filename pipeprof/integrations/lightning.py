@@ -1,4 +1,4 @@
-"""Callback for Lightning: it observes the loaders of a trainer, and tells the trainer's loggers."""
+"""Callback for Lightning: it observes the loaders of a trainer, and logs to the trainer's loggers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PipeprofCallback(Callback):  # type: ignore[misc, unused-ignore]
         return None if self._run is None or name is None else self._run.watch_of(loader, name)
 
     def _name_of(self, loader: DataLoader[Any]) -> str | None:
-        """Return what the trainer uses a loader for; None for one that is none of the trainer's."""
+        """Return what the trainer uses a loader for; None if the loader is not the trainer's."""
         trainer = self._trainer
         kinds = {
             "train": trainer.train_dataloader,
@@ -64,26 +64,26 @@ class PipeprofCallback(Callback):  # type: ignore[misc, unused-ignore]
         return None if self._stage == "fit" else self._stage
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """Tell the loggers, every `every_n_steps` steps."""
+        """Log the summary every `every_n_steps` steps."""
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
-            self._tell(trainer)
+            self._log(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Tell the loggers."""
-        self._tell(trainer)
+        """Log the summary."""
+        self._log(trainer)
 
-    def _tell(self, trainer: Any) -> None:
+    def _log(self, trainer: Any) -> None:
         if self._run is not None and trainer.loggers:
             scalars = self._run.scalars()
             for logger in trainer.loggers:
                 logger.log_metrics(scalars, step=trainer.global_step)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Keep what is known of the failed fit in the run, and say of what it died."""
+        """End the run with the error of a failed fit."""
         self._end(exception)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """End the run, and say what it says."""
+        """End the run and print its verdict."""
         ended = self._run is not None
         self._end(None)
         if ended and self.verdict is not None and trainer.is_global_zero:

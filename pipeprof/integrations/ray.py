@@ -94,10 +94,11 @@ def _in_storage() -> str | Path:
         kind, path = storage.storage_filesystem.type_name, storage.experiment_fs_path
     except Exception as error:  # Ray raises several kinds outside its workers
         raise MeasureError(
-            "this is no worker of Ray Train", "give the loop to a TorchTrainer, or say observed(loop, out=…)"
+            "this is not a worker of Ray Train",
+            "give the loop to a TorchTrainer, or call observed(loop, out=…)",
         ) from error
     if kind == "local":
         return Path(path) / "pipeprof"
     if kind in _SCHEMES:
         return f"{_SCHEMES[kind]}://{path}/pipeprof"
-    raise MeasureError(f"Ray's storage is a {kind} file system", "say observed(loop, out=…)")
+    raise MeasureError(f"Ray's storage is a {kind} file system", "call observed(loop, out=…)")

@@ -73,18 +73,18 @@ class PipeprofCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Log, every `every_n_steps` steps."""
         if self.every_n_steps and state.global_step % self.every_n_steps == 0:
-            self._tell()
+            self._log()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Log."""
-        self._tell()
+        self._log()
 
-    def _tell(self) -> None:
+    def _log(self) -> None:
         if self._run is not None:
             self.trainer.log(self._run.scalars())
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """End the run, and say what it says."""
+        """End the run and print its verdict."""
         self._end(state)
 
     def _end(self, state: Any) -> None:

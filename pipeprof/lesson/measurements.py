@@ -26,6 +26,7 @@ from pipeprof.lesson.kept import (
 )
 from pipeprof.record.meta import ScenarioMeta
 from pipeprof.record.reader import load as load_run
+from pipeprof.record.schema import RUN_JSON
 from pipeprof.scenario import Scenario
 from pipeprof.scenario.expectation import misses
 from pipeprof.scenario.shipped import shipped_directory
@@ -92,7 +93,7 @@ class ScenarioRun:
         from pipeprof.measure.bench.run import run
 
         directory = out / self.name
-        if (directory / "run.json").exists():
+        if (directory / RUN_JSON).exists():
             shutil.rmtree(directory)
         written = ScenarioMeta(path=str(self.file), text=self.file.read_text(encoding="utf-8"))
         with _one_thread() if self.scenario.accelerator.kind == "emulated" else nullcontext():

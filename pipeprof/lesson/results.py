@@ -21,7 +21,7 @@ from pipeprof.lesson.kept import (
     read_kept,
 )
 from pipeprof.record.meta import RunMeta, Settings
-from pipeprof.report.wording.view import RunView, facts
+from pipeprof.report.wording.view import RunView, view_of
 from pipeprof.units import NS_PER_S
 
 
@@ -141,7 +141,7 @@ def read(directory: Path) -> Results:
             done = analysis.run.status == "complete"
             unusable[name] = "no step was measured in its time" if done else "it was broken off"
         else:
-            runs[name] = LessonRun(name, facts(analysis.run, analysis.verdict), analysis)
+            runs[name] = LessonRun(name, view_of(analysis.run, analysis.verdict), analysis)
     return Results(
         directory,
         lesson,

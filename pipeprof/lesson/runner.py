@@ -22,7 +22,7 @@ class Record:
         self.out = out
         kept = read_kept(LessonMeta, out / LESSON_JSON)
         if kept is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise PipeprofError(f"{out} is there and is no lesson", "choose another place with --out")
+            raise PipeprofError(f"{out} exists and is not a lesson", "choose another place with --out")
         if kept is not None and kept.quick != quick:
             which = "quick" if kept.quick else "whole"
             raise PipeprofError(f"{out} holds the {which} course", "choose another place with --out")

@@ -11,6 +11,7 @@ from pipeprof.errors import InconclusiveError, MeasureError
 from pipeprof.lesson.kept import TUNED_JSON, TunedPlace, TunedPlaces, read_kept, save_kept
 from pipeprof.lesson.measurements import Display, Result, lesson_directory
 from pipeprof.record.meta import RunMeta
+from pipeprof.record.schema import RUN_JSON
 
 TARGET: Final = 0.05
 HOPELESS: Final = 0.15
@@ -50,7 +51,7 @@ class Tuning:
         from pipeprof.record import reader
         from pipeprof.simulate.demands.other_programs import open_run
 
-        if not (out / "1_hdd" / "run.json").exists():
+        if not (out / "1_hdd" / RUN_JSON).exists():
             raise MeasureError("tuning starts from the run 1_hdd, which is missing", "measure claim 1 first")
         demands = open_run(reader.load(out / "1_hdd"))
         places: list[TunedPlace] = []

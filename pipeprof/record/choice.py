@@ -6,16 +6,12 @@ of many runs says what each came to without analysing them.
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from pipeprof.errors import TraceError
-from pipeprof.record.decode import MisfitError, decode
-from pipeprof.record.files import write_atomically
-from pipeprof.record.plain_files import read_text
+from pipeprof.record.added.json_record import read_record, write_record
 
 CHOICE_JSON: Final = "choice.json"
 _SCHEMA: Final = 1
@@ -41,14 +37,10 @@ class RecordedChoice:
 
 def read_choice(directory: Path) -> RecordedChoice | None:
     """Read the choice recorded in a run directory; None where there is none that can be read."""
-    try:
-        raw = json.loads(read_text(directory / CHOICE_JSON))
-        return decode(RecordedChoice, raw) if raw["schema"] == _SCHEMA else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceError, MisfitError):
-        return None
+    return read_record(directory / CHOICE_JSON, RecordedChoice, _SCHEMA)
 
 
 def write_choice(directory: Path, choice: RecordedChoice) -> None:
     """Record a choice in a run directory; in one that cannot be written to, nothing is kept."""
     with suppress(OSError):
-        write_atomically(directory / CHOICE_JSON, json.dumps({"schema": _SCHEMA, **asdict(choice)}) + "\n")
+        write_record(directory / CHOICE_JSON, choice, _SCHEMA)

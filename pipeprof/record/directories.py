@@ -42,7 +42,7 @@ _MOST_IN_ONE_SECOND: Final = 1000
 
 
 def _make_with_parent(directory: Path) -> None:
-    """Make what is not there, again where another process ends and removes the parent, which was empty."""
+    """Make missing directories; retry if another process at its exit removes the empty parent meanwhile."""
     for _ in range(_MOST_REMOVALS):
         try:
             directory.mkdir(parents=True)
@@ -72,11 +72,11 @@ atexit.register(remove_unused)
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory where there is none. Raises `TraceError` for what is something else, `OSError`."""
+    """Make a directory unless it exists. Raises `TraceError` if something else is there, or `OSError`."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:  # a file, or a link that leads nowhere
-        raise TraceError(f"{directory} is no directory", "choose another --out") from error
+        raise TraceError(f"{directory} is not a directory", "choose another --out") from error
 
 
 def already_recorded(directory: Path) -> TraceError:

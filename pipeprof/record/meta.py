@@ -52,7 +52,7 @@ class Part:
 
     @property
     def known(self) -> bool:
-        """Return True where the run told anything of it."""
+        """Return True if the run recorded any of it."""
         return self != type(self)()
 
 
@@ -557,7 +557,7 @@ class RunMeta(Part):
             raise TraceError(f"{path} cannot be read: {error}") from error
         version = raw.get("schema") if isinstance(raw, dict) else None
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise TraceError(f"{path} is no run of pipeprof")
+            raise TraceError(f"{path} is not a run of pipeprof")
         if version > SCHEMA_VERSION:
             raise TraceError(
                 f"{path.parent} was written by a newer pipeprof (schema {version})",
@@ -567,5 +567,5 @@ class RunMeta(Part):
 
 
 def _as_plain(value: Any) -> object:
-    """Return a number of numpy's, such as a `batch_size` may be, as Python's; anything else as its text."""
+    """Return a NumPy number, such as a `batch_size` may be, as a Python one; anything else as text."""
     return value.item() if hasattr(value, "item") else str(value)

@@ -1,4 +1,4 @@
-"""Refusal of what is no plain file before it is opened: a FIFO blocks its reader, a device never ends."""
+"""Refusal of files that are not regular, before opening: a FIFO blocks its reader, a device never ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_TEXT_BYTES: Final = 64 << 20
 def check_plain(path: Path) -> None:
     """Raise `TraceError` where `path` leads to anything but a plain file, `OSError` where to nothing."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise TraceError(f"{path} is no plain file", "give the run directory as it was written")
+        raise TraceError(f"{path} is not a regular file", "give the run directory as it was written")
 
 
 def read_text(path: Path) -> str:
@@ -26,5 +26,5 @@ def read_text(path: Path) -> str:
     """
     check_plain(path)
     if path.stat().st_size > MOST_TEXT_BYTES:
-        raise TraceError(f"{path} is larger than {MOST_TEXT_BYTES >> 20} MiB", "it is no run of pipeprof")
+        raise TraceError(f"{path} is larger than {MOST_TEXT_BYTES >> 20} MiB", "it is not a run of pipeprof")
     return path.read_text(encoding="utf-8")

@@ -99,7 +99,7 @@ def load(path: Path | str) -> Run:
 
 
 def boot_id() -> str | None:
-    """Return the identity of this machine's boot; None where the kernel does not tell."""
+    """Return the id of this machine's boot; None if the kernel does not report one."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return None

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 1
 RUN_JSON: Final = "run.json"
+JOB_JSON: Final = "job.json"
+"""What the ranks of one job share, in the directory that holds their parts."""
+REPORT_HTML: Final = "report.html"
+"""The page of a run, in its directory."""
+STREAM_SUFFIX: Final = ".arrows"
+"""Ends the name of a table's file while its run lasts."""
 MAIN_PROCESS: Final = -1
 """Value of `worker` for a batch that was made in the main process."""
 MISSING: Final = -1

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeprof.errors import TraceError
 from pipeprof.record import files
-from pipeprof.record.schema import TABLES
+from pipeprof.record.schema import STREAM_SUFFIX, TABLES
 
 
 def to_parquet(directory: Path, table: str) -> None:
@@ -24,7 +24,7 @@ def to_parquet(directory: Path, table: str) -> None:
 
     Raises `OSError` where the file cannot be written; the stream stays then, and nothing else.
     """
-    stream, final = directory / f"{table}.arrows", directory / f"{table}.parquet"
+    stream, final = directory / f"{table}{STREAM_SUFFIX}", directory / f"{table}.parquet"
     temporary = directory / f".{table}.parquet"
     narrow = [field.name for field in TABLES[table] if field.type == pa.int64()]
     try:
@@ -102,7 +102,7 @@ class _Whole(io.FileIO):
         self.seek(0)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return so many bytes at the most, none behind the last whole message."""
+        """Return at most `size` bytes, none beyond the last whole message."""
         left = max(0, self._end - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 

@@ -23,7 +23,7 @@ from pipeprof.record.plain_files import check_plain
 from pipeprof.record.remote import incoming
 from pipeprof.record.remote.incoming import RemoteTable
 from pipeprof.record.remote.places import reached
-from pipeprof.record.schema import TABLES
+from pipeprof.record.schema import STREAM_SUFFIX, TABLES
 from pipeprof.record.streams import grouped, read_stream
 
 KEYS: Final = ("loader", "epoch", "seq")
@@ -114,7 +114,7 @@ def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
     remote = incoming.table(directory, name)
     if remote is not None:
         return remote
-    for path in (directory / f"{name}.parquet", directory / f"{name}.arrows"):
+    for path in (directory / f"{name}.parquet", directory / f"{name}{STREAM_SUFFIX}"):
         if path.exists():
             check_plain(path)
             return path
@@ -130,7 +130,7 @@ def refused(path: Path | RemoteTable) -> Iterator[None]:
     except (pa.ArrowException, OSError, KeyError, MemoryError, UnicodeDecodeError) as error:
         why = str(error.args[0] if error.args else error)
         if isinstance(error, UnicodeDecodeError):
-            why = "its names are no text"
+            why = "its names are not text"
         elif isinstance(error, OSError) and error.strerror:
             why = error.strerror
         raise TraceError(f"{path} cannot be read: {why}", "the file is damaged; run again") from error
@@ -138,7 +138,7 @@ def refused(path: Path | RemoteTable) -> Iterator[None]:
 
 @contextmanager
 def _parquet(path: Path | RemoteTable) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; texts stay in dictionaries, where each is held once. Raises for too many rows."""
+    """Open a Parquet file; texts stay dictionary-encoded. Raises for too many rows."""
     with ExitStack() as stack:
         remote = isinstance(path, RemoteTable)
         source = stack.enter_context(path.open()) if isinstance(path, RemoteTable) else path
@@ -235,7 +235,7 @@ def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 
 def _text_bytes(chunk: pa.DictionaryArray) -> int:
-    """Return the bytes of text in a column whose texts stand in a dictionary."""
+    """Return the bytes of text in a dictionary-encoded column."""
     texts = chunk.dictionary
     if not len(texts):
         return 0

@@ -18,7 +18,7 @@ from pipeprof.record import files
 from pipeprof.record.columns import arrow_array
 from pipeprof.record.directories import already_recorded, make_directory
 from pipeprof.record.meta import RunMeta
-from pipeprof.record.schema import RUN_JSON, SCHEMA_VERSION, TABLES, Status
+from pipeprof.record.schema import RUN_JSON, SCHEMA_VERSION, STREAM_SUFFIX, TABLES, Status
 from pipeprof.record.streams import to_parquet
 from pipeprof.redact import redact, redact_all, redact_command
 
@@ -51,7 +51,7 @@ class TraceWriter:
         try:
             make_directory(directory)
             files.create_whole(directory / RUN_JSON, _text(self.meta))
-            for path in self.directory.glob("*.arrows"):
+            for path in self.directory.glob(f"*{STREAM_SUFFIX}"):
                 path.rename(directory / path.name)
             (self.directory / RUN_JSON).unlink()
         except FileExistsError as error:
@@ -71,7 +71,7 @@ class TraceWriter:
 
     def _stream(self, table: str) -> Any:
         if table not in self._streams:
-            file = files.open_new(self.directory / f"{table}.arrows")
+            file = files.open_new(self.directory / f"{table}{STREAM_SUFFIX}")
             # Each batch of a dictionary column carries its own dictionary, so the stream may replace it.
             options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=False)
             self._streams[table] = (file, pa.ipc.new_stream(file, TABLES[table], options=options))
@@ -88,7 +88,7 @@ class TraceWriter:
             raise FileNotFoundError(errno.ENOENT, "it was removed")
 
     def write_meta(self, meta: RunMeta) -> None:
-        """Make `meta` the run's facts, and write `run.json` anew, atomically."""
+        """Replace the run's facts by `meta`, and rewrite `run.json` atomically."""
         self.meta = meta
         files.write_atomically(self.directory / RUN_JSON, _text(meta))
 

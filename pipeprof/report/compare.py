@@ -19,6 +19,7 @@ from pipeprof.report.text.terminal import WIDTH, clean, width_of
 from pipeprof.report.wording import words
 from pipeprof.units import ascii_only, encodable
 from pipeprof.vocabulary import owners
+from pipeprof.vocabulary.utilization import DEVICE_EVENTS, LOOP_BODY, label_of
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -55,23 +56,12 @@ def change(difference: Difference) -> str:
     is_share = difference.measure.kind == "share"
     if not is_share and not difference.base.value:
         return f"{'+' if difference.value > 0 else ''}{difference.measure.text(difference.value)}"
-    of = 1.0 if is_share else difference.base.value or 1.0
-    text = units.signed_points if is_share else units.signed_percent
-    if difference.low is None or difference.high is None:
-        return text(difference.value / of)
-    low, high = (
-        units.signed_percent(end / of).removesuffix("%" * is_share)
-        for end in (difference.low, difference.high)
-    )
-    return f"{text(difference.value / of)} ({low} to {high})"
-
-
-def _scaled(difference: Difference, number: float | None) -> float | None:
-    """Return percentage points for a share, else percent of the base."""
-    if number is None:
-        return None
-    scale = 1.0 if difference.measure.kind == "share" else (difference.base.value or 1.0)
-    return 100 * number / scale
+    write = units.signed_points if is_share else units.signed_percent
+    text = write(difference.value / difference.unit)
+    if difference.shown_interval is None:
+        return text
+    low, high = (units.signed_percent(end).removesuffix("%" * is_share) for end in difference.shown_interval)
+    return f"{text} ({low} to {high})"
 
 
 def lines(runs: Sequence[Compared], width: int = WIDTH) -> list[Text]:
@@ -120,8 +110,8 @@ def _columns(run: Compared, differences: Sequence[Difference], width: int) -> li
 
 def label(run: Compared, measure: Measure) -> str:
     """Return the name of a measure; of the utilisation that of the reports, which says what was observed."""
-    is_real = measure.key == "utilization" and run.utilization_kind in ("device-events", "loop-body")
-    return words.utilisation(run.utilization_kind)[0] if is_real else measure.label
+    is_real = measure.key == "utilization" and run.utilization_kind in (DEVICE_EVENTS.word, LOOP_BODY.word)
+    return label_of(run.utilization_kind) if is_real else measure.label
 
 
 def show(runs: Sequence[Compared]) -> None:
@@ -134,7 +124,7 @@ def show(runs: Sequence[Compared]) -> None:
 
 
 def repeated_lines(base: str, other: str, said: Repeated) -> list[str]:
-    """Return what pairs of runs came to, the answer first."""
+    """Return the result of repeated pairs of runs, the answer first."""
     interval = f"{units.signed_percent(said.low)} to {units.signed_percent(said.high)}"
     change = f"{units.percent(abs(said.relative))} {'faster' if said.relative > 0 else 'slower'}"
     if said.low <= 0 <= said.high:
@@ -238,7 +228,7 @@ def headline(compared: Compared) -> str:
     if not rate.beyond_noise:
         return f"Throughput: {rate.says}."
     word = "faster" if rate.relative > 0 else "slower"
-    ends = sorted(abs((end or 0.0) / (rate.base.value or 1.0)) for end in (rate.low, rate.high))
+    ends = sorted(map(abs, rate.shown_interval or (0.0, 0.0)))
     but = ", but not a fair comparison" if compared.unfair else _although(compared)
     return f"{units.percent(abs(rate.relative))} {word} (95% CI {units.interval((ends[0], ends[1]))}){but}."
 
@@ -261,15 +251,16 @@ def _dots(compared: Compared) -> list[dict[str, Any]]:
     """Return the differences in percent of the base (points for shares), with their intervals."""
     rows = []
     for each in compared.differences:
-        value, low, high = (_scaled(each, number) for number in (each.value, each.low, each.high))
-        if value is not None and (each.measure.kind == "share" or each.base.value):
+        if each.value is not None and (each.measure.kind == "share" or each.base.value):
+            value = each.value / each.unit
+            low, high = each.shown_interval or (value, value)
             tone = {"better": "#087a57", "worse": "#d1480c"}.get(each.says, "#8b92a0")
             rows.append(
                 {
                     "measure": label(compared, each.measure),
-                    "value": value,
-                    "low": value if low is None else low,
-                    "high": value if high is None else high,
+                    "value": 100 * value,
+                    "low": 100 * low,
+                    "high": 100 * high,
                     "text": change(each),
                     "says": each.says,
                     "colour": tone,

@@ -51,8 +51,8 @@ def write(past: History, path: Path, price_per_h: float | None = None) -> Path:
     """Write the page; whole or not at all."""
     specs = {"rates": _chart(past)}
     view = {
-        "headline": _sentence(past.changes[0]) if past.changes else _title(past),
-        "lead": [text for text in (_title(past), _cost(past, price_per_h), past.unsought) if text],
+        "headline": _change(past.changes[0]) if past.changes else f"{_title(past)}.",
+        "lead": [text for text in (*_more(past), _cost(past, price_per_h), past.unsought) if text],
         "changes": _changes(past),
         "tables": [_groups(past, MOST_ROWS_PAGE), _periods(past, MOST_ROWS_PAGE)],
     }
@@ -62,9 +62,14 @@ def write(past: History, path: Path, price_per_h: float | None = None) -> Path:
     return path
 
 
+def _more(past: History) -> list[str]:
+    """Return what the page's headline leaves out of its change, and what runs there are."""
+    return [_with_it(past.changes[0]), f"{_title(past)}."] if past.changes else []
+
+
 def _title(past: History) -> str:
-    dated = [run for run in past.runs if run.when_s is not None]
-    span = f", {_day(dated[0])} to {_day(dated[-1])}" if dated else ""
+    days = list(dict.fromkeys(_day(run) for run in past.runs if run.when_s is not None))
+    span = f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
     scripts = len({run.script for run in past.runs if run.status != "unreadable"})
     hosts = len({run.host for run in past.runs if run.status != "unreadable"})
     lost = f", {past.unreadable} of them not readable" if past.unreadable else ""
@@ -84,12 +89,24 @@ def _cost(past: History, price_per_h: float | None) -> str:
 
 def _sentence(change: Change) -> str:
     """Return what changed, from which run on, and what changed with it."""
-    before, after = change.before, change.after
+    return f"{_change(change)} {_with_it(change)}"
+
+
+def _change(change: Change) -> str:
+    """Return what changed, and from which run on."""
     verb = "fell" if change.change < 0 else "rose"
-    said = (
+    return (
         f"{change.script} on {change.host} {verb} by {units.percent(abs(change.change))} with "
-        f"{change.first.directory} ({_day(change.first)}): {units.sample_rate(before.rate)} before, "
-        f"{units.sample_rate(after.rate)} since, in {before.runs} and {after.runs} runs."
+        f"{change.first.directory} ({_day(change.first)})."
+    )
+
+
+def _with_it(change: Change) -> str:
+    """Return the levels before and since, and what changed with the rate."""
+    before, after = change.before, change.after
+    said = (
+        f"{units.sample_rate(before.rate)} before, {units.sample_rate(after.rate)} since, "
+        f"in {before.runs} and {after.runs} runs."
     )
     said += f" Waiting {units.percent(before.waiting)}, then {units.percent(after.waiting)}"
     said += f"; {_why(before)}, then {_why(after)}." if _why(before) != _why(after) else f" ({_why(after)})."
@@ -134,7 +151,7 @@ def _groups(past: History, most: int) -> Table:
     how = "Medians of the runs, their most frequent cause, and the accelerator time spent waiting in all."
     if len(past.groups) > most:
         how += f" {len(past.groups) - most:,} more groups waited less."
-    return Table(f"By {', '.join(past.by)}", [*past.by, *_HEADS], rows, how=how)
+    return Table(f"By {' and '.join(past.by)}", [*past.by, *_HEADS], rows, how=how)
 
 
 def _periods(past: History, most: int) -> Table:
@@ -160,7 +177,7 @@ def _changes(past: History) -> Table:
     ]
     heads = ["first run", "made", "script", "host", "rate", "before", "since", "changed with it"]
     how = (
-        "The runs from which on the rate had another level, by change points of its logarithm (PELT). "
+        "The runs from which on the rate stayed at another level, beyond what runs differ among themselves. "
         "A setting is named where nearly all runs before and since agree on it."
     )
     return Table("Where the rate changed", heads, rows, how=how)
@@ -184,11 +201,21 @@ def _chart(past: History) -> charts.Spec:
         {"at": when(change.first), "change": units.signed_percent(change.change)} for change in past.changes
     ]
     said = f"The rate of {units.plural(len(rows), 'run')} by the time of their making; lines are changes."
-    return charts.rates(rows, marks[:MOST_CHANGES], said)
+    return charts.rates(rows, marks[:MOST_CHANGES], said, _date_format(rated))
+
+
+_DAY_S: Final = 86_400
+
+
+def _date_format(rated: Sequence[Summary]) -> str:
+    """Return how the chart's axis writes dates: with the hour over few days, with the year over many."""
+    dates = [run.when_s for run in rated if run.when_s is not None]
+    days = (max(dates) - min(dates)) / _DAY_S if dates else 0.0
+    return "%-d %b, %H:%M" if days < 5 else "%-d %b" if days < 300 else "%b %Y"
 
 
 def _series(past: History, rated: Sequence[Summary]) -> dict[tuple[str, str], str]:
-    """Return the names of the series to tell apart: those that changed, then those of most runs."""
+    """Return the names of the series to draw separately: those that changed, then those with most runs."""
     counts: dict[tuple[str, str], int] = {}
     for run in rated:
         counts[run.script, run.host] = counts.get((run.script, run.host), 0) + 1

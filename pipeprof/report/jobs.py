@@ -13,6 +13,7 @@ from pipeprof.analyse.job.meetings import ClockFit
 from pipeprof.analyse.job.merged import JobAnalysis, RankRow, share
 from pipeprof.analyse.job.shards import ShardRow
 from pipeprof.record.files import write_atomically
+from pipeprof.record.schema import REPORT_HTML
 from pipeprof.report import spread
 from pipeprof.report.page import charts, document
 from pipeprof.report.page.section import Chart, Row, Section, Table, legend
@@ -25,6 +26,8 @@ MOST_ROWS: Final = 12
 """Ranks that the terminal shows: those that cost the others most, then those that waited longest."""
 MOST_ROWS_PAGE: Final = 32
 """Ranks that the page shows one by one; of more it shows those that matter, and all as a distribution."""
+EXCHANGE: Final = "the exchange itself"
+"""What is left of a meeting when all ranks have come."""
 LEAST_DRAWN: Final = 0.002
 """Share of a rank's time below which a part of its bar is no wider than a line."""
 WIDEST: Final = 24
@@ -115,8 +118,7 @@ def _lost_to(merged: JobAnalysis) -> str:
     lost = merged.verdict.lost_share
     if lost is None:
         return ""
-    wall = sum(row.wall_ns for row in merged.ranks)
-    own = share(sum(row.stall_ns for row in merged.ranks), wall) or 0.0
+    own = merged.stall_share or 0.0
     return f": {units.percent(own)} to waiting for data, {units.percent(max(0.0, lost - own))} to each other"
 
 
@@ -168,8 +170,8 @@ def _ranks_table(merged: JobAnalysis, most: int, page: Path | None = None) -> Ta
 
 
 def _link(row: RankRow, page: Path | None) -> str:
-    """Return the way from the job's page to that of a rank; empty where there is none below it."""
-    own = row.directory / "report.html"
+    """Return the link from the job's page to a rank's page; empty if the rank has none below it."""
+    own = row.directory / REPORT_HTML
     if page is None or not own.is_relative_to(page.parent) or not own.is_file():
         return ""
     return quote(own.relative_to(page.parent).as_posix())
@@ -190,13 +192,13 @@ def _nodes_table(merged: JobAnalysis) -> Iterator[Table]:
     rows = [
         Row(
             [
-                host,
-                str(len(ranks)),
-                units.percent(share(sum(r.waited_ns for r in ranks), sum(r.wall_ns for r in ranks))),
-                units.duration(sum(r.caused_ns for r in ranks)),
+                node.host,
+                str(len(node.ranks)),
+                units.percent(node.waited_share),
+                units.duration(node.caused_ns),
             ]
         )
-        for host, ranks in sorted(nodes.items(), key=lambda item: -sum(r.caused_ns for r in item[1]))
+        for node in sorted(nodes, key=lambda node: -node.caused_ns)
     ]
     yield Table("The nodes", ["node", "ranks", "rank wait", "delayed others"], rows[:MOST_ROWS_PAGE])
 
@@ -223,7 +225,7 @@ def _shards_table(shards: Sequence[ShardRow], longest: int | None = None) -> Ite
 
 
 def _end(name: str, longest: int | None) -> str:
-    """Return the end of a name: the part that tells shards apart."""
+    """Return the end of a name: the part that distinguishes shards."""
     return name if longest is None or len(name) <= longest else f"…{name[1 - longest :]}"
 
 
@@ -232,16 +234,20 @@ def _ledgers(merged: JobAnalysis) -> Table:
     rows = []
     for row in _order(merged, MOST_ROWS_PAGE):
         parts = sorted(row.ledger_ns.items(), key=lambda item: -item[1])
-        text = ", ".join(
-            f"{owners.label_of(owner)} {units.percent(ns / row.wall_ns)}" for owner, ns in parts[:8]
-        )
+        text = ", ".join(f"{_label(owner)} {units.percent(ns / row.wall_ns)}" for owner, ns in parts[:8])
         rows.append(Row([str(row.rank), units.duration(row.wall_ns), text]))
     return Table("By rank", ["rank", "wall", "by owner, the largest first"], rows)
 
 
+def _label(owner: str) -> str:
+    """Return an owner's label in a job, in which the waiting for other ranks has the owners it was for."""
+    return EXCHANGE if owner == owners.COLLECTIVE.name else owners.label_of(owner)
+
+
 def _bars(merged: JobAnalysis) -> Section:
     """Draw each rank's whole time as a stacked bar, with the same as a table."""
-    ranks = _order(merged, MOST_ROWS_PAGE)
+    is_large = len(merged.ranks) > MOST_ROWS_PAGE
+    ranks = _order(merged, MOST_ROWS if is_large else MOST_ROWS_PAGE)
     total: dict[str, int] = {}
     for row in ranks:
         for owner, ns in row.ledger_ns.items():
@@ -249,8 +255,9 @@ def _bars(merged: JobAnalysis) -> Section:
     order = sorted(total, key=lambda owner: (owners.order_of(owner), owner))
     boxes = [box for row in ranks for box in _boxes(row, order)]
     shown = [owner for owner in order if any(box["owner"] == owner for box in boxes)]
-    section = Section("bars", "Where each rank's time went", reading.RANK_LEDGERS)
-    section.legend = legend([(words.drawn(owner).label, words.drawn(owner).colour) for owner in shown])
+    some = f" The {MOST_ROWS} ranks that cost the others most, of {len(merged.ranks):,}." if is_large else ""
+    section = Section("bars", "Where each rank's time went", reading.RANK_LEDGERS + some)
+    section.legend = legend([(_label(owner), words.drawn(owner).colour) for owner in shown])
     title = section.title
     spec = charts.stacked_bars(
         boxes, title, f"One bar a rank, {units.plural(len(ranks), 'rank')}.", len(ranks)
@@ -269,7 +276,7 @@ def _boxes(row: RankRow, order: Sequence[str]) -> Iterator[dict[str, Any]]:
             yield {
                 "view": f"rank {row.rank}",
                 "owner": owner,
-                "label": drawn.label,
+                "label": _label(owner),
                 "colour": drawn.colour,
                 "ink": words.ink(drawn.colour),
                 "start": at,

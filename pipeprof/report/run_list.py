@@ -57,7 +57,7 @@ def entries(directory: Path, depth: int = DEPTH) -> list[Entry]:
     The ranks of a job are one entry, of the job's directory. Raises `TraceError` for what is no directory.
     """
     if not directory.is_dir():
-        raise TraceError(f"{directory} is no directory", "give one that holds runs")
+        raise TraceError(f"{directory} is not a directory", "give one that holds runs")
     by_directory: dict[Path, Entry] = {}
     for path in _records(directory, depth):
         entry = _entry(path.parent)
@@ -72,7 +72,7 @@ def entries(directory: Path, depth: int = DEPTH) -> list[Entry]:
 
 
 def _job_of(directory: Path) -> Path | None:
-    """Return the directory of the job that a rank's directory lies in; None for what is no rank's."""
+    """Return the job's directory that contains a rank's directory; None if it is not a rank's."""
     name, _, number = directory.name.partition("-")
     return directory.parent if name == "rank" and number.isdecimal() else None
 

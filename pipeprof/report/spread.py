@@ -27,7 +27,8 @@ def table(ranks: Sequence[RankRow]) -> Table:
     rows = []
     for each in spreads(ranks):
         cells = map(_TEXT[each.kind], each.steps(*(at for _, at in _AT)))
-        rows.append(Row([each.name, *cells, str(each.farthest)]))
+        is_one = each.values.min() == each.values.max()
+        rows.append(Row([each.name, *cells, "all" if is_one else str(each.farthest)]))
     how = "So much or less for that share of the ranks; the last column names the rank with the most."
     return Table("All ranks", ["of each rank", *(head for head, _ in _AT), "rank"], rows, how=how)
 

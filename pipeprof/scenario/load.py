@@ -128,7 +128,7 @@ def _settled(scenario: Scenario) -> Scenario:
 
 
 def _error(faults_of_cells: list[tuple[Cell, Fault]], cells: int) -> ScenarioError:
-    """Return one error for all faults: each told once, with the first cell that has it unless all have."""
+    """Return one error for all faults, each listed once, with its first cell unless all have it."""
     where: dict[Fault, list[Cell]] = {}
     for cell, fault in sorted(faults_of_cells, key=lambda each: _line(each[1].place)):
         where.setdefault(fault, []).append(cell)

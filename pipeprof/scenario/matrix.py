@@ -21,7 +21,7 @@ _FIXED: Final = ("name", "about", "expect", "matrix")
 
 @dataclass
 class Cell:
-    """Cell: a combination of the matrix's values; `name` tells them."""
+    """Cell: a combination of the matrix's values, listed in `name`."""
 
     name: str
     values: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Refusals of `run` that a scenario's text already tells, said while the scenario is checked.
+"""Checks of a scenario's text for what `run` would refuse, made when the scenario is validated.
 
 What only the machine can tell (a device, room on a disk, a module to import, the sizes of image that a
 network takes) is left to `run`.

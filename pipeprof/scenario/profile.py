@@ -15,15 +15,15 @@ _REMEDY: Final = "measure one with `pipeprof devices --measure --out FILE PATH`"
 def read_profile(path: Path) -> dict[str, Any]:
     """Read the profile at `path`. Raises `ScenarioError` where there is none, or one of a newer schema."""
     if path.exists() and not path.is_file():  # a FIFO would be waited for
-        raise ScenarioError(f"storage profile {path}: is no plain file", _REMEDY)
+        raise ScenarioError(f"storage profile {path}: is not a regular file", _REMEDY)
     try:
         profile = json.loads(path.read_text())
     except OSError as error:
         raise ScenarioError(f"storage profile {path}: {error.strerror}", _REMEDY) from error
     except (ValueError, RecursionError) as error:
-        raise ScenarioError(f"storage profile {path} is no JSON: {error}", _REMEDY) from error
+        raise ScenarioError(f"storage profile {path} is not JSON: {error}", _REMEDY) from error
     if not isinstance(profile, dict) or not isinstance(profile.get("schema"), int) or "tiers" not in profile:
-        raise ScenarioError(f"{path} is no device profile", _REMEDY)
+        raise ScenarioError(f"{path} is not a device profile", _REMEDY)
     if profile["schema"] > PROFILE_SCHEMA:
         raise ScenarioError(
             f"{path} was written by a newer pipeprof (schema {profile['schema']})",

@@ -232,7 +232,7 @@ class ExpectPart(Expected):
 
 
 class Scenario(_Part):
-    """Scenario: a run, fully said."""
+    """Scenario: the full description of a run."""
 
     name: str = "scenario"
     """Name of the run's directory; by default the name of the file."""

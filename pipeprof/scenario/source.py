@@ -77,7 +77,7 @@ class Source:
                 below = section[part] = {}
             if not isinstance(below, dict):
                 above = ".".join(map(str, key[: depth + 1]))
-                raise ScenarioError(f"{place}: {above} is no section, it is {below!r}", f"set {above} itself")
+                raise ScenarioError(f"{place}: {above} is not a section but {below!r}", f"set {above} itself")
             section = below
         section[key[-1]] = value
         self.places = {k: p for k, p in self.places.items() if k[: len(key)] != key}
@@ -87,7 +87,7 @@ class Source:
 def read(path: Path) -> Source:
     """Read the scenario file at `path`; `ScenarioError` names the line that cannot be read."""
     if path.exists() and not path.is_file() and not path.is_dir():  # a FIFO would be waited for
-        raise ScenarioError(f"{path}: is no plain file", "give a scenario file")
+        raise ScenarioError(f"{path}: is not a regular file", "give a scenario file")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -230,7 +230,7 @@ def _remedy(error: yaml.MarkedYAMLError) -> str:
 
 
 def _neighbours(path: Path) -> str:
-    """Return the scenario files beside the missing one whose names are near."""
+    """Return nearby scenario files whose names resemble the missing one's."""
     names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
     return nearest(path.name, names) if names else "check the path; `pipeprof init NAME` writes a scenario"
 

@@ -252,6 +252,8 @@ class TrainingProcess:
         self._clock.work(self._draw.receive[self.order[p]], self._taken, p)
 
     def _taken(self, p: int) -> None:
+        if (recording := self._draw.recording[self.order[p]]) > 0:
+            self._clock.work(recording, _nothing)
         self._happen(Event.TAKE, p, self._clock.now)
 
     def _copy(self, p: int, since: float) -> None:
@@ -270,7 +272,15 @@ class TrainingProcess:
         self._happen(Event.LAUNCH, p, self._clock.now)
 
     def _compute(self, p: int, since: float) -> None:
-        self._happen(Event.COMPUTE, p, since + self._draw.compute[self.order[p]])
+        compute_ns, cpu_ns = self._draw.compute[self.order[p]], self._draw.body_cpu[self.order[p]]
+        if cpu_ns > 0:  # the host's own part of a step that no device was timed for
+            begun = max(since + compute_ns - cpu_ns, self._clock.now)
+            self._clock.work_from(begun, cpu_ns, self._computed, p)
+        else:
+            self._happen(Event.COMPUTE, p, since + compute_ns)
+
+    def _computed(self, p: int) -> None:
+        self._happen(Event.COMPUTE, p, self._clock.now)
 
     def _compute_on_cores(self, p: int, since: float) -> None:
         self._clock.at(since, self._start_threads, p)
@@ -401,7 +411,7 @@ class _Workers:
 def shape_of(knobs: Knobs, draw: Draw) -> Shape:
     """Return the shape that a draw is fired through: a step that the host computes holds the loop."""
     shape = knobs.shape(pins=knobs.workers > 0 and any(draw.pin))
-    return replace(shape, synchronises=True) if draw.compute_threads else shape
+    return replace(shape, synchronises=True) if draw.compute_threads or any(draw.body_cpu) else shape
 
 
 def _nothing(_: Any) -> None:

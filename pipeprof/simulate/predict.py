@@ -13,6 +13,7 @@ from pipeprof.analyse.ledger.attribution import Ledger
 from pipeprof.errors import InconclusiveError
 from pipeprof.graph import Event
 from pipeprof.simulate.demands.loader import Demands
+from pipeprof.simulate.demands.plain_run import without_own_cost
 from pipeprof.simulate.engine import Walked, shape_of, walk
 from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.knobs import Knobs
@@ -206,13 +207,15 @@ class LateError(InconclusiveError):
 
 
 class Predictor:
-    """Predictor of one run. Equal questions are simulated once and give the same prediction."""
+    """Predictor of one run, as it is without pipeprof. Equal questions are simulated once and give the same
+    prediction."""
 
-    def __init__(self, demands: Demands, seed: int = 0) -> None:
-        self.demands, self.seed = demands, seed
+    def __init__(self, recorded: Demands, seed: int = 0) -> None:
+        self.recorded, self.demands, self.seed = recorded, without_own_cost(recorded), seed
         self.is_late: Callable[[], bool] = bool
         """True from when on nothing is predicted any more that is not known; never by itself."""
         self._known: dict[tuple[Knobs, int, int], Prediction] = {}
+        self._replayed: Prediction | None = None
 
     def predict(self, knobs: Knobs, steps: int | None = None, warmup: int | None = None) -> Prediction:
         """Predict the run that `knobs` would give; see `predict` for the arguments and what it raises.
@@ -255,9 +258,15 @@ class Predictor:
         return self._known.get(long) or self.predict(knobs, steps)
 
     def replay(self) -> Prediction:
-        """Predict the recorded run step by step: beside the measured numbers it shows what to trust."""
-        demands = self.demands
-        return self.predict(demands.measured, min(demands.steps, MOST_REPLAYED), demands.warmup)
+        """Predict the recorded run step by step, with what observing it cost: beside the measured numbers it
+        shows what to trust."""
+        recorded = self.recorded
+        steps = min(recorded.steps, MOST_REPLAYED)
+        if recorded is self.demands:
+            return self.predict(recorded.measured, steps, recorded.warmup)
+        if self._replayed is None:
+            self._replayed = predict(recorded, recorded.measured, steps, recorded.warmup, self.seed)
+        return self._replayed
 
 
 def either(usual: Prediction, full: Prediction, scale: float) -> Prediction:

@@ -48,6 +48,8 @@ class Draw:
     waking: list[float]
     handover: list[float]
     handover_away: list[float]
+    recording: list[float]
+    """Of pipeprof's threads; 0 where its cost was taken off."""
     helper: list[float]
     transfer: list[float]
     locked: list[float]
@@ -58,6 +60,8 @@ class Draw:
     copy: list[float]
     submit: list[float]
     compute: list[float]
+    body_cpu: list[float]
+    """CPU time of the loop's thread at the end of it."""
     loop: list[float]
     met: list[float]
     """Recorded meetings with the other ranks, after the step."""
@@ -153,9 +157,10 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "requests": requests,
         "read_bytes": read_bytes,
         "away": _total(away_by_owner(demands, knobs).values(), len(batches)),
-        "waking": batches.waking * ratio * wakes,
+        "waking": _woken(demands, knobs) * ratio * wakes,
         "handover": _handed_over(demands, knobs) * between,
         "handover_away": batches.handover_away * between * (knobs.workers > 0),
+        "recording": batches.recording,
         "helper": batches.helper - _queue_thread(demands) * (1 - between) + SENT_CPU_NS * between * begins,
         "transfer": (batches.transfer + SENT_NS * begins) * between,
         "locked": batches.locked * ~(knobs.shares_by_name & (batches.locked == RECEIVING)),
@@ -164,11 +169,24 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "receive_away": batches.receive_away * between * (knobs.workers > 0),
         "copy": _copy(demands, knobs, ratio),
         "submit": body["submit"] * loop,
-        "compute": body["compute"] * ratio / _speed(demands, knobs) + knobs.extra_compute_ns,
+        "compute": (compute := body["compute"] * ratio / _speed(demands, knobs) + knobs.extra_compute_ns),
+        "body_cpu": np.minimum(body["body_cpu"] * ratio, compute) * (not demands.computes_on_cpu),
         "loop": body["loop"] * loop,
         # several ranks are walked together, and meet there
         "met": batches.met * scale.get(owners.COLLECTIVE.name, 1.0) * (knobs.ranks == 1),
     }
+
+
+def _woken(demands: Demands, knobs: Knobs) -> Floats:
+    """Return the waiting for a core that nobody else explains, of each batch.
+
+    In a worker that is its own process's other threads too. Without workers only a thread that was woken from
+    a sleep or a read waits, and hardly longer than it slept.
+    """
+    batches = demands.batches
+    if not demands.measured.workers or knobs.workers or batches.requests.any():
+        return batches.waking
+    return np.minimum(batches.waking, batches.made_away)
 
 
 def _total(parts: Iterable[Floats], length: int) -> Floats:
@@ -230,10 +248,11 @@ def _begins(demands: Demands, knobs: Knobs) -> bool:
 def _body(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
     """Return the parts of the loop's body; the last that was observed gives the batch's memory back."""
     batches, fresh = demands.batches, demands.host.fresh
-    parts = {"loop": batches.loop, "submit": batches.submit, "compute": batches.compute}
+    parts = {name: getattr(batches, name) for name in ("loop", "submit", "compute", "body_cpu")}
     extra_ns = fresh.loop_ns(demands.batch_bytes, demands.measured.workers, knobs.workers)
     where = "loop" if demands.observed.device else "submit" if batches.submit.any() else "compute"
-    return {**parts, where: np.maximum(parts[where] + extra_ns, 0.0)} if extra_ns else parts
+    longer = (where, "body_cpu") if where == "compute" and batches.body_cpu.any() else (where,)
+    return {**parts, **{name: np.maximum(parts[name] + extra_ns, 0.0) for name in longer if extra_ns}}
 
 
 def is_storage(owner: str) -> bool:

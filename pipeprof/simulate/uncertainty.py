@@ -10,6 +10,7 @@ import numpy as np
 from pipeprof import units
 from pipeprof.errors import InconclusiveError
 from pipeprof.simulate.demands.loader import Demands
+from pipeprof.simulate.demands.read import Floats
 from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.knobs import LEARNED, MEMORY, UNKNOWN, Knobs
 from pipeprof.simulate.sampling import batch_ratio, scalable
@@ -198,16 +199,21 @@ def work_error(demands: Demands, knobs: Knobs, steps: int) -> float:
         OTHER_PROCESS * ((measured.workers == 0) != (knobs.workers == 0)),
         QUANTILE * sampling,
         QUANTILE * drift,
+        own_cost_error(demands),
     ]
     return sqrt(sum(term**2 for term in terms))
+
+
+def own_cost_error(demands: Demands) -> float:
+    """Return the error of pipeprof's own cost that was taken off, over the work with a batch."""
+    work = float(_work(demands).mean())
+    return min(1.0, demands.own_error_ns / work) if work > 0 else 0.0
 
 
 def spread(demands: Demands, steps: int) -> tuple[float, float]:
     """Return, of the work of a batch, relative: the standard error of its mean, here and in a run of `steps`,
     and the standard deviation of the means of a run's parts, which is what the next run may differ by."""
-    batches, rows = demands.batches, demands.measured_rows
-    work = batches.make_cpu + batches.made_away + batches.receive + batches.loop
-    work = (work if demands.emulated_accelerator else work + batches.compute)[rows]
+    work, rows = _work(demands), demands.measured_rows
     mean = float(work.mean())
     if mean <= 0:
         return 0.0, 0.0
@@ -216,3 +222,10 @@ def spread(demands: Demands, steps: int) -> tuple[float, float]:
         return sampling, 0.0
     means = [float(part.mean()) for part in np.array_split(work, BLOCKS)]
     return sampling, float(np.std(means, ddof=1)) / mean
+
+
+def _work(demands: Demands) -> Floats:
+    """Return the work of each measured batch, the step's where no device is emulated for it."""
+    batches = demands.batches
+    work = batches.make_cpu + batches.made_away + batches.receive + batches.loop
+    return (work if demands.emulated_accelerator else work + batches.compute)[demands.measured_rows]

@@ -29,3 +29,8 @@ It stands here, as who traces a script need not load what reads scenarios: that 
 def key_named(word: str) -> str:
     """Return the key of a scenario for a word that may be an argument, as `loader.num_workers`."""
     return KEY_OF.get(word.removeprefix("loader."), word)
+
+
+def value_text(value: object) -> str:
+    """Return the value of an argument as `--set` takes it: `true`, `8`, `fork`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

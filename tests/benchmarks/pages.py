@@ -157,7 +157,8 @@ _INDEX: Final = """<!doctype html>
 <title>pipeprof: example reports</title>
 <style>
   :root {{ color-scheme: light dark; }}
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; }}
+  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem;
+    overflow-wrap: anywhere; }}
   dt {{ margin-top: 1.5rem; font-weight: 600; }} dd {{ margin: .25rem 0 0; }} code {{ font-size: .9em; }}
 </style>
 <h1>Example reports</h1>
@@ -167,7 +168,7 @@ transforms and workers are real. <code>python -m tests.benchmarks.pages</code> m
 <dl>
 {items}
   <dt><a href="lesson/index.html">The lesson, the whole course</a></dt>
-  <dd>Each claim of the lecture that can be measured, measured on 21 November 2026 by an earlier version.<br>
+  <dd>Each claim of the lecture that can be measured, as measured on 30 November 2026.<br>
     <code>pipeprof lesson</code></dd>
 </dl>
 """

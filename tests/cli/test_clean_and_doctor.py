@@ -86,7 +86,7 @@ def test_made_data_go_and_links_stay(runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("age", ["3x", "d", "-1d", ""])
 def test_an_age_that_is_none(runs: Path, age: str) -> None:
     result = clean("--older-than", age, "-y")
-    assert result.exit_code == 2 and "is no age" in result.output
+    assert result.exit_code == 2 and "is not an age" in result.output
 
 
 def test_doctor_says_what_a_kernel_does_not_show(tmp_path: Path) -> None:

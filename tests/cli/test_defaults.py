@@ -46,7 +46,7 @@ def test_a_project_sets_the_defaults_of_a_verb(here: Path) -> None:
     [
         ('[tool.pipeprof.check]\nmax-stal = "5%"\n', "did you mean max-stall"),
         ("[tool.pipeprof.chek]\nx = 1\n", "did you mean check"),
-        ("[tool.pipeprof]\ncheck = 3\n", "is no table"),
+        ("[tool.pipeprof]\ncheck = 3\n", "is not a table"),
     ],
 )
 def test_a_default_of_nothing_is_one_clear_error(here: Path, text: str, said: str) -> None:

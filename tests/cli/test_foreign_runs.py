@@ -104,7 +104,7 @@ def test_one_bad_rank_is_left_out_of_a_job(damaged: str, tmp_path: Path) -> None
     assert {"unreadable-ranks", "missing-ranks"} <= {doubt.name for doubt in merged.doubts}
     for rank in (0, 2):
         (job / f"rank-{rank}" / damaged).write_bytes(b"")
-    with pytest.raises(TraceError, match=r"cannot be read|is no run"):
+    with pytest.raises(TraceError, match=r"cannot be read|is not a run"):
         merge([job])
 
 

@@ -35,7 +35,7 @@ def test_validate_reads_the_profiles_that_are_named(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text("storage: {profile: disk.json}\n")
     (tmp_path / "disk.json").write_text("[]")
     done = pipeprof("validate", "train.yaml", cwd=tmp_path)
-    assert done.returncode == 2 and "disk.json is no device profile" in done.stderr
+    assert done.returncode == 2 and "disk.json is not a device profile" in done.stderr
 
 
 def test_validate_takes_overrides(tmp_path: Path) -> None:

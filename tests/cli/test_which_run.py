@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from pipeprof.analyse.analysis import load
 from pipeprof.cli import cli
-from pipeprof.cli.runs import find_run, tell_comparison
+from pipeprof.cli.runs import find_run, print_comparison
 from pipeprof.errors import PipeprofError
 from pipeprof.scenario.shipped import scenario_file, shipped
 from pipeprof.simulate.forecast import Forecast
@@ -166,7 +166,7 @@ def test_each_shipped_scenario_is_listed_with_what_it_teaches() -> None:
 @pytest.mark.parametrize("name", ["7", "newest", "a/b", "", ".."])
 def test_a_name_that_means_something_else_is_refused(made: Path, name: str) -> None:
     result = invoke("run", "quickstart", "--name", name)
-    assert result.exit_code == 2 and "is no name of a run" in result.output
+    assert result.exit_code == 2 and "is not a valid run name" in result.output
 
 
 def test_a_matrix_has_no_one_name(made: Path) -> None:
@@ -205,16 +205,16 @@ def test_a_run_that_tried_a_change_is_followed_by_how_to_compare_it(
     tried = ("pipeprof", "trace", "--set", "loader.num_workers=4", "train.py")
     of_command(runs / "twice", "pipeprof", "trace", "--set=loader.num_workers=8", "train.py", at=3)
     now = of_command(runs / "now", *tried, at=4)
-    tell_comparison(now)
+    print_comparison(now)
     assert capsys.readouterr().err == "Compare: pipeprof compare runs/before runs/now\n"
-    tell_comparison(before)  # it tried nothing
+    print_comparison(before)  # it tried nothing
     assert capsys.readouterr().err == ""
 
 
 def test_a_change_without_a_run_before_it_is_compared_with_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tell_comparison(of_command(tmp_path / "only", "pipeprof", "trace", "--try", "cached", "train.py", at=1))
+    print_comparison(of_command(tmp_path / "only", "pipeprof", "trace", "--try", "cached", "train.py", at=1))
     assert capsys.readouterr().err == ""
 
 

@@ -192,11 +192,11 @@ def test_what_ends_a_run_is_not_broken_off() -> None:
 
 def test_handlers_are_as_before_when_the_script_has_ended(tmp_path: Path) -> None:
     def main() -> None:
-        from pipeprof.measure.session.script import trace_script
+        from pipeprof.measure.session.script import TraceOptions, trace_script
 
         before = signal.signal, signal.getsignal
         handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
-        trace_script("script.py", (), Path("run"))
+        trace_script("script.py", (), TraceOptions(Path("run")))
         assert (signal.signal, signal.getsignal) == before
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == handlers
         print("as before")

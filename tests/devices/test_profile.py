@@ -87,9 +87,9 @@ def test_a_profile_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is no JSON"),
-        ("[]", "is no device profile"),
-        ('{"schema": 1}', "is no device profile"),
+        ("{", "is not JSON"),
+        ("[]", "is not a device profile"),
+        ('{"schema": 1}', "is not a device profile"),
         ('{"schema": 99, "tiers": []}', "newer pipeprof"),
     ],
 )
@@ -102,7 +102,7 @@ def test_what_is_no_profile_is_refused(tmp_path: Path, text: str, says: str) -> 
 def test_a_missing_profile_and_a_place_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="No such file"):
         read_profile(tmp_path / "none.json")
-    with pytest.raises(ScenarioError, match="is no plain file"):
+    with pytest.raises(ScenarioError, match="is not a regular file"):
         read_profile(tmp_path)
     with pytest.raises(ScenarioError, match="cannot write"):
         write_profile(tmp_path / "none" / "p.json", {"tiers": []})

@@ -194,6 +194,11 @@ SCRIPTS: Final[dict[str, Script]] = {
         "import os, sys\npid = os.fork()\nif pid == 0:\n    print('child'); sys.exit(3)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
     ),
+    "a forked child drops an iterator": _loads(
+        "import os, sys\nit = iter(DataLoader(Data(), num_workers=1))\nprint(next(it))\nsys.stdout.flush()\n"
+        "pid = os.fork()\nif pid == 0:\n    del it\n    os._exit(3)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    ),
     "a spawned process": Script(
         "import multiprocessing as mp\nprint(__name__)\ndef f(x):\n    print('in', __name__, x)\n"
         "if __name__ == '__main__':\n    p = mp.get_context('spawn').Process(target=f, args=(3,))\n"

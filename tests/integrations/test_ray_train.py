@@ -117,5 +117,5 @@ def test_the_slowest_operator_is_named(ray: Any, tmp_path: Path) -> None:
 
 
 def test_outside_of_ray_it_is_one_clear_error() -> None:
-    with pytest.raises(MeasureError, match="no worker of Ray Train"):
+    with pytest.raises(MeasureError, match="not a worker of Ray Train"):
         observed(train)({})

@@ -116,7 +116,7 @@ def test_another_course_in_the_same_place_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_is_no_lesson_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear")
     told = invoke("--quick", "--out", str(tmp_path))
-    assert "is no lesson" in str(told.exception)
+    assert "is not a lesson" in str(told.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

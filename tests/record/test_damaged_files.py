@@ -128,7 +128,7 @@ def test_a_column_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     table = pq.read_table(path)
     pq.write_table(table.append_column("qqqq", table["loader"]), path, store_schema=False)
     path.write_bytes(path.read_bytes().replace(b"qqqq", b"\xec\xec\xec\xec"))
-    with pytest.raises(TraceError, match="its names are no text"):
+    with pytest.raises(TraceError, match="its names are not text"):
         load(tmp_path / "run").table("events")
 
 
@@ -156,13 +156,13 @@ def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path: Path, nam
     if name != "run.json":
         (tmp_path / "run.json").write_text(COMPLETE)
     os.mkfifo(tmp_path / name)
-    with pytest.raises(TraceError, match=f"{name} is no plain file"):
+    with pytest.raises(TraceError, match=f"{name} is not a regular file"):
         load(tmp_path).table("steps")
 
 
 def test_a_device_without_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").symlink_to("/dev/zero")
-    with pytest.raises(TraceError, match="no plain file"):
+    with pytest.raises(TraceError, match="not a regular file"):
         load(tmp_path)
 
 

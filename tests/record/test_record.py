@@ -168,7 +168,7 @@ def test_a_stream_torn_at_any_byte_reads_up_to_the_tear(tmp_path: Path) -> None:
     [
         (None, "no run"),
         ("{", "cannot be read"),
-        ("[]", "no run of pipeprof"),
+        ("[]", "not a run of pipeprof"),
         (json.dumps({"schema": SCHEMA_VERSION + 1}), "newer pipeprof"),
     ],
 )

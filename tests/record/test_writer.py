@@ -56,7 +56,7 @@ def test_what_is_no_directory_is_not_taken_for_a_run(kind: str, tmp_path: Path) 
         out.symlink_to(tmp_path / "nowhere")
     else:
         out.write_text("mine")
-    with pytest.raises(TraceError, match="is no directory"):
+    with pytest.raises(TraceError, match="is not a directory"):
         TraceWriter(out / "run" if kind == "below a file" else out, RunMeta())
     assert out.is_symlink() or out.read_text() == "mine"
 
@@ -112,5 +112,5 @@ def test_runs_that_begin_and_end_at_once_get_directories_of_their_own(tmp_path: 
 def test_a_parent_that_leads_nowhere_is_told(tmp_path: Path) -> None:
     """As a link to a disk that is not mounted."""
     (tmp_path / "runs").symlink_to(tmp_path / "scratch")
-    with pytest.raises(TraceError, match="runs is no directory"):
+    with pytest.raises(TraceError, match="runs is not a directory"):
         new_directory("train", tmp_path / "runs")

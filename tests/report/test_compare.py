@@ -198,7 +198,7 @@ def test_pairs_on_an_uneven_machine_are_no_verdict(
 
 def test_what_cannot_be_repeated_is_refused(make: Make) -> None:
     with pytest.raises(MeasureError, match="cannot be repeated"):
-        reruns.tell(make(1, kind="wrapper"), make(2), 2, False, False)
+        reruns.print_repeated(make(1, kind="wrapper"), make(2), 2, False, False)
     secret = make(3, kind="trace", script_words=2, command=["pipeprof", "trace", "x.py", "--key=***"])
     assert again(secret.run.meta) == []
 

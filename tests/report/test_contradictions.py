@@ -26,7 +26,7 @@ from pipeprof.report.text import forecast as forecast_text
 from pipeprof.report.text import terminal
 from pipeprof.report.text.markdown import markdown
 from pipeprof.report.wording import advice
-from pipeprof.report.wording.view import facts
+from pipeprof.report.wording.view import view_of
 from pipeprof.simulate import questions
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.predict import Estimate
@@ -61,7 +61,7 @@ def test_what_never_varies_is_a_sentence_and_no_chart(tmp_path: Path) -> None:
 
 
 def test_a_gain_stands_beside_the_measured_rate(stalled_forecast: Forecast) -> None:
-    said = facts(stalled_forecast.analysis.run, stalled_forecast.verdict)
+    said = view_of(stalled_forecast.analysis.run, stalled_forecast.verdict)
     now = said.throughput
     assert now is not None and stalled_forecast.advice
     for one in stalled_forecast.advice:
@@ -222,7 +222,7 @@ def values_of(chart: Chart) -> list[dict[str, Any]]:
 
 
 def test_each_owner_has_one_time_a_step(stalled_forecast: Forecast) -> None:
-    said = facts(stalled_forecast.analysis.run, stalled_forecast.verdict)
+    said = view_of(stalled_forecast.analysis.run, stalled_forecast.verdict)
     boxes = values_of(where.where(said).charts[0])
     decode = next(row for row in said.owned if row.owner == "decode")
     day, path = (

@@ -16,7 +16,7 @@ from pipeprof.record.schema import TABLES
 from pipeprof.report.page import html, workers
 from pipeprof.report.page.where import where
 from pipeprof.report.text import terminal
-from pipeprof.report.wording.view import facts
+from pipeprof.report.wording.view import view_of
 from pipeprof.simulate.forecast import Forecast
 from tests.factory import MS, ORIGIN_NS, Plan, make_run
 from tests.report.page.test_timeline import column
@@ -101,7 +101,7 @@ def test_the_page_has_both_tables(tmp_path: Path) -> None:
 
 def test_without_a_device_they_are_operators(tmp_path: Path) -> None:
     analysis = analyse(made(tmp_path / "run", [kernel("aten::mm", 0, 1, None)], parts=False))
-    (table,) = where(facts(analysis.run, analysis.verdict), read_makeup(analysis.run)).tables
+    (table,) = where(view_of(analysis.run, analysis.verdict), read_makeup(analysis.run)).tables
     assert table.caption == "Operators on the CPU of 2 steps"
     assert table.rows[0].cells == ["aten::mm", "1.00 ms", "1", "100%"]
 

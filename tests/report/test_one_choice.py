@@ -16,7 +16,7 @@ from pipeprof.report.page import html
 from pipeprof.report.text import forecast as text
 from pipeprof.report.text import terminal
 from pipeprof.report.wording import advice
-from pipeprof.report.wording.view import facts
+from pipeprof.report.wording.view import view_of
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.questions import overview
 from pipeprof.vocabulary import fixes
@@ -48,7 +48,7 @@ def test_every_output_names_the_same_fix(tmp_path: Path, name: str) -> None:
     page = html.write(forecast, directory / "report.html").read_text()
     shown = io.StringIO()
     terminal.show(forecast, file=shown)
-    view = facts(forecast.analysis.run, forecast.verdict)
+    view = view_of(forecast.analysis.run, forecast.verdict)
     cards = advice.cards(forecast, view)
     said = " ".join(line[9:] for line in shown.getvalue().splitlines())  # behind the labels
     assert (fixes.BY_WORD[fix].do in said) == (fix != "none")

@@ -138,7 +138,7 @@ def forecast(run: Analysis) -> Forecast:
 
 @pytest.fixture(scope="module")
 def page(forecast: Forecast) -> dict[str, Section]:
-    said = view.facts(forecast.analysis.run, forecast.verdict)
+    said = view.view_of(forecast.analysis.run, forecast.verdict)
     return {part.id: part for part in contents.sections(forecast, said)}
 
 
@@ -158,7 +158,7 @@ def test_json_is_the_ledger(run: Analysis) -> None:
 
 
 def test_the_first_screen_and_the_terminal_have_its_number(run: Analysis, forecast: Forecast) -> None:
-    said = view.facts(run.run, forecast.verdict)
+    said = view.view_of(run.run, forecast.verdict)
     text = html.render(forecast, with_source=False).replace("\u00a0", " ")
     screen = unescape(text[text.index("<h1") : text.index("</section>")])
     printed = StringIO()
@@ -192,7 +192,7 @@ def test_every_output_has_the_same_words(run: Analysis, forecast: Forecast) -> N
     places = [f"{line['file']}:{line['line']}" for line in said["hot"]]
     assert all(f"{place} in" in page for place in places)
     assert not places or f"{units.percent(said['hot'][0]['share'])} at {places[0]} in" in told
-    cards = advice.cards(forecast, view.facts(run.run, verdict))
+    cards = advice.cards(forecast, view.view_of(run.run, verdict))
     assert bool(cards) == (verdict.fix != "none")
     assert not cards or cards[0].get("warning") == said["warning"]
 
@@ -344,7 +344,7 @@ def test_pauses_stand_beside_the_verdict(tmp_path: Path) -> None:
     assert outside.pauses_ns == pytest.approx(2 * 6 * S, rel=0.01)
     assert measured.wall_ns == pytest.approx((3 * 40 - 5) * 45 * MS, rel=0.02)
     assert found.verdict.cause == "main" or found.verdict.band == "moderately"
-    said = view.facts(found.run, found.verdict)
+    said = view.view_of(found.run, found.verdict)
     assert view.outside_line(said) == "Not counted: 12.0 s between the loops."
     assert "startup" not in (measured.ledger_ns or {})
 
@@ -358,7 +358,7 @@ def test_several_loaders_have_one_that_is_named(tmp_path: Path) -> None:
     forecast = Forecast(found)
     assert forecast.demands is not None
     assert (forecast.demands.measured.workers, forecast.demands.measured.batch_size) == (1, 16)
-    said = view.facts(found.run, forecast.verdict)
+    said = view.view_of(found.run, forecast.verdict)
     assert said.chips[:3] == ("1 worker", "prefetch 2", "batch 16")
     assert "one of 2 loaders" in said.chips
     assert "of the loader val" in view.loader_line(said) and "--loader train" in view.loader_line(said)

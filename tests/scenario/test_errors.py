@@ -189,7 +189,7 @@ def test_a_directory_is_no_scenario(tmp_path: Path) -> None:
         ("loader.workers={", "--set loader.workers={: is not YAML"),
         ("loader.workers=[1, 2]", "--set loader.workers=[1, 2]: loader.workers: is a list"),
         ("storage.tier=nvm", "--set storage.tier=nvm: storage.tier: is the text 'nvm'"),
-        ("about.x=1", "--set about.x=1: about is no section"),
+        ("about.x=1", "--set about.x=1: about is not a section but"),
         ("matrix.loader.workers=[]", "--set matrix.loader.workers=[]: matrix.loader.workers: is an empty list"),
         ("matrix.loader.workers=[1, x]", "--set matrix.loader.workers=[1, x]: loader.workers: is the text 'x'"),
     ],
@@ -239,13 +239,13 @@ def test_what_may_not_be_read_is_refused(
 
 def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.yaml")
-    with pytest.raises(ScenarioError, match="no plain file"):
+    with pytest.raises(ScenarioError, match="not a regular file"):
         load(tmp_path / "fifo.yaml")
-    with pytest.raises(ScenarioError, match="no plain file"):
+    with pytest.raises(ScenarioError, match="not a regular file"):
         read_profile(tmp_path / "fifo.yaml")
 
 
 def test_a_profile_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_text("[" * 100_000)
-    with pytest.raises(ScenarioError, match="is no JSON"):
+    with pytest.raises(ScenarioError, match="is not JSON"):
         read_profile(tmp_path / "profile.json")

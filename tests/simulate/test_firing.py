@@ -24,8 +24,9 @@ DELAYS = {
 }  # fmt: skip
 """What no lack of cores makes longer."""
 LISTS = (
-    "cpu", "read_cpu", "requests", "read_bytes", "away", "waking", "handover", "handover_away", "helper",
-    "transfer", "locked", "receive", "receive_away", "pin", "copy", "submit", "compute", "loop", "met",
+    "cpu", "read_cpu", "requests", "read_bytes", "away", "waking", "handover", "handover_away",
+    "recording", "helper", "transfer", "locked", "receive", "receive_away", "pin", "copy", "submit",
+    "compute", "body_cpu", "loop", "met",
 )  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def questions(draw: st.DrawFn) -> tuple[Knobs, Draw]:
     steps, rng = epochs * batches, np.random.default_rng(draw(st.integers(0, 2**32)))
     workers, prefetch = draw(st.integers(0, 4)), draw(st.integers(1, 3))
     longest = {name: draw(st.sampled_from([1.0, 10.0, 60.0])) * 1e6 for name in LISTS}
-    nothing = {"requests", "read_bytes", "helper", *([] if draw(st.booleans()) else ["pin"])}
+    nothing = {"requests", "read_bytes", "recording", "helper", *([] if draw(st.booleans()) else ["pin"])}
     if not workers:
         nothing |= {"pin", "transfer"}
     length = steps + workers * prefetch
@@ -44,6 +45,8 @@ def questions(draw: st.DrawFn) -> tuple[Knobs, Draw]:
         name: (rng.random(length) * longest[name] * (name not in nothing)).tolist() for name in LISTS
     }
     lists["locked"] = (rng.random(length) < draw(st.sampled_from([0.0, 0.3, 1.0]))).astype(float).tolist()
+    part = draw(st.sampled_from([0.0, 0.5, 1.0]))
+    lists["body_cpu"] = [part * compute for compute in lists["compute"]]
     knobs = Knobs(
         workers=workers,
         prefetch=prefetch,
@@ -165,7 +168,8 @@ def test_every_event_happens_at_the_latest_of_its_predecessors_plus_its_activity
         for i in range(demand.steps):
             late, starts_up = fired.late(event, i)
             assert late > -ROUNDING_NS, (event, i)
-            if (alone or (event in DELAYS and not demand.compute_threads)) and not starts_up:
+            computes = demand.compute_threads or (event == Event.COMPUTE and any(demand.body_cpu))
+            if (alone or (event in DELAYS and not computes)) and not starts_up:
                 assert late < ROUNDING_NS, (event, i)
 
 

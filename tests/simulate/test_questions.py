@@ -295,7 +295,7 @@ def test_what_is_no_device_profile_is_refused(
 ) -> None:
     (tmp_path / "p.json").write_text("{}")
     assert ask(monkeypatch, hdd, "--set", f"storage.profile={tmp_path / 'p.json'}") == 2
-    assert "is no device profile" in capsys.readouterr().err
+    assert "is not a device profile" in capsys.readouterr().err
     for damaged in ('{"schema": 1, "tiers": 3}', '{"schema": 1, "tiers": ["/data"]}'):
         (tmp_path / "p.json").write_text(damaged)
         assert ask(monkeypatch, hdd, "--set", f"storage.profile={tmp_path / 'p.json'}") == 2

@@ -1,4 +1,4 @@
-"""The history of many runs: what they came to by script, host and setting, over time, and what changed."""
+"""The history of many runs: results by script, host and setting, over time, and what changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Summary of each run of a directory, a line a run; kept in one file beside them, so that none is read twice.
+"""Summaries of the runs in a directory, one per run, cached in one file so that no run is read twice.
 
 What a run came to is in its `choice.json`, which the report at its end writes. A run without one is analysed,
 once. A summary is made anew where the run's files have changed since.
@@ -105,7 +105,7 @@ def summarise(root: Path, progress: Progress = lambda done, of: None) -> list[Su
     Raises `TraceError` for what is no directory.
     """
     if not root.is_dir():
-        raise TraceError(f"{root} is no directory", "give one that holds runs")
+        raise TraceError(f"{root} is not a directory", "give one that holds runs")
     kept, places = _read_cache(root / CACHE), list(_places(str(root), DEPTH))
     names = {place: os.path.relpath(place.directory, root) for place in places}
     entries = {}
@@ -169,7 +169,7 @@ def _signature(directory: str, parts: list[str]) -> str:
 
 
 def _recorded(place: _Place) -> RecordedChoice | None:
-    """Return what a run came to, as far as it was kept beside it."""
+    """Return a run's results as recorded beside it; None if not recorded."""
     choice = read_choice(place.directory)
     return choice if choice is not None and choice.wall_ns is not None else None
 

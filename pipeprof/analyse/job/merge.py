@@ -22,12 +22,13 @@ from pipeprof.analyse.job.shards import MOST_LISTED, Reading, ShardRow, late_for
 from pipeprof.analyse.job.unobserved import Unobserved
 from pipeprof.analyse.ledger.attribution import attribute
 from pipeprof.analyse.ledger.tiling import add_up, largest_remainder
-from pipeprof.analyse.verdict import ENOUGH, MIN_STEPS, MIN_WALL_NS, Doubt
+from pipeprof.analyse.verdict import ENOUGH, MIN_STEPS, MIN_WALL_NS, TOO_FEW_STEPS, TOO_SHORT, Doubt
 from pipeprof.errors import TraceError
 from pipeprof.record import directories, reader
 from pipeprof.record.meta import ChosenRanks, JobMeta
 from pipeprof.record.plain_files import read_text
 from pipeprof.record.reader import Run
+from pipeprof.record.schema import JOB_JSON
 from pipeprof.timeline import NOT_OBSERVED, Ints
 from pipeprof.vocabulary import owners
 
@@ -126,7 +127,7 @@ def _read(
 
 
 def find_parts(paths: Sequence[Path]) -> dict[int, Path]:
-    """Find the directory of each rank. Raises `TraceError` for none, for two of one rank, for two jobs."""
+    """Find each rank's directory. Raises `TraceError` for no rank, a duplicate rank, or several jobs."""
     by_rank: dict[int, Path] = {}
     jobs: dict[str, Path] = {}
     for path in paths:
@@ -137,7 +138,7 @@ def find_parts(paths: Sequence[Path]) -> dict[int, Path]:
                 )
             by_rank[rank] = part
             with suppress(OSError, ValueError, RecursionError, TraceError):
-                job = json.dumps(json.loads(read_text(part.parent / "job.json")), sort_keys=True)
+                job = json.dumps(json.loads(read_text(part.parent / JOB_JSON)), sort_keys=True)
                 jobs.setdefault(job, part)
     if len(jobs) > 1:
         raise TraceError(
@@ -341,7 +342,7 @@ def _with_waiting(
 def _unobserved(
     chosen: ChosenRanks, ranks: int, rows: list[RankRow], world_size: int, recorded: bool
 ) -> Unobserved | None:
-    """Return what the answer leaves open for `ranks` ranks that were not chosen; None for none."""
+    """Return what the answer leaves open about `ranks` unobserved ranks; None if all were observed."""
     if ranks == 0:
         return None
     wall = sum(row.wall_ns for row in rows)
@@ -368,15 +369,15 @@ def _doubts(grid: Grid, rows: list[RankRow], missing: list[int], world_size: int
             Doubt("partial-ranks", f"rank {which[:200]}", "what was measured until then is counted")
         )
     if rows and max(row.steps for row in rows) < MIN_STEPS:
-        doubts.append(Doubt("too-few-steps", "no rank has enough steps", ENOUGH))
+        doubts.append(Doubt(TOO_FEW_STEPS, "no rank has enough steps", ENOUGH))
     elif rows and max(row.wall_ns for row in rows) < MIN_WALL_NS:
-        doubts.append(Doubt("too-short", "no rank was measured for long enough", ENOUGH))
+        doubts.append(Doubt(TOO_SHORT, "no rank was measured for long enough", ENOUGH))
     if not grid.recorded:
         doubts.append(
             Doubt(
                 "inferred-meetings",
                 "the waiting for other ranks is inferred from how long the steps' bodies took",
-                "a rank that is slow in computing cannot be told from the others so",
+                "a rank that computes slowly cannot be distinguished from the others this way",
             )
         )
     if any(clock.residual_ns is None for clock in list(grid.clocks.values())[1:]):

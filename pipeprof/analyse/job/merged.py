@@ -14,10 +14,10 @@ from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.job.meetings import ClockFit
 from pipeprof.analyse.job.shards import ShardRow
 from pipeprof.analyse.job.unobserved import Unobserved
-from pipeprof.analyse.ledger.attribution import Ledger
+from pipeprof.analyse.ledger.attribution import Ledger, stall_in
 from pipeprof.analyse.resources import operators
 from pipeprof.analyse.sentence import Reason, reason
-from pipeprof.analyse.verdict import Doubt, Statement, Verdict
+from pipeprof.analyse.verdict import TOO_LITTLE, Doubt, Statement, Verdict
 from pipeprof.record.choice import RecordedChoice
 from pipeprof.timeline import Window
 from pipeprof.vocabulary import causes, fixes, owners
@@ -57,8 +57,8 @@ class RankRow:
 
     @property
     def stall_ns(self) -> int:
-        """Return the time in which its accelerator wanted for a batch of its own."""
-        return sum(ns for owner, ns in self.ledger_ns.items() if owners.is_stall(owner))
+        """Return the time in which its accelerator was idle for want of its own batch."""
+        return stall_in(self.ledger_ns)
 
     def explained(self, finding: Finding) -> Finding:
         """Return the finding with the mechanism that this rank's record shows, where it has that cause."""
@@ -100,6 +100,29 @@ class RankRow:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """The ranks of one node."""
+
+    host: str
+    ranks: list[RankRow]
+
+    @property
+    def waited_ns(self) -> int:
+        """Return the time that its ranks together waited for other ranks."""
+        return sum(row.waited_ns for row in self.ranks)
+
+    @property
+    def waited_share(self) -> float | None:
+        """Return `waited_ns` as a share of its ranks' time."""
+        return share(self.waited_ns, sum(row.wall_ns for row in self.ranks))
+
+    @property
+    def caused_ns(self) -> int:
+        """Return the time that all other ranks waited for its ranks."""
+        return sum(row.caused_ns for row in self.ranks)
+
+
 @dataclass(frozen=True)
 class JobVerdict:
     """Verdict on a job of several ranks."""
@@ -129,10 +152,6 @@ class JobVerdict:
         """Return plain values."""
         figures = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "statement"}
         return {**figures, "sentence": self.sentence, **asdict(self.statement)}
-
-
-TOO_LITTLE: Final = ("too-few-steps", "too-short")
-"""Doubts that are about how little was measured."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +191,7 @@ class JobAnalysis:
 
     @property
     def choice(self) -> RecordedChoice:
-        """Return what is kept of the answer beside the job's parts."""
+        """Return the part of the answer that is stored beside the job's parts."""
         verdict = self.verdict
         wall_ns = sum(row.wall_ns for row in self.ranks)
         return RecordedChoice(
@@ -185,12 +204,18 @@ class JobAnalysis:
             fix_basis="ledger",
         )
 
-    def nodes(self) -> dict[str, list[RankRow]]:
+    def nodes(self) -> list[NodeRow]:
         """Group the ranks by node."""
-        by_node: dict[str, list[RankRow]] = {}
+        by_host: dict[str, list[RankRow]] = {}
         for row in self.ranks:
-            by_node.setdefault(f"{row.host or 'unknown'}", []).append(row)
-        return by_node
+            by_host.setdefault(row.host or "unknown", []).append(row)
+        return [NodeRow(host, rows) for host, rows in by_host.items()]
+
+    @property
+    def stall_share(self) -> float | None:
+        """Return the share of the measured ranks' time that they stalled for batches of their own."""
+        rows = _measured(self.ranks)
+        return share(sum(row.stall_ns for row in rows), sum(row.wall_ns for row in rows))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the dictionary of `pipeprof merge --json`: plain values, None where not known."""
@@ -210,12 +235,12 @@ class JobAnalysis:
             "meetings": {"recorded": self.recorded, "ends_apart_ns": self.spread_ns},
             "ranks": [row.as_dict() for row in self.ranks],
             "nodes": {
-                host: {
-                    "ranks": [row.rank for row in rows],
-                    "waited_ns": sum(row.waited_ns for row in rows),
-                    "caused_ns": sum(row.caused_ns for row in rows),
+                node.host: {
+                    "ranks": [row.rank for row in node.ranks],
+                    "waited_ns": node.waited_ns,
+                    "caused_ns": node.caused_ns,
                 }
-                for host, rows in self.nodes().items()
+                for node in self.nodes()
             },
             "shards": None if self.shards is None else [row.as_dict() for row in self.shards],
             "throughput_samples_per_s": self.throughput,
@@ -235,9 +260,14 @@ def share(part_ns: int, whole_ns: int) -> float | None:
     return part_ns / whole_ns if whole_ns else None
 
 
+def _measured(ranks: Sequence[RankRow]) -> list[RankRow]:
+    """Return the ranks that recorded a measured step."""
+    return [row for row in ranks if row.wall_ns and row.facts is not None]
+
+
 def judge(ranks: list[RankRow], shards: Sequence[ShardRow] = ()) -> JobVerdict:
     """Name whom the others waited for and why; or what all of them stalled for, where that cost more."""
-    measured = [row for row in ranks if row.wall_ns and row.facts is not None]
+    measured = _measured(ranks)
     wall = sum(row.wall_ns for row in measured)
     if not measured:
         nothing = Statement("No rank recorded a measured step.")
@@ -313,7 +343,7 @@ def _reason(finding: Finding, row: RankRow) -> Reason:
 
 
 def _rotating_lateness(ranks: list[RankRow], waited: float, lost: float) -> JobVerdict:
-    """Judge a job in which many ranks held the others up, one after the other."""
+    """Judge a job in which many ranks took turns holding up the others."""
     costs: dict[str, int] = {}
     for row in ranks:
         for owner, ns in row.cost_ns.items():
@@ -337,7 +367,7 @@ def _by_operator(facts: Facts) -> str:
 
 
 def _common_stall(ranks: list[RankRow], wall: int, lost: float) -> JobVerdict:
-    """Judge a job in which no rank held the others up for long: name what all stalled for, if they did."""
+    """Judge a job in which no rank held up the others for long: name what all stalled for, if anything."""
     total: dict[str, int] = {}
     for row in ranks:
         for owner, ns in row.ledger_ns.items():

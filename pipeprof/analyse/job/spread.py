@@ -23,7 +23,7 @@ class RankSpread(NamedTuple):
     """The rank with the most."""
 
     def steps(self, *below: float) -> list[float]:
-        """Return, for each share of the ranks, the value of the rank at which so many lie below."""
+        """Return quantiles of the figure: for each share of the ranks, the value below which it lies."""
         return [float(value) for value in np.quantile(self.values, below, method="nearest")]
 
     def middle(self) -> tuple[float, float, float]:

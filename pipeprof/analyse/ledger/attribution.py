@@ -46,6 +46,11 @@ SAMPLER: Final = 0.02
 """Share of the window below which a sampler's drawing stays part of the way of a batch."""
 
 
+def stall_in(ledger_ns: Mapping[str, int]) -> int:
+    """Return the ns of a ledger in which the accelerator had nothing to do for want of a batch."""
+    return sum(ns for owner, ns in ledger_ns.items() if owners.is_stall(owner))
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """Owners of the time of one window. Owners are words; each map sums to `window.wall_ns`.
@@ -65,7 +70,12 @@ class Ledger:
     @property
     def stall_ns(self) -> int:
         """Return the time of the window in which the accelerator had nothing to do for want of a batch."""
-        return sum(ns for owner, ns in self.ledger_ns.items() if owners.is_stall(owner))
+        return stall_in(self.ledger_ns)
+
+    @property
+    def stall_share(self) -> float | None:
+        """Return the stall as a share of the window, 0 to 1; None for an empty window."""
+        return self.stall_ns / self.window.wall_ns if self.window.wall_ns else None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -167,7 +177,7 @@ def _merged(totals: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
 
 
 class OwnWork(NamedTuple):
-    """The part of a loop's time that is work of its own, and neither a step's nor the way of a batch."""
+    """Share of the loop's time spent on its own work, which is neither the step nor handing over a batch."""
 
     body_ns: Values | None = None
     """Ns of its body after each step; None if nothing is known to be."""

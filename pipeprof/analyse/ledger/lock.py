@@ -1,4 +1,4 @@
-"""Tells when a finished batch waited for its worker's interpreter lock, held by the making of the next one.
+"""Waits of finished batches for their worker's GIL, held while the worker makes its next batch.
 
 Two signs are known. What was waited for follows soon after the end of that making. Or it came while the
 making was under way: its native call was over, and Python let the others in. A batch then waits without

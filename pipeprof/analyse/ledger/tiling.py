@@ -79,7 +79,7 @@ class Tiling:
 
 
 def normalised(mixes: Shares) -> Shares:
-    """Scale each row, in place, to sum to 1; what is below 0 is 0, and a row of nothing is `unknown`."""
+    """Scale each row, in place, to sum to 1; negative values become 0, an empty row becomes `unknown`."""
     np.maximum(mixes, 0, out=mixes)
     total = mixes.sum(axis=1)
     empty = total <= 0

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeprof.record.columns import flags, whole_numbers
 from pipeprof.record.plain_files import check_plain
-from pipeprof.record.schema import MISSING, TABLES
+from pipeprof.record.schema import MISSING, STREAM_SUFFIX, TABLES
 from pipeprof.record.streams import BATCH, DAMAGED, DICTIONARY, SCHEMA, head, head_bytes
 from pipeprof.record.tables import conform, refused
 
@@ -59,7 +59,7 @@ class Tail:
     """The end of one table's stream, which may not exist yet. Calls raise `TraceError` for a damaged one."""
 
     def __init__(self, directory: Path, name: str) -> None:
-        self.path, self.name = directory / f"{name}.arrows", name
+        self.path, self.name = directory / f"{name}{STREAM_SUFFIX}", name
         self.chunks: deque[_Chunk] = deque(maxlen=MOST_CHUNKS)
         self.batches = 0
         """Record batches that were read."""
@@ -102,7 +102,7 @@ class Tail:
         try:
             found = head(read[8:start])
         except DAMAGED as error:
-            raise pa.ArrowInvalid("it holds what is no message") from error
+            raise pa.ArrowInvalid("it holds something that is not a message") from error
         if found.compressed:
             raise pa.ArrowInvalid("it is compressed, as no stream of pipeprof is")
         message = self._at, self._at + start + found.body_bytes
@@ -143,7 +143,7 @@ class Tail:
         return self._joined(tables[::-1]), len(tables)
 
     def forget_before(self, chunks: int) -> None:
-        """Hold no more than the last record batches in memory."""
+        """Keep only the last record batches in memory."""
         kept = set(islice(reversed(self.chunks), chunks))
         for chunk in self._decoded - kept:
             chunk.forget()

@@ -16,7 +16,7 @@ _ON_CORES: Final = (owners.TRANSFER.name, owners.MAIN.name, owners.CPU_CONTENTIO
 
 @dataclass(frozen=True, slots=True)
 class CoreSpeeds:
-    """The speed of the cores of a run beside that of the base's."""
+    """The speed of a run's cores relative to the base run's."""
 
     relative: float
     """Share by which they were faster; below 0 where they were slower."""
@@ -25,7 +25,7 @@ class CoreSpeeds:
 
     @property
     def sentence(self) -> str:
-        """Return the difference in words; empty where there is none worth a word."""
+        """Return the difference in words; empty if it is negligible."""
         if abs(self.relative) < WORTH_TELLING:
             return ""
         way = "faster" if self.relative > 0 else "slower"

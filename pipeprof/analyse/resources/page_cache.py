@@ -28,7 +28,7 @@ read are no longer bytes of the set, which one file may be read for again and ag
 
 @dataclass(frozen=True, slots=True)
 class PageCache:
-    """Shares are of bytes, 0 to 1; None for what is not known."""
+    """State of the page cache. Shares are of bytes, 0 to 1; None if not known."""
 
     memory_share: float
     """Share of what the measured batches read that memory served."""

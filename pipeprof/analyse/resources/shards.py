@@ -35,7 +35,7 @@ class ShardTime(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SlowShard:
-    """The shard whose batches took the longest, where it stands out from the others."""
+    """The shard whose batches took longest, if it stands out from the others."""
 
     shard: str
     median_ns: float

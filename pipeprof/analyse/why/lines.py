@@ -121,7 +121,7 @@ class Lines:
         return {stage: tuple(stacks) for stage, stacks in by_stage.items()}
 
     def owners(self) -> tuple[str, ...]:
-        """Return the owners whose time was sampled, the most first; waiting is none."""
+        """Return the owners whose time was sampled, most samples first; waiting is not an owner here."""
         totals: dict[str, int] = {}
         for stack in self.stacks:
             if stack.stage != WAIT:
@@ -201,6 +201,12 @@ class Lines:
         """Return the time of the training thread in the loop's body, as far as it was sampled."""
         return sum(stack.wall_ns for stack in self.of_stage(MAIN))
 
+    @property
+    def body_cpu_share(self) -> float | None:
+        """Return the share of the loop's body that its thread was on a core for; None where not sampled."""
+        cpu_ns = sum(stack.cpu_ns for stack in self.of_stage(MAIN))
+        return min(1.0, cpu_ns / self.body_ns) if self.body_ns else None
+
     @cached_property
     def host_ns(self) -> int:
         """Return the CPU time of the training thread in the loop outside of torch."""
@@ -208,7 +214,7 @@ class Lines:
 
     @cached_property
     def root(self) -> str:
-        """Return the folder that holds all of the user's files; empty where there is none."""
+        """Return the folder that contains all of the user's files; empty if there is no such folder."""
         if self._given_root is not None:
             return self._given_root
         folders = {
@@ -223,7 +229,7 @@ class Lines:
             return ""
 
     def shown(self, file: str) -> str:
-        """Return a path as it is shown: the user's below their common folder, a library's from its name."""
+        """Return a path for display: the user's below their common folder, a library's from its name."""
         installed = _INSTALLED.match(file)
         if installed is not None:
             return file[installed.end() :]
@@ -241,12 +247,12 @@ def _blamed(lines: tuple[Line, ...]) -> tuple[Line | None, str]:
 
 
 def blamed_line(lines: tuple[Line, ...]) -> Line | None:
-    """Return the innermost line of the user's, of a library where there is none."""
+    """Return the innermost line of the user's code, or else of a library."""
     return _blamed(lines)[0]
 
 
 def _heaviest(stacks: Iterable[Stack]) -> Line | None:
-    """Return the line that ends the heaviest path through the user's lines; None where there is none."""
+    """Return the line that ends the heaviest path through the user's code; None if it was not sampled."""
     inside = [(tuple(line for line in stack.lines if not line.is_library), stack.wall_ns) for stack in stacks]
     depth, here = 0, None
     while True:
@@ -380,12 +386,12 @@ _FETCHER: Final = "torch/utils/data/_utils/fetch.py"
 
 
 def parsed_lines(text: str) -> tuple[Line, ...]:
-    """Read a recorded stack, without what is no line of one."""
+    """Read a recorded stack, skipping malformed lines."""
     return tuple(line for line in map(parse_line, text.split("\n")) if line is not None)
 
 
 def parse_line(text: str) -> Line | None:
-    """Read one line of a recorded stack, `file TAB line TAB function`; None for what is none."""
+    """Read one line of a recorded stack, `file TAB line TAB function`; None if it is malformed."""
     file, _, rest = text.partition("\t")
     number, _, rest = rest.partition("\t")
     function, generator, _ = rest.partition("\t")

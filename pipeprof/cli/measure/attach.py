@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from pipeprof import units
-from pipeprof.cli.options import Directory, quiet_option, verbose_option
+from pipeprof.cli.options import Directory, lines_option, no_report_option, quiet_option, verbose_option
+from pipeprof.record.schema import REPORT_HTML
 
 
 @click.command()
-@click.option("--out", type=Directory(), help="The run directory; by default a new one in runs/.")
-@click.option("--seconds", type=click.FloatRange(min=0.1), help="How long to observe; 30 by default.")
-@click.option("--steps", type=click.IntRange(min=1), help="Leave after so many steps, observed whole.")
-@click.option("--no-report", is_flag=True, help="Write no report.html.")
-@click.option("--lines/--no-lines", default=True, help="Sample which lines the time goes to; on by default.")
+@click.option("--out", type=Directory(), help="The run directory (default: a new one in runs/).")
+@click.option("--seconds", type=click.FloatRange(min=0.1), help="How long to observe (default: 30).")
+@click.option("--steps", type=click.IntRange(min=1), help="Detach after this many complete steps.")
+@no_report_option
+@lines_option
 @quiet_option
 @verbose_option
-@click.option("--telemetry-hz", type=float, default=0.0, help="Look at CPU, memory, disks so often a second.")
+@click.option("--telemetry-hz", type=float, default=0.0, help="Sample CPU, memory and disks at this rate.")
 @click.option("--hang", is_flag=True, help="The loop hangs: say which worker holds the batch, and where.")
 @click.option(
     "--hang-after",
     type=click.FloatRange(min=0.1),
-    help="Say so when no batch has come for so many seconds; with --hang after 5.",
+    help="Report a hang when no batch has arrived for this many seconds (with --hang: 5).",
 )
 @click.option(
     "--all-ranks",
     is_flag=True,
     help="PID is a rank, or the launcher, of a job: observe all ranks on this node.",
 )
-@click.option("--torchrun", is_flag=True, help="Observe all ranks of the torchrun on this node; without PID.")
+@click.option("--torchrun", is_flag=True, help="Observe all ranks of this node's torchrun; takes no PID.")
 @click.option(
     "--path",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A directory that holds pipeprof, for a job whose Python does not have it.",
+    help="Directory that contains pipeprof, for a job whose Python does not have it installed.",
 )
 @click.argument("pid", type=int, required=False)
 def command(
@@ -53,13 +55,13 @@ def command(
     path: Path | None,
     pid: int | None,
 ) -> None:
-    """Observe the training process PID and its loader's workers, say where their time goes, and let go.
+    """Observe the training process PID and its loader's workers, report where their time goes, and detach.
 
     Nothing is restarted. For 30 s, or until Ctrl-C, the job runs with pipeprof's proxies in its loader; its
-    batches stay the same. Batches that were under way at the begin and the end are not observed.
+    batches stay the same. Batches in flight when observation begins or ends are not observed.
     """
     from pipeprof.cli.runs import report_run, short
-    from pipeprof.cli.show.merge import tell
+    from pipeprof.cli.show.merge import print_merged
     from pipeprof.measure.attach import attach, ranks
     from pipeprof.record.directories import new_directory
 
@@ -80,18 +82,18 @@ def command(
         if not quiet:
             click.echo(f"pipeprof: {text}", err=True)
 
-    def entered(workers: int) -> None:
+    def entered(pid: int, workers: int) -> None:
         say(f"in process {pid} and {workers} of its workers")
 
     def on_hang(text: str) -> None:
         click.echo(f"pipeprof: {text}", err=True)
 
     if all_ranks:
-        observed = ranks.attach_all(pids, wanted, on_hang=on_hang)
+        observed = ranks.attach_all(pids, wanted, entered, on_hang)
         say(f"observed {len(observed)} ranks, and out of them again")
-        tell((observed[0].directory.parent,), False, observed[0].directory.parent / "report.html")
+        print_merged((observed[0].directory.parent,), False, observed[0].directory.parent / REPORT_HTML)
         return
-    done = attach.attach(pid, wanted, entered, on_hang)
+    done = attach.attach(pid, wanted, partial(entered, pid), on_hang)
     say(f"out of it again; the loop stood still for {units.duration(done.took_ns)} to let pipeprof in")
     if done.unseen_workers:
         say(f"{done.unseen_workers} workers could not be entered: they answered too late")

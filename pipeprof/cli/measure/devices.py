@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeprof import units
-from pipeprof.cli.options import Directory
+from pipeprof.cli.options import Directory, json_option
+from pipeprof.devices.survey import LinkRate, ReadPoint, Survey, SurveyedPlace
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,18 +22,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--measure", is_flag=True, help="Measure the PATHs (else this directory), memory, decoding, link."
+    "--measure",
+    is_flag=True,
+    help="Measure the PATHs (default: this directory), memory, decoding and the link.",
 )
 @click.option(
-    "--seconds", default=0.3, show_default=True, type=click.FloatRange(0.01), help="For each point."
+    "--seconds",
+    default=0.3,
+    show_default=True,
+    type=click.FloatRange(0.01),
+    help="Duration of each measurement.",
 )
 @click.option("--out", type=Directory(), help="Where --measure saves the profile.")
-@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@json_option
 def command(paths: tuple[Path, ...], measure: bool, seconds: float, out: Path | None, as_json: bool) -> None:
-    """Show what this machine has on the way from disk to device.
+    """Show this machine's hardware along the path of the data, from disk to device.
 
-    With --measure it reads from a test file of its own in each PATH, of at most a tenth of the free space,
-    and saves a profile that `storage.profile` of a scenario takes.
+    With --measure, read from a test file created in each PATH (at most a tenth of the free space) and save a
+    device profile for a scenario's `storage.profile`.
     """
     from pipeprof.measure.host.profile import check_target, write_profile
 
@@ -59,7 +66,7 @@ def _progress(text: str) -> None:
     click.echo(f"  {text}", err=True)
 
 
-def _show(survey: dict[str, Any]) -> None:
+def _show(survey: Survey) -> None:
     """Print the survey of a machine, or its profile where it was measured."""
     from rich.console import Console
 
@@ -93,7 +100,7 @@ def _machine(machine: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _rates(survey: dict[str, Any]) -> list[tuple[str, str]]:
+def _rates(survey: Survey) -> list[tuple[str, str]]:
     """Return what was measured of memory, decoding and the link; nothing of a survey without measurement."""
     if "memory" not in survey:
         return []
@@ -106,18 +113,19 @@ def _rates(survey: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _link(link: list[dict[str, Any]] | None) -> list[tuple[str, str]]:
+def _link(link: list[LinkRate] | None) -> list[tuple[str, str]]:
     if link is None:
         return [("host to device", f"{units.NOT_OBSERVED}: torch sees no device")]
     rows = []
     for point in link:
-        pageable, pinned = (units.byte_rate(point[f"{kind}_bytes_per_s"]) for kind in ("pageable", "pinned"))
+        pageable = units.byte_rate(point["pageable_bytes_per_s"])
+        pinned = units.byte_rate(point["pinned_bytes_per_s"])
         copied = f"{point['size_bytes'] // 2**20} MiB"
         rows.append(("host to device", f"{copied}: {pageable} pageable, {pinned} pinned"))
     return rows
 
 
-def _show_place(tier: dict[str, Any], console: Console) -> None:
+def _show_place(tier: SurveyedPlace, console: Console) -> None:
     place = tier["place"]
     console.print(f"{tier['path']}: {tier['tier'] or 'tier not observed'}", style="bold", soft_wrap=True)
     filesystem, source = (place[key] or units.NOT_OBSERVED for key in ("filesystem", "source"))
@@ -138,7 +146,7 @@ def _disk(disk: dict[str, Any]) -> str:
     return f"{disk['name']}{through}: {disk['model'] or 'no model'}, {size}, {kind}, {queue}"
 
 
-def _show_rates(tier: dict[str, Any], console: Console) -> None:
+def _show_rates(tier: SurveyedPlace, console: Console) -> None:
     sequential = tier["sequential"]
     past = "" if sequential["direct"] else " (the page cache could not be bypassed)"
     console.print(f"  sequential: {units.byte_rate(sequential['bytes_per_s'])}{past}")
@@ -147,7 +155,7 @@ def _show_rates(tier: dict[str, Any], console: Console) -> None:
         console.print(f"  {_model(tier['model'], tier['fit_error'])}", soft_wrap=True)
 
 
-def _random_reads(points: Sequence[dict[str, Any]]) -> Table:
+def _random_reads(points: Sequence[ReadPoint]) -> Table:
     """Lay out rate and latency by size and queue depth."""
     from rich import box
     from rich.table import Table

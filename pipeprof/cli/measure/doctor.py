@@ -6,11 +6,13 @@ import json
 
 import click
 
+from pipeprof.cli.options import json_option
+
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
+@json_option
 def command(as_json: bool) -> None:
-    """Say what pipeprof can observe on this machine and what not, with the reason and what to do."""
+    """List what pipeprof can and cannot observe on this machine, with the reason and the remedy."""
     from pipeprof.measure.host.checkup import checkup
 
     checks = list(checkup())

@@ -15,16 +15,22 @@ PAGE: Final = "index.html"
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Fewer steps and fewer cells: minutes instead of half an hour.")
+@click.option(
+    "--quick", is_flag=True, help="Use fewer steps and fewer cells: minutes instead of half an hour."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Where the runs and the page go; by default runs/lesson, or runs/lesson-quick.",
+    help="Where the runs and the page go (default: runs/lesson, or runs/lesson-quick).",
 )
 @click.option(
-    "--claim", "claims", type=click.IntRange(1, 10), multiple=True, help="Only this one; repeatable."
+    "--claim",
+    "claims",
+    type=click.IntRange(1, 10),
+    multiple=True,
+    help="Run only this claim. Can be given several times.",
 )
-@click.option("--page-only", is_flag=True, help="Build the page from what was measured, and measure nothing.")
+@click.option("--page-only", is_flag=True, help="Build the page from earlier measurements; measure nothing.")
 @set_option
 @click.pass_context
 def command(
@@ -37,7 +43,7 @@ def command(
 ) -> None:
     """Reproduce what lecture 8 of CS231n claims about feeding an accelerator, and build one page.
 
-    What was measured before is kept: after Ctrl-C the same command goes on where it stopped.
+    Finished measurements are kept: after Ctrl-C the same command resumes where it stopped.
     """
     out = out or Path("runs") / ("lesson-quick" if quick else "lesson")
     code = 0

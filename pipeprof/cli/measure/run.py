@@ -11,18 +11,21 @@ import click
 
 from pipeprof.cli.options import (
     Destination,
+    json_option,
     kernels_option,
     name_option,
+    no_report_option,
     overrides_of_rank,
     set_option,
     set_rank_option,
     verbose_option,
 )
-from pipeprof.cli.runs import tell_comparison, written_page
+from pipeprof.cli.runs import print_comparison, written_page
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError, ScenarioError, exit_code_of
 from pipeprof.record.directories import refuse_recorded
 from pipeprof.record.meta import ScenarioMeta
+from pipeprof.record.schema import REPORT_HTML
 from pipeprof.scenario import Scenario, load
 from pipeprof.scenario.expectation import misses
 from pipeprof.scenario.shipped import scenario_file
@@ -61,15 +64,15 @@ class CellOutcome:
 @click.option(
     "--out",
     type=Destination(),
-    help="The run directory, or a URL such as s3://bucket/job; by default a new one in runs/.",
+    help="The run directory, or a URL such as s3://bucket/job (default: a new one in runs/).",
 )
 @name_option
 @kernels_option
-@click.option("--no-report", is_flag=True, help="Write no report.html.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only, and the making of data.")
+@no_report_option
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors, and progress while data is generated.")
 @verbose_option
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-@click.option("--strict", is_flag=True, help="Exit with 1 where the scenario's `expect` does not hold.")
+@json_option
+@click.option("--strict", is_flag=True, help="Exit with 1 if the scenario's `expect` does not hold.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -87,9 +90,9 @@ def command(
 ) -> None:
     """Measure the scenario FILE and say where the time went.
 
-    FILE is a path, or the name of a shipped scenario (`pipeprof scenarios` lists them), by default the
-    quickstart. A scenario with a matrix is measured once for each of its cells, into one directory.
-    Under torchrun all ranks measure it together, each into its own part of the directory.
+    FILE is a path or the name of a shipped scenario (`pipeprof scenarios` lists them); the default is the
+    quickstart. A scenario with a matrix is measured once per cell, into one directory. Under torchrun all
+    ranks measure it together, each writing its own part of the directory.
     """
     if (given or "").endswith(".py"):
         raise ScenarioError(f"{given} is a Python script", f"for a script: pipeprof trace {given}")
@@ -101,27 +104,22 @@ def command(
     rank = here()
     scenarios = load(file, (*overrides, *overrides_of_rank(rank_overrides, rank and rank.rank)))
     scenarios = _named(scenarios, run_name)
+    if rank is not None and strict:
+        raise ScenarioError(
+            "--strict holds the run of one process to `expect`, and this is one of several ranks",
+            "leave it out, and hold a part to a limit with `pipeprof check DIR/rank-0 --max-stall 5%`",
+        )
+    runs = list(zip(scenarios, directories(scenarios, file, out), strict=True))
     if rank is not None:
         from pipeprof.cli.measure.run_ranks import run_together
 
-        if strict:
-            raise ScenarioError(
-                "--strict holds the run of one process to `expect`, and this is one of several ranks",
-                "leave it out, and hold a part to a limit with `pipeprof check DIR/rank-0 --max-stall 5%`",
-            )
-
-        runs = zip(scenarios, directories(scenarios, file, out), strict=True)
-        ctx.exit(run_together(rank, list(runs), file, not no_report, as_json, kernels, quiet))
+        ctx.exit(run_together(rank, runs, file, not no_report, as_json, kernels, quiet))
     outcomes = []
-    # Each run is reported before the next begins: a later one may fail.
-    for scenario, directory in zip(scenarios, directories(scenarios, file, out), strict=True):
+    for scenario, directory in runs:
         outcome = measure(scenario, directory, file, kernels, quiet)
         outcomes.append(outcome)
-        page = None
-        if outcome.forecast is not None and not no_report:
-            page = written_page(outcome.forecast, directory / "report.html")
-        if not as_json:
-            show(outcome, page, quiet, verbose)
+        # reported before the next run begins: a later one may fail
+        _report(outcome, page=not no_report, terminal=not as_json, quiet=quiet, verbose=verbose)
         if outcome.interrupted:
             break
     if as_json:
@@ -129,6 +127,15 @@ def command(
     elif not no_report:
         show_matrix(outcomes, quiet)
     ctx.exit(exit_code(outcomes, strict))
+
+
+def _report(outcome: CellOutcome, page: bool, terminal: bool, quiet: bool, verbose: bool) -> None:
+    """Write the page of a run and print its report, as far as either is wanted."""
+    written = None
+    if outcome.forecast is not None and page:
+        written = written_page(outcome.forecast, outcome.directory / REPORT_HTML)
+    if terminal:
+        show(outcome, written, quiet, verbose)
 
 
 def _named(scenarios: list[Scenario], name: str | None) -> list[Scenario]:
@@ -193,12 +200,14 @@ def show(outcome: CellOutcome, page: Path | None, quiet: bool, verbose: bool) ->
     elif outcome.scenario.expect is not None:
         say("As this scenario expects.")
     if outcome.error is None and not outcome.interrupted and not outcome.scenario.cell:
-        tell_comparison(outcome.directory)
+        print_comparison(outcome.directory)
 
 
 def _too_short(forecast: Forecast | None) -> str:
     """Return that the run was too short to tell, where that is why; else empty."""
-    if forecast is None or forecast.verdict.finding.detail not in ("too-few-steps", "too-short"):
+    from pipeprof.analyse.verdict import TOO_LITTLE
+
+    if forecast is None or forecast.verdict.finding.detail not in TOO_LITTLE:
         return ""
     return " This run was too short to tell."
 
@@ -210,7 +219,7 @@ def show_matrix(outcomes: list[CellOutcome], quiet: bool) -> None:
 
     forecasts = [outcome.forecast for outcome in outcomes if outcome.forecast is not None]
     if outcomes[0].scenario.cell and forecasts:
-        page = outcomes[0].directory.parent / "report.html"
+        page = outcomes[0].directory.parent / REPORT_HTML
         html.write_matrix([each.analysis for each in forecasts], predict_cells(forecasts), page)
         if not quiet:
             say(f"{len(forecasts)} of {len(outcomes)} runs. Report of all: {page}")

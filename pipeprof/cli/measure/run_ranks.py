@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeprof.cli.say import say
 from pipeprof.errors import SIGNALLED, PipeprofError, exit_code_of
 from pipeprof.record.meta import ScenarioMeta
+from pipeprof.record.schema import REPORT_HTML
 from pipeprof.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _report(directory: Path, page: bool, as_json: bool, quiet: bool) -> None:
         if as_json:
             say(json.dumps(merged.as_dict(), indent=2))
             return
-        written = write_page(merged, directory / "report.html") if page else None
+        written = write_page(merged, directory / REPORT_HTML) if page else None
         if not quiet:
             show(merged, written)
     except PipeprofError as error:

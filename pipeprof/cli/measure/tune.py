@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipeprof.cli.options import Amount, Directory, Duration
+from pipeprof.cli.options import Amount, Directory, Duration, json_option
 from pipeprof.cli.say import say
 from pipeprof.errors import MeasureError, ScenarioError
 
@@ -35,33 +35,36 @@ class _Tune(click.Command):
     "overrides",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Override a key of the scenario, or, as `trace --set` does, an argument of the script's loaders.",
+    help="Override a key of the scenario or, as with `trace --set`, an argument of the script's loaders.",
 )
 @click.option(
     "--try",
     "tries",
     metavar="FIX",
     multiple=True,
-    help="In all trials of a script, the first too, try a fix that is no argument, as `trace --try` does: "
+    help="In every trial of a script, apply a fix that is not a loader argument, as `trace --try` does: "
     "cached, one-thread and others.",
 )
 @click.option(
     "--budget",
     type=Duration(5),
-    help="Time to spend, such as 90, 5m or 1h: 1m for a scenario, once its data is there, 5m for a script.",
+    help="Time to spend, such as 90, 5m or 1h (default: 5m for a script; 1m for a scenario, not counting "
+    "the generation of its data).",
 )
-@click.option("--out", type=Directory(), help="Where the runs go; by default a new one in runs/.")
+@click.option("--out", type=Directory(), help="Where the runs go (default: a new directory in runs/).")
 @click.option(
-    "--write", type=click.Path(path_type=Path), help="The tuned scenario (default: OUT/tuned.yaml)."
+    "--write",
+    type=click.Path(path_type=Path),
+    help="Where to write the tuned scenario (default: OUT/tuned.yaml).",
 )
 @click.option("-m", "as_module", is_flag=True, help="FILE is a module, as with python -m.")
 @click.option("--keep-order", is_flag=True, help="Do not try to deliver a script's batches out of order.")
 @click.option(
     "--max-memory",
     type=Amount(),
-    help="Memory that the script's processes may take together, such as 8GB; a trial that takes more ends.",
+    help="Memory limit for all processes of the script together, such as 8GB; a trial above it is ended.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
+@json_option
 @click.argument("file")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -78,16 +81,16 @@ def command(
     as_json: bool,
 ) -> None:
     """Find the loader's best settings for a training script with its ARGUMENTS, or for a scenario (.yaml):
-    measure, predict, measure the best, and again.
+    measure, predict, measure the best predictions, and repeat.
 
-    Each trial of a script is a fresh process of it, ended after some seconds of its loop: what it writes
-    until then it writes each time. The change to make is shown as a diff and never applied. Of settings that
-    are equal within noise the one with the fewest workers is taken.
+    Each trial of a script is a fresh process, ended after some seconds of its loop: whatever the script
+    writes until then, it writes in every trial. The change to make is shown as a diff and never applied.
+    Among settings that are equal within noise, the one with the fewest workers wins.
     """
     if not as_module and file.endswith(_SCENARIOS):
         of_scripts = {"--keep-order": keep_order, "--max-memory": max_memory, "--try": tries}
         if wrong := next(chain(arguments, (option for option, given in of_scripts.items() if given)), ""):
-            raise ScenarioError(f"{wrong} is of no use for a scenario", "it is for scripts")
+            raise ScenarioError(f"{wrong} does not apply to a scenario", "leave it out: it is for scripts")
         _tune_scenario(Path(file), overrides, budget or _BUDGET_S["scenario"], out, write, as_json)
         return
     if write is not None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from pipeprof.cli.options import json_option
 from pipeprof.cli.say import say
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
+@json_option
 def command(as_json: bool) -> None:
-    """List the shipped scenarios, by the names that `pipeprof run` takes, with what each teaches."""
+    """List the shipped scenarios by the names that `pipeprof run` accepts, with what each one teaches."""
     from pipeprof.scenario.load import load
     from pipeprof.scenario.shipped import shipped
 

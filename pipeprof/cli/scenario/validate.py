@@ -16,9 +16,9 @@ from pipeprof.errors import PipeprofError
 @set_option
 @click.pass_context
 def command(ctx: click.Context, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Check scenario FILES: every key, every cell of a matrix, the device profiles that they name.
+    """Check scenario FILES: every key, every cell of a matrix, and the device profiles that they name.
 
-    Exit code 2 if one is wrong.
+    Exits with 2 if one is invalid.
     """
     from pipeprof.scenario import load
     from pipeprof.scenario.profile import read_profile

@@ -12,15 +12,13 @@ from pipeprof.cli.say import say
 
 @click.command()
 @run_argument
-@click.option("--max-stall", type=Share(), help="Fail where the stall is above this, such as 5%.")
-@click.option(
-    "--min-utilization", type=Share(), help="Fail where the utilisation is below this, such as 90%."
-)
-@click.option("--baseline", type=RunDirectory(), help="A run to compare the throughput with.")
-@click.option("--max-regression", type=Share(), help="Fail where more throughput than this was lost.")
+@click.option("--max-stall", type=Share(), help="Fail if the stall share is above this, such as 5%.")
+@click.option("--min-utilization", type=Share(), help="Fail if the utilisation is below this, such as 90%.")
+@click.option("--baseline", type=RunDirectory(), help="The run to compare the throughput with.")
+@click.option("--max-regression", type=Share(), help="Fail if throughput dropped by more than this share.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the gates as a JUnit XML file.")
 @click.option(
-    "--force", is_flag=True, help="Compare with a baseline of other data or another accelerator too."
+    "--force", is_flag=True, help="Compare even with a baseline of other data or another accelerator."
 )
 @click.pass_context
 def command(
@@ -33,7 +31,7 @@ def command(
     junit: Path | None,
     force: bool,
 ) -> None:
-    """Check RUN against gates. Exit 0 where all pass, 1 where one fails, 3 where the run cannot tell."""
+    """Check RUN against gates. Exits with 0 if all pass, 1 if one fails, 3 if the run cannot tell."""
     if (baseline is None) != (max_regression is None):
         raise click.UsageError("--baseline and --max-regression go together")
     if max_stall is None and min_utilization is None and baseline is None:

@@ -33,26 +33,26 @@ class Age(click.ParamType):  # type: ignore[type-arg] # generic in click 8.3 onl
         """Return the age."""
         match = re.fullmatch(r"(\d{1,6})([mhdw])", str(value).strip())
         if match is None:
-            self.fail(f"{value!r} is no age: give 30d, 12h or 2w", param, ctx)
+            self.fail(f"{value!r} is not an age: give 30d, 12h or 2w", param, ctx)
         return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
 @click.command()
 @click.argument("directory", default="runs", type=click.Path(path_type=Path))
-@click.option("--older-than", type=Age(), help="Delete the runs that are older than this, such as 30d.")
-@click.option("--keep-last", type=click.IntRange(0), help="Delete all runs but so many of the newest.")
+@click.option("--older-than", type=Age(), help="Delete runs older than this, such as 30d.")
+@click.option("--keep-last", type=click.IntRange(0), help="Delete all but this many of the newest runs.")
 @click.option(
     "--cache",
     is_flag=True,
-    help="Delete from pipeprof's cache the data that scenarios have made, and copies of runs at URLs.",
+    help="Delete pipeprof's cache: data generated for scenarios, and copies of runs at URLs.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def command(
     directory: Path, older_than: timedelta | None, keep_last: int | None, cache: bool, yes: bool
 ) -> None:
-    """Delete runs in DIRECTORY (runs/ by default), or what is cached. What goes is shown and asked for first.
+    """Delete runs in DIRECTORY (default: runs/), or the cache. Lists what would go and asks first.
 
-    With both limits a run goes only where it is past both. Only directories that hold a run are deleted.
+    With both limits, only runs past both are deleted. Only directories that hold a run are deleted.
     """
     if is_url(url := str(directory).replace(":/", "://", 1)) and not directory.exists():
         raise PipeprofError(

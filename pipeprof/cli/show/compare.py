@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from pipeprof.cli.options import json_option
 from pipeprof.cli.runs import RunDirectory, read, with_newest, written
 from pipeprof.cli.say import say
 from pipeprof.errors import InconclusiveError, TraceError
@@ -21,15 +22,15 @@ _PAIR: Final = 2
 
 @click.command()
 @click.argument("runs", metavar="[RUN RUN...]", nargs=-1, type=RunDirectory())
-@click.option("--html", type=click.Path(path_type=Path), help="Write the comparison as a page.")
-@click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
-@click.option("--markdown", is_flag=True, help="Print a table for a pull request, and nothing else.")
-@click.option("--force", is_flag=True, help="Compare what is no fair comparison too.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write the comparison as a page.")
+@json_option
+@click.option("--markdown", is_flag=True, help="Print a table for a pull request and nothing else.")
+@click.option("--force", is_flag=True, help="Compare even where the comparison is not fair.")
 @click.option(
     "--rerun",
     type=click.IntRange(2, 10),
     metavar="N",
-    help="Run the commands of both N times in turn (A B A B), here, and compare the pairs.",
+    help="Run both commands N times here, alternating (A B A B), and compare the pairs.",
 )
 @click.pass_context
 def command(
@@ -41,10 +42,10 @@ def command(
     force: bool,
     rerun: int | None,
 ) -> None:
-    """Compare each RUN with the first: what differs beyond noise, and where it went.
+    """Compare each RUN with the first: what differs beyond noise, and where the time went.
 
-    Exit 3 where it is no fair comparison: other programs took more of the cores beside one run than beside
-    the other. With one RUN it is compared with the newest, without any the newest with the one before it.
+    Exits with 3 if the comparison is not fair: other programs took more of the cores during one run than
+    during the other. A single RUN is compared with the newest run; without RUN, the newest two are compared.
     """
     if as_json and markdown:
         raise click.UsageError("give one of --json and --markdown")
@@ -54,7 +55,7 @@ def command(
             raise click.UsageError("--rerun is for two runs, and prints text or --json")
         from pipeprof.cli.show import rerun as reruns
 
-        ctx.exit(reruns.tell(read(runs[0]), read(runs[1]), rerun, as_json, force))
+        ctx.exit(reruns.print_repeated(read(runs[0]), read(runs[1]), rerun, as_json, force))
     from pipeprof.analyse.differences import compare
     from pipeprof.report import compare as shown
 

@@ -25,15 +25,15 @@ from pipeprof.cli.say import say
 @click.option(
     "--out",
     type=Directory(),
-    help="The file (of a trace or of stacks) or the new directory (the others); by default in RUN.",
+    help="The file (traces, stacks) or the new directory (other formats) to write (default: in RUN).",
 )
 @share_option
 def command(run: Path, form: str, out: Path | None, share: bool) -> None:
     """Write RUN for other tools: traces, flame graphs, scalars or tables.
 
-    perfetto: a trace for ui.perfetto.dev. chrome: the same as JSON, without another package. speedscope: the
-    sampled lines of the training thread and of each worker, for speedscope.app. collapsed: the same as folded
-    stacks, for flame graphs. tensorboard: scalars. csv, parquet, json: its tables.
+    perfetto: a trace for ui.perfetto.dev. chrome: the same as JSON, with no further package needed.
+    speedscope: the sampled lines of the training thread and of each worker, for speedscope.app. collapsed:
+    the same as folded stacks, for flame graphs. tensorboard: scalars. csv, parquet, json: the run's tables.
     """
     analysis = read(run, open_run=opener(share))
     if form == "perfetto":

@@ -19,7 +19,7 @@ _LEAVE: Final = 14
 @click.argument("topic", required=False)
 @click.pass_context
 def command(ctx: click.Context, topic: str | None) -> None:
-    """Say how to read a verdict: TOPIC is verdict, mechanisms, storage, prediction or ranks; or a verb."""
+    """Explain TOPIC (verdict, mechanisms, storage, prediction or ranks), or show the help of a verb."""
     from pipeprof.report.text.topics import TOPICS, topic_lines
 
     width = min(_WIDEST, max(_NARROWEST, shutil.get_terminal_size((80, 24)).columns))

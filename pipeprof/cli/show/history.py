@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeprof.cli.options import PathOrUrl
+from pipeprof.cli.options import PathOrUrl, json_option
 from pipeprof.cli.runs import written
 from pipeprof.cli.say import say
 
@@ -16,25 +16,25 @@ KEYS = ("script", "host", "setting")
 
 @click.command()
 @click.argument("directory", default="runs", type=PathOrUrl())
-@click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write it as a page too.")
+@json_option
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page.")
 @click.option(
     "--by",
     default="script,host",
     metavar="KEYS",
-    help="What the runs are grouped by, of script, host and setting; script,host by default.",
+    help="Group the runs by these of script, host and setting (default: script,host).",
 )
 @click.option(
     "--price",
     type=click.FloatRange(min=0),
-    help="Price of an accelerator for an hour, in which the cost of the waiting is told.",
+    help="Price of one accelerator per hour, to show what the waiting costs.",
 )
 def command(directory: Path, as_json: bool, html: Path | None, by: str, price: float | None) -> None:
-    """Show what the runs in DIRECTORY (runs/ by default) came to over time, and where the rate changed.
+    """Show the results of the runs in DIRECTORY (default: runs/) over time, and where the rate changed.
 
-    Waiting share, cause, mechanism, rate and cost by script, host and setting; the runs from which on a
-    script's rate on a host was another, and what changed with it (pip install 'pipeprof[history]'). What each
-    run came to is read once, and kept in one file in DIRECTORY. Runs that were never reported are analysed.
+    Waiting share, cause, mechanism, rate and cost by script, host and setting; the runs at which a script's
+    rate on a host changed for good, and what else changed there (needs pip install 'pipeprof[history]').
+    Runs without a report are analysed; each result is read once and kept in one file in DIRECTORY.
     """
     from pipeprof.analyse.history.history import history
     from pipeprof.analyse.history.summaries import summarise

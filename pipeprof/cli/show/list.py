@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pipeprof import units
-from pipeprof.cli.options import PathOrUrl
+from pipeprof.cli.options import PathOrUrl, json_option
 from pipeprof.cli.say import say
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("directory", default="runs", type=PathOrUrl())
-@click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
+@json_option
 def command(directory: Path, as_json: bool) -> None:
-    """Show the runs in DIRECTORY (runs/ by default), the newest first, with what each came to.
+    """List the runs in DIRECTORY (default: runs/), the newest first, with the result of each.
 
-    Verbs that read runs take the number of a run in runs/, as in `pipeprof report 2`, or its name.
+    Verbs that read runs accept the number of a run in runs/, as in `pipeprof report 2`, or its name.
     """
     from pipeprof.report.run_list import entries
 

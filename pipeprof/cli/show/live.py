@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeprof.errors import TraceError
+from pipeprof.record.schema import STREAM_SUFFIX
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--window", type=click.FloatRange(min=1), default=30.0, help="Seconds to look back; 30.")
-@click.option("--for", "seconds", type=click.FloatRange(min=0), help="Stop after so many seconds.")
+@click.option(
+    "--window", type=click.FloatRange(min=1), default=30.0, help="Seconds to look back (default: 30)."
+)
+@click.option("--for", "seconds", type=click.FloatRange(min=0), help="Stop after this many seconds.")
 @click.argument("what", metavar="RUN|PID")
 def command(window: float, seconds: float | None, what: str) -> None:
-    """Show RUN, or the run that process PID writes, while it is written; of a job all ranks side by side.
+    """Show RUN, or the run that process PID writes, while it is written; a job's ranks side by side.
 
-    On a terminal: the verdict of the last 30 s, where the time went, and the workers. Piped: a line a second.
+    On a terminal: the verdict on the last 30 s, where the time went, and the workers. When piped: one line a
+    second.
     """
     from pipeprof.analyse.live.job import LiveJob
 
@@ -60,7 +64,7 @@ def _directory(what: str) -> Path:
         for fd in Path(f"/proc/{what}/fd").iterdir():
             with suppress(OSError):
                 target = fd.readlink()
-                if target.suffix == ".arrows":
+                if target.suffix == STREAM_SUFFIX:
                     written.add(target.parent)
     if len(written) == 1:
         return written.pop()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeprof.cli.options import PathOrUrl
+from pipeprof.cli.options import PathOrUrl, json_option
 from pipeprof.cli.runs import opener, written
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError
+from pipeprof.record.schema import REPORT_HTML, RUN_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,33 +23,31 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PathOrUrl())
-@click.option("--json", "as_json", is_flag=True, help="Print the machine-readable answer and nothing else.")
+@json_option
 @click.option(
     "--html",
     type=click.Path(path_type=Path),
-    help="Where to write the page (default: report.html in DIR, or beside it where it is one part).",
+    help="Where to write the page (default: report.html in DIR, or next to it if DIR is a single part).",
 )
 def command(directories: tuple[Path, ...], as_json: bool, html: Path | None) -> None:
-    """Say which rank the others waited for, and why.
+    """Report which rank the others waited for, and why.
 
-    Each DIR is a directory that torchrun's ranks wrote their parts to, or one of the parts: several where the
+    Each DIR is a directory that the ranks wrote their parts to, or one of the parts. Give several if the
     nodes wrote to disks of their own.
     """
-    tell(directories, as_json, html or _page(directories[0]))
+    print_merged(directories, as_json, html or _page(directories[0]))
 
 
 def _page(directory: Path) -> Path:
-    """Return the path of the job's page: a part has a page of its own, which is not to be lost."""
-    from pipeprof.record.schema import RUN_JSON
-
+    """Return the path of the job's page: next to a part, whose own page must not be overwritten."""
     place = directory.resolve().parent if (directory / RUN_JSON).exists() else directory
-    return place / "report.html"
+    return place / REPORT_HTML
 
 
-def tell(
+def print_merged(
     directories: tuple[Path, ...], as_json: bool, page: Path, open_run: Callable[[Path], Run] | None = None
 ) -> None:
-    """Merge, write the page and show the answer; or print it for machines alone."""
+    """Merge the ranks, write the page and print the answer; with `as_json` print JSON and nothing else."""
     from pipeprof.analyse.job.merge import merge
 
     merged = merge(directories, open_run or opener(False))
@@ -94,7 +93,7 @@ def report_job(directory: Path, page: bool, quiet: bool) -> None:
     try:
         merged = merge((directory,))
         _keep(merged, (directory,))
-        path = write_page(merged, directory / "report.html") if page else None
+        path = write_page(merged, directory / REPORT_HTML) if page else None
     except PipeprofError as error:
         say(f"pipeprof: {directory} was written and cannot be reported: {error}", err=True)
         return

@@ -11,13 +11,14 @@ import click
 
 from pipeprof.cli.runs import forecast, run_argument, written
 from pipeprof.cli.say import say
+from pipeprof.record.schema import REPORT_HTML
 
 
 @click.command()
 @run_argument
 def command(run: Path) -> None:
-    """Open the report of RUN in a browser; it is written first where there is none yet."""
-    page = run / "report.html"
+    """Open the report of RUN in a browser, and write it first if there is none yet."""
+    page = run / REPORT_HTML
     if not page.is_file():
         from pipeprof.report.page import html
 

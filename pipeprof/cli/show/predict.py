@@ -8,30 +8,41 @@ from pathlib import Path
 import click
 
 from pipeprof import units
+from pipeprof.cli.options import json_option
 from pipeprof.cli.runs import Share, run_argument
 from pipeprof.cli.say import say
 
 
 @click.command()
 @run_argument
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A question: storage.tier=nvme.")
-@click.option("--ranks", type=click.IntRange(1), help="Processes like the recorded one, on all nodes.")
-@click.option("--nodes", type=click.IntRange(1), help="Machines like this one that share the storage.")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="What to change: storage.tier=nvme."
+)
+@click.option(
+    "--ranks",
+    type=click.IntRange(1),
+    help="Number of processes like the recorded one, on all nodes together.",
+)
+@click.option(
+    "--nodes", type=click.IntRange(1), help="Number of machines like this one that share the storage."
+)
 @click.option(
     "--target-stall",
     type=Share(between=True),
     default="5%",
     show_default=True,
-    help="Waiting share to aim for in “what it would take”.",
+    help="Share of waiting to aim for in “what it would take”.",
 )
-@click.option("--steps", type=click.IntRange(2), help="Steps to predict; by default as many as RUN has.")
-@click.option("--seed", type=int, default=0, help="Of the drawing of batches.")
+@click.option(
+    "--steps", type=click.IntRange(2), help="Number of steps to predict (default: as many as RUN has)."
+)
+@click.option("--seed", type=int, default=0, help="Random seed for drawing batches.")
 @click.option(
     "--probe",
     is_flag=True,
-    help="First read some of RUN's data files, for at most 5 s, to know their storage.",
+    help="First read some of RUN's data files, for at most 5 s, to measure their storage.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print for machines, and nothing else.")
+@json_option
 def command(
     run: Path,
     settings: tuple[str, ...],
@@ -43,10 +54,10 @@ def command(
     probe: bool,
     as_json: bool,
 ) -> None:
-    """Predict from RUN what other knobs would give.
+    """Predict from RUN what other settings would give.
 
-    Without --set: what would fix it, by how much, and what limits it then. With --set one question is
-    answered, such as `--set storage.tier=nvme --set loader.workers=8`.
+    Without --set: what would fix it, by how much, and what would be the limit then. With --set, such as
+    `--set storage.tier=nvme --set loader.workers=8`: what these settings together would give.
     """
     from pipeprof.analyse.analysis import load
     from pipeprof.report.text.forecast import answer_text, overview_text

@@ -10,18 +10,19 @@ from pipeprof.cli.runs import forecast, written_page
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError
 from pipeprof.record.directories import processes
+from pipeprof.record.schema import REPORT_HTML
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.units import plural, printable
 
 WIDTH = 80
 
 
-def tell(directory: Path, pages: bool = True, to_stderr: bool = False) -> None:
-    """Print a paragraph on each process, and write its page; one that cannot be read is said to be so."""
+def print_processes(directory: Path, pages: bool = True, to_stderr: bool = False) -> None:
+    """Print a paragraph on each process, and write its page; report those that cannot be read."""
     for run in processes(directory):
         try:
             answer = forecast(run)
-            page = written_page(answer, run / "report.html") if pages else None
+            page = written_page(answer, run / REPORT_HTML) if pages else None
         except (PipeprofError, OSError) as error:
             say(f"pipeprof: {run} was written and cannot be reported: {printable(str(error))}", err=True)
             continue
@@ -29,7 +30,7 @@ def tell(directory: Path, pages: bool = True, to_stderr: bool = False) -> None:
             say(line, err=to_stderr)
 
 
-def tell_as_json(directory: Path) -> None:
+def print_json(directory: Path) -> None:
     """Print the answers of all processes, by the name of their directory."""
     runs = processes(directory)
     answers = {run.name: forecast(run).publish().as_dict() for run in runs}

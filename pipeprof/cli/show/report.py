@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeprof.cli.options import Price, verbose_option
+from pipeprof.cli.options import Price, json_option, verbose_option
 from pipeprof.cli.runs import forecast, opener, run_argument, share_option, written
 from pipeprof.cli.say import say
 from pipeprof.errors import PipeprofError
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @run_argument
-@click.option("--json", "as_json", is_flag=True, help="Print the machine-readable answer and nothing else.")
-@click.option("--markdown", is_flag=True, help="Print Markdown, for an issue, and nothing else.")
+@json_option
+@click.option("--markdown", is_flag=True, help="Print Markdown for an issue and nothing else.")
 @click.option(
     "--html",
     type=click.Path(path_type=Path),
-    help="Write the page there; by default RUN/report.html, where none is newer than the record.",
+    help="Where to write the page (default: RUN/report.html, unless it is newer than the record).",
 )
 @click.option(
     "--png", type=click.Path(path_type=Path), help="Write the charts as PNG files into this directory."
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 @click.option("--no-source", is_flag=True, help="Leave the source text of the hot lines out of the page.")
 @share_option
 @verbose_option
-@click.option("--price", type=Price(), help="Of the accelerator, such as 2.5/h: what does the waiting cost?")
-@click.option("--predict-from", metavar="CELL", help="Of a matrix: the cell whose run predicts the others.")
-@click.option("--loader", metavar="NAME", help="Of several loaders: the one to show, by name or number.")
+@click.option(
+    "--price", type=Price(), help="Price of the accelerator, such as 2.5/h, to show what the waiting costs."
+)
+@click.option("--predict-from", metavar="CELL", help="In a matrix, the cell whose run predicts the others.")
+@click.option("--loader", metavar="NAME", help="Show only this loader, by name or number.")
 def command(
     run: Path,
     as_json: bool,
@@ -53,9 +55,9 @@ def command(
 ) -> None:
     """Show RUN: what the accelerator waited for, why, and what would fix it.
 
-    Of a job under torchrun RUN is the directory of all its ranks, shown together, or that of one of them. Of
-    a traced script that started other processes it is the directory of all of them. Of a matrix it is the
-    directory of its cells, which come together on one page, or one of the cells.
+    For a job under torchrun, RUN is the directory of all ranks, which are shown together, or of one of them.
+    For a traced script that started other processes, it is the directory of all of them. For a matrix, it is
+    the directory of its cells, which are shown on one page, or of one cell.
     """
     from pipeprof.record import directories
     from pipeprof.record.schema import RUN_JSON
@@ -110,22 +112,22 @@ def _several(run: Path, as_json: bool, html: Path | None, png: Path | None, shar
         what = "several ranks, which have no pictures" if ranks else "several processes, each with its page"
         raise PipeprofError(f"{run} holds {what}", "give one of them")
     if ranks:
-        merge.tell((run,), as_json, html or run / _named("report", share), opener(share))
+        merge.print_merged((run,), as_json, html or run / _named("report", share), opener(share))
     elif share:
         raise PipeprofError(
             f"{run} holds several processes", "--share is for one of them: give its directory"
         )
     elif as_json:
-        processes.tell_as_json(run)
+        processes.print_json(run)
     if not as_json:
-        processes.tell(run)
+        processes.print_processes(run)
 
 
 def _refuse_for_several(run: Path, asked: dict[str, bool]) -> None:
     """Refuse options that are for one run alone. Raises `PipeprofError`."""
     for option, given in asked.items():
         if given:
-            raise PipeprofError(f"{run} is no single run", f"{option} is for one run: give its directory")
+            raise PipeprofError(f"{run} is not a single run", f"{option} is for one run: give its directory")
 
 
 def _as_json(shown: Forecast) -> str:

@@ -20,7 +20,7 @@ _LAST_LINES: Final = 3
 """Lines of a failed command's own words that are told."""
 
 
-def tell(base: Analysis, other: Analysis, times: int, as_json: bool, force: bool) -> int:
+def print_repeated(base: Analysis, other: Analysis, times: int, as_json: bool, force: bool) -> int:
     """Repeat both runs and print how they compare; return the exit code.
 
     Raises `MeasureError` where a command cannot be repeated or fails, `InconclusiveError` where a run of it

@@ -14,9 +14,9 @@ from pipeprof.errors import TraceError
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def command(directory: Path) -> None:
-    """Send what stayed in DIRECTORY of a record that `--out` was to send to a URL, and remove it here.
+    """Send the rest of a record that `--out URL` left behind in DIRECTORY, and remove it here.
 
-    What was sent before is not sent again.
+    Nothing is sent twice.
     """
     from pipeprof.record.remote.outgoing import Outgoing, destination
     from pipeprof.record.remote.places import reached
@@ -25,7 +25,10 @@ def command(directory: Path) -> None:
 
     found = destination(directory.absolute())
     if found is None:
-        raise TraceError(f"{directory} stands for no URL", "give the directory that pipeprof named")
+        raise TraceError(
+            f"{directory} is not the local part of a record at a URL",
+            "give the directory that pipeprof named",
+        )
     root, url = found
     with reached(url):
         outgoing, runs = Outgoing(root, url), len(list(root.rglob(RUN_JSON)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
-
 from pipeprof import units
 from pipeprof.lesson.claims import draw
 from pipeprof.lesson.claims.claim import Claim, blank_claim
@@ -15,7 +13,6 @@ from pipeprof.lesson.claims.draw import Bar
 from pipeprof.lesson.kept import NetworkTime, NetworkTimes
 from pipeprof.lesson.results import LessonRun, Results
 from pipeprof.report.page.section import Table
-from pipeprof.timeline import NOT_OBSERVED
 from pipeprof.vocabulary.owners import ACCELERATOR
 
 ACCELERATORS: Final = (
@@ -43,12 +40,8 @@ _PRETTY: Final = {
 
 
 def step_ns(run: LessonRun | None) -> float | None:
-    """Return the median ns that the accelerator computed in a measured step; None where not observed."""
-    if run is None:
-        return None
-    t = run.analysis.timeline
-    seen = t.measured & (t.compute_end_ns != NOT_OBSERVED) & (t.compute_start_ns != NOT_OBSERVED)
-    return float(np.median((t.compute_end_ns - t.compute_start_ns)[seen])) if seen.any() else None
+    """Return the median time that the accelerator computed in a step; None where not observed."""
+    return None if run is None else run.analysis.timeline.usual_compute_ns
 
 
 def accelerators(results: Results) -> Claim:
@@ -72,7 +65,7 @@ def accelerators(results: Results) -> Claim:
         if ladder and len(ladder) < len(runs):
             claim.more.append(
                 f"The B200 waited {stall(runs[-1][1])}: its step is of another network with larger images, "
-                "which takes longer, so that it is no rung of this ladder."
+                "which takes longer, so that it is not a rung of this ladder."
             )
         how = "All but the first are emulated; the loader is the same. Only the B200 has another network."
         claim.charts = [draw.days("claim6_days", runs, "The same loader, ever faster accelerators", how)]

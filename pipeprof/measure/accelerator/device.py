@@ -29,7 +29,7 @@ from pipeprof.record.step_times import PartTimes, StepTimes
 
 
 class _Marks(NamedTuple):
-    """The events of one step. All lie in the compute stream but the copy's, with `prefetch_to_device`."""
+    """The events of one step, all in the compute stream except the copy's with `prefetch_to_device`."""
 
     step: int
     anchor: Anchor
@@ -119,7 +119,7 @@ class DeviceAccelerator:
             compute_end.synchronize()
 
     def _submit_untimed(self, step: int, batch: Any) -> None:
-        """Train without events: nothing is known of the step but that it was launched."""
+        """Train without events: only the launch of the step is observed."""
         on_device = self._move(self.workload.prepare(batch))
         self._compute(on_device)
         if self._sync:

@@ -1,4 +1,4 @@
-"""An accelerator that takes the time a step is said to take: a stream on a virtual clock, without a thread.
+"""An emulated accelerator: a stream on a virtual clock whose steps take a model's time, without a thread.
 
 The device's times are computed, not slept: a step that is launched occupies the device from the moment it
 could have begun. The host sleeps only where a real one would stand: behind a full queue, behind a pageable

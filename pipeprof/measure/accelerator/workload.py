@@ -181,7 +181,7 @@ class Workload:
 
 
 def _unobserved(part: str) -> None:
-    """Take no note of the part."""
+    """Record nothing: no one observes the parts of a step."""
 
 
 def _refuse_negative(labels: torch.Tensor) -> None:

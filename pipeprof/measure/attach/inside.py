@@ -19,13 +19,23 @@ from pipeprof.errors import PipeprofError
 from pipeprof.measure.attach.control import Control
 from pipeprof.measure.attach.main_thread import call_soon
 from pipeprof.measure.attach.memory import give_back
-from pipeprof.measure.attach.watch import AttachedLoader, is_making_iterator, live_iterators, loader_of
+from pipeprof.measure.attach.watch import (
+    AttachedIterator,
+    AttachedLoader,
+    is_making_iterator,
+    live_iterators,
+    loader_of,
+)
 from pipeprof.measure.host.telemetry import Telemetry
 from pipeprof.measure.probe import torch_hook as hook
 from pipeprof.measure.session.session import Session
 from pipeprof.record.schema import Status
 
 LOOK_EVERY_S: Final = 0.1
+LAST_PATIENCE_S: Final = 0.5
+"""For the workers to send what they have not yet sent: one in a long native call, or without sampled lines
+and without a batch to make, does not."""
+_LAST_LOOK_EVERY_S: Final = 0.01
 _PATIENCE_S: Final = 10.0
 """For the main thread to leave. A long native call may keep it; it leaves when it comes back."""
 
@@ -88,8 +98,10 @@ class Attachment:
                 why = "stopped"
             if why is not None or not self.session.active:
                 break
+        watched = [watch for loader in self._loaders for watch in loader.iterators]
         call_soon(self._leave_loop)
         self._left.wait(_PATIENCE_S)
+        _await_last(watched)
         self._close("interrupted" if why == "gone" else "complete")
         give_back()
         Attachment.current = None
@@ -125,6 +137,16 @@ class Attachment:
         """End the observation: the job ends."""
         if os.getpid() == self._pid:
             self.session.close("complete")
+
+
+def _await_last(watched: list[AttachedIterator]) -> None:
+    """Have the workers send their lines and counts of the last second, which are drained with the rest."""
+    for each in watched:
+        each.ask_last()
+    deadline = time.monotonic() + LAST_PATIENCE_S
+    while time.monotonic() < deadline and any(each.is_awaited() for each in watched):
+        time.sleep(_LAST_LOOK_EVERY_S)
+    watched.clear()  # the caller stays a while, and would keep them
 
 
 def enter_job(directory: str, began_ns: int) -> None:

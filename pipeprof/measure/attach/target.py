@@ -82,7 +82,7 @@ def python_version(pid: int) -> tuple[int, int] | None:
 def _check_python(pid: int) -> None:
     version = python_version(pid)
     if version is None:
-        raise MeasureError(f"process {pid} is no Python program", "give the PID of the training process")
+        raise MeasureError(f"process {pid} is not a Python program", "give the PID of the training process")
     if version != sys.version_info[:2]:
         theirs, ours = ".".join(map(str, version)), ".".join(map(str, sys.version_info[:2]))
         raise MeasureError(

@@ -22,7 +22,7 @@ from pipeprof.measure.probe.proxies import Mode, is_stateful
 from pipeprof.measure.probe.ring import Ring
 from pipeprof.measure.probe.shared_memory import SharedBlock
 from pipeprof.measure.session.hang import Waiting
-from pipeprof.measure.session.loader_watch import IteratorWatch, LoaderWatch, Recorder
+from pipeprof.measure.session.loader_watch import IteratorWatch, LoaderWatch, Recorder, is_running
 from pipeprof.record.names import counters
 from pipeprof.record.schema import MAIN_PROCESS, MISSING
 
@@ -267,7 +267,21 @@ class AttachedIterator(IteratorWatch):
 
     def pids(self) -> list[int]:
         """Return the workers' process numbers, in their order; 0 for one that is gone."""
-        return [process.pid if process.is_alive() else 0 for process in self._processes]
+        return [process.pid if is_running(process) else 0 for process in self._processes]
+
+    def ask_last(self) -> None:
+        """Ask the workers for their lines and counts of the time since they last sent some."""
+        self._sending.ask_last()
+
+    def is_awaited(self) -> bool:
+        """Tell whether a worker that was asked for the last, and is alive, has not yet sent it."""
+        alive = self.pids()
+        return any(pid in alive for pid in self._sending.awaited())
+
+    @property
+    def _sending(self) -> Ring:
+        """Return the ring through which workers send their counts."""
+        return self.ring if self.aides is None else self.aides.ring
 
     def leave(self) -> None:
         """Take everything of ours out of the iterator. Called by the main thread, wherever it is."""

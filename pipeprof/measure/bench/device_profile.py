@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from pipeprof.devices.survey import DecodeRate, Survey
 from pipeprof.measure.data.datasets import decode_image
 from pipeprof.measure.data.synthetic import image_recipe
 from pipeprof.measure.host.survey import survey_places
@@ -17,7 +18,7 @@ from pipeprof.units import NS_PER_S
 _IMAGES: Final = 32
 
 
-def measure_devices(paths: Sequence[Path], seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_devices(paths: Sequence[Path], seconds: float, say: Callable[[str], None]) -> Survey:
     """Measure the devices under `paths`, memory, decoding and the link to the accelerator.
 
     `seconds` is how long each of a path's 18 points is read; `say` is called with what is being measured.
@@ -35,7 +36,7 @@ def measure_devices(paths: Sequence[Path], seconds: float, say: Callable[[str], 
     return profile
 
 
-def decode_rate() -> dict[str, Any]:
+def decode_rate() -> DecodeRate:
     """Measure how fast one core decodes pipeprof's own JPEGs, which are like ImageNet's in size and cost."""
     recipe = image_recipe(0, None)
     images = [recipe.encode(index) for index in range(_IMAGES)]

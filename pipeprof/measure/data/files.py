@@ -61,7 +61,7 @@ def find_files(root: Path, suffixes: Iterable[str], limit: int | None = None) ->
     try:
         names = sorted(_walk(root, wanted), key=lambda name: name.split(b"/"))
     except NotADirectoryError as error:
-        raise DataError(f"{root} is no directory", "give the directory that holds the files") from error
+        raise DataError(f"{root} is not a directory", "give the directory that holds the files") from error
     except FileNotFoundError as error:
         raise DataError(f"there is no directory {root}", "check the path") from error
     except OSError as error:

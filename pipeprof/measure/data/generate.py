@@ -42,14 +42,14 @@ Recipe = ImageRecipe | TensorRecipe
 
 
 def cache_root(scenario: Scenario) -> Path:
-    """Return where the scenario's made sets are kept: on its storage, else in the user's cache."""
+    """Return where generated data sets are kept: on the scenario's storage, else in the user's cache."""
     if scenario.storage.path:
         return Path(scenario.storage.path).expanduser() / "pipeprof-data"
     return users_cache()
 
 
 def users_cache() -> Path:
-    """Return where made sets are kept for this user."""
+    """Return where generated data sets are kept for this user."""
     if own := os.getenv("PIPEPROF_CACHE"):
         return Path(own).expanduser() / "data"
     base = os.getenv("XDG_CACHE_HOME") or "~/.cache"

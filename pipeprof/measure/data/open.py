@@ -105,7 +105,7 @@ def open_dataset(scenario: Scenario, storage: Reader, files: FileTable | None = 
 
 
 def _limited(dataset: Dataset[Any], samples: int) -> Dataset[Any]:
-    """Take at most `samples` of the user's own, at even distances; an iterable data set is not cut."""
+    """Take at most `samples` of the user's samples, evenly spaced; an iterable data set is not limited."""
     count = 0 if isinstance(dataset, IterableDataset) else len(cast(Sized, dataset))
     return Subset(dataset, spread(count, samples)) if count > samples else dataset
 

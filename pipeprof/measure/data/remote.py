@@ -67,12 +67,12 @@ def remote_files(scenario: Scenario, storage: RemoteStorage, suffixes: Iterable[
 
 
 def remote_set(scenario: Scenario) -> str:
-    """Return the URL of the scenario's made set."""
+    """Return the URL of the scenario's generated data set."""
     return f"{str(scenario.storage.path).rstrip('/')}/pipeprof-data/{set_name(scenario)}"
 
 
 def remote_facts(storage: RemoteStorage, root: str) -> dict[str, Any]:
-    """Read what was recorded of a made set. Raises `DataError` where it is not there."""
+    """Read the description of a generated data set. Raises `DataError` if it is missing."""
     facts = _facts(storage, root)
     if facts is None:
         raise DataError(f"{root} is not there any more", "run again; it will be made again")

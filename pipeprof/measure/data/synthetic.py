@@ -1,4 +1,4 @@
-"""Made samples: images with the spectrum of natural ones, and random tensors. Pure: no file is touched.
+"""Synthetic samples: images with the spectrum of natural ones, and random tensors. Pure: touches no file.
 
 Each sample depends on its seed and its index alone, so that any process makes the same one.
 """

@@ -23,7 +23,7 @@ def imported_dataset(target: str) -> Dataset[Any]:
     module, _, name = target.partition(":")
     function = _attribute(_module(module, target), name, target)
     if not callable(function):
-        raise DataError(f"data.import: {target} is no callable", "give a function or class that makes it")
+        raise DataError(f"data.import: {target} is not callable", "give a function or class that makes it")
     try:
         dataset: Dataset[Any] = function()
     except (Exception, SystemExit) as error:
@@ -75,7 +75,7 @@ def _check(dataset: Any, target: str) -> None:
         dataset, str | dict
     ):
         raise DataError(
-            f"data.import: {target}() returned a {type(dataset).__name__}, which is no data set",
+            f"data.import: {target}() returned a {type(dataset).__name__}, which is not a data set",
             "return a torch Dataset: with __getitem__ and __len__, or an IterableDataset",
         )
     if len(dataset) == 0:

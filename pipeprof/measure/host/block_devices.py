@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pipeprof.devices import Tier
 from pipeprof.measure.host.mounts import MEMORY, NETWORK, Mount, mount_of, mounts
 from pipeprof.record.meta import DiskMeta, PlaceMeta
 
@@ -38,7 +39,7 @@ class Disk:
     """Devices between the file system and this disk, such as `dm-0` or `loop3`."""
 
     @property
-    def tier(self) -> str | None:
+    def tier(self) -> Tier | None:
         """Return the tier: hdd, ssd or nvme; None where that is not known."""
         if self.virtual or self.rotational is None:
             return None
@@ -75,7 +76,7 @@ class MountedPlace:
     disks: tuple[Disk, ...] = field(default=())
 
     @property
-    def tier(self) -> str | None:
+    def tier(self) -> Tier | None:
         """Return the tier of this place; None where that is not known."""
         if self.network:
             return "network"

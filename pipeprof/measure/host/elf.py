@@ -48,7 +48,7 @@ def _mapped_files(lines: list[str]) -> Iterator[Mapping]:
 
 
 class ElfFile:
-    """An ELF file as a process has mapped it. Raises `ValueError` for what is none of 64 bits."""
+    """An ELF file as a process has mapped it. Raises `ValueError` unless it is a 64-bit ELF file."""
 
     def __init__(self, data: mmap.mmap, mappings: list[Mapping]) -> None:
         if data[: len(_MAGIC)] != _MAGIC:

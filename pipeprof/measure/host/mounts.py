@@ -93,7 +93,7 @@ def counts_device_reads(device: int) -> bool:
 
 
 def shared_memory_bytes() -> tuple[int, int] | None:
-    """Return what is free of /dev/shm, and its size, in bytes; None where there is none."""
+    """Return the free space and the size of /dev/shm, in bytes; None if there is no /dev/shm."""
     try:
         room = os.statvfs(SHARED_MEMORY)
     except (OSError, AttributeError):

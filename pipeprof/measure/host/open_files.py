@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from pipeprof.record.meta import ReadFileMeta
+from pipeprof.record.schema import STREAM_SUFFIX
 
 _LEAST_BYTES: Final = 1 << 20
 """Size below which a file that is mapped or held is a program's own, and not its data."""
-_NO_DATA: Final = (".so", ".py", ".pyc", ".mo", ".log", ".arrows", ".cache", ".jar")
+_NO_DATA: Final = (".so", ".py", ".pyc", ".mo", ".log", STREAM_SUFFIX, ".cache", ".jar")
 _PROGRAMS: Final = tuple(
     {
         sys.prefix,

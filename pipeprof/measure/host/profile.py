@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
+from pipeprof.devices.survey import Survey
 from pipeprof.errors import ScenarioError
 from pipeprof.record.files import write_atomically
 from pipeprof.scenario.profile import PROFILE_SCHEMA
@@ -23,7 +23,7 @@ def check_target(path: Path) -> None:
         raise ScenarioError(f"cannot write {path}: {problem}", "choose another --out")
 
 
-def write_profile(path: Path, profile: dict[str, Any]) -> None:
+def write_profile(path: Path, profile: Survey) -> None:
     """Write a profile, whole or not at all. Raises `ScenarioError` where it cannot be written."""
     try:
         write_atomically(path, json.dumps({"schema": PROFILE_SCHEMA, **profile}, indent=1))

@@ -106,7 +106,7 @@ class _Place:
             if room and len(self.functions) == len(_NEEDED):
                 return
         raise MeasureError(
-            f"process {pid} is no Python that can be entered: it has no Py_AddPendingCall that is exported",
+            f"process {pid} is not a Python that can be entered: it does not export Py_AddPendingCall",
             "start the job under `pipeprof trace` instead",
         )
 

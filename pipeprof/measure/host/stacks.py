@@ -145,7 +145,7 @@ _SPY_FAILS: Final = (OSError, subprocess.SubprocessError, ValueError, KeyError, 
 
 
 def _spied(pid: int, *options: str) -> list[dict[str, Any]]:
-    """Return the frames of a main thread as py-spy tells them. Raises one of `_SPY_FAILS`."""
+    """Return the frames of a main thread as py-spy reports them. Raises one of `_SPY_FAILS`."""
     if (spy := shutil.which("py-spy")) is None:
         raise FileNotFoundError("py-spy")
     command = [spy, "dump", "--json", *options, "--pid", str(pid)]
@@ -166,7 +166,7 @@ def state_of(pid: int) -> tuple[str, str]:
 
 
 def descriptors_of(pid: int) -> tuple[int, int] | None:
-    """Return how many descriptors a process has open, and may have; None where not told."""
+    """Return how many descriptors a process has open, and its limit; None if not known."""
     with suppress(OSError, ValueError, IndexError, StopIteration):
         limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
         limit = next(line for line in limits if line.startswith("Max open files")).split()[3]

@@ -1,4 +1,4 @@
-"""Asks the storage of a run what it gives to 1, 2, 4, 8 and 16 readers, by reading the run's own files cold.
+"""Measures what a run's storage gives to 1, 2, 4, 8 and 16 readers, by reading the run's own files cold.
 
 It only reads, the way the run did: files whole, pieces of large files, through a memory map, or objects of a
 remote place through fsspec. What lies here is dropped from the page cache before it is read; access times
@@ -139,7 +139,9 @@ def _client(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     """Return fsspec's client for a URL, and the URL's path in it. Raises `MeasureError` for none."""
     scheme = url.partition("://")[0].lower()
     if "::" in url or scheme in _HERE:
-        raise MeasureError(f"{redact(url)} is no remote place", "name files of this machine by their paths")
+        raise MeasureError(
+            f"{redact(url)} is not a remote location", "name files of this machine by their paths"
+        )
     try:
         import fsspec
 

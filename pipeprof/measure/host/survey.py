@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from pipeprof.devices.survey import Survey
 from pipeprof.errors import MeasureError
 from pipeprof.measure.host.block_devices import MountedPlace, place_of
 from pipeprof.measure.host.cgroups import read_limits
@@ -15,7 +15,7 @@ from pipeprof.measure.host.mounts import MEMORY, NETWORK, mounts
 from pipeprof.record.decode import encode
 
 
-def survey_places(paths: Sequence[Path]) -> dict[str, Any]:
+def survey_places(paths: Sequence[Path]) -> Survey:
     """Describe the machine and the devices under `paths`, or else under every mounted file system.
 
     Raises `MeasureError` where a path does not exist.

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pipeprof.devices import fit_error, storage_from_profile
+from pipeprof.devices.survey import ReadPoint, SequentialRead, SurveyedPlace
 from pipeprof.errors import MeasureError
 from pipeprof.measure.host.block_devices import place_of
 from pipeprof.measure.host.cgroups import read_limits
@@ -51,21 +52,21 @@ class SurveyFile:
     own: bool
 
 
-def measure_place(path: Path, seconds: float, say: Say) -> dict[str, Any]:
+def measure_place(path: Path, seconds: float, say: Say) -> SurveyedPlace:
     """Measure the device under `path`; return an entry of a profile's `tiers`.
 
     `seconds` is how long each point is read. Raises `MeasureError` where there is nothing to read.
     """
     place = place_of(path)
-    entry: dict[str, Any] = {"path": str(path), "tier": place.tier, "place": encode(place.as_meta())}
+    entry: SurveyedPlace = {"path": str(path), "tier": place.tier, "place": encode(place.as_meta())}
     with _test_file(path, say) as file:
         say(f"{path}: sequential")
-        entry["sequential"] = {**_sequential(file, seconds), "direct": file.direct}
+        entry["sequential"] = _sequential(file, seconds)
         entry["random"] = []
         for size in SIZES:
             for depth in DEPTHS:
                 say(f"{path}: random {size // 1024} KiB, {depth} outstanding")
-                entry["random"].append({**_random(file, size, depth, seconds), "direct": file.direct})
+                entry["random"].append(_random(file, size, depth, seconds))
         entry["own_file_bytes"] = file.size_bytes if file.own else 0
     entry["io_limits"] = [encode(limit) for limit in read_limits()]
     model = storage_from_profile({"tiers": [entry]})
@@ -77,7 +78,7 @@ def measure_place(path: Path, seconds: float, say: Say) -> dict[str, Any]:
 @contextmanager
 def _test_file(path: Path, say: Say) -> Iterator[SurveyFile]:
     if not path.is_dir():
-        problem = "is no directory" if path.exists() else "does not exist"
+        problem = "is not a directory" if path.exists() else "does not exist"
         raise MeasureError(f"{path} {problem}", "give a directory on the device to measure")
     if not os.access(path, os.R_OK | os.X_OK):
         raise MeasureError(f"{path} cannot be read: permission denied", "give a directory that can be read")
@@ -147,7 +148,7 @@ def _open(path: Path) -> tuple[int, bool]:
     return os.open(path, flags), False
 
 
-def _sequential(file: SurveyFile, seconds: float) -> dict[str, Any]:
+def _sequential(file: SurveyFile, seconds: float) -> SequentialRead:
     """Read from the start, in large blocks, one after the other."""
     evict_open(file.fd)
     done, started = 0, time.monotonic_ns()
@@ -156,10 +157,15 @@ def _sequential(file: SurveyFile, seconds: float) -> dict[str, Any]:
         while done < file.size_bytes and time.monotonic_ns() < end:
             done += os.preadv(file.fd, [buffer], done)
     took = time.monotonic_ns() - started
-    return {"bytes_per_s": done * NS_PER_S / took, "bytes": done, "block_bytes": _BLOCK_BYTES}
+    return {
+        "bytes_per_s": done * NS_PER_S / took,
+        "bytes": done,
+        "block_bytes": _BLOCK_BYTES,
+        "direct": file.direct,
+    }
 
 
-def _random(file: SurveyFile, size: int, depth: int, seconds: float) -> dict[str, Any]:
+def _random(file: SurveyFile, size: int, depth: int, seconds: float) -> ReadPoint:
     """Read at random places with `depth` threads, each with one read outstanding."""
     evict_open(file.fd)
     latencies: list[list[int]] = [[] for _ in range(depth)]
@@ -184,6 +190,7 @@ def _random(file: SurveyFile, size: int, depth: int, seconds: float) -> dict[str
         "latency_p50_ns": seen[len(seen) // 2],
         "latency_p99_ns": seen[min(len(seen) - 1, len(seen) * 99 // 100)],
         "limited_by_python": rate > _PYTHON_READS_PER_S,
+        "direct": file.direct,
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pipeprof.devices.survey import LinkRate, MemoryRate
 from pipeprof.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ _LINK_BYTES: Final = (2**20, 16 * 2**20, 256 * 2**20)
 _ROUNDS: Final = 5
 
 
-def memory_rate() -> dict[str, Any]:
+def memory_rate() -> MemoryRate:
     """Measure how fast one core copies memory: bytes copied a second, each read once and written once."""
     source = np.ones(_COPY_BYTES, dtype=np.uint8)
     target = np.zeros_like(source)
     return {"copy_bytes_per_s": _COPY_BYTES * NS_PER_S / median_ns(lambda: np.copyto(target, source))}
 
 
-def link_rates(device: Device | None = None) -> list[dict[str, Any]] | None:
+def link_rates(device: Device | None = None) -> list[LinkRate] | None:
     """Measure copies to the device by size, from pageable and pinned memory; None without a device.
 
     `device` is by default the one that torch sees.
@@ -37,7 +38,7 @@ def link_rates(device: Device | None = None) -> list[dict[str, Any]] | None:
     return None if there is None else [_link(there, size) for size in _LINK_BYTES]
 
 
-def _link(device: Device, size: int) -> dict[str, Any]:
+def _link(device: Device, size: int) -> LinkRate:
     """Measure one size. Copies are to memory that the device has already, as a loop's copies mostly are."""
     import torch
 

@@ -42,6 +42,7 @@ _LOSS_AT: Final = 8192
 LOSS_BYTES: Final = HEADER_BYTES - _LOSS_AT
 MOST_NAMES: Final = (_LOSS_AT - _NAMES_AT) // _NAME_BYTES
 _COUNT, _TAKEN, _DROPPED, _NAMES, _THREAD, _EPOCH, _FINISHED, _BUSY, _UNREAD, _ASKED_EPOCH, _LOSS = range(11)
+_LAST_ASKED, _LAST_SENT = 11, 12
 """The words of a slot's header: see `Slot` for what each holds."""
 
 MOST_SHARDS: Final = 0xFFFF
@@ -178,6 +179,15 @@ class Slot:
         return bool(self._words[_UNREAD])
 
     @property
+    def last_asked(self) -> bool:
+        """Return True once the reader wants what is not yet sent: it will take nothing that comes later."""
+        return bool(self._words[_LAST_ASKED])
+
+    def sent_last(self) -> None:
+        """Note that all is sent that the reader asked for."""
+        self._words[_LAST_SENT] = 1
+
+    @property
     def asked_epoch(self) -> int:
         """Return the epoch of the batches that the loop asks for now, where it says so: see `Ring.ask`."""
         return self._words[_ASKED_EPOCH]
@@ -247,6 +257,15 @@ class Ring:
         """Say which epoch's batches are asked for from now on."""
         for words in self._words:
             words[_ASKED_EPOCH] = epoch
+
+    def ask_last(self) -> None:
+        """Ask each writer for what it has not yet sent: it is drained once more."""
+        for words in list(self._words):  # another thread may close the ring meanwhile
+            words[_LAST_ASKED] = 1
+
+    def awaited(self) -> list[int]:
+        """Return the threads of the writers that were asked for the last, and have not yet sent it."""
+        return [words[_THREAD] for words in list(self._words) if words[_THREAD] and not words[_LAST_SENT]]
 
     def fullest(self) -> float:
         """Return the share of the fullest slot that waits to be drained."""

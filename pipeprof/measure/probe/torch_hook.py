@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -415,6 +416,28 @@ _WATCH: Final = "_pipeprof_watch"
 """Attribute of an iterator that is watched."""
 
 
+class _LastCall:
+    """An object that nobody holds: its end calls another's finalizer, with no frame of ours below it.
+
+    Python tells of an error in a finalizer by the finalizer and the frames from it on, as it does in a forked
+    child that drops an iterator: torch finds there that the workers are not its own.
+    """
+
+    def __init__(self, finalize: Callable[[Any], None], of: Any) -> None:
+        self._call = _Finalizer(finalize, of)
+
+    @property
+    def __del__(self) -> Callable[[], None]:
+        return self._call
+
+
+class _Finalizer(partial[None]):
+    """A finalizer and its object, which Python names as it names the finalizer alone."""
+
+    def __repr__(self) -> str:
+        return repr(self.func)
+
+
 def _watched_class(cls: type) -> type:
     if cls not in _watched:
         original = cls.__next__  # type: ignore[attr-defined]
@@ -434,7 +457,7 @@ def _watched_class(cls: type) -> type:
                     watch.dropped()
             finally:
                 if finalize is not None:
-                    finalize(self)  # it shuts the workers down, which takes its time
+                    _LastCall(finalize, self)  # it shuts the workers down, which takes its time
 
         names = {
             "__next__": next_watched,

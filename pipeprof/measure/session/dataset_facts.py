@@ -1,4 +1,4 @@
-"""Tells facts about a data set from its code, none of which is run.
+"""Facts about a data set, derived from its code without running it.
 
 Attributes are looked up past `__getattr__` and properties; of functions the names that their code mentions
 are read. What cannot be told so is None.
@@ -22,7 +22,7 @@ _DEEPEST: Final = 4
 
 
 def has_set_epoch(dataset: Any) -> bool | None:
-    """Tell whether the data set has a method that is told of each new epoch."""
+    """Return True if the data set has a method that is called for each new epoch."""
     try:
         return callable(getattr_static(dataset, "set_epoch", None))
     except Exception:  # a class that is made in an unusual way

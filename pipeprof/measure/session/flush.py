@@ -1,4 +1,4 @@
-"""Writes what is known of a run, from a thread of its own, at least once a second.
+"""Writes the run's record from a separate thread, at least once a second.
 
 The loop's thread only appends to lists; this turns those and the workers' rings into rows, in bulk. One
 thread at a time touches the writer: whoever holds `lock`.
@@ -71,13 +71,13 @@ class Rhythm:
         """Time to let pass until the next look."""
 
     def is_due(self, now_s: float) -> bool:
-        """Note a look, and tell whether it is time to flush."""
+        """Count a look, and return True if it is time to flush."""
         self._late_s = max(self._late_s, now_s - self._looked_s - self.pause_s)
         self._looked_s = now_s
         return now_s - self._flushed_s >= FLUSH_EVERY_S - 2 * self._late_s
 
     def flush(self, now_s: float) -> None:
-        """Note that a flush begins. Lateness is forgotten by halves."""
+        """Note that a flush begins. Lateness decays by half at each flush."""
         self._flushed_s = now_s
         self._late_s /= 2
 
@@ -123,7 +123,7 @@ class Flusher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the thread end, and not wait for it."""
+        """Ask the thread to end, without waiting for it."""
         self._stop.set()
 
     def is_current_thread(self) -> bool:
@@ -131,7 +131,7 @@ class Flusher:
         return threading.current_thread() is self._thread
 
     def join(self, patience_s: float = inf) -> BaseException | None:
-        """Wait for the thread to end, whatever handlers of signals raise; return the last of that."""
+        """Wait for the thread to end, even if signal handlers raise; return the last exception."""
         raised = None
         deadline = time.monotonic() + patience_s
         while self._thread.is_alive() and (left_s := deadline - time.monotonic()) > 0:
@@ -210,7 +210,7 @@ class Flusher:
 
     @property
     def cpu_ns(self) -> int:
-        """Return the CPU time of the thread that looks and flushes, and of what others have flushed."""
+        """Return the CPU time of the flush thread, and of flushes by other threads."""
         own_ns = time.thread_time_ns() if self.is_current_thread() else self._thread_cpu_ns
         return own_ns + self._others_cpu_ns
 
@@ -228,7 +228,7 @@ class Flusher:
             event("clock_set", detail=str(jumped.set_ns))
 
     def flush(self) -> None:
-        """Hand to the kernel what is known by now."""
+        """Write everything recorded so far."""
         with self.lock:
             if self.active:
                 self._flush(last=False)
@@ -269,7 +269,7 @@ class Flusher:
             self._writer.write_meta(replace(meta, warnings=(*meta.warnings, *noted)))
 
     def _drain(self, last: bool) -> dict[str, dict[str, Any]]:
-        """Empty the rings; close those of iterators that are gone, or all where it is the last time."""
+        """Drain the rings; close those of iterators that are gone, or all of them the last time."""
         drained = Drained()
         lines: list[Row] = []
         counters: list[Row] = []
@@ -306,7 +306,7 @@ class Flusher:
         return tables
 
     def _forget_old_epochs(self) -> None:
-        """Forget batches that were made and never taken, as after a `break`, with their epoch."""
+        """Forget, with their epoch, batches that were made and never taken, as after a `break`."""
         unwritten = self._steps.unwritten_epochs()
         for source in self.sources:
             for epoch in list(source.finished):
@@ -324,7 +324,7 @@ class Flusher:
             self._writer.write_meta(replace(meta, warnings=(*others, text)))
 
     def _fail(self, error: OSError) -> None:
-        """Note that the run cannot be written any more, and say so once, whatever becomes of warnings."""
+        """Note that the run can no longer be written, and print that once, even if warnings are errors."""
         if self.failure is not None:
             return
         why, is_there = error.strerror or str(error), self._writer.directory.exists()

@@ -26,19 +26,19 @@ _held: Final[list[threading.Lock]] = []
 
 
 def guard(run: Guarded) -> int:
-    """Guard `run`, which is active in this process from now on. Return how many are active."""
+    """Start guarding the active run `run`. Return how many runs are active."""
     _guarded.add(run)
     return len(_guarded)
 
 
 def unguard(run: Guarded) -> int:
-    """Guard `run` no more: it is over. Return how many are still active."""
+    """Stop guarding `run`, which is over. Return how many runs are still active."""
     _guarded.discard(run)
     return len(_guarded)
 
 
 def _before() -> None:
-    """Let no child be born while a flush thread is inside pyarrow, whose locks the child would find taken."""
+    """Delay a fork while a flush thread is inside pyarrow, whose locks the child would find taken."""
     for run in list(_guarded):
         run.lock.acquire()
         _held.append(run.lock)

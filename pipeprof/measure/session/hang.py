@@ -1,4 +1,4 @@
-"""Sees that a loop has waited too long for a batch, and says which worker holds it, where, and why.
+"""Reports a loop that has waited too long for a batch: which worker holds it, where, and why.
 
 Runs in the flush thread. What it learns goes to `hang.txt` in the run directory, to an event, and to standard
 error; the job goes on.
@@ -55,7 +55,7 @@ class Waiting(NamedTuple):
 
 
 class HangWatch:
-    """Looks at loops that wait; tells each wait that is longer than `after_s` once."""
+    """Watches loops that wait, and reports each wait longer than `after_s` once."""
 
     def __init__(
         self, after_s: float, directory: Path, record: RecordEvent, say: Callable[[str], None] | None = None
@@ -91,7 +91,7 @@ def _say(text: str) -> None:
 
 
 def described(waiting: Waiting) -> Iterator[str]:
-    """Give the lines that tell a wait: what is waited for, the holder, the other workers, what is full."""
+    """Yield the lines that describe a wait: the batch, its worker, the other workers, exhausted resources."""
     waited = duration(monotonic_ns() - waiting.since_ns)
     if not waiting.pids:
         yield f"no batch for {waited}: {waiting.loader} makes it in the training process itself"
@@ -146,7 +146,7 @@ def _worker(worker: int, waiting: Waiting, in_full: bool) -> Iterator[str]:
 
 
 def _at_rest(worker: int, pid: int, doing: str, in_full: bool) -> Iterator[str]:
-    """Give the lines of a worker that runs nothing, where py-spy can read its memory."""
+    """Yield the lines for a worker that runs nothing, if py-spy can read its memory."""
     stack = stack_of_stopped(pid) if in_full else None
     if stack is None or stack.seq is None:
         yield f"  worker {worker} {doing}" + ("; where is not observed without py-spy" if in_full else "")
@@ -180,7 +180,7 @@ def _making(stack: LoopStack) -> str:
 
 
 def _frames(frames: Iterable[tuple[str, int, str]]) -> Iterator[str]:
-    """Give the lines of a stack, innermost first, without pipeprof's and torch's loop around the user's."""
+    """Yield the lines of a stack, innermost first, without frames of pipeprof and torch around the user's."""
     ours = str(Path(__file__).parents[2])
     kept = [
         frame for frame in frames if not frame[0].startswith(ours) and not frame[0].endswith(_NOT_THE_USERS)
@@ -200,7 +200,7 @@ def own_frames(thread: int) -> list[tuple[str, int, str]]:
 
 
 def _full(pids: Iterable[int]) -> Iterator[str]:
-    """Say what room there is in shared memory, and whose descriptors have run out."""
+    """Yield the room left in shared memory, and the processes that ran out of file descriptors."""
     if (room := shared_memory_bytes()) is not None:
         free, whole = room
         is_full = bool(whole) and free < (1 - _FULL) * whole

@@ -1,4 +1,4 @@
-"""Watches what is iterated in place of a DataLoader: each wait of the loop, and no more than that.
+"""Watches an iterable used in place of a DataLoader: only the loop's waits are observed.
 
 What happens inside such an iterable, in its threads or its processes, is its own business. Where it has a
 DataLoader of torch in it, as WebDataset's `WebLoader` has, that one is observed, workers and all, and what
@@ -27,7 +27,7 @@ KIND: Final = "iterable"
 
 
 def loaders_in(iterable: Any) -> list[DataLoader[Any]]:
-    """Return the DataLoaders that are attributes of `iterable`, or stand in its lists."""
+    """Return the DataLoaders among the attributes of `iterable` and in its lists."""
     loaders: list[DataLoader[Any]] = []
     for value in vars(iterable).values() if hasattr(iterable, "__dict__") else ():
         values = value if isinstance(value, (list, tuple)) else (value,)
@@ -36,7 +36,7 @@ def loaders_in(iterable: Any) -> list[DataLoader[Any]]:
 
 
 def inside_unseen(iterable: Any) -> str:
-    """Say what is not observed of an iterable, for run.json."""
+    """Return what is not observed of an iterable, for run.json."""
     return f"the inside of {_name_of(iterable)}"
 
 
@@ -92,7 +92,7 @@ class ObservedIterable:
 
 
 class IterableWatch:
-    """Observes one iterable for a session: what its steps came from."""
+    """Observes one iterable for a session."""
 
     finished: Final[Mapping[int, Any]] = {}
     """No worker of ours reports a batch, and none is made between request and take that we could see."""
@@ -116,7 +116,7 @@ class IterableWatch:
         return self.epoch
 
     def end_pass(self) -> None:
-        """Add what the source itself says of the pass that has ended, once."""
+        """Add the source's own statistics of the finished pass, once."""
         if self._statistics is None or not self._unread:
             return
         self._unread = False
@@ -176,7 +176,7 @@ class _Waits(_Pass):
 
 
 class _Staged(_Pass):
-    """Pass over an iterable around a DataLoader: what it does beside the waiting is a stage."""
+    """Pass over an iterable that wraps a DataLoader: its own work besides waiting is a stage."""
 
     def __init__(self, iterator: Any, name: str) -> None:
         super().__init__(iterator)

@@ -49,10 +49,9 @@ from pipeprof.record.meta import JobMeta, RunMeta
 from pipeprof.record.reader import boot_id
 from pipeprof.record.remote.outgoing import stage
 from pipeprof.record.remote.places import is_url
-from pipeprof.record.schema import RUN_JSON
+from pipeprof.record.schema import JOB_JSON, RUN_JSON
 from pipeprof.record.writer import TraceWriter
 
-JOB_JSON: Final = "job.json"
 _SCHEDULERS: Final = (
     "SLURM_HET_JOB_ID",
     "SLURM_JOB_ID",
@@ -123,7 +122,7 @@ def with_rank(meta: RunMeta) -> RunMeta:
 
 
 def _has_own_cores() -> bool | None:
-    """Tell whether this rank was bound to some of its launcher's cores; None is not observed."""
+    """Return True if this rank is bound to a part of its launcher's cores; None if not observed."""
     with suppress(OSError, psutil.Error, AttributeError):
         return set(psutil.Process().cpu_affinity()) < set(psutil.Process(os.getppid()).cpu_affinity())
     return None
@@ -178,7 +177,7 @@ def own_directory(out: Path, beside_run: bool = False) -> Path:
         if _torchrun():
             _claim(directory, f"node-{rank.node}.json", _node())
     except FileExistsError as error:
-        raise TraceError(f"{directory} is no directory", "choose another --out") from error
+        raise TraceError(f"{directory} is not a directory", "choose another --out") from error
     except OSError as error:
         raise TraceError(f"cannot write {directory}: {error.strerror}", "choose another --out") from error
     return part_of(directory, rank.rank)
@@ -207,7 +206,7 @@ def free_directory(out: Path | str | None) -> Path | None:
 
 
 def _job(rank: Rank) -> JobMeta:
-    """Return what all ranks of a job know and no other job does."""
+    """Return values that all ranks of a job share and no other job has."""
     run_id = os.getenv("TORCHELASTIC_RUN_ID")
     return JobMeta(run_id, _master(), rank.world_size, _scheduled())
 
@@ -222,7 +221,7 @@ def _scheduled() -> str | None:
 
 
 def _node() -> dict[str, Any]:
-    """Return what the ranks of one torchrun know, and those of another do not: it, and its start."""
+    """Return values that only the ranks of one torchrun share: its process and start time."""
     return {"host": socket.gethostname(), "launcher": os.getppid(), "started": round(_launched(), 2)}
 
 
@@ -239,7 +238,7 @@ def _master() -> str:
 
 
 def _claim(directory: Path, name: str, mine: Mapping[str, Any]) -> None:
-    """Put the marker `name` down, or find one's own there. A marker is whole from the moment it is there,
+    """Create the marker `name`, or find one with the same content. A marker is complete once it exists,
     but for file systems without links.
     """
     final = directory / name

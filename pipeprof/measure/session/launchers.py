@@ -1,4 +1,4 @@
-"""One table of launchers, and of the environment variables by which each tells a process its place in a job.
+"""The launchers, and the environment variables in which each gives a process its place in a job.
 
 torch's own names come first: a launcher that starts torchrun on each node sets its variables for the node's
 process, and torchrun those of the ranks. Sources: torch.distributed's elastic agent (accelerate starts it
@@ -19,7 +19,7 @@ _TASKS: Final = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
 
 class RankPlace(NamedTuple):
-    """Place of a process in a job, as its environment tells it."""
+    """Place of a process in a job, according to its environment."""
 
     rank: int
     world_size: int | None
@@ -35,7 +35,7 @@ class RankPlace(NamedTuple):
 
 
 class Launcher(NamedTuple):
-    """Environment variables of one launcher; the empty name where it has none for it."""
+    """Environment variables of one launcher; an empty name where it has no such variable."""
 
     names: str
     """Launchers that set these variables."""
@@ -90,7 +90,7 @@ TORCH, KUBERNETES = LAUNCHERS[0], LAUNCHERS[-1]
 
 
 def place_in(environment: Mapping[str, str], launchers: tuple[Launcher, ...] = LAUNCHERS) -> RankPlace | None:
-    """Return the place that an environment tells of, by the first launcher of the table that set it."""
+    """Return the place given by an environment, from the first launcher in the table that set it."""
     for launcher in launchers:
         rank = _rank(environment, launcher)
         world = number(environment, launcher.world_size)
@@ -100,7 +100,7 @@ def place_in(environment: Mapping[str, str], launchers: tuple[Launcher, ...] = L
 
 
 def completed(environment: Mapping[str, str], launcher: Launcher, rank: int, world: int | None) -> RankPlace:
-    """Return the place of `rank`, with what else the launcher's variables tell of it."""
+    """Return the place of `rank`, completed from the launcher's other variables."""
     local = number(environment, launcher.local_rank)
     per_node = _ranks_of_node(environment, launcher)
     if per_node is None and environment.get(_MASTER) in _LOOPBACK:
@@ -113,7 +113,7 @@ def completed(environment: Mapping[str, str], launcher: Launcher, rank: int, wor
 
 
 def number(environment: Mapping[str, str], name: str) -> int | None:
-    """Return a variable that is a whole number; None for any other, and for no name."""
+    """Return a variable's whole number; None for any other value, and for an empty name."""
     text = environment.get(name, "") if name else ""
     return int(text) if text.isdecimal() else None
 

@@ -115,7 +115,7 @@ class LoaderWatch:
         """Steps that took its batches."""
 
     def was_rebuilt_as(self, loader: DataLoader[Any]) -> bool:
-        """Tell whether `loader` is iterated instead of ours, which never was: they have the same data set."""
+        """Return True if `loader` is iterated in place of ours, which never was: they share a data set."""
         return not self.iterated and loader.dataset is self.dataset()
 
     def iterate(self, loader: DataLoader[Any], make: Callable[[], Any]) -> Any:
@@ -134,7 +134,7 @@ class LoaderWatch:
         return iterator
 
     def adopt(self, loader: DataLoader[Any], iterator: Any) -> None:
-        """Watch an iterator that was made before, with none of our proxies in it: its waits are observed."""
+        """Watch an existing iterator that has none of our proxies: only its waits are observed."""
         watch = IteratorWatch(self, loader.num_workers, _mode(loader))
         watch.see_waits_alone("what its workers do: they had been started before")
         self.iterated = self._watch(iterator, watch)
@@ -236,7 +236,7 @@ class IteratorWatch:
         return parts
 
     def see_waits_alone(self, unseen: str) -> None:
-        """Observe the loop's side only; `unseen` says what is not."""
+        """Observe only the loop's side; `unseen` names what is not observed."""
         self._counts_ready = False
         self._begin_epoch(self._created_ns)
         self.session.add_unseen(f"{self.owner.name}: {unseen}")
@@ -294,7 +294,7 @@ class IteratorWatch:
         self.session.note_warning(sentence)
 
     def _record_kill(self, worker: int, process: Any) -> None:
-        """Record what is known of a worker that SIGKILL has ended, as the kernel does for memory."""
+        """Record what is known of a worker that was ended by SIGKILL, such as by the kernel's OOM killer."""
         if _ended_by(process, signal.SIGKILL):
             had, limit = self.private_bytes.get(worker), memory_limit_bytes()
             known = "its memory was not observed" if had is None else f"it had {size(had)} to itself"
@@ -395,7 +395,7 @@ class IteratorWatch:
         return data, None
 
     def _next_unobserved(self, original: Callable[[Any], Any], iterator: Any) -> Any:
-        """Go on after the run: the proxies still are in the iterator, and record for no one."""
+        """Go on after the run: the proxies are still in the iterator, but record nothing."""
         try:
             return self._unwrap(original(iterator))[0]
         except BaseException:
@@ -423,7 +423,7 @@ class IteratorWatch:
         self.record_lost_workers()
 
     def sort_inbox(self) -> None:
-        """Take the handovers that have come in, to be found by their batches."""
+        """Index the handovers that have arrived by their batches."""
         while self.inbox:
             arrived = handover.read(self.inbox.popleft())
             self.handovers[arrived.epoch, arrived.seq] = arrived
@@ -449,7 +449,7 @@ class IteratorWatch:
                 del kept[key]
 
     def close(self) -> None:
-        """Drain no more: the iterator is gone, or the run is over."""
+        """Stop draining: the iterator is gone, or the run is over."""
         self.ring.close()
         handover.close_inbox(self.number)
         if self.aides is not None:
@@ -490,12 +490,12 @@ class IteratorWatch:
         return self.ring.threads()
 
     def let_go(self) -> None:
-        """Record nothing more in a forked child, through what the parent has."""
+        """Stop recording in a forked child, which shares the parent's rings."""
         self._probe.recorder = None
 
 
 def is_running(process: Any) -> bool:
-    """Tell whether a worker runs, without taking its exit code: torch looks for that."""
+    """Return True if a worker runs, without reaping its exit code, which torch reads itself."""
     return process.pid is not None and state_of(process.pid)[0] not in ("", "Z", "X")
 
 
@@ -524,7 +524,7 @@ _BUS_ERROR: Final = getattr(signal, "SIGBUS", None)
 
 
 def _ended_by(process: Any, number: signal.Signals | None) -> bool:
-    """Tell whether a signal has ended a worker, without taking its exit code."""
+    """Return True if a signal ended a worker, without reaping its exit code."""
     if number is None:
         return False
     with suppress(ChildProcessError, AttributeError):

@@ -42,7 +42,7 @@ class Pending:
         detail: str | None = None,
         time_ns: int | None = None,
     ) -> None:
-        """Add something that happened once, a word of `record.schema.EVENTS`: now, or at `time_ns`."""
+        """Add an event, of a kind in `record.schema.EVENTS`: now, or at `time_ns`."""
         when = monotonic_ns() if time_ns is None else time_ns
         self._events.append((when, kind, loader, epoch, worker, detail))
 

@@ -10,6 +10,7 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -47,68 +48,63 @@ class Traced(NamedTuple):
     runs: Gathered
 
 
+@dataclass(frozen=True, slots=True)
+class TraceOptions:
+    """Options of one observed script: where its run goes, and what is observed or tried."""
+
+    out: Path | None = None
+    """The run directory; None for a new one in `runs/`."""
+    name: str | None = None
+    """Name of the run; None for the script's."""
+    as_module: bool = False
+    """True where the target is a module, as with `python -m`."""
+    lines: bool = True
+    """Sample the lines of code that take the time."""
+    telemetry_hz: float = 0.0
+    """Sensor readings per second; 0 for none."""
+    warmup_steps: int = 0
+    files: bool = True
+    """Keep the names of some files that batches are made from, for a probe of their storage."""
+    kernels: int = 0
+    """Steps whose kernels torch.profiler traces."""
+    hang_after_s: float | None = None
+    """Wait for a batch after which a hang is reported, while it lasts; None for never."""
+    keep_command: bool = True
+    """Store the arguments that the script was started with."""
+    trial: TriedChanges = field(default_factory=TriedChanges)
+    """Changes to try on the script."""
+
+
 def trace_script(
     target: str,
     arguments: Sequence[str],
-    out: Path | None,
-    as_module: bool = False,
-    telemetry_hz: float = 0.0,
-    lines: bool = True,
-    trial: TriedChanges | None = None,
-    warmup_steps: int = 0,
+    options: TraceOptions,
     at_signal: Callable[[Traced], None] | None = None,
     at_os_exit: Callable[[Traced], None] | None = None,
-    *,
-    files: bool = True,
-    hang_after: float | None = None,
-    keep_command: bool = True,
-    name: str | None = None,
-    kernels: int = 0,
 ) -> Traced:
-    """Run the script `target`, or the module with `as_module`, as `python` would run it.
+    """Run the script or module `target` as `python` would, with its DataLoaders observed.
 
-    The run is written to `out`, or to a new directory in `runs/`, whatever the script ends with; its
-    traceback is printed and its exit code kept. The processes that it starts are observed too. Sensors are
-    read `telemetry_hz` times a second. `trial` is tried on it. Where a signal that the script does not handle
-    ends the process, the run is closed and `at_signal` called before; `at_os_exit`, where it ends by
-    `os._exit`. With `files` some of the files that batches are made from are kept, for a probe of their
-    storage. The kernels of `kernels` steps are traced by torch.profiler. A wait for a batch of more than
-    `hang_after` seconds is told of while it lasts. Without `keep_command` the run does not say with which
-    arguments it was started. `name` is the run's name, by default the script's. Raises `MeasureError` where
-    there is no such script, for a rate that cannot be, and where the trial cannot be with the script's own
-    arguments.
+    The run is written however the script ends; its traceback is printed and its exit code kept. Processes
+    that it starts are observed too. If a signal that the script does not handle ends the process, the run is
+    closed and `at_signal` is called first; `at_os_exit` is called if the script ends by `os._exit`. Raises
+    `MeasureError` for a missing script, an impossible telemetry rate, and a trial that does not fit the
+    script's own arguments.
     """
-    check_rate(telemetry_hz)
+    check_rate(options.telemetry_hz)
     _warn_of_no_threads_of_ours()
-    execute = _module(target, arguments) if as_module else _script(target, arguments)
+    execute = _module(target, arguments) if options.as_module else _script(target, arguments)
     pid = os.getpid()
-    trial = trial or TriedChanges()
-    meta = RunMeta(
-        script_words=1 + len(arguments) if keep_command else None,
-        command=() if keep_command else NO_COMMAND,
-        tried=begin_fixes(trial),
-    )
-    session = Session(
-        out or directory_for(name or Path(target).stem),
-        "trace",
-        name or target,
-        meta,
-        lines=lines,
-        warmup_steps=warmup_steps,
-        files=files,
-        kernels=kernels,
-    )
-    if hang_after is not None:
-        session.watch_hangs(hang_after)
-    program = Program(session, lines)
+    session = _session(target, arguments, options)
+    program = Program(session, options.lines)
 
     def traced(code: int) -> Traced:
         return Traced(code, True, session.unwritten is None, program.gathered())
 
     error: BaseException | None = None
     stops, held = Stops(partial(_end_by, session, program, at_signal)), HeldSignals()
-    with program, handed_on(trial), Telemetry(session.telemetry, rate_hz=telemetry_hz) as telemetry:
-        watched = _Watched(program, trial, telemetry if telemetry_hz else None)
+    rate_hz = options.telemetry_hz
+    with program, handed_on(options.trial), Telemetry(session.telemetry, rate_hz=rate_hz) as telemetry:
+        watched = _Watched(program, options.trial, telemetry if rate_hz else None)
         stops.take()
         if at_os_exit is not None:
             program.at_os_exit(lambda code: at_os_exit(traced(code)))
@@ -135,6 +131,29 @@ def trace_script(
     return traced(code)
 
 
+def _session(target: str, arguments: Sequence[str], options: TraceOptions) -> Session:
+    """Begin the run's session, and the fixes to try: the record names them from its first moment."""
+    keep = options.keep_command
+    meta = RunMeta(
+        script_words=1 + len(arguments) if keep else None,
+        command=() if keep else NO_COMMAND,
+        tried=begin_fixes(options.trial),
+    )
+    session = Session(
+        options.out or directory_for(options.name or Path(target).stem),
+        "trace",
+        options.name or target,
+        meta,
+        lines=options.lines,
+        warmup_steps=options.warmup_steps,
+        files=options.files,
+        kernels=options.kernels,
+    )
+    if options.hang_after_s is not None:
+        session.watch_hangs(options.hang_after_s)
+    return session
+
+
 def run_unobserved(target: str, arguments: Sequence[str], as_module: bool = False) -> int:
     """Run a script, or a module, as `python` would, with nothing observed; return its exit code.
 
@@ -150,7 +169,7 @@ def run_unobserved(target: str, arguments: Sequence[str], as_module: bool = Fals
 
 
 def _warn_of_no_threads_of_ours() -> None:
-    """Keep Python from 3.12 on from warning a script that forks of threads which it does not have."""
+    """Silence Python 3.12's warning about threads in a forking script: the threads are pipeprof's."""
     if sys.version_info >= (3, 12):
         of_fork = r"This process \(pid=\d+\) is multi-threaded, use of fork"
         warnings.filterwarnings("ignore", of_fork, DeprecationWarning)
@@ -175,7 +194,7 @@ def _as_interrupted(error: BaseException) -> BaseException:
 
 
 class _Watched:
-    """A script's loaders and what is tried on them, and its affinity, for as long as it runs."""
+    """Watches a running script: its loaders, what is tried on them, and its CPU affinity."""
 
     def __init__(self, program: Program, trial: TriedChanges, telemetry: Telemetry | None) -> None:
         self._session, self._trial, self._telemetry = program.session, trial, telemetry
@@ -188,7 +207,7 @@ class _Watched:
             self._session.amend(self._telemetry.entered)
 
     def end(self, error: BaseException | None) -> BaseException | None:
-        """Let go of the loaders, take back what was tried. Return the script's error, where it is its own."""
+        """Release the loaders and undo what was tried. Return the script's error, if it is its own."""
         trying = self._trying
         for word, fix in reversed(self._trial.fixes):
             trying.say(f"--try {word}: {fix.end()}")
@@ -205,7 +224,7 @@ class _Watched:
         return error
 
     def probe(self) -> None:
-        """Make batches in 1, 2 and 4 processes, where that was asked for. What cannot be probed is said."""
+        """Make batches in 1, 2 and 4 processes, if that was asked for. A failure is printed."""
         if not self._trial.probes_scaling:
             return
         trying = self._trying
@@ -219,7 +238,7 @@ class _Watched:
         trying.say(f"a batch of {probe.loader} takes its CPU time in one process {', '.join(grown)}")
 
     def check(self, code: int) -> None:
-        """Raise `MeasureError` where a script that ended with `code` was not tried with what was asked."""
+        """Raise `MeasureError` if a script that ended with `code` made no loader that `--set` names."""
         if self._trying.refusal is not None:
             raise self._trying.refusal
         names = self._trying.construction.names
@@ -234,7 +253,7 @@ class _Watched:
 
 
 def _is_by_stop(error: BaseException | None) -> bool:
-    """Return True where an error came of the end of a pass that was ended by us."""
+    """Return True if an error was caused by a pass that pipeprof ended."""
     while error is not None and not isinstance(error, PassEnd):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -252,7 +271,7 @@ def _script(target: str, arguments: Sequence[str]) -> Callable[[], None]:
             f"{target} cannot be read: {error.strerror}", "give a Python script, or -m and a module"
         ) from error
     except (SyntaxError, ValueError) as error:
-        raise MeasureError(f"{target} is no Python script: {error}", "correct it") from error
+        raise MeasureError(f"{target} is not a Python script: {error}", "correct it") from error
 
     def execute() -> None:
         sys.argv = [target, *arguments]
@@ -286,7 +305,7 @@ def _module(target: str, arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _as_main(module: str, argv: list[str], first_path: str, alter_argv: bool) -> Callable[[], None]:
-    """Return what runs a module by the function of runpy that `python -m` and `python DIRECTORY` call."""
+    """Return a callable that runs a module by the runpy function of `python -m` and `python DIRECTORY`."""
 
     def execute() -> None:
         sys.argv, sys.path[0] = argv, first_path

@@ -210,7 +210,7 @@ class Session:
         return number
 
     def add_operators(self, loader: int, operators: tuple[OperatorMeta, ...]) -> None:
-        """Enter into `run.json` what a source says of the operators that made a loader's batches so far."""
+        """Record in `run.json` a source's own statistics of the operators that made a loader's batches."""
 
         def entered(meta: RunMeta) -> RunMeta:
             mine = replace(meta.loader(loader), operators=operators)
@@ -224,7 +224,7 @@ class Session:
             self.amend(lambda meta: replace(meta, not_observed=(*meta.not_observed, what)))
 
     def watch_hangs(self, after_s: float, say: Callable[[str], None] | None = None) -> None:
-        """Tell on standard error, or to `say`, of each wait for a batch that is longer than `after_s`."""
+        """Report each wait for a batch longer than `after_s` on standard error, or to `say`."""
         self._flusher.hangs = HangWatch(after_s, self.directory, self.event, say)
 
     def add_source(self, source: IteratorWatch) -> None:

@@ -69,7 +69,7 @@ _READ: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 
 
 class WorkerStates:
-    """Counts looks. Keeps the files of each thread open: opening them costs more than reading."""
+    """Samples the workers' states. Keeps each thread's files open: opening them costs more than reading."""
 
     def __init__(self, proc: Path = Path("/proc"), clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self._proc, self._clock_ns = proc, clock_ns
@@ -105,7 +105,7 @@ class WorkerStates:
         return stops
 
     def _stop_of(self, thread: int, is_stopped: bool) -> int:
-        """Return for how many ns `thread` was stopped until now, where it is so no more; else 0."""
+        """Return for how many ns `thread` was stopped, if it has just resumed; else 0."""
         if is_stopped:
             self._stopped_ns.setdefault(thread, self._clock_ns())
             return 0
@@ -122,7 +122,7 @@ class WorkerStates:
         return sensors
 
     def _state(self, thread: int, is_busy: bool) -> WorkerState | Literal["stopped"] | None:
-        """Return the state of a thread; of an idle one only that it is stopped."""
+        """Return the state of a thread; for an idle one only if it is stopped."""
         try:
             stat, wchan = self._files.get(thread) or self._open(thread)
             letter = os.pread(stat, 64, 0).rpartition(b")")[2][1:2]
@@ -155,7 +155,7 @@ class WorkerStates:
             os.close(file)
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the files."""
         for thread in list(self._files):
             self._close(thread)
 

@@ -34,7 +34,7 @@ _PR_SET_TIMERSLACK: Final = 29
 
 
 class MonotonicClock:
-    """The real clock. A test hands in one whose sleep advances a number."""
+    """The real clock. Tests use one whose sleep advances a number."""
 
     def now_ns(self) -> int:
         """Return `CLOCK_MONOTONIC` in nanoseconds."""

@@ -140,7 +140,7 @@ def _check(path: Path) -> None:
 
 
 def _doubts(place: MountedPlace, tier: str) -> list[str]:
-    """List what about the path is not as the scenario says."""
+    """List how the path differs from what the scenario states."""
     doubts = []
     if place.tier is not None and place.tier != tier:
         what = f"{place.filesystem} from {place.source}" if place.network or place.memory else _names(place)

@@ -1,4 +1,4 @@
-"""Translates the errors of remote places' clients into problem and remedy.
+"""Translates errors of remote storage clients into a problem and a remedy.
 
 Classes are known by name: the clients' libraries are optional, and each wraps the others' errors.
 """
@@ -31,7 +31,7 @@ _EXTRAS: Final = {"s3": "'pipeprof[s3]'", "s3a": "'pipeprof[s3]'", "http": "aioh
 
 @contextmanager
 def refused(url: str) -> Iterator[None]:
-    """Raise `MeasureError` that names the place at `url` for whatever goes wrong with it."""
+    """Raise `MeasureError` naming `url` for any error raised in the block."""
     try:
         yield
     except PipeprofError:

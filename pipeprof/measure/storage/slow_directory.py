@@ -62,7 +62,7 @@ class Emulation:
         hook.start_workers_with(self)
 
     def stop(self) -> None:
-        """Let the files be read as they are again, and release the device. Workers that run keep it."""
+        """Stop slowing reads in this process and release the device. Running workers keep it."""
         if self in _active:
             _active.remove(self)
             remove_opener(self.open)
@@ -89,7 +89,7 @@ class Emulation:
 def emulate(
     device: str | StorageModel = "hdd-7200", *, path: str | os.PathLike[str], **figures: float
 ) -> Emulation:
-    """Slow the reads of files under `path` to those of `device`, in this process and its workers.
+    """Slow down reads of files under `path` to the speed of `device`, in this process and its workers.
 
     `device` is a preset (`hdd-7200`), a tier (`hdd`) or a `StorageModel`; `figures` change its figures, such
     as `bandwidth_bytes_per_s=100e6`. The files are really read from where they lie, so they should be in
@@ -116,7 +116,7 @@ def _unusable(directory: Path) -> str:
     except FileNotFoundError:
         return "does not exist"
     except NotADirectoryError:
-        return "is no directory"
+        return "is not a directory"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 

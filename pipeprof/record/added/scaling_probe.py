@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from math import isfinite, log2
 from pathlib import Path
@@ -13,10 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeprof.errors import TraceError
-from pipeprof.record.decode import MisfitError, decode, encode
-from pipeprof.record.files import write_atomically
-from pipeprof.record.plain_files import read_text
+from pipeprof.record.added.json_record import read_record, write_record
 
 SCALING_JSON: Final = "scaling_probe.json"
 _SCHEMA: Final = 1
@@ -26,7 +22,7 @@ _MOST_GROWTH: Final = 16.0
 
 @dataclass(frozen=True, slots=True)
 class ScalingPoint:
-    """Batches made in so many processes at once, with nothing else to do."""
+    """Result of making batches in `processes` processes at once, with nothing else to do."""
 
     processes: int = 1
     batches: int = 0
@@ -61,17 +57,11 @@ class ScalingProbe:
 
 def read_scaling(directory: Path) -> ScalingProbe | None:
     """Read the probe of a run directory; None where there is none that can be read."""
-    try:
-        raw = json.loads(read_text(directory / SCALING_JSON))
-        probe = decode(ScalingProbe, raw) if raw["schema"] == _SCHEMA else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceError, MisfitError):
-        return None
+    probe = read_record(directory / SCALING_JSON, ScalingProbe, _SCHEMA)
     usable = probe is not None and probe.points and all(point.processes >= 1 for point in probe.points)
     return probe if usable else None
 
 
 def write_scaling(directory: Path, probe: ScalingProbe) -> None:
     """Keep a probe in a run directory. Raises `OSError` where it cannot be written."""
-    write_atomically(
-        directory / SCALING_JSON, json.dumps({"schema": _SCHEMA, **encode(probe)}, indent=1) + "\n"
-    )
+    write_record(directory / SCALING_JSON, probe, _SCHEMA)

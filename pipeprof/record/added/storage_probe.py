@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
-from pipeprof.errors import TraceError
-from pipeprof.record.decode import Between, MisfitError, decode, encode
-from pipeprof.record.files import write_atomically
+from pipeprof.record.added.json_record import read_record, write_record
+from pipeprof.record.decode import Between
 from pipeprof.record.meta import Amount, Count
-from pipeprof.record.plain_files import read_text
 
 PROBE_JSON: Final = "storage_probe.json"
 MOST_READERS: Final = 1_024
@@ -29,7 +26,7 @@ NEAR: Final = 0.85
 
 @dataclass(frozen=True, slots=True)
 class ProbePoint:
-    """Reading with so many readers at once, each with one request outstanding."""
+    """Result of reading with `readers` readers at once, each with one request outstanding."""
 
     readers: Annotated[int, Between(1, MOST_READERS)] = 1
     reads: Count = 0
@@ -92,16 +89,10 @@ class StorageProbe:
 
 def read_probe(directory: Path) -> StorageProbe | None:
     """Read the probe of a run directory; None where there is none that can be read."""
-    try:
-        raw = json.loads(read_text(directory / PROBE_JSON))
-        probe = decode(StorageProbe, raw) if raw["schema"] == _SCHEMA else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceError, MisfitError):
-        return None
+    probe = read_record(directory / PROBE_JSON, StorageProbe, _SCHEMA)
     return probe if probe is not None and probe.curve(of_device=False) else None
 
 
 def write_probe(directory: Path, probe: StorageProbe) -> None:
     """Keep a probe in a run directory. Raises `OSError` where it cannot be written."""
-    write_atomically(
-        directory / PROBE_JSON, json.dumps({"schema": _SCHEMA, **encode(probe)}, indent=1) + "\n"
-    )
+    write_record(directory / PROBE_JSON, probe, _SCHEMA)

@@ -21,7 +21,7 @@ from pipeprof.errors import TraceError
 from pipeprof.record.files import write_atomically
 from pipeprof.record.plain_files import read_text
 from pipeprof.record.remote.places import filesystem, local_of, reached
-from pipeprof.record.schema import RUN_JSON, TABLES
+from pipeprof.record.schema import RUN_JSON, STREAM_SUFFIX, TABLES
 from pipeprof.redact import redact
 
 REMOTE: Final = ".remote.json"
@@ -139,7 +139,7 @@ def table(directory: Path, name: str) -> Path | RemoteTable | None:
             fs, _ = filesystem(listing.url)
             return _written(local, fs.cat_file(path))
     if name in listing.pieces:
-        return _joined(directory / f"{name}.arrows", listing.url, listing.pieces[name])
+        return _joined(directory / f"{name}{STREAM_SUFFIX}", listing.url, listing.pieces[name])
     return None
 
 
@@ -210,7 +210,7 @@ def _update(directory: Path, before: _Listing, after: _Listing) -> None:
             (directory / f"{name}.parquet").unlink(missing_ok=True)
         begins = [piece[0] for piece in before.pieces.get(name, [])]
         if name not in after.pieces or [p[0] for p in after.pieces[name]][: len(begins)] != begins:
-            (directory / f"{name}.arrows").unlink(missing_ok=True)
+            (directory / f"{name}{STREAM_SUFFIX}").unlink(missing_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / REMOTE, json.dumps(asdict(after)))
 

@@ -18,14 +18,13 @@ from pipeprof.errors import TraceError
 from pipeprof.record.files import write_atomically
 from pipeprof.record.plain_files import read_text
 from pipeprof.record.remote.places import check_scheme, filesystem, local_of
-from pipeprof.record.schema import RUN_JSON
+from pipeprof.record.schema import JOB_JSON, RUN_JSON, STREAM_SUFFIX
 from pipeprof.redact import redact
 
 DESTINATION: Final = ".destination.json"
 """File that names the URL which its directory stands for."""
 SENT: Final = ".sent.json"
 """File that notes what of its directory was sent."""
-JOB_JSON: Final = "job.json"
 PIECE_BYTES: Final = 32 << 20
 """Largest piece of a stream, and largest file that is read at once."""
 DEPTH: Final = 3
@@ -173,7 +172,7 @@ class Outgoing:
 
     def _send(self, path: Path, sent: _Sent) -> None:
         try:
-            if path.suffix == ".arrows":
+            if path.suffix == STREAM_SUFFIX:
                 self._send_rest(path, sent)
             elif not self._is_sent(path, sent):
                 self._send_whole(path, sent)
@@ -207,14 +206,14 @@ class Outgoing:
         self._note(path.parent, sent)
 
     def _remove_pieces(self, path: Path, sent: _Sent) -> None:
-        stream = self._remote(path.with_suffix(".arrows"))
+        stream = self._remote(path.with_suffix(STREAM_SUFFIX))
         for begin in sent.pieces.pop(path.stem, []):
             with suppress(FileNotFoundError):
                 self._fs.rm_file(f"{stream}.{begin:016d}")
         sent.sizes.pop(path.stem, None)
 
     def _is_sent(self, path: Path, sent: _Sent) -> bool:
-        if path.suffix == ".arrows":
+        if path.suffix == STREAM_SUFFIX:
             return sent.sizes.get(path.stem, 0) == path.stat().st_size
         return sent.files.get(path.name) == _state(path)
 
@@ -225,7 +224,7 @@ class Outgoing:
             with suppress(FileNotFoundError):
                 self._fs.rm_file(f"{self._base}/{name}")
             del sent.files[name]
-        for table in [table for table in sent.pieces if not (self.root / f"{table}.arrows").exists()]:
+        for table in [table for table in sent.pieces if not (self.root / f"{table}{STREAM_SUFFIX}").exists()]:
             self._remove_pieces(self.root / f"{table}.parquet", sent)
         self._note(self.root, sent)
         here = {path.name for path in self.root.glob("process-*")}

@@ -49,7 +49,7 @@ def _refuse_credentials(url: str) -> None:
     """Raise `TraceError` for a URL with a credential in it, which files and lists of processes would show."""
     if redact(url) != url:
         raise TraceError(
-            f"{redact(url)} has a credential in it",
+            f"{redact(url)} contains a credential",
             "give it in the environment, or in fsspec's configuration, and leave it out of the URL",
         )
 
@@ -74,7 +74,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise _not_installed(url, scheme, first_line(error)) from error
     except Exception as error:  # clients raise what they like
-        raise TraceError(f"{redact(url)} is no place for a record: {first_line(error)}") from error
+        raise TraceError(f"{redact(url)} cannot hold a record: {first_line(error)}") from error
     return fs, str(path).rstrip("/")
 
 

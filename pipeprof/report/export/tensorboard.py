@@ -70,7 +70,7 @@ def write(analysis: Analysis, directory: Path) -> Path:
 
 
 def _points(analysis: Analysis, start_ns: int, end_ns: int) -> tuple[Ints, Ints]:
-    """Return the last step that each point tells of, and the edges of the points' time, all of one length."""
+    """Return the last step of each point, and the edges of the points' equal time intervals."""
     t = analysis.timeline
     measured = int(t.measured.sum())
     count = max(1, min(POINTS, measured // STEPS_A_POINT))

@@ -1,4 +1,4 @@
-"""About this run: what was measured, how, on what, and at what cost of its own."""
+"""About this run: what was measured, how, on what machine, and the profiler's own cost."""
 
 from __future__ import annotations
 

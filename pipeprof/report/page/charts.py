@@ -24,6 +24,7 @@ Spec = dict[str, Any]
 Row = Mapping[str, Any]
 
 _FEW_BARS: Final = 4
+_MANY_BARS: Final = 16
 _LEFT: Final = 46
 """Room for the y axis in px, the same in charts that share an x axis, so that they line up."""
 
@@ -84,7 +85,7 @@ def stacked_bars(rows: Sequence[Row], name: str, description: str, bars_drawn: i
     """
     import altair as alt
 
-    each = 48 if bars_drawn <= _FEW_BARS else 28
+    each = 48 if bars_drawn <= _FEW_BARS else 28 if bars_drawn <= _MANY_BARS else 22  # all on one sheet
 
     base = alt.Chart(data_of(rows)).encode(
         y=alt.Y("view:N", sort=None, title=None).axis(
@@ -379,18 +380,26 @@ def of_ranks(rows: Sequence[Row], description: str) -> Spec:
     return finished(chart, "All ranks", description, height=170)
 
 
-def rates(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
-    """Draw the rate of many runs over calendar time. rows: `at` (ISO), `rate`, `of`, `run`, `waiting`; marks:
-    `at`, `change`."""
+_SERIES: Final = ("#2f86d6", "#d9820f", "#17a07a", "#c0599f", "#8a6fd1", "#8b92a0", "#c2453b", "#8a8f1e")
+"""Colours of series that tell scripts and hosts apart: each is seen on light and on dark ground."""
+
+
+def rates(rows: Sequence[Row], marks: Sequence[Row], description: str, dates: str) -> Spec:
+    """Draw the rate of many runs over calendar time (UTC). rows: `at` (ISO), `rate`, `of`, `run`, `waiting`;
+    marks: `at`, `change`. `dates` is the format of the axis' dates."""
     import altair as alt
 
     points = (
         alt.Chart(data_of(rows))
-        .mark_point(filled=True, size=18, opacity=0.7)
+        .mark_point(filled=True, size=24, opacity=1)
         .encode(
-            x=alt.X("at:T", title=None).axis(grid=False, tickCount=8),
+            x=alt.X("at:T", title=None)
+            .axis(grid=False, tickCount=6, format=dates, labelFlush=True)
+            .scale(type="utc", padding=6),  # no dot lies on the edge
             y=alt.Y("rate:Q", title="samples/s").scale(zero=False).axis(minExtent=_LEFT),
-            color=alt.Color("of:N", title=None).legend(orient="bottom", columns=2, labelLimit=360),
+            color=alt.Color("of:N", title=None)
+            .scale(range=list(_SERIES))
+            .legend(orient="bottom", columns=2, labelLimit=360),
             tooltip=[
                 alt.Tooltip("run:N"),
                 alt.Tooltip("of:N"),

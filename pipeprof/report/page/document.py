@@ -42,6 +42,20 @@ def breakable(text: str) -> Any:
     return Markup("<wbr>").join(escape(_whole(part)) for part in _HUMP.split(text))
 
 
+_TICKED = re.compile(r"`([^`]+)`")
+
+
+def prose(text: str) -> Any:
+    """Return a sentence in which what stands between backticks is shown as code."""
+    from markupsafe import Markup, escape
+
+    parts = _TICKED.split(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else escape(_whole(part))
+        for i, part in enumerate(parts)
+    )
+
+
 def render(
     template: str,
     title: str,
@@ -120,6 +134,7 @@ def _environment(package: str) -> Any:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = breakable
+    environment.filters["prose"] = prose
     return environment
 
 

@@ -18,14 +18,14 @@ from pipeprof.report.wording.view import (
     NO_VERDICT,
     RunView,
     cost_line,
-    facts,
     loader_line,
     outside_line,
     stall_line,
+    view_of,
 )
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.matrix_predictions import MatrixPredictions
-from pipeprof.vocabulary import bands, fixes
+from pipeprof.vocabulary import bands, causes, fixes
 
 
 def write(
@@ -42,7 +42,7 @@ def write(
 
 def render(forecast: Forecast, with_source: bool = True, price_per_hour: float | None = None) -> str:
     """Render the report of one run as one HTML text."""
-    said = facts(forecast.analysis.run, forecast.publish())
+    said = view_of(forecast.analysis.run, forecast.publish())
     source = source_of(said.meta) if with_source else no_source
     parts = contents.sections(forecast, said, source)
     packed = workers.packed(forecast.analysis)
@@ -107,7 +107,7 @@ def _lead(said: RunView) -> list[str]:
 
 
 def _why(said: RunView) -> dict[str, str]:
-    """Return the mechanism, or else the figures that show the cause; empty texts where there are none."""
+    """Return the mechanism, or else the figures that show the cause; empty texts if there are neither."""
     if said.inconclusive:
         return {"label": "", "text": ""}
     label = said.mechanism or ""
@@ -126,7 +126,7 @@ def _line(line: HotLine, source: Source) -> dict[str, str]:
 
 
 def _next(said: RunView) -> dict[str, str]:
-    """Return the fix: what to do, the harm that applies, and what it changes; empty where there is none."""
+    """Return the fix: what to do, the harm that applies, and what it changes; empty if there is no fix."""
     known = fixes.BY_WORD[said.fix]
     if known is fixes.NONE:
         do = said.next_step
@@ -186,28 +186,34 @@ def _matrix_trust(laid_out: matrix.Matrix) -> Section:
     return section
 
 
+def _cause(word: str) -> str:
+    """Return a cause for the table; none where the accelerator was kept busy."""
+    return "–" if word == causes.ACCELERATOR.word else word.replace("-", " ")
+
+
 def _cells_table(laid_out: matrix.Matrix) -> Table:
     keys = [key for key in (*laid_out.others, laid_out.across, laid_out.down) if key]
     heads = [words.knob(key) for key in keys] or ["cell"]
+    mixed = len({cell.emulated for cell in laid_out.cells}) > 1
+    used = "utilisation" if mixed or not laid_out.cells[0].emulated else "utilisation (emulated)"
     rows = [
         Row(
             [
                 *([cell.knobs[key] for key in keys] or ["the one cell"]),
                 units.percent(cell.stall),
                 units.percent(cell.utilization),
-                units.sample_rate(cell.throughput),
-                cell.cause,
-                "yes" if cell.emulated else "no",
+                units.digits(cell.throughput),
+                _cause(cell.cause),
+                *(["yes" if cell.emulated else "no"] if mixed else []),
             ]
         )
         for cell in laid_out.cells
     ]
-    return Table(
-        "Every cell", [*heads, "stall", "utilisation", "throughput", "cause", "emulated parts"], rows
-    )
+    parts = ["emulated parts"] if mixed else []
+    return Table("Every cell", [*heads, "waiting", used, "samples/s", "cause", *parts], rows)
 
 
 def write_pictures(forecast: Forecast, directory: Path) -> list[str]:
     """Write each chart of a run's report as a PNG into `directory`; returns the paths."""
-    said = facts(forecast.analysis.run, forecast.publish())
+    said = view_of(forecast.analysis.run, forecast.publish())
     return charts.pictures(chart_specs(contents.sections(forecast, said)), directory)

@@ -9,10 +9,9 @@ from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
-from pipeprof.analyse.sentence import waiter
 from pipeprof.report.page import charts
 from pipeprof.report.wording import words
-from pipeprof.report.wording.view import RunView, facts
+from pipeprof.report.wording.view import RunView, view_of
 from pipeprof.simulate.matrix_predictions import (
     DEFAULT,
     MatrixPredictions,
@@ -22,6 +21,7 @@ from pipeprof.simulate.matrix_predictions import (
     text_of,
 )
 from pipeprof.simulate.predict import Prediction
+from pipeprof.vocabulary.utilization import waiter_of
 
 _ACROSS: Final = ("loader.workers", "run.seconds", "loader.batch_size")
 _DOWN: Final = ("loader.prefetch", "loader.batch_size", "accelerator.step_ms")
@@ -69,7 +69,7 @@ class Matrix:
 
 def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None = None) -> Matrix:
     """Lay out the runs of one matrix, each beside what another one predicts for it."""
-    said = [facts(each.run, each.verdict) for each in analyses]
+    said = [view_of(each.run, each.verdict) for each in analyses]
     knobs = [settings_of(each) for each in analyses]
     varying = [key for key in _varied(said, knobs) if len({str(values.get(key)) for values in knobs}) > 1]
     across = _pick(varying, _ACROSS)
@@ -87,7 +87,7 @@ def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None =
         across,
         down,
         others,
-        waiter=waiter(kinds.pop() if len(kinds) == 1 else None),
+        waiter=waiter_of(kinds.pop() if len(kinds) == 1 else None),
         fixed=tuple(_fixed(said, knobs, varying)),
     )
     return laid_out if predictions is None else _with(laid_out, predictions)
@@ -100,7 +100,7 @@ _FIXED: Final = ("loader.batch_size", "loader.prefetch", "loader.workers", "acce
 def _fixed(
     said: Sequence[RunView], knobs: Sequence[Mapping[str, Any]], varying: Sequence[str]
 ) -> Iterator[str]:
-    """Yield what all cells have in common, and which storage stands for each tier."""
+    """Yield the settings that all cells share, and the storage device used for each tier."""
     for key in _FIXED:
         values = {text_of(own.get(key)) for own in knobs}
         if key not in varying and len(values) == 1 and (value := values.pop()) != DEFAULT:
@@ -121,7 +121,7 @@ def _with(laid_out: Matrix, predictions: MatrixPredictions) -> Matrix:
 
 
 def _name(said: Sequence[RunView]) -> str:
-    """Return the scenario's name: of a cell's, what stands before its knobs."""
+    """Return the scenario's name: a cell's name without its knobs."""
     if not said:
         return "no runs"
     cell, name = said[0].meta.settings.cell, said[0].name

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+MOST_LISTED: Final = 16
+"""Rows above which a table is scrolled and not listed on a phone: as a list it would have no end."""
+PHONE_CHARACTERS: Final = 46
+"""Characters of a table's row that fit beside each other on a phone."""
 
 
 @dataclass(slots=True)
@@ -29,6 +34,22 @@ class Table:
     summary: str = ""
     how: str = ""
     folded: bool = False
+
+    @property
+    def is_listed(self) -> bool:
+        """Return whether each row is a list on a phone: the columns do not fit, and the rows are few."""
+        if len(self.rows) > MOST_LISTED:
+            return False
+        first, *others = (
+            [head, *(row.cells[i] for row in self.rows if i < len(row.cells))]
+            for i, head in enumerate(self.heads)
+        )
+        widths = [max(len(word) for text in first for word in text.split() or [""])]
+        widths += [
+            max(*(len(word) for word in texts[0].split() or [""]), *map(len, texts[1:]), 0)
+            for texts in others
+        ]
+        return sum(widths) + len(widths) > PHONE_CHARACTERS
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse import over_time as series
@@ -64,7 +64,7 @@ def _facts(facts: Facts, meta: StorageMeta) -> list[tuple[str, str]]:
         ("Reads", _said(facts.reads_per_s, units.digits, "a second")),
         ("Size of a read", _said(facts.mean_read_bytes, units.size, "on average")),
         ("Time of a read", _said(facts.mean_read_ns, units.duration, "on average")),
-        ("Queueing", _said(facts.read_queue_share, units.percent, "of that, behind other reads")),
+        ("Queueing", _queueing(facts.read_queue_share)),
         *_requests(facts),
         *_device(facts),
         (
@@ -84,22 +84,36 @@ def _said(value: float | None, text: Callable[[float], str], what: str) -> str:
     return units.NOT_OBSERVED if value is None else f"{text(value)} {what}"
 
 
+def _queueing(share: float | None) -> str:
+    """Return the share of a read's time that other reads took."""
+    return (
+        "none behind other reads"
+        if share == 0
+        else _said(share, units.percent, "of that, behind other reads")
+    )
+
+
+IDLE_QUEUE: Final = 0.01
+"""Reads in a disk's queue, on average, below which it is as good as empty."""
+
+
 def _device(facts: Facts) -> list[tuple[str, str]]:
     """Return the state of the device, and what it rests on."""
     device = facts.device
     if device is None:
         return []
-    words = {"full": "full", "room": "has room for more readers", "not-known": "not known"}
-    rows = [("Full, or room for more", f"{words[device.state]}. {device.evidence}")]
+    rows = [("Full, or room for more", device.evidence)]
     if device.reads_in_flight is not None and not facts.requests:
         rows.append(("Reads in flight", f"{units.digits(device.reads_in_flight, 2)} waited for, on average"))
     if device.device_in_flight is not None:
         own = f"{units.digits(device.device_in_flight, 2)} reads, on average"
-        served = f"; {units.duration(device.service_ns)} each" if device.service_ns is not None else ""
+        if device.device_in_flight < IDLE_QUEUE:
+            own = "next to empty"
+        served = f"; {units.duration(device.service_ns)} each" if device.service_ns else ""
         rows.append(("The disk's own queue", f"{own}{served}"))
     if device.io_pressure is not None:
         rows.append(("Tasks waiting for I/O", f"{units.percent(device.io_pressure)} of the time (Linux PSI)"))
-    if facts.page_cache is not None:
+    if facts.page_cache is not None and facts.page_cache.later_share < 1:
         later = units.percent(facts.page_cache.later_share)
         rows.append(("Later epochs", f"memory serves at most {later} of their bytes"))
     return rows

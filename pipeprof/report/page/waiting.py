@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from pipeprof import units
 from pipeprof.analyse import over_time as series
@@ -24,9 +24,10 @@ def waits(analysis: Analysis, counts: Counts) -> Section:
     t, spread = analysis.timeline, counts.wait
     histogram = series.histogram(t.wait_ns[t.measured & (t.ready != 1)])
     section = Section("waits", "Which waits hurt", " ".join(_said(counts)))
-    if spread is not None and len(histogram.counts):
+    if spread is not None and sum(steps > 0 for steps in histogram.counts) > 1:
         quantiles = (("p50", spread.p50_ns), ("p95", spread.p95_ns), ("p99", spread.p99_ns))
         section.charts = [_chart(histogram, quantiles, section.how)]
+    if spread is not None and spread.max_ns:
         section.tables.append(_longest(analysis))
     section.tables.append(_stages(analysis))
     section.facts = list(_facts(counts))
@@ -42,7 +43,9 @@ def _said(counts: Counts) -> Iterator[str]:
         of = units.plural(counts.ready_known, "step")
         known = "" if counts.ready_known == counts.steps else " of which this is known"
         yield f"{units.count(counts.ready)} of {of}{known} found the batch ready."
-    if wait is not None:
+    if wait is not None and not wait.max_ns:
+        yield "No step waited."
+    elif wait is not None:
         yield (
             f"Half waited at most {units.duration(wait.p50_ns)}, one in twenty {units.duration(wait.p95_ns)} "
             f"or more, one in a hundred {units.duration(wait.p99_ns)}; the longest wait was "
@@ -55,12 +58,12 @@ def _said(counts: Counts) -> Iterator[str]:
 
 def _facts(counts: Counts) -> Iterator[tuple[str, str]]:
     """Say what of the waiting has to do with the order of batches, with the queue, and with time."""
-    if counts.head_of_line_ns is not None:
+    if counts.head_of_line_ns:
         held = f"{units.duration(counts.head_of_line_ns)} of waiting while a later batch was finished already"
         yield "Held up by order", held
     if counts.depth is not None:
         empty = f"there was none for {units.percent(counts.depth.empty_share)} of the time"
-        yield "Finished batches", f"{units.digits(counts.depth.mean)} lay ready on average; {empty}"
+        yield "Finished batches", f"{units.digits(counts.depth.mean, 2)} lay ready on average; {empty}"
     if counts.drift is not None:
         yield "Drift", _drift(counts.drift)
 
@@ -131,34 +134,36 @@ def _stages(analysis: Analysis) -> Table:
     """Return p50, p95, p99 and the longest of each stage, per batch, and of the parts of its way."""
     table = Table(
         "What each batch takes, by stage",
-        ["stage", "p50", "p95", "p99", "longest", "bytes"],
+        ["stage", "p50", "p95", "p99", "longest"],
         [],
-        how=f"{reading.STAGES} {reading.WAY}",
+        how=reading.STAGES,
     )
     if analysis.counts is None:
         return table
+    if analysis.counts.inline == analysis.counts.steps:
+        table.how = reading.STAGES_INLINE
     spreads = {name: spread for name, spread in analysis.counts.stages.items() if name != "transform"}
     for name in sorted(spreads, key=words.stage_order):
         owner = words.drawn_stage(name)
         label = name if name == owners.READ else owner.label
-        table.rows.append(Row([label, *_quantiles(spreads[name]), _NO_BYTES], owner.colour))
-    table.rows += _way(analysis, analysis.counts)
+        table.rows.append(Row([label, *_quantiles(spreads[name])], owner.colour))
+    way = list(_way(analysis, analysis.counts))
+    if way:
+        table.rows, table.how = [*table.rows, *way], f"{table.how} {reading.WAY}"
     return table
-
-
-_NO_BYTES: Final = "–"
 
 
 def _way(analysis: Analysis, counts: Counts) -> Iterator[Row]:
     """Yield the rows of a batch's way to the main process: all of it, and its parts."""
     drawn, means = words.drawn(owners.TRANSFER.name), analysis.verdict.measured.transfer
     if counts.transfer is not None:
-        yield Row([drawn.label, *_quantiles(counts.transfer), _NO_BYTES], drawn.colour)
-    pickle = units.size(means.sent_bytes if means else None)
-    tensors = units.size(means.tensor_bytes if means else None)
+        yield Row([drawn.label, *_quantiles(counts.transfer)], drawn.colour)
+    pickle = means.sent_bytes if means else None
+    tensors = means.tensor_bytes if means else None
     for name, size in (("pickling", pickle), ("pipe", pickle), ("receiving", tensors)):
         if name in counts.way:
-            yield Row([f"{drawn.label}: {name}", *_quantiles(counts.way[name]), size], drawn.colour)
+            bytes_of = "" if size is None else units.size(size)
+            yield Row([f"{drawn.label}: {name}", *_quantiles(counts.way[name])], drawn.colour, bytes_of)
 
 
 def _quantiles(spread: Spread) -> list[str]:

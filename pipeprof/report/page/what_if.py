@@ -74,14 +74,20 @@ def _draw_map(section: Section, cells: HeatMap, scale: float) -> None:
     stalls = {units.percent(cell.stall.value) for row in cells.cells for cell in row}
     if len(stalls) == 1:
         section.facts += [("Waiting", f"{stalls.pop()} in all of them")]
-        section.facts += [("Extrapolated", text) for text in merged(rest_on)]
+        section.facts += _extrapolated(rest_on)
         return
     section.legend = charts.stall_scale()
     section.how += " This run is outlined in grey" + (", the advised one in blue." if cells.advised else ".")
     chart = Chart("whatif", charts.heat_map(_cells(cells, scale), _says(cells), "workers", "prefetch"))
     chart.table = _map_table(cells)
     section.charts.append(chart)
-    section.facts += [("Extrapolated", text) for text in merged(rest_on)]
+    section.facts += _extrapolated(rest_on)
+
+
+def _extrapolated(rest_on: Sequence[Extrapolation]) -> list[tuple[str, str]]:
+    """Return all that predictions rest on as one fact; none where they rest on the run alone."""
+    told = merged(rest_on)
+    return [("Extrapolated", "; ".join(told))] if told else []
 
 
 MOST_BARS: Final = 8
@@ -186,11 +192,11 @@ def trust(forecast: Forecast, facts: RunView) -> Section:
         return section
     rows = []
     for label, measured, predicted, text in (
-        ("throughput", facts.throughput, replay.throughput, units.sample_rate),
+        ("samples/s", facts.throughput, replay.throughput, units.digits),
         ("utilisation", facts.utilization, replay.utilization, units.percent),
         ("stall", facts.stall_share, replay.stall, units.percent),
     ):
-        between = f"{text(predicted.low)} to {text(predicted.high)}"
+        between = f"{text(predicted.low).removesuffix('%')}–{text(predicted.high)}"
         rows.append(Row([label, text(measured), text(predicted.value), between]))
     if rough := replay_warning(forecast):
         section.how += f" {rough}."
@@ -199,5 +205,5 @@ def trust(forecast: Forecast, facts: RunView) -> Section:
     if headroom is not None and base is not None:
         section.facts = [("Headroom", headroom_text(headroom, facts.throughput, base.throughput.value))]
     if forecast.heat_map is None:  # its section says them otherwise
-        section.facts += [("Extrapolated", text) for text in merged(replay.extrapolations)]
+        section.facts += _extrapolated(replay.extrapolations)
     return section

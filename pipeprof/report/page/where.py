@@ -240,12 +240,12 @@ _NVML = LineChart(
 
 
 def _next_ready(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
-    """Return a chart that tells whether the batch asked for was already there."""
+    """Return a chart of the share of steps whose batch was ready when the loop asked for it."""
     return line(_NEXT, series.next_ready(analysis.timeline, edges), seconds)
 
 
 def _nvml(analysis: Analysis, edges: Any, seconds: Any) -> Chart | None:
-    """Return the driver's own figure of the GPU that trained, where it can be told which one that was."""
+    """Return the driver's own figure for the GPU that trained, if that GPU can be identified."""
     gpu = trained_gpu(analysis.run)
     if gpu is None:
         return None

@@ -28,6 +28,8 @@ def workers(analysis: Analysis) -> Section:
         "Inside the workers",
         reading.WORKERS,
     )
+    if (analysis.timeline.worker < 0).all():
+        section.title, section.how = "Inside the loop", reading.WORKERS_INLINE
     if len(analysis.timeline) == 0:
         section.missing = "No step was recorded, so there is no timeline."
         return section
@@ -160,7 +162,7 @@ def _epochs(analysis: Analysis) -> Table:
             if several
             else f"{loop_pass.epoch}",
             units.duration(wall),
-            units.percent(ledger.stall_ns / wall if wall else None),
+            units.percent(ledger.stall_share),
             units.duration(analysis.counts.startup_ns.get(key, 0)),
             units.duration(analysis.counts.first_batch_ns[key]),
         ]

@@ -1,4 +1,4 @@
-"""Footnotes of a table: the assumptions and extrapolations that its numbers rest on, each said once."""
+"""Footnotes of a table: the assumptions and extrapolations behind its numbers, each listed once."""
 
 from __future__ import annotations
 

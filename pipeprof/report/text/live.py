@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
+from pipeprof.analyse.ledger.attribution import stall_in
 from pipeprof.analyse.live.run import LiveRun, WorkerNow
 from pipeprof.analyse.sentence import at_line
 from pipeprof.report.text.terminal import clean
@@ -156,8 +157,7 @@ def _head(live: LiveRun, analysis: Analysis | None) -> Iterator[Row]:
 def _stall_since(ledger_ns: Mapping[str, int]) -> str:
     """Return the stall share since live began; empty before a window was counted."""
     whole = sum(ledger_ns.values())
-    stall = sum(ns for owner, ns in ledger_ns.items() if owners.is_stall(owner))
-    return f", stall {units.percent(stall / whole)} since live began" if whole else ""
+    return f", stall {units.percent(stall_in(ledger_ns) / whole)} since live began" if whole else ""
 
 
 def _ledger(live: LiveRun, analysis: Analysis | None, of_all: bool) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""The report as Markdown, for an issue or a pull request; and what Markdown prints as it is."""
+"""The report as Markdown, for an issue or a pull request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeprof import units
 from pipeprof.analyse.sentence import at_line
 from pipeprof.report.text.terminal import clean
 from pipeprof.report.wording import advice
-from pipeprof.report.wording.view import RunView, cost_line, facts, stall_line
+from pipeprof.report.wording.view import RunView, cost_line, stall_line, view_of
 from pipeprof.simulate.forecast import Forecast
 
 MOST_OWNERS = 8
@@ -16,7 +16,7 @@ MOST_OWNERS = 8
 
 def markdown(forecast: Forecast, price_per_hour: float | None = None) -> str:
     """Return the verdict, its lines, the predicted fixes and where each step's time went."""
-    said = facts(forecast.analysis.run, forecast.publish())
+    said = view_of(forecast.analysis.run, forecast.publish())
     parts = (
         _verdict(said, cost_line(said, price_per_hour)),
         _fixes(forecast, said),
@@ -76,7 +76,7 @@ def _rest(said: RunView) -> Iterator[str]:
 
 
 def escaped(text: str) -> str:
-    """Return text that Markdown prints as it is."""
+    """Return text with the characters escaped that Markdown would interpret."""
     special = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|!"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
     return clean(text).translate(special)
 

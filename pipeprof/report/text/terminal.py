@@ -28,12 +28,12 @@ from pipeprof.report.wording.view import (
     RunView,
     changed_lines,
     cost_line,
-    facts,
     loader_line,
     outside_line,
     own_cost_line,
     stall_line,
     transfer_line,
+    view_of,
 )
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.units import ascii_only, encodable
@@ -82,7 +82,7 @@ def show(
 
 
 def width_of(console: Console) -> int:
-    """Return the columns of a report: the terminal's, within bounds; `WIDTH` where it is none."""
+    """Return a report's width in columns: the terminal's, within bounds; `WIDTH` without a terminal."""
     columns = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
     return min(WIDEST, max(NARROWEST, columns))
 
@@ -101,7 +101,7 @@ def lines(
     """
     from rich.text import Text
 
-    said = facts(forecast.analysis.run, forecast.publish())
+    said = view_of(forecast.analysis.run, forecast.publish())
     paper = _Paper(width, in_full)
     parts = [
         *_verdict(paper, said, forecast.choice.ranked is not None, cost_line(said, price_per_hour)),

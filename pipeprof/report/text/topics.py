@@ -9,7 +9,7 @@ from typing import Final
 from pipeprof import units
 from pipeprof.analyse.verdict import ENOUGH
 from pipeprof.report.wording import reading
-from pipeprof.vocabulary import bands, causes, mechanisms, owners
+from pipeprof.vocabulary import bands, causes, mechanisms, owners, utilization
 from pipeprof.vocabulary.owners import Owner
 
 _INDENT: Final = "  "
@@ -36,7 +36,11 @@ def _verdict() -> Iterator[str]:
         yield f"- {band.label}: from {units.percent(below)} to {units.percent(band.below)} of the time"
         below = band.below
     yield ""
-    yield f"Inconclusive: the run cannot tell. Of one that is too short: {ENOUGH}."
+    yield f"Inconclusive: the run cannot tell. If it is too short, {ENOUGH}."
+    yield ""
+    yield "How busy the accelerator was is measured in one of three ways:"
+    for kind in utilization.UTILIZATIONS:
+        yield f"- {kind.label}: {kind.how}"
     yield ""
     yield reading.WHERE
     yield ""

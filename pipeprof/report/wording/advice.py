@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pipeprof import units
 from pipeprof.analyse.harm import warning
+from pipeprof.analyse.verdict import NEEDS_MORE_STEPS
 from pipeprof.report.wording import command, reading
 from pipeprof.report.wording.view import RunView
 from pipeprof.simulate.extrapolation import Extrapolation
@@ -97,7 +98,7 @@ def cards(
     """
     drawn = [
         {
-            **card(candidate, shared_extrapolations(forecast), facts),
+            **card(candidate, shared_extrapolations(forecast), facts, warning_of(forecast, candidate) or ""),
             "place": in_code(forecast, candidate, facts),
             "diff": diff(forecast.arguments_of(candidate.fix)),
             "command": trying(forecast, facts, candidate),
@@ -160,7 +161,7 @@ def _passes(forecast: Forecast) -> int:
 
 
 def untried(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
-    """Return the reason why no command tries a fix; empty where one does, or an edit of the code is asked."""
+    """Return why no command can try a fix; empty if one can, or if the fix is an edit of the code."""
     if trying(forecast, facts, ranked):
         return ""
     if ranked.fix.wraps and facts.meta.kind == "trace" and _passes(forecast) < 2:
@@ -176,17 +177,13 @@ def _programs(forecast: Forecast) -> str:
 
 
 def trying_unpredicted(facts: RunView) -> str:
-    """Return the command that tries the verdict's fix where nothing is predicted of it; empty for none."""
+    """Return the command that tries the verdict's fix if no gain is predicted for it; empty if none can."""
     return command.of_fix(facts.fix, {}, (), facts.meta, facts.loader, bool(facts.other_loaders))
-
-
-MORE_STEPS: Final = ("too-few-steps", "too-short", "wide-interval")
-"""Decisive doubts that a longer run answers."""
 
 
 def measuring_more(facts: RunView) -> str:
     """Return the command that measures an inconclusive run for long enough; empty where none does."""
-    if not facts.inconclusive or facts.detail not in MORE_STEPS:
+    if not facts.inconclusive or facts.detail not in NEEDS_MORE_STEPS:
         return ""
     return command.of_longer(facts.meta, facts.steps, facts.wall_ns or 0)
 
@@ -197,8 +194,11 @@ def how_of(ranked: Ranked, facts: RunView) -> str:
     return ranked.fix.keys if is_scenario and ranked.fix.keys else ranked.fix.how
 
 
-def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView) -> dict[str, str]:
-    """Draw one fix with its predicted gain, what to type, and what it rests on beyond what all `shared`."""
+def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView, said: str = "") -> dict[str, str]:
+    """Draw one fix with its predicted gain, what to type, and what it rests on beyond what all `shared`.
+
+    What is `said` beside it, as a warning, is not said again.
+    """
     emulated = bool(facts.emulated)
     rate, prediction = anchored(ranked, facts.throughput), ranked.prediction
     notes = [
@@ -206,7 +206,7 @@ def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView) -> d
         f"waiting {units.percent(prediction.stall.value)}; "
         f"then limited by {owners.limit_of(prediction.limit)}.",
         f"Needs {costs(ranked)}." if costs(ranked) else "",
-        *(f"{text[:1].upper()}{text[1:]}." for text in rests_on(ranked, shared)),
+        *(f"{text[:1].upper()}{text[1:]}." for text in rests_on(ranked, shared) if not _is_said(text, said)),
     ]
     return {
         "gain": gain(ranked),
@@ -215,6 +215,11 @@ def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView) -> d
         "note": " ".join(note for note in notes if note),
         "code": how_of(ranked, facts),
     }
+
+
+def _is_said(assumption: str, warning: str) -> bool:
+    """Return whether a warning says what an assumption does."""
+    return assumption.removeprefix("assumes: ").casefold() == warning.rstrip(".").casefold()
 
 
 def shared_extrapolations(forecast: Forecast) -> tuple[Extrapolation, ...]:

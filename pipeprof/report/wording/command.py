@@ -16,7 +16,7 @@ from pipeprof.analyse.verdict import MIN_STEPS, MIN_WALL_NS
 from pipeprof.record.meta import LoaderMeta, RunMeta
 from pipeprof.redact import STRUCK
 from pipeprof.vocabulary import fixes
-from pipeprof.vocabulary.arguments import KEY_OF
+from pipeprof.vocabulary.arguments import KEY_OF, value_text
 
 CACHED: Final = "cached"
 """Word of `--try` for samples that are kept once they are made."""
@@ -56,7 +56,9 @@ def of_fix(
             return shlex.join([*_without(own, {}), "--try", trial, *script])
         return _of_script(words, meta.script_words, arguments, loader, others)
     if meta.kind == "bench" and "run" in words[1:4] and not meta.settings.cell:
-        wanted = [f"{KEY_OF[name]}={_text(value)}" for name, value in arguments.items() if name in KEY_OF]
+        wanted = [
+            f"{KEY_OF[name]}={value_text(value)}" for name, value in arguments.items() if name in KEY_OF
+        ]
         return _of_scenario(words, wanted or list(keys))
     return ""
 
@@ -70,7 +72,7 @@ def _trial(word: str, meta: RunMeta) -> str:
 
 
 def data_directory(meta: RunMeta) -> str:
-    """Return the directory below which the run's files lay, as far as they were noted; empty for none."""
+    """Return the common directory of the data files that were recorded; empty if none were."""
     files = [PurePosixPath(each.path) for each in meta.reading.files if each.path]
     if not files or not all(file.is_absolute() for file in files):  # a URL
         return ""
@@ -124,7 +126,7 @@ def _of_script(
 ) -> str:
     own, script = words[:-script_words], words[-script_words:]
     name = re.sub(r"-\d+$", "", loader.name) if others and loader.file and not loader.in_library else _ALL
-    wanted = {f"{name}.{argument}": _text(value) for argument, value in arguments.items()}
+    wanted = {f"{name}.{argument}": value_text(value) for argument, value in arguments.items()}
     if not wanted:
         return ""
     settings = [part for key, value in wanted.items() for part in ("--set", f"{key}={value}")]
@@ -139,7 +141,7 @@ def _of_scenario(words: list[str], wanted: Sequence[str]) -> str:
 
 
 def _without(words: Sequence[str], keys: Mapping[str, str], options: Sequence[str] = ()) -> list[str]:
-    """Return a command without its run directory and `options`, and without what is set anew."""
+    """Return a command without its run directory, `options`, and the settings that are replaced."""
     kept: list[str] = []
     rest = iter(words)
     for word in rest:
@@ -151,7 +153,3 @@ def _without(words: Sequence[str], keys: Mapping[str, str], options: Sequence[st
         else:
             kept.append(word)
     return kept
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -8,12 +8,20 @@ WHERE: Final = (
     "Top: an average step, its computing and what kept it waiting. Bottom: the critical path, the chain of "
     "work that set its length, in shares of it. Shorten what is long in the bottom bar."
 )
+WORKERS_INLINE: Final = (
+    "Zoomed out, the height of a colour is its share of the time. Ctrl+scroll or +/− zooms, drag or arrow "
+    "keys move, hover shows a batch."
+)
 WORKERS: Final = (
     "One row per process; zoomed out, the height of a colour is its share of the time. Ctrl+scroll or +/− "
     "zooms, drag or arrow keys move, hover shows a batch."
 )
 STAGES: Final = (
     "Time that one worker spends on each stage of a batch, waiting for a core included and inner stages "
+    "left out. Half of the batches take less than p50."
+)
+STAGES_INLINE: Final = (
+    "Time that the loop itself spends on each stage of a batch, waiting for a core included and inner stages "
     "left out. Half of the batches take less than p50."
 )
 WAY: Final = (

@@ -1,6 +1,6 @@
-"""Facts about one run, read once from its verdict for every output: numbers with their owners, no layout.
+"""One run, ready to be shown: read once from its verdict for every output, without any layout.
 
-The terminal, the page and the tables are siblings over these facts, so that they cannot disagree.
+The terminal, the page and the tables are siblings over this view, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipeprof.record.meta import LoaderMeta, RunMeta
 from pipeprof.record.reader import Run
 from pipeprof.report.wording import words
 from pipeprof.vocabulary import bands, causes, fixes, owners
+from pipeprof.vocabulary.utilization import UtilizationKind, label_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class RunView:
     stall_ns: int | None
     wall_ns: int | None
     utilization: float | None
-    utilization_kind: str | None
+    utilization_kind: UtilizationKind | None
     throughput: float | None
     steps: int
     owned: tuple[Owned, ...]
@@ -112,7 +113,7 @@ class RunView:
 
     @property
     def next_step(self) -> str:
-        """Return the fix with the harm that applies, or why there is none; empty where that is open.
+        """Return the fix with the harm that applies, or why there is no fix; empty if that is not known.
 
         Of an inconclusive run it is what would make it conclusive.
         """
@@ -131,12 +132,12 @@ class RunView:
 
     @property
     def utilization_name(self) -> str:
-        """Return the name of the utilisation figure, which tells where it is emulated."""
-        return words.utilisation(self.utilization_kind)[0]
+        """Return the name of the utilisation figure, which says if it is emulated."""
+        return label_of(self.utilization_kind)
 
 
-def facts(run: Run, verdict: Verdict) -> RunView:
-    """Read a verdict and its run. Whatever is missing stays None and prints as "not observed"."""
+def view_of(run: Run, verdict: Verdict) -> RunView:
+    """Return the view of a run with its verdict. Missing values are None and print as "not observed"."""
     meta, measured = run.meta, verdict.measured
     wall, stall = measured.wall_ns, verdict.stall_share
     first = meta.loaders[0] if meta.loaders else LoaderMeta(0)
@@ -182,7 +183,7 @@ def facts(run: Run, verdict: Verdict) -> RunView:
 
 
 def _further_doubts(verdict: Verdict) -> list[Doubt]:
-    """Return the doubts but for the one that the verdict itself tells, with what to do, as its reason."""
+    """Return the doubts except the one that the verdict itself gives as its reason."""
     said = verdict.detail if verdict.cause == causes.INCONCLUSIVE.word else None
     return [doubt for doubt in verdict.doubts if not (doubt.decisive and doubt.name == said)]
 

@@ -90,30 +90,6 @@ def _luminance(colour: str) -> float:
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
-UTILISATION: Final = {
-    "emulated": (
-        "accelerator utilisation (emulated)",
-        "Compute time over run time, as MLPerf Storage defines AU. The accelerator is emulated: "
-        "a queue with a step time, no real device.",
-    ),
-    "device-events": (
-        "device busy",
-        "Share of the wall time in which a step ran, on the device's own clock. "
-        "Gaps between the kernels of one step count as busy.",
-    ),
-    "loop-body": (
-        "loop busy",
-        "No device clock was observed: the time between taking a batch and asking for the next "
-        "counts as the accelerator's.",
-    ),
-}
-
-
-def utilisation(kind: str | None) -> tuple[str, str]:
-    """Name and how-to-read of the utilisation figure."""
-    return UTILISATION.get(kind or "", ("utilisation", "How it was measured was not observed."))
-
-
 def emulated_label(name: str) -> str:
     """Return a chip's text for one emulated part: `emulated storage: hdd-7200`."""
     return f"emulated {name}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ from pipeprof.record.reader import Run
 from pipeprof.simulate.demands import knobs_of_run as setting
 from pipeprof.simulate.demands.fresh import FreshMemory, fresh_memory
 from pipeprof.simulate.demands.learned_device import if_full, learned_model, request_bytes_of
-from pipeprof.simulate.demands.loop import activities
+from pipeprof.simulate.demands.loop import activities, runs_behind
+from pipeprof.simulate.demands.observing import OwnCostOfBatch, own_cost_of
 from pipeprof.simulate.demands.read import Floats, Recorded, read_recorded
 from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.knobs import LEARNED, MEMORY, UNKNOWN, Knobs
@@ -52,6 +53,8 @@ class Batches:
     or beside torch's own threads. `with_neighbours` finds it."""
     requests: Floats
     read_bytes: Floats
+    recording: Floats
+    """CPU time of pipeprof's threads beside the step."""
     helper: Floats
     """CPU time of a worker's other threads, such as the queue's feeder."""
     handover: Floats
@@ -74,6 +77,8 @@ class Batches:
     copy: Floats
     submit: Floats
     compute: Floats
+    body_cpu: Floats
+    """CPU time of the loop's own thread in `compute`, which holds it: where no device was timed."""
     loop: Floats
     """The loop's own Python after the step."""
     met: Floats
@@ -186,6 +191,10 @@ class Demands:
     """The cost of making batches in several processes, where that was probed."""
     notes: tuple[Extrapolation, ...] = ()
     """Figures that were not observed, and what was assumed in their place."""
+    own_cost: OwnCostOfBatch | None = None
+    """Cost of observing that is in these demands; None where it is not known, or taken off."""
+    own_error_ns: float = 0.0
+    """Possible error of what was taken off."""
     if_full: Demands | None = None
     """The same on a device that is full already, where it is not known whether this one is."""
 
@@ -231,8 +240,10 @@ def _demands(
         knobs = replace(knobs, storage=learned)
     timeline = recorded.timeline
     measured = np.flatnonzero(timeline.measured)
+    # of a bench that is predicted from another, both are observed
+    own_cost = None if run.meta.kind == "bench" else own_cost_of(run, recorded)
     return Demands(
-        batches=_batches(recorded, knobs, device),
+        batches=_batches(recorded, knobs, device, 0.0 if own_cost is None else own_cost.recording_ns),
         measured_rows=measured,
         start_up=_start_up(recorded, knobs),
         measured=knobs,
@@ -253,6 +264,7 @@ def _demands(
         device_full=device is not None and device.state == "full",
         scaling=read_scaling(run.directory),
         notes=_notes(run, recorded, device),
+        own_cost=own_cost,
     )
 
 
@@ -341,7 +353,7 @@ def _notes(run: Run, recorded: Recorded, device: StorageState | None) -> tuple[E
     return tuple(notes)
 
 
-def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None) -> Batches:
+def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None, recording_ns: float) -> Batches:
     reads, n = recorded.reads, len(recorded)
     cpu, away = _made(recorded, knobs.storage)
     requests, read_bytes = (
@@ -353,17 +365,34 @@ def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None) -> B
         requests = read_bytes / request_bytes_of(device)
     # between the workers and the loop only wall time is known: take out what waiting for cores added
     between = activities(recorded).on_cores(1.0 - (recorded.core_waiting or 0.0), *_cpu_between(recorded, n))
-    return Batches(
+    batches = Batches(
         samples=recorded.timeline.samples.astype(np.float64),
         cpu=cpu,
         away=away,
         waking=np.zeros(n),
         requests=requests,
         read_bytes=read_bytes,
+        recording=np.full(n, recording_ns),
+        body_cpu=np.zeros(n),
         helper=np.nan_to_num(recorded.helper_cpu),
         **between._asdict(),
         met=recorded.met,
     )
+    return replace(batches, **_with_a_core(recorded, batches))
+
+
+def _with_a_core(recorded: Recorded, batches: Batches) -> dict[str, Any]:
+    """Return a step that no device was timed for with a core of its own: the CPU time in it, and the whole.
+
+    Its thread waits for a core like any other. What it sleeps, or waits for a device, it does without one.
+    """
+    timeline = recorded.timeline
+    if recorded.body_cpu_share is None or timeline.device_observed or runs_behind(timeline):
+        return {}
+    share = 1.0 - (recorded.core_waiting or 0.0)
+    cpu_ns = np.minimum(batches.compute * recorded.body_cpu_share, batches.compute * share)
+    waited_ns = cpu_ns / share - cpu_ns if share else 0.0
+    return {"body_cpu": cpu_ns, "compute": batches.compute - waited_ns}
 
 
 def _cpu_between(recorded: Recorded, n: int) -> tuple[Floats, Floats]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.making import Making, Stage, making_of, with_nan
 from pipeprof.analyse.ledger.walk import last_predecessors, moments
+from pipeprof.analyse.why.lines import read_lines
 from pipeprof.graph import EDGES, Back, Event, Shape
 from pipeprof.passes import LoopPass
 from pipeprof.record.reader import Run
@@ -61,6 +62,10 @@ class Recorded:
     """CPU time of the loop in `next`."""
     system_ns: Floats
     """Time that its worker had spent in the kernel when it was finished."""
+    body_cpu_share: float | None
+    """Share of the loop's body in which its thread was on a core; None where its lines were not sampled."""
+    spans: float
+    """Mean number of spans that the making of a batch had."""
     met: Floats
     """Time that the loop met the other ranks of its job after each step; 0 where it did not."""
 
@@ -108,6 +113,8 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
         inside["handover_cpu_ns"],
         _next_cpu(run, timeline),
         inside["system_ns"],
+        read_lines(run).body_cpu_share,
+        sum((_spans(stage) for stage in stages.making.values()), 0.0),
         _met(run, timeline),
     )
 
@@ -133,6 +140,11 @@ def _along_the_graph(
             held = np.where(waited, made, held)
     durations = {event: with_nan(after[row][kept]) for row, event in enumerate(times.events)}
     return durations, with_nan(unlocked[kept]), held[kept]
+
+
+def _spans(stage: Stage) -> float:
+    count = None if stage.count is None else np.nan_to_num(stage.count)
+    return 0.0 if count is None or not len(count) else float(count.mean())
 
 
 def _next_cpu(run: Run, timeline: Timeline) -> Floats:

@@ -27,6 +27,7 @@ from pipeprof.simulate.tuning.processes import Script, trace_once
 from pipeprof.simulate.tuning.trials import Failed, Setting, Trial, Tuned, as_dict, described
 from pipeprof.simulate.tuning.tune import TRIALS, WARMUP_STEPS, search
 from pipeprof.timeline import read_ints
+from pipeprof.vocabulary.arguments import value_text
 
 FOR_SEARCH: Final = 0.8
 """Share of the budget that the search gets; in the rest the present setting is measured again."""
@@ -113,7 +114,9 @@ class _Trials:
 
     def settings(self, setting: Setting) -> tuple[str, ...]:
         """Return what `trace --set` is told to get a setting."""
-        return tuple(f"{self._name}.{key}={_text(value)}" for key, value in self.changed(setting).items())
+        return tuple(
+            f"{self._name}.{key}={value_text(value)}" for key, value in self.changed(setting).items()
+        )
 
     def changed(self, setting: Setting) -> dict[str, Any]:
         """Return the arguments of DataLoader in which a setting differs from the present one."""
@@ -242,10 +245,6 @@ def _label(setting: Setting) -> str:
     return "-".join(
         [*parts, *(name for name, holds in (*named, ("unordered", not setting.in_order)) if holds)]
     )
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def conclusion(result: TunedScript) -> list[str]:

@@ -128,7 +128,7 @@ def test_what_cannot_be_read_says_so_and_hides_nothing_else(tmp_path: Path) -> N
 
 
 def test_no_directory_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="is no directory"):
+    with pytest.raises(TraceError, match="is not a directory"):
         summarise(tmp_path / "none")
 
 

@@ -165,7 +165,8 @@ def test_two_machines_clocks_are_aligned_by_the_common_ends(tmp_path: Path) -> N
     own = left[3] + 5 * S + np.rint((left[3] - first[0, 0]) * 50e-6).astype(np.int64)
     assert np.abs(clock.to_reference(own) - left[3]).max() < 50_000
     assert (found.verdict.rank, found.verdict.cause) == (3, "storage-latency")
-    assert [row.host for row in found.nodes()["second"]] == ["second", "second"]
+    nodes = {node.host: node for node in found.nodes()}
+    assert [row.host for row in nodes["second"].ranks] == ["second", "second"]
     assert "clocks of 2 machines were aligned" in " ".join(report.lines(found))
 
 

@@ -107,5 +107,5 @@ def test_a_damaged_stream_is_one_error(tmp_path: Path, name: str) -> None:
 
 def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "steps.arrows")
-    with pytest.raises(TraceError, match="no plain file"):
+    with pytest.raises(TraceError, match="not a regular file"):
         Tail(tmp_path, "steps").poll()

@@ -9,7 +9,7 @@ import pytest
 
 from pipeprof.analyse.analysis import load
 from pipeprof.report.page.waiting import waits
-from pipeprof.report.wording.view import facts, transfer_line
+from pipeprof.report.wording.view import transfer_line, view_of
 from tests.factory import MS, Plan, make_run, walk
 
 pytestmark = pytest.mark.usefixtures("of_any_length")
@@ -47,7 +47,7 @@ def test_the_parts_of_a_slow_transfer_are_shown_with_their_bytes(tmp_path: Path)
     assert [name.partition(": ")[2] for name in names] == ["pickling", "pipe", "receiving"]
     assert rows[names[0]][1] == "3.00 ms" and rows[names[0]][-1] == rows[names[1]][-1] == "2.00 KB"
     assert rows[names[2]][1] == "46.0 ms" and rows[names[2]][-1] == "19.3 MB"
-    line = transfer_line(facts(found.run, found.verdict))
+    line = transfer_line(view_of(found.run, found.verdict))
     assert "pickling 3.00 ms" in line and "(2.00 KB), receiving 46.0 ms (19.3 MB of tensors)" in line
 
 
@@ -60,7 +60,7 @@ def test_what_lies_in_the_pipe_until_the_loop_asks_is_no_transfer(tmp_path: Path
 def test_a_way_that_was_not_observed_is_null(tmp_path: Path) -> None:
     found = load(make_run(tmp_path / "run", SLOW))
     assert found.verdict.cause == "transfer" and found.verdict.as_dict()["transfer"] is None
-    assert transfer_line(facts(found.run, found.verdict)) == ""
+    assert transfer_line(view_of(found.run, found.verdict)) == ""
     partly = replace(SLOW, step_columns={"pickled_ns": walk(SLOW).finish, "sent_ns": walk(SLOW).available})
     transfer = load(make_run(tmp_path / "partly", partly)).verdict.as_dict()["transfer"]
     assert transfer["pickling_ns"] == pytest.approx(50 * MS)

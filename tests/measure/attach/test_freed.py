@@ -1,4 +1,5 @@
-"""An observation leaves no circle of references: it would stay in the job until a full garbage collection."""
+"""What an observation leaves: no circle of references, which would stay in the job until a full garbage
+collection, and all that its workers had counted."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeprof.measure.attach.control import Control
 from pipeprof.measure.attach.inside import Attachment, enter_job
 from pipeprof.measure.probe.spans import active
+from pipeprof.record.reader import load
 from tests.measure.attach import jobs
 
 
@@ -66,6 +68,47 @@ def test_nothing_waits_for_the_garbage_collector(tmp_path: Path, workers: int) -
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
+
+
+LATE_FROM, LATE_BATCHES = 300, 40
+"""Batches until the data set changes, and batches from then on until pipeprof leaves. A worker has last sent
+its lines less than a second before it changes, and the next time would be after it is left."""
+
+
+class Changing(Dataset[Any]):
+    """A data set whose later samples are made by another function."""
+
+    def __len__(self) -> int:
+        return 40_000
+
+    def __getitem__(self, index: int) -> Any:
+        return late() if index >= LATE_FROM else early()
+
+
+def early() -> Any:
+    time.sleep(0.004)
+    return torch.tensor(0)
+
+
+def late() -> Any:
+    time.sleep(0.004)
+    return torch.tensor(1)
+
+
+def test_what_a_worker_did_last_is_among_its_lines(tmp_path: Path) -> None:
+    control = asked(tmp_path / "run")
+    enter_job(str(control.directory), time.monotonic_ns())
+    late_batches = 0
+    for batch in DataLoader(Changing(), batch_size=1, num_workers=1):
+        late_batches += int(batch.sum())
+        if late_batches == LATE_BATCHES:
+            control.stop()
+        if late_batches > LATE_BATCHES and Attachment.current is None:
+            break
+    wait_until_left(control)
+    control.remove()
+    stacks = load(tmp_path / "run").table("lines")["stack"].to_pylist()
+    assert any(stack.splitlines()[-1].endswith("\tlate") for stack in stacks if stack)
 
 
 class Leaving(Dataset[Any]):

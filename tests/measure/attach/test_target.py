@@ -73,7 +73,7 @@ def test_no_python() -> None:
         deadline = time.monotonic() + 10  # the fork is a Python until it has become `sleep`
         while target.python_version(process.pid) is not None and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert refused(process.pid) == f"process {process.pid} is no Python program"
+        assert refused(process.pid) == f"process {process.pid} is not a Python program"
     finally:
         process.kill()
         process.wait()
@@ -184,7 +184,7 @@ def test_a_worker_that_has_ended_is_not_missed(tmp_path: Path, monkeypatch: pyte
         raise MeasureError(f"process {pid} is not entered", "")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(attach, "_inject", inject)
+    monkeypatch.setattr(attach, "inject", inject)
     ended = subprocess.Popen(["true"])
     ended.wait()
     assert attach._enter_workers(Control.make({}), [ended.pid, os.getpid()]) == 1

@@ -174,7 +174,7 @@ def test_of_more_images_than_samples_each_class_keeps_its_share(own: Path) -> No
     ("prepare", "message"),
     [
         (lambda p: None, "there is no directory"),
-        (lambda p: p.write_text(""), "is no directory"),
+        (lambda p: p.write_text(""), "is not a directory"),
         (lambda p: p.mkdir(), r"holds no file that ends in \.jpg"),
     ],
 )

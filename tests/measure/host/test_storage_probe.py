@@ -194,9 +194,9 @@ def test_objects_of_a_scenarios_place_are_listed(tmp_path: Path) -> None:
     ("url", "said"),
     [
         ("far://bucket/gone", "nothing could be read"),
-        ("memory://a", "is no remote place"),
-        ("file:///etc/passwd", "is no remote place"),
-        ("simplecache::far://a", "is no remote place"),
+        ("memory://a", "is not a remote location"),
+        ("file:///etc/passwd", "is not a remote location"),
+        ("simplecache::far://a", "is not a remote location"),
         ("nosuch://a", "cannot be read"),
     ],
 )

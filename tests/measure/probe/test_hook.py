@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,46 @@ def test_loaders_that_no_one_named_are_left_alone() -> None:
         with pipeprof.profile(DataLoader(cases.Squares(4))):
             assert hook.observer_of(loader) is None
             assert "_pipeprof_watch" not in iter(loader).__dict__
+
+
+class Ends:
+    """An iterator whose end fails, as that of torch's does in a forked child."""
+
+    def __next__(self) -> None:
+        raise StopIteration
+
+    def __del__(self) -> None:
+        raise AssertionError("can only test a child process")
+
+
+class Noting:
+    """Notes that an iterator is dropped."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def next(self, original: Any, iterator: Any) -> Any:
+        return original(iterator)
+
+    def dropped(self) -> None:
+        self.noted.append("dropped")
+
+
+def test_an_error_at_its_end_is_told_as_without_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = Noting()
+
+    def told(is_watched: bool) -> list[Any]:
+        said: list[Any] = []
+
+        def note(ignored: Any) -> None:
+            frames = [each.name for each in traceback.extract_tb(ignored.exc_traceback)]
+            said.append((repr(ignored.object), ignored.err_msg, repr(ignored.exc_value), frames))
+
+        monkeypatch.setattr(sys, "unraisablehook", note)
+        iterator = Ends()
+        assert not is_watched or hook.watch(iterator, watcher)
+        del iterator
+        return said
+
+    assert told(is_watched=True) == told(is_watched=False)
+    assert watcher.noted == ["dropped"]

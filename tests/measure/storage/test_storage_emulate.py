@@ -179,7 +179,7 @@ def test_a_worker_init_function_still_runs(root: Path, tmp_path: Path) -> None:
         ({"device": "hdd", "bandwidth_bytes_per_s": 0}, ScenarioError, "bandwidth_bytes_per_s is 0"),
         ({"device": "hdd", "seek_ns": -1}, ScenarioError, "seek_ns is -1"),
         ({"device": "hdd", "path": "none"}, MeasureError, "does not exist"),
-        ({"device": "hdd", "path": "set/a.bin"}, MeasureError, "is no directory"),
+        ({"device": "hdd", "path": "set/a.bin"}, MeasureError, "is not a directory"),
     ],
 )
 def test_a_bad_call_gets_one_error_and_changes_nothing(

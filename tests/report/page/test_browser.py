@@ -127,6 +127,17 @@ def test_nothing_is_cut_at_any_width(browser: Any, pages: dict[str, Path]) -> No
         page.close()
 
 
+def test_no_row_of_few_ends_beyond_the_edge_of_a_phone(browser: Any, pages: dict[str, Path]) -> None:
+    cut = """[...document.querySelectorAll('.scroll')].filter(
+        (one) => one.checkVisibility() && one.scrollWidth > one.clientWidth
+            && one.querySelectorAll('tbody tr').length <= 16).map((one) => one.getAttribute('aria-label'))"""
+    for name in ("stalled", "healthy", "matrix", "compare", "ranks", "lesson"):
+        page = opened(browser, pages[name], 390).page
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert page.evaluate(cut) == [], name
+        page.close()
+
+
 def view(page: Any) -> list[int]:
     return [int(part) for part in page.locator("#timeline").get_attribute("data-view").split()]
 
@@ -315,6 +326,25 @@ def test_paper_gets_charts_that_the_screen_had_not_come_to(browser: Any, pages: 
     drawn = """() => { dispatchEvent(new Event("beforeprint")); return new Promise((done) => queueMicrotask(
         () => setTimeout(() => done(document.querySelectorAll("[data-chart] svg").length), 0))) }"""
     assert page.evaluate(drawn) == page.locator("[data-chart]").count()
+
+
+PAPER = 182 / 25.4 * 96
+"""Width of a sheet between its margins, in px."""
+
+
+def test_paper_gets_light_charts_of_its_own_width(browser: Any, pages: dict[str, Path]) -> None:
+    page = opened(browser, pages["stalled"], scheme="dark").page
+    dark = label_colour(page)
+    widest = "Math.max(...[...document.querySelectorAll('[data-chart] svg')].map((one) => one.clientWidth))"
+    assert page.evaluate(widest) > PAPER + 100
+    drawn = """(name) => { dispatchEvent(new Event(name)); return new Promise((done) => queueMicrotask(
+        () => setTimeout(done, 0))) }"""
+    page.evaluate(drawn, "beforeprint")
+    assert page.evaluate(widest) <= PAPER + 1
+    assert label_colour(page) != dark
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.locator(f"[data-chart=when] .role-axis-label text[fill='{dark}']").first.wait_for(state="attached")
+    assert page.evaluate(widest) > PAPER + 100
 
 
 @pytest.mark.heavy

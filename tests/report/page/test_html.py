@@ -18,7 +18,10 @@ from pipeprof.analyse.job.merge import merge
 from pipeprof.errors import PipeprofError
 from pipeprof.report import jobs
 from pipeprof.report.page import document, html
+from pipeprof.report.wording import advice
+from pipeprof.report.wording.view import facts
 from pipeprof.simulate.forecast import Forecast
+from pipeprof.vocabulary import fixes
 from tests.analyse.jobs import Job, make_job
 from tests.factory import MS, Plan, make_run
 from tests.matrix_pages import written
@@ -317,3 +320,38 @@ def test_a_rank_leads_to_its_own_page_where_there_is_one(tmp_path: Path) -> None
         if name == "a" and not (attrs["href"] or "#").startswith("#")
     ]
     assert [tmp_path / str(link) for link in links] == [own]
+
+
+def test_of_many_ranks_those_are_drawn_that_cost_the_others_most(tmp_path: Path) -> None:
+    merged = merge([make_job(tmp_path, Job(ranks=jobs.MOST_ROWS_PAGE + 4, read={2: 30 * MS}))])
+    page = Page(jobs.write(merged, tmp_path / "job.html").read_text())
+    drawn = json.dumps(page.data["charts"]["ranks"])
+    bars = set(re.findall(r'"view": "(rank \d+)"', drawn))
+    assert len(bars) == jobs.MOST_ROWS and "rank 2" in bars
+    assert f"The {jobs.MOST_ROWS} ranks that cost the others most" in page.text
+    assert jobs.EXCHANGE in page.text
+    assert "waiting for other ranks" not in page.text  # its own part beside "rank wait 0%"
+
+
+def test_what_a_warning_says_is_not_assumed_once_more(tmp_path: Path) -> None:
+    run = load(make_run(tmp_path, Plan(batches=60, workers=4, tier="hdd", stages={"read": 300 * MS})))
+    forecast = Forecast(run)
+    shards = next(each for each in forecast.fixes if each.fix.word == fixes.SHARDS.word)
+    seen, warning = facts(run.run, run.verdict), advice.warning_of(forecast, shards)
+    assert warning
+    assert shards.fix.assumption in advice.card(shards, (), seen)["note"].replace("Assumes: ", "")
+    assert "Assumes" not in advice.card(shards, (), seen, warning)["note"]
+
+
+def test_waits_that_are_all_alike_are_told_and_not_drawn(odd_forecasts: dict[str, Forecast]) -> None:
+    text = html.render(odd_forecasts["no_workers"])
+    page = Page(text)
+    assert "waits" not in page.data["charts"]
+    assert "Half waited at most" in page.text and "Held up by order" not in page.text
+    assert "Inside the loop" in page.text and "one worker spends" not in page.text
+    assert "No step waited." in Page(html.render(odd_forecasts["no_device"])).text
+
+
+def test_what_stands_between_backticks_is_code_and_stays_text() -> None:
+    assert document.prose("then `pipeprof compare`.") == "then <code>pipeprof compare</code>."
+    assert document.prose("`<b>` <i>") == "<code>&lt;b&gt;</code> &lt;i&gt;"

@@ -8,7 +8,7 @@ from pipeprof.report.page import what_if
 from pipeprof.report.text import forecast
 from pipeprof.report.text.footnotes import Footnotes
 from pipeprof.report.wording import advice
-from pipeprof.report.wording.view import facts
+from pipeprof.report.wording.view import view_of
 from pipeprof.simulate.extrapolation import Extrapolation, merged
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.ranking import Choice, Ranked
@@ -88,7 +88,7 @@ def test_more_cores_are_a_card_only_where_the_verdict_names_them(stalled_forecas
 def test_a_card_says_how_far_it_reaches(stalled_forecast: Forecast) -> None:
     far = one_of(stalled_forecast, "more-workers")
     far = replace(far, gain=9.0, prediction=replace(far.prediction, extrapolations=(FAR,)))
-    said = facts(stalled_forecast.analysis.run, stalled_forecast.verdict)
+    said = view_of(stalled_forecast.analysis.run, stalled_forecast.verdict)
     assert f"Extrapolated: {FAR}." in advice.card(far, (), said)["note"]
     assert str(FAR) in what_if.fixes_table((far,), shared=()).rows[0].how
     known = advice.card(far, (FAR,), said)["note"]

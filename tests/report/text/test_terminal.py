@@ -13,7 +13,7 @@ from pipeprof.report.page.lines import which_lines
 from pipeprof.report.page.source import no_source
 from pipeprof.report.text import terminal
 from pipeprof.report.wording.advice import cards
-from pipeprof.report.wording.view import facts
+from pipeprof.report.wording.view import view_of
 from pipeprof.simulate.forecast import Forecast
 from tests.factory import MS, Plan, Sampled, loader_meta, make_run
 from tests.report.page.test_html import ODD
@@ -60,7 +60,7 @@ def test_the_whole_report_leaves_no_owner_out(
     stalled_forecast: Forecast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terminal, "MOST_OWNERS", 2)
-    owners = [row.label for row in facts(stalled_forecast.analysis.run, stalled_forecast.publish()).owned]
+    owners = [row.label for row in view_of(stalled_forecast.analysis.run, stalled_forecast.publish()).owned]
     short, whole = io.StringIO(), io.StringIO()
     terminal.show(stalled_forecast, file=short)
     terminal.show(stalled_forecast, file=whole, in_full=True)
@@ -95,7 +95,7 @@ def test_it_is_as_wide_as_the_terminal_and_nothing_is_cut(
     said = [line.plain for line in terminal.lines(odd_forecasts[name], width=width)]
     assert len(said) <= terminal.MOST_LINES
     assert max(len(line) for line in said if not line.startswith(COMMAND)) <= width
-    words = terminal.clean(facts(odd_forecasts[name].analysis.run, odd_forecasts[name].verdict).headline)
+    words = terminal.clean(view_of(odd_forecasts[name].analysis.run, odd_forecasts[name].verdict).headline)
     assert "".join(words.split()) in "".join("".join(said).split())
 
 
@@ -165,6 +165,6 @@ def test_each_fix_carries_the_harm_that_it_does_here(tmp_path: Path, monkeypatch
     harmful = next(each for each in forecast.fixes if each.fix.word == "more-workers")
     assert harms["more-workers"], "each worker would give the whole stream"
     monkeypatch.setattr(Forecast, "advice", [harmless, harmful])
-    drawn = cards(forecast, facts(forecast.analysis.run, forecast.verdict))
+    drawn = cards(forecast, view_of(forecast.analysis.run, forecast.verdict))
     assert [card.get("warning") for card in drawn[-2:]] == [None, harms["more-workers"]]
     assert f"Careful: {harms['more-workers']}" in " ".join(shown(forecast).split())

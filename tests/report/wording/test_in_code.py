@@ -18,7 +18,7 @@ from pipeprof.report.sharing import Sharing
 from pipeprof.report.text import terminal
 from pipeprof.report.text.markdown import markdown
 from pipeprof.report.wording import advice
-from pipeprof.report.wording.view import facts
+from pipeprof.report.wording.view import view_of
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.vocabulary import fixes
 from tests.analyse.test_verdict import GPU
@@ -89,7 +89,7 @@ def test_a_loader_that_was_made_before_has_no_place(tmp_path: Path) -> None:
 def test_a_librarys_loader_is_not_called_the_users(tmp_path: Path) -> None:
     file = "/opt/env/lib/python3.12/site-packages/lightning/data.py"
     forecast = _forecast(tmp_path, file=file, line=7, in_library=True)
-    view = facts(forecast.analysis.run, forecast.verdict)
+    view = view_of(forecast.analysis.run, forecast.verdict)
     assert advice.in_code(forecast, forecast.advice[0], view) == "lightning/data.py:7 (a library's code)"
 
 
@@ -97,7 +97,7 @@ def test_a_scenario_has_no_place_in_code(tmp_path: Path) -> None:
     meta = {"machine": GPU, "kind": "bench"}
     loaders = [loader_meta(PLAN, **_script(tmp_path))]
     forecast = Forecast(pipeprof.load(make_run(tmp_path / "run", PLAN, loaders=loaders, **meta)))
-    view = facts(forecast.analysis.run, forecast.verdict)
+    view = view_of(forecast.analysis.run, forecast.verdict)
     assert advice.in_code(forecast, forecast.advice[0], view) == ""
 
 
@@ -112,7 +112,7 @@ def test_kept_samples_are_tried_where_there_is_a_second_pass(tmp_path: Path, epo
     plan = Plan(workers=1, stages={"read": 2 * MS, "decode": 60 * MS}, epochs=epochs, batches=60)
     meta = {"kind": "trace", "command": ["pipeprof", "trace", "train.py"], "script_words": 1}
     forecast = Forecast(pipeprof.load(make_run(tmp_path / "run", plan, **meta)))
-    view = facts(forecast.analysis.run, forecast.verdict)
+    view = view_of(forecast.analysis.run, forecast.verdict)
     kept = next(each for each in forecast.fixes if each.fix.wraps)
     tried, why = advice.trying(forecast, view, kept), advice.untried(forecast, view, kept)
     assert (tried, "second pass" in why) == (("", True), ("pipeprof trace --try cached train.py", False))[
@@ -125,7 +125,7 @@ def test_a_card_says_why_no_command_tries_it(tmp_path: Path) -> None:
     meta = {"kind": "trace", "command": ["pipeprof", "trace", "train.py"], "script_words": 1}
     plan = Plan(workers=2, stages={"decode": 60 * MS})
     forecast = Forecast(pipeprof.load(make_run(tmp_path / "run", plan, machine=machine, **meta)))
-    view = facts(forecast.analysis.run, forecast.verdict)
+    view = view_of(forecast.analysis.run, forecast.verdict)
     cores = next(each for each in forecast.fixes if each.fix.word == "more-cores")
     stop = replace(cores, fix=replace(cores.fix, word="free-cores"))
     assert advice.untried(forecast, view, cores) == fixes.MORE_CORES.no_trial
@@ -150,7 +150,7 @@ def test_a_profiled_loader_knows_where_it_was_made(tmp_path: Path, kind: type[An
 def test_a_fix_at_the_line_that_costs_most_names_it(tmp_path: Path, word: str, place: str) -> None:
     meta = {"kind": "trace", "command": ["pipeprof", "trace", "train.py"], "script_words": 1}
     forecast = Forecast(pipeprof.load(make_run(tmp_path / "run", Plan(workers=1), **meta)))
-    view = facts(forecast.analysis.run, forecast.verdict)
+    view = view_of(forecast.analysis.run, forecast.verdict)
     own = HotLine("blocked", "train.py", 24, "__getitem__", 0.5, path="/home/me/train.py")
     foreign = replace(own, file="PIL/Image.py", line=3, path="/usr/lib/python3/site-packages/PIL/Image.py")
     assert advice.unpredicted_place(replace(view, fix=word, hot=(foreign, own))) == place

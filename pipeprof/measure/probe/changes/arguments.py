@@ -13,7 +13,7 @@ from typing import Any, Final
 from pipeprof.errors import MeasureError
 from pipeprof.record.meta import MOST_BATCHES_AHEAD, MOST_WORKERS
 from pipeprof.suggest import nearest
-from pipeprof.vocabulary.arguments import ARGUMENT_OF
+from pipeprof.vocabulary.arguments import ARGUMENT_OF, value_text
 
 ALL: Final = "loader"
 """Name under which all loaders of a script are addressed."""
@@ -145,7 +145,7 @@ def _check(wanted: Mapping[str, Any], where: str, workers: Any) -> None:
     needing = [name for name in _NEED_WORKERS if wanted.get(name)]
     if workers == 0 and needing:
         raise MeasureError(
-            f"{needing[0]}={_text(wanted[needing[0]])} cannot be set without workers ({where})",
+            f"{needing[0]}={value_text(wanted[needing[0]])} cannot be set without workers ({where})",
             "set num_workers to 1 or more too, or leave it out",
         )
 
@@ -165,10 +165,6 @@ def resolve(given: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> 
     return {**kept, **{name: value for name, value in wanted.items() if name != THREADS}}
 
 
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def option(loader: str, argument: str, value: Any) -> str:
     """Return the text of a `--set` that gives `argument` that value."""
-    return f"{loader}.{argument}={_text(value)}"
+    return f"{loader}.{argument}={value_text(value)}"

@@ -37,9 +37,12 @@ class CountSender:
 
     def batch_ended(self, now_ns: int) -> None:
         """Send what was counted, where it is time."""
-        if now_ns >= self._next_ns:
+        asked = self._slot.last_asked
+        if now_ns >= self._next_ns or asked:
             self._next_ns = now_ns + EVERY_NS
             self.send()
+            if asked:
+                self._slot.sent_last()
 
     def send(self) -> None:
         """Send what was counted since the last call; nothing where nobody reads it any more."""

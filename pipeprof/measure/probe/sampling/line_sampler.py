@@ -52,12 +52,14 @@ class LineSampler:
         hz: float = HZ,
         cpu_is_sampled: Callable[[], bool] = lambda: False,
         lock: LockWatch | None = None,
+        is_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         """Make the sampler. While `cpu_is_sampled()`, samples stand for the time off the CPU alone.
 
-        With `lock` it looks for waits for the GIL too, within the same budget.
+        With `lock` it looks for waits for the GIL too, within the same budget. When `is_asked()`, it flushes
+        after the next look.
         """
-        self._lock = lock
+        self._lock, self._is_asked = lock, is_asked
         self._cpu_is_sampled = cpu_is_sampled
         self.tree = CallTree(is_edge, is_ours)
         self.own_cpu_ns = 0
@@ -83,7 +85,8 @@ class LineSampler:
     def _run_quietly(self) -> None:
         with suppress(Exception):  # lines are not worth a traceback among what the user's program prints
             self._run()
-        self._lock, self._cpu_is_sampled = None, _never  # what made it has it, and it would keep that
+        self._lock = None
+        self._cpu_is_sampled = self._is_asked = _never  # what made it has it, and it would keep that
         self._stage = self._flush = _nothing
 
     def _run(self) -> None:
@@ -97,7 +100,7 @@ class LineSampler:
             if self._lock is not None:
                 self._lock.look()
             self._looks_cpu_ns += thread_time_ns() - cpu_ns
-            if now_ns - flushed_ns >= wait_ns:
+            if now_ns - flushed_ns >= wait_ns or self._is_asked():
                 flushed_ns, wait_ns = now_ns, min(max(EARLY_NS, 2 * wait_ns), FLUSH_NS)
                 if self._lock is not None:
                     self._lock.choose()

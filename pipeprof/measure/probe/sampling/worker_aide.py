@@ -40,8 +40,14 @@ class WorkerAide:
         self._computing = CpuSampler(self._stage, make_tree(is_edge, is_ours))
         self._computing.start()
         self._sampler = LineSampler(
-            threading.get_ident(), self._stage, self._send, is_edge, cpu_is_sampled=self._computing.is_running
+            threading.get_ident(),
+            self._stage,
+            self._send,
+            is_edge,
+            cpu_is_sampled=self._computing.is_running,
+            is_asked=lambda: slot.last_asked,
         )
+        self._has_sent_last = False
 
     def start(self) -> None:
         """Begin to sample, until the worker ends or nobody drains the slot any more."""
@@ -70,9 +76,10 @@ class WorkerAide:
         return GETITEM if mark is NOWHERE else mark.name
 
     def _send(self, tree: CallTree) -> None:
-        if self._slot.unread:
+        if self._slot.unread or self._has_sent_last:
             self.stop()
             return
+        asked = self._slot.last_asked
         for each in (tree, self._computing.tree):
             nodes, samples = each.take()
             self._unsent.extend(nodes)
@@ -83,6 +90,9 @@ class WorkerAide:
         tally.add(counters.OWN_LINES_CPU_NS, own_ns - self._own_cpu_ns)
         self._own_cpu_ns = own_ns
         send_counts(self._slot, self._recorder)
+        if asked and not (self._unsent or self._unsent_samples):
+            self._has_sent_last = True
+            self._slot.sent_last()
 
     def _send_nodes(self) -> None:
         while self._unsent:

@@ -22,7 +22,7 @@ from pipeprof.measure.session.session import Session
 from pipeprof.record import directories
 from pipeprof.record.files import write_atomically
 from pipeprof.record.reader import load
-from pipeprof.record.schema import RUN_JSON
+from pipeprof.record.schema import RUN_JSON, STREAM_SUFFIX
 
 PATIENCE_S: Final = 15.0
 """For processes that are still closing their runs when the first has ended."""
@@ -165,7 +165,7 @@ def _steps(directory: Path) -> int:
 
 
 def _files_of_run(directory: Path) -> list[Path]:
-    kinds = ("*.parquet", "*.arrows")
+    kinds = ("*.parquet", f"*{STREAM_SUFFIX}")
     return [*(path for kind in kinds for path in directory.glob(kind)), directory / RUN_JSON]
 
 

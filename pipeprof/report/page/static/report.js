@@ -4,7 +4,8 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  let onPaper = false;
+  const isDark = () => !onPaper && (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   const views = new Map();
 
   async function draw(element) {
@@ -60,12 +61,20 @@
     }
     document.dispatchEvent(new CustomEvent("pipeprof:themed"));
   }, true);
-  // Paper gets what the screen had not come to yet: `draw` waits for nothing but what is at hand, so that it is
-  // done before the page is taken.
+  // Paper is narrower than the screen and never dark, so all is drawn anew for it: a picture that is only shrunk
+  // has letters too small to read. `draw` waits for nothing but what is at hand, so that it is done before the
+  // page is taken.
   addEventListener("beforeprint", () => {
+    onPaper = true;
+    root.classList.add("paper");
     for (const fold of document.querySelectorAll("details.fold")) fold.open = true;
-    for (const element of charts()) if (visible(element) && !views.has(element.dataset.chart)) draw(element);
+    for (const element of charts()) if (visible(element)) draw(element);
     document.dispatchEvent(new CustomEvent("pipeprof:printed"));
+  });
+  addEventListener("afterprint", () => {
+    onPaper = false;
+    root.classList.remove("paper");
+    drawAll();
   });
 
   window.pipeprof = { data, isDark, views };

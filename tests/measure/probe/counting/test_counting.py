@@ -127,6 +127,11 @@ def test_counts_go_through_a_workers_slot_once_a_second(ring: Ring, monkeypatch:
     assert sent() == {}
     sender.batch_ended(10 + EVERY_NS)
     assert sent()["open.count"] == 4
+    tally.add("open.count", 5)
+    ring.ask_last()
+    sender.batch_ended(11 + EVERY_NS)
+    assert sent()["open.count"] == 5, "who reads leaves, and takes nothing later"
+    assert ring.awaited() == []
 
 
 def test_allocations_are_looked_at_between_batches(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:

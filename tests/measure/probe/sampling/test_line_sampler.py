@@ -120,6 +120,20 @@ def test_what_is_sent_with_the_samples_makes_them_no_rarer() -> None:
     assert made._period_s < 20 * MS * 1e-9 / BUDGET / 2
 
 
+def test_it_flushes_at_once_when_it_is_asked() -> None:
+    """The second look is not yet due to be flushed; it would be 0.125 s after the first."""
+    flushed = []
+
+    def flush(tree: CallTree) -> None:
+        flushed.append(taken(tree)[0])
+        made._stopped = len(flushed) == 3
+
+    made = sampler()
+    made._flush, made._is_asked = flush, lambda: len(flushed) == 1
+    made._run()
+    assert flushed[1] == 1, "of one look"
+
+
 def test_what_fails_in_the_thread_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
     def fail(tree: CallTree) -> None:
         raise RuntimeError("the slot is gone")

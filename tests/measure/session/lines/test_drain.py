@@ -21,6 +21,7 @@ from pipeprof.record.names.counters import OWN_LINES_CPU_NS
 from pipeprof.record.schema import MAIN_PROCESS
 
 LOADER = 3
+THREAD = 7
 
 
 class NoSampler:
@@ -55,7 +56,7 @@ def aide(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         unprobed=False,
         allocated=AllocationLooks(),
     )
-    slot = Slot(ring.block, 0, ring.records, 0)
+    slot = Slot(ring.block, 0, ring.records, THREAD)
     made = WorkerAide(recorder, slot)
     reader = AideReader(ring, LOADER)
     tally.clear()
@@ -121,6 +122,32 @@ def test_it_stops_when_nobody_reads_any_more(aide: SimpleNamespace) -> None:
     aide.aide._send(aide.tree)
     assert aide.aide._sampler.stopped
     assert aide.aide._computing.stopped
+
+
+def test_the_last_is_sent_once_it_is_asked_for(aide: SimpleNamespace) -> None:
+    sample(aide.tree, 5)
+    send(aide)
+    aide.reader.ring.ask_last()
+    sample(aide.tree, 6)
+    assert aide.reader.ring.awaited() == [THREAD]
+    assert [row[6] for row in send(aide)] == [6]
+    assert aide.reader.ring.awaited() == []
+    sample(aide.tree, 7)
+    assert send(aide) == [], "the run may be over"
+    assert aide.aide._sampler.stopped
+
+
+def test_what_has_no_room_is_not_the_last_yet(aide: SimpleNamespace) -> None:
+    while aide.slot.put_samples(0, 0, 0, samples=0, wall_ns=0, cpu_ns=0):
+        pass
+    aide.reader.ring.ask_last()
+    sample(aide.tree, 5)
+    aide.aide._send(aide.tree)
+    assert aide.reader.ring.awaited() == [THREAD]
+    aide.slot.name_id("decode")
+    aide.reader.drain()
+    assert [row[6] for row in send(aide)] == [5]
+    assert aide.reader.ring.awaited() == []
 
 
 def test_nothing_is_counted_between_batches(aide: SimpleNamespace) -> None:
