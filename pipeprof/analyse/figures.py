@@ -243,7 +243,8 @@ def _making_ns(timeline: Timeline) -> Ints:
     """Return the time in which each measured batch was made, as far as observed."""
     t = timeline
     seen = t.measured & (t.start_ns != NOT_OBSERVED) & (t.finish_ns != NOT_OBSERVED)
-    return (t.finish_ns - t.start_ns)[seen]
+    took_ns: Ints = (t.finish_ns - t.start_ns)[seen]
+    return took_ns
 
 
 def _alone_share(making_ns: Ints, attribution: Attribution) -> float | None:
