@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -81,18 +82,18 @@ def command(
         if not quiet:
             click.echo(f"pipeprof: {text}", err=True)
 
-    def entered(workers: int) -> None:
+    def entered(pid: int, workers: int) -> None:
         say(f"in process {pid} and {workers} of its workers")
 
     def on_hang(text: str) -> None:
         click.echo(f"pipeprof: {text}", err=True)
 
     if all_ranks:
-        observed = ranks.attach_all(pids, wanted, on_hang=on_hang)
+        observed = ranks.attach_all(pids, wanted, entered, on_hang)
         say(f"observed {len(observed)} ranks, and out of them again")
         print_merged((observed[0].directory.parent,), False, observed[0].directory.parent / REPORT_HTML)
         return
-    done = attach.attach(pid, wanted, entered, on_hang)
+    done = attach.attach(pid, wanted, partial(entered, pid), on_hang)
     say(f"out of it again; the loop stood still for {units.duration(done.took_ns)} to let pipeprof in")
     if done.unseen_workers:
         say(f"{done.unseen_workers} workers could not be entered: they answered too late")

@@ -101,7 +101,7 @@ def attach(
         }
     )
     try:
-        _write_script(control)  # once: a process may be reading it when the next is let in
+        write_script(control)  # once: a process may be reading it when the next is let in
         state = _enter_job(pid, control)
         try:
             unseen = _enter_workers(control, state["workers"])
@@ -125,7 +125,7 @@ def _enter_job(pid: int, control: Control) -> dict[str, Any]:
     state: dict[str, Any] = {"state": "later"}
     while word_of(state) == "later" and time.monotonic() < deadline:
         control.forget_state()
-        _inject(pid, control)
+        inject(pid, control)
         state = control.wait(("attached", "refused", "later"), deadline - time.monotonic())
         if word_of(state) == "later":
             time.sleep(_AGAIN_S)
@@ -152,7 +152,7 @@ def _enter_workers(control: Control, pids: list[int]) -> int:
     waiting = []
     for pid in pids:
         with suppress(MeasureError, OSError, ptrace.StuckError):
-            _inject(pid, control)
+            inject(pid, control)
             waiting.append(pid)
     deadline = time.monotonic() + WORKER_PATIENCE_S
     entered = set()
@@ -162,13 +162,14 @@ def _enter_workers(control: Control, pids: list[int]) -> int:
     return sum(pid not in entered and started(pid) is not None for pid in pids)
 
 
-def _write_script(control: Control) -> None:
+def write_script(control: Control) -> None:
+    """Write what a process runs that is let into: the entry, with the names that it needs."""
     names = {"DIRECTORY": str(control.directory), "CONTROL": str(_FILES / "control.py")}
     entry = str(_FILES / "entry.py")
     (control.directory / _SCRIPT).write_text(f"exec(open({entry!r}).read(), {names!r})\n")
 
 
-def _inject(pid: int, control: Control) -> None:
+def inject(pid: int, control: Control) -> None:
     """Have the main thread of process `pid` run the entry. Raises `MeasureError`."""
     script = control.directory / _SCRIPT
     source = f"try:\n exec(open({str(script)!r}).read(),{{}})\nexcept BaseException:\n pass"

@@ -29,6 +29,9 @@ def enter() -> None:
     if control.is_over(request) == "gone":  # it was killed since it asked, and nobody else knows of this
         control.remove()
         return
+    if "ask" in request:
+        control.say(os.getpid(), state="told", **_place(request["ask"]))
+        return
     worker = os.getpid() in request["workers"] or None
     of = os.getpid() if worker else None
     try:
@@ -37,6 +40,18 @@ def enter() -> None:
         refused = {"why": "failed", "detail": f"{type(error).__name__}: {error}"}
     if refused:
         control.say(of, state="refused", **refused)
+
+
+def _place(names: list[str]) -> dict[str, Any]:
+    """Return what this process knows of its place in a job; `names` are variables that launchers set."""
+    data = sys.modules.get("torch.utils.data")
+    is_worker = data is None or data.get_worker_info() is not None
+    distributed = sys.modules.get("torch.distributed")
+    initialised = None
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        initialised = [distributed.get_rank(), distributed.get_world_size()]
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    return {"is_worker": is_worker, "initialised": initialised, "environment": environment}
 
 
 def _refusal(is_worker: bool) -> dict[str, str] | None:

@@ -8,31 +8,70 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pipeprof.errors import MeasureError
+from pipeprof.measure.attach.asking import ask
 from pipeprof.measure.attach.attach import Attached, Wanted, attach
 from pipeprof.measure.attach.control import started
 
 
 def ranks_of(pid: int) -> list[int]:
-    """Return the ranks that `pid` is one of, or the launcher of: children of one process that have a RANK.
+    """Return the ranks that `pid` is one of, or the launcher of, in their order.
 
-    A rank's workers have its environment too, and another parent. Raises `MeasureError` where there are none.
+    Raises `MeasureError` where there are none.
     """
     if started(pid) is None:
         raise MeasureError(f"there is no process {pid}", "give the PID of a rank, or of its launcher")
-    launcher = _parent(pid) if _environment(pid).get("RANK") else pid
-    by_rank = {}
-    for child in _processes():
-        rank = _environment(child).get("RANK", "")
-        if _parent(child) == launcher and rank.isdecimal() and started(child) is not None:
-            by_rank[int(rank)] = child
+    by_rank = _by_environment(pid)
+    if len(by_rank) < 2:  # a rank of a job of one, or the workers of a rank that has set RANK itself
+        by_rank = _by_asking(pid) or by_rank
     if not by_rank:
         raise MeasureError(
             f"process {pid} is neither a rank of a job nor the launcher of ranks", "leave --all-ranks out"
         )
     return [by_rank[rank] for rank in sorted(by_rank)]
+
+
+def _by_environment(pid: int) -> dict[int, int]:
+    """Return the children of one process that were started with a RANK: nobody is asked.
+
+    A rank's workers have its environment too, and another parent.
+    """
+    launcher = pid if _rank(_environment(pid)) is None else _parent(pid)
+    by_rank = {}
+    for child in _children(launcher):
+        rank = _rank(_environment(child))
+        if rank is not None and started(child) is not None:
+            by_rank[rank] = child
+    return by_rank
+
+
+def _by_asking(pid: int) -> dict[int, int]:
+    """Return the ranks that say so themselves: `pid` and its children, or else `pid` and its siblings.
+
+    A launcher may be a rank too, as Lightning's is. What a rank has started, but for workers, may take itself
+    for that rank: the eldest counts. A rank's siblings may be of another job, where a shell has started two.
+    """
+    near = ask([pid, *_children(pid)])
+    own = next((told for told in near if told.pid == pid), None)
+    if own is not None and all(told.rank == own.rank for told in near):
+        near = [own, *(told for told in ask(_siblings(pid)) if told.job == own.job)]
+    by_rank: dict[int, int] = {}
+    for told in near:
+        by_rank.setdefault(told.rank, told.pid)
+    return by_rank
+
+
+def _siblings(pid: int) -> list[int]:
+    """Return the parent of a process, and the parent's other children."""
+    parent = _parent(pid)
+    return [] if not parent else [parent, *(child for child in _children(parent) if child != pid)]
+
+
+def _children(parent: int | None) -> list[int]:
+    return sorted(pid for pid in _processes() if _parent(pid) == parent)
 
 
 def torchrun() -> int:
@@ -43,9 +82,9 @@ def torchrun() -> int:
     launchers = set()
     for pid in _processes():
         environment = _environment(pid)
-        if environment.get("TORCHELASTIC_RUN_ID") and environment.get("RANK"):
+        if environment.get("TORCHELASTIC_RUN_ID") and _rank(environment) is not None:
             parent = _parent(pid)
-            if parent is not None and not _environment(parent).get("RANK"):  # else pid is a rank's worker
+            if parent is not None and _rank(_environment(parent)) is None:  # else pid is a rank's worker
                 launchers.add(parent)
     if not launchers:
         raise MeasureError(
@@ -70,6 +109,11 @@ def _parent(pid: int) -> int | None:
     return None
 
 
+def _rank(environment: dict[str, str]) -> int | None:
+    rank = environment.get("RANK", "")
+    return int(rank) if rank.isdecimal() else None
+
+
 def _environment(pid: int) -> dict[str, str]:
     with suppress(OSError):
         pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -80,13 +124,18 @@ def _environment(pid: int) -> dict[str, str]:
 def attach_all(
     pids: list[int],
     wanted: Wanted,
-    on_entry: Callable[[int], None] = lambda workers: None,
+    on_entry: Callable[[int, int], None] = lambda pid, workers: None,
     on_hang: Callable[[str], None] = lambda text: None,
 ) -> list[Attached]:
-    """Observe several processes at once, until the time is over or Ctrl-C. The first error is raised."""
+    """Observe several processes at once, until the time is over or Ctrl-C. The first error is raised.
+
+    `on_entry` is told of each process that is observed, and of how many of its workers, as it is entered.
+    """
     stop = threading.Event()
     with ThreadPoolExecutor(len(pids), thread_name_prefix="pipeprof-rank") as threads:
-        asked = [threads.submit(attach, pid, wanted, on_entry, on_hang, stop.is_set) for pid in pids]
+        asked = [
+            threads.submit(attach, pid, wanted, partial(on_entry, pid), on_hang, stop.is_set) for pid in pids
+        ]
         try:
             while not all(each.done() for each in asked):
                 time.sleep(0.05)

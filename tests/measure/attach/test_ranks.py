@@ -11,13 +11,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from torch.multiprocessing import start_processes
+from torch.utils.data import DataLoader
 
 from pipeprof.analyse.job.merge import merge
 from pipeprof.errors import MeasureError
 from pipeprof.measure.attach import ranks
+from pipeprof.measure.attach.asking import RankAnswer
+from pipeprof.measure.attach.attach import Wanted
 from pipeprof.measure.attach.ranks import ranks_of
 from pipeprof.record.reader import load
 from tests.forked import Program, verb
+from tests.measure.attach import jobs
 from tests.measure.bench.test_ranks_together import free_port
 
 
@@ -111,6 +116,78 @@ def test_both_ranks_of_a_torchrun_are_observed_with_their_workers(tmp_path: Path
         with suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGKILL)
         job.wait()
+
+
+def train_as(rank: int, directory: Path, workers: int) -> None:
+    """Train as a rank that nobody has told from outside that it is one."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": "1"}
+    for _ in DataLoader(jobs.Numbers(), batch_size=4, num_workers=workers):
+        (directory / f"ready-{rank}").touch()
+        if (directory / "stop").exists():
+            break
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.usefixtures("ptrace_right")
+def test_ranks_that_have_set_their_number_themselves(tmp_path: Path) -> None:
+    def launch() -> None:
+        start_processes(train_as, (tmp_path, 1), nprocs=2, start_method="fork")
+
+    launcher = Program(launch, tmp_path)
+    try:
+        deadline = time.monotonic() + 100
+        while len(list(tmp_path.glob("ready-*"))) < 2:
+            assert time.monotonic() < deadline and launcher.alive
+            time.sleep(0.05)
+        pids = ranks_of(launcher.pid)
+        assert len(pids) == 2 and launcher.pid not in pids
+        assert [ranks_of(pid) for pid in pids] == [pids, pids], "a rank's worker is none"
+        entered: dict[int, int] = {}
+        wanted = Wanted(tmp_path / "job", seconds=60.0, steps=20)
+        ranks.attach_all(pids, wanted, lambda pid, workers: entered.update({pid: workers}))
+        assert entered == dict.fromkeys(pids, 1)
+        rows = merge([tmp_path / "job"]).ranks
+        assert [(row.rank, load(row.directory).meta.pid) for row in rows] == list(enumerate(pids))
+        (tmp_path / "stop").touch()
+        assert launcher.finished(60).returncode == 0
+    finally:
+        if launcher.alive:
+            launcher.kill()
+
+
+def told(pid: int, rank: int, port: str = "1") -> RankAnswer:
+    return RankAnswer(pid, rank, (2, port))
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        ({3: told(3, 0), 4: told(4, 1)}, [3, 4]),
+        ({2: told(2, 0), 3: told(3, 1)}, [2, 3]),
+        ({2: told(2, 0), 3: told(3, 0)}, [2]),
+        ({2: told(2, 1), 8: told(8, 0)}, [8, 2]),
+        ({2: told(2, 1), 1: told(1, 0)}, [1, 2]),
+        ({2: told(2, 1), 8: told(8, 0, "2")}, [2]),
+    ],
+    ids=[
+        "children of a launcher",
+        "a launcher that is a rank",
+        "a rank's helper takes itself for it",
+        "a sibling",
+        "a parent that is a rank",
+        "a sibling of another job",
+    ],
+)
+def test_what_ranks_say_of_themselves(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[int, RankAnswer], found: list[int]
+) -> None:
+    parents = {2: 1, 8: 1, 3: 2, 4: 2}
+    monkeypatch.setattr(ranks, "_processes", lambda: [1, *parents])
+    monkeypatch.setattr(ranks, "_parent", parents.get)
+    monkeypatch.setattr(ranks, "_environment", lambda pid: {})
+    monkeypatch.setattr(ranks, "started", lambda pid: 0)
+    monkeypatch.setattr(ranks, "ask", lambda pids: [answers[pid] for pid in pids if pid in answers])
+    assert ranks_of(2) == found
 
 
 def test_a_process_without_ranks_is_one_error() -> None:

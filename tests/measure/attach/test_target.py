@@ -184,7 +184,7 @@ def test_a_worker_that_has_ended_is_not_missed(tmp_path: Path, monkeypatch: pyte
         raise MeasureError(f"process {pid} is not entered", "")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(attach, "_inject", inject)
+    monkeypatch.setattr(attach, "inject", inject)
     ended = subprocess.Popen(["true"])
     ended.wait()
     assert attach._enter_workers(Control.make({}), [ended.pid, os.getpid()]) == 1
