@@ -170,10 +170,18 @@ COLLATE: Final = Cause(
     (fixes.MORE_WORKERS, fixes.CHEAPER_COLLATE, fixes.LIGHTER_TRANSFER, fixes.MORE_CORES),
     evidence=_CORES,
 )
+TINY_BATCHES: Final = Detail(
+    "tiny-batches",
+    "A batch of {batch_bytes} takes {making_ns} to make, and longer to be handed over, however little it "
+    "holds. No workers (num_workers=0) or larger batches avoid that.",
+    fixes=(fixes.FEWER_WORKERS,),
+    ineffective=(fixes.MORE_WORKERS, fixes.DEEPER_PREFETCH, fixes.LIGHTER_TRANSFER),
+)
 TRANSFER: Final = Cause(
     owners.TRANSFER.name,
     "batches to travel from the workers to the main process",
     (fixes.LIGHTER_TRANSFER, fixes.MORE_WORKERS),
+    details=(TINY_BATCHES,),
 )
 PIN: Final = Cause(owners.PIN.name, "the pin-memory thread", (fixes.LIGHTER_TRANSFER,), evidence=_CORES)
 H2D: Final = Cause(
