@@ -355,3 +355,8 @@ def test_waits_that_are_all_alike_are_told_and_not_drawn(odd_forecasts: dict[str
 def test_what_stands_between_backticks_is_code_and_stays_text() -> None:
     assert document.prose("then `pipeprof compare`.") == "then <code>pipeprof compare</code>."
     assert document.prose("`<b>` <i>") == "<code>&lt;b&gt;</code> &lt;i&gt;"
+
+
+def test_no_line_ends_behind_the_hyphens_of_an_option() -> None:
+    said = document.command("pipeprof run a-b.yaml --set loader.workers=8 <b>")
+    assert said == 'pipeprof run a-b.yaml <span class="whole">--set</span> loader.workers=8 &lt;b&gt;'
