@@ -214,7 +214,9 @@ STRAGGLER: Final = Cause(
     (fixes.OUT_OF_ORDER, fixes.DEEPER_PREFETCH, fixes.MORE_WORKERS),
     evidence=_CORES,
 )
-LOCK: Final = Detail("lock", "The workers waited for a lock.", fixes=())
+LOCK: Final = Detail(
+    "lock", "The workers waited for a lock; more of them would wait for it too.", fixes=(fixes.UNBLOCK,)
+)
 SLEEP: Final = Detail("sleep", "The workers slept.")
 SOCKET: Final = Detail("socket", "The workers waited for a socket.")
 PIPE: Final = Detail("pipe", "The workers waited for a pipe.")
@@ -222,7 +224,7 @@ BLOCKED: Final = Cause(
     owners.BLOCKED.name,
     "blocking code in the data set (locks, sleeps)",
     (fixes.MORE_WORKERS,),
-    "no number of workers and no queue makes a lock wider",
+    "what the workers wait for lies in the program's own code",
     details=(LOCK, SLEEP, SOCKET, PIPE),
 )
 STARTUP: Final = Cause(owners.STARTUP.name, "workers to start", (fixes.PERSISTENT_WORKERS,), evidence=_CORES)

@@ -148,7 +148,7 @@ def test_the_share_of_the_waits_in_which_batches_were_unpickled(tmp_path: Path) 
 
 
 def test_no_worker_and_no_queue_makes_a_lock_wider(facts: Facts) -> None:
-    assert choose(Finding("blocked", "lock"), facts, {"more-workers": 3.0}) == "none"
+    assert choose(Finding("blocked", "lock"), facts, {"more-workers": 3.0}) == "unblock"
     assert choose(Finding("blocked", "sleep"), facts) == "more-workers"
 
 
