@@ -444,7 +444,11 @@ def _start_up(observed: Observed) -> Shown | None:
         return None  # nothing is left to be done about it
     whole = process + init + closed
     figures = {"start_ns": units.duration(whole), "part": part}
-    return Shown(mechanisms.START_UP, max(process, init, closed) / whole, figures, fix)
+    explains = max(process, init, closed) / whole
+    if starts > 1:  # one argument, and none of the starts that the verdict counts is left
+        also = (fix,) if fix is not fixes.PERSISTENT_WORKERS else ()
+        return Shown(mechanisms.START_UP, explains, figures, fixes.PERSISTENT_WORKERS, also)
+    return Shown(mechanisms.START_UP, explains, figures, fix)
 
 
 def _mean_closing_ns(observed: Observed) -> float:
