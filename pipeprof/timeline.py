@@ -62,6 +62,8 @@ __all__ = [
     "union",
 ]
 
+_ALIKE: Final = 0.2
+"""Difference in the logarithm of their times by which two batches took about as long: a fifth."""
 LARGE_STATE_BYTES: Final = 65_536
 """Bytes of a state from which carrying it counts as a part of what the state costs: pickling, writing and
 unpickling so many, all that a pipe holds, takes a millisecond; the descriptors of a batch take as long."""
@@ -211,7 +213,7 @@ class Timeline:
     def inside_row(self) -> Ints:
         """Return the row of the `batches` table that tells of the inside of each step's batch.
 
-        Its own; of a batch that was made unprobed that of a batch which its worker had made shortly before.
+        Its own; of a batch that was made unprobed that of another which took about as long.
         """
         return self.batch_row if self.stand_in is None else take(self.batch_row, self.stand_in)
 
@@ -541,7 +543,7 @@ def read_timeline(run: Run) -> Timeline:
         batch_row=row,
         previous=before,
         unprobed=marked,
-        stand_in=None if marked is None else _stand_ins(marked, before, columns["loader"]),
+        stand_in=None if marked is None else _stand_ins(marked, *(columns[name] for name in _STOOD_FOR_BY)),
         marks=read_marks(events),
         standstills=_standstills(events, columns["request_ns"], columns["take_ns"]),
         clock_events=tuple(event for event in events if event.kind in ("clock_set", "slept")),
@@ -551,28 +553,70 @@ def read_timeline(run: Run) -> Timeline:
     )
 
 
+def stands_for(timeline: Timeline, rows: int) -> Ints:
+    """Return for how many batches each row of the `batches` table stands: itself, and unprobed ones."""
+    counted = np.ones(rows, dtype=np.int64)
+    if timeline.unprobed is not None:
+        others = timeline.inside_row[timeline.unprobed]
+        counted += np.bincount(others[others >= 0], minlength=rows)
+    return counted
+
+
+_STOOD_FOR_BY: Final = ("loader", "worker", "start_ns", "finish_ns")
+
+
 def _unprobed(run: Run) -> Ints | None:
     """Return 1 for each row of `batches` that was made unprobed; None where none was, as in short runs."""
     parts = [ints(piece["unprobed"]).astype(np.int8) for piece in run.pieces("batches", ["unprobed"])]
     return np.concatenate(parts) if any((part == 1).any() for part in parts) else None
 
 
-def _stand_ins(unprobed: Bools, before: Ints, loader: Ints) -> Ints:
+def _stand_ins(unprobed: Bools, loader: Ints, worker: Ints, start_ns: Ints, finish_ns: Ints) -> Ints:
     """Return for each step the one whose batch's inside stands for its own.
 
-    Of an unprobed batch it is the one that its worker made `UNPROBED_BLOCK` batches before, so that each of
-    those stands for one; else the last one of the loader that was not unprobed.
+    Of an unprobed batch it is one of the last `UNPROBED_BLOCK` that were probed and took about as long, in
+    turns: what makes a batch slow need not be what the usual one takes its time for. It is of the same
+    worker where that had any such, else of the same loader, else the one that took the least unlike time.
     """
-    entries = np.arange(len(unprobed))
-    chosen = entries
-    for _ in range(UNPROBED_BLOCK):
-        chosen = np.where(chosen >= 0, before[chosen], -1)
+    took = np.log(np.maximum(finish_ns - start_ns, 1).astype(np.float64))
+    chosen = np.full(len(unprobed), -1)
     for one in np.unique(loader):
         mine = np.flatnonzero(loader == one)
-        last = np.maximum.accumulate(np.where(unprobed[mine], -1, mine))
-        missing = (chosen[mine] < 0) | unprobed[np.maximum(chosen[mine], 0)]
-        chosen[mine] = np.where(missing, last, chosen[mine])
-    return np.where(unprobed, chosen, entries)
+        mine = mine[np.argsort(start_ns[mine], kind="stable")]
+        if not unprobed[mine].all():
+            length = _alike_length(took[mine], unprobed[mine])
+            _choose(chosen, mine, length, unprobed[mine], worker[mine])
+    return np.where(unprobed, chosen, np.arange(len(unprobed)))
+
+
+def _alike_length(took: Floats, unprobed: Bools) -> Floats:
+    """Return the logarithm of how long batches took, of unprobed ones with what probing makes them longer."""
+    last = np.maximum.accumulate(np.where(unprobed, -1, np.arange(len(took))))
+    known = unprobed & (last >= 0)
+    longer = float(np.median((took[last] - took)[known])) if known.any() else 0.0
+    return took + np.where(unprobed, max(longer, 0.0), 0.0)
+
+
+def _choose(chosen: Ints, mine: Ints, length: Floats, unprobed: Bools, worker: Ints) -> None:
+    """Choose the stand-ins of one loader's batches `mine`, which are in order of time."""
+    kind = np.floor(length / _ALIKE).astype(np.int64)
+    for group in (worker, np.zeros_like(worker)):
+        wanted = np.flatnonzero(unprobed & (chosen[mine] < 0))
+        for one, of in {*zip(group[wanted].tolist(), kind[wanted].tolist(), strict=True)}:
+            alike = (group == one) & (kind == of)
+            probed = np.flatnonzero(alike & ~unprobed)
+            if len(probed):
+                asking = wanted[alike[wanted]]
+                turn = np.arange(len(asking)) % UNPROBED_BLOCK
+                place = np.searchsorted(probed, asking) - 1 - turn
+                chosen[mine[asking]] = mine[probed[np.clip(place, 0, len(probed) - 1)]]
+    rest = np.flatnonzero(unprobed & (chosen[mine] < 0))
+    probed = np.flatnonzero(~unprobed)
+    probed = probed[np.argsort(length[probed], kind="stable")]
+    at = np.searchsorted(length[probed], length[rest])
+    above, below = np.minimum(at, len(probed) - 1), np.maximum(at - 1, 0)
+    nearer = np.abs(length[probed[above]] - length[rest]) < np.abs(length[probed[below]] - length[rest])
+    chosen[mine[rest]] = mine[probed[np.where(nearer, above, below)]]
 
 
 def _standstills(events: Iterable[RunEvent], request_ns: Ints, take_ns: Ints) -> Spans:

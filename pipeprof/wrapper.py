@@ -62,7 +62,8 @@ class ProfiledDataLoader(DataLoader[Any]):
     The run is written to `out`, or to `out-2`, … if `out` already holds a run, as when a notebook cell is run
     again; without `out`, to a temporary directory that is removed with the loader or at exit.
     `detail="sample"` keeps every span. With `lines`, stacks of the workers and of the loop's thread are
-    sampled, so that the verdict can name lines of code. `parts_of` and `kernels` are as in `profile`.
+    sampled, so that the verdict can name lines of code. `parts_of`, `kernels` and `every_batch` are as in
+    `profile`.
     `session` is an observed run to join; loaders rebuilt from this one's attributes, as Lightning does, join
     its run. The run ends when the last of its loaders and their iterators is gone.
 
@@ -78,6 +79,7 @@ class ProfiledDataLoader(DataLoader[Any]):
         lines: bool = False,
         parts_of: torch.nn.Module | None = None,
         kernels: int = 0,
+        every_batch: bool = False,
         session: Session | None = None,
         **keywords: Unpack[LoaderArguments],
     ) -> None:
@@ -91,6 +93,7 @@ class ProfiledDataLoader(DataLoader[Any]):
             lines=lines,
             parts_of=parts_of,
             kernels=kernels,
+            every_batch=every_batch,
         )
         self.session.hold()
         self.session.observe(self)
@@ -178,6 +181,7 @@ def profile(
     show: bool = False,
     parts_of: torch.nn.Module | None = None,
     kernels: int = 0,
+    every_batch: bool = False,
 ) -> AbstractContextManager[ObservedLoader]: ...
 
 
@@ -191,6 +195,7 @@ def profile(
     show: bool = False,
     parts_of: torch.nn.Module | None = None,
     kernels: int = 0,
+    every_batch: bool = False,
 ) -> AbstractContextManager[Profiled[Batch]]: ...
 
 
@@ -204,6 +209,7 @@ def profile(
     show: bool = False,
     parts_of: torch.nn.Module | None = None,
     kernels: int = 0,
+    every_batch: bool = False,
 ) -> Iterator[Any]:
     """Observe an existing loader, or any other iterable, for the duration of a `with` block.
 
@@ -217,7 +223,8 @@ def profile(
     `show`, the verdict is printed when the block ends without an exception. `parts_of` is the model that the
     loop calls: its forward and backward passes, optimiser steps and collectives are timed on the device. The
     kernels of `kernels` steps after the first three are traced by torch.profiler, which slows them down:
-    these steps and all earlier ones count as warm-up.
+    these steps and all earlier ones count as warm-up. In a long run whose batches are short next to what
+    probing them costs, one of eight is probed; with `every_batch`, all are.
 
     Raises `MeasureError` for an object that cannot be iterated or an impossible rate, and `TraceError` if
     `out` cannot be written.
@@ -233,6 +240,7 @@ def profile(
         lines=lines,
         parts_of=parts_of,
         kernels=kernels,
+        every_batch=every_batch,
     )
     before = [(each, hook.observer_of(each)) for each in loaders]
     telemetry = Telemetry(session.telemetry, rate_hz=telemetry_hz)

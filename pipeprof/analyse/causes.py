@@ -17,6 +17,13 @@ MOSTLY: Final = 0.5
 AS_LARGE: Final = 0.9
 """Share of the unnamed code's time from which a named stage is as large: that code is the rest of several."""
 
+FEW_BYTES: Final = 1 << 18
+"""Bytes below which handing over is calls and wake-ups: 0.2 to 0.5 ms, as copying this much takes."""
+SLOW_PICKLING_NS: Final = 2_000_000
+"""Time of pickling a batch from which it is made of more than a few tensors, however small they are."""
+ALONE: Final = 0.8
+"""Share of the window that the loop alone would take, from which on it is as quick with workers."""
+
 Evidence = tuple[tuple[str, Any], ...]
 
 
@@ -78,7 +85,22 @@ def cause_of_owner(owner: str, facts: Facts, storage_split_ns: Mapping[str, int]
         return Finding(causes.INCONCLUSIVE.word, "unknown-owner")
     if not owners.is_stall(owner):
         return Finding(owner)
-    return Finding(owner, None, _cpu_evidence(facts))
+    tiny = owner == owners.TRANSFER.name and _tiny_batches(facts)
+    sizes = (("batch_bytes", facts.batch_bytes), ("making_ns", facts.making_ns)) if tiny else ()
+    return Finding(owner, causes.TINY_BATCHES.word if tiny else None, (*_cpu_evidence(facts), *sizes))
+
+
+def is_heavy(batch_bytes: float | None, pickling_ns: float | None) -> bool:
+    """Return False where batches are so small that neither bytes nor tensors matter on their way."""
+    slow = pickling_ns is not None and pickling_ns >= SLOW_PICKLING_NS
+    return batch_bytes is None or not batch_bytes < FEW_BYTES or slow
+
+
+def _tiny_batches(facts: Facts) -> bool:
+    """Return True where the loop alone would make its small batches sooner than they are handed over."""
+    if facts.workers == 0 or facts.batch_bytes is None or is_heavy(facts.batch_bytes, facts.pickling_ns):
+        return False
+    return facts.alone_share is not None and facts.alone_share < ALONE
 
 
 def _storage(facts: Facts) -> Finding:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pipeprof.analyse.causes import Finding
+from pipeprof.analyse.causes import Finding, is_heavy
 from pipeprof.analyse.figures import Facts
 from pipeprof.devices import is_in_memory
 from pipeprof.vocabulary import causes, fixes, mechanisms, owners
@@ -23,10 +23,6 @@ from pipeprof.vocabulary.causes import Cause
 
 EQUAL: Final = 0.02
 """Share by which predicted throughputs may differ and still be equal; a gain of no more than this is none."""
-FEW_BYTES: Final = 1 << 18
-"""Bytes below which handing over is calls and wake-ups: 0.2 to 0.5 ms, as copying this much takes."""
-SLOW_PICKLING_NS: Final = 2_000_000
-"""Time of pickling a batch from which it is made of more than a few tensors, however small they are."""
 RECEIVING: Final = 0.8
 """Share of the loop's waits from which it waits for nothing but its own unpickling: batches that come sooner
 would lie there longer."""
@@ -144,12 +140,6 @@ def fits_in_memory(size_bytes: float, memory_bytes: float | None) -> bool:
     return not memory_bytes or size_bytes <= MEMORY_SHARE * memory_bytes
 
 
-def is_heavy(batch_bytes: float | None, pickling_ns: float | None) -> bool:
-    """Return False where batches are so small that neither bytes nor tensors matter on their way."""
-    slow = pickling_ns is not None and pickling_ns >= SLOW_PICKLING_NS
-    return batch_bytes is None or not batch_bytes < FEW_BYTES or slow
-
-
 def _can_be_carried_out(fix: str, cause: Cause, facts: Facts) -> bool:
     """Return False for what is in place already, or known to be useless on this machine."""
     is_work, in_memory = cause in causes.WORK, is_in_memory(facts.tier)
@@ -160,7 +150,8 @@ def _can_be_carried_out(fix: str, cause: Cause, facts: Facts) -> bool:
         fixes.MORE_WORKERS: not (
             copies or receives or (is_work and not _cores_idle(facts)) or _device_full(facts)
         ),
-        fixes.FEWER_WORKERS: facts.workers > 1,
+        # one worker is one too many where handing its batches over is what takes the time
+        fixes.FEWER_WORKERS: facts.workers > (0 if cause is causes.TRANSFER else 1),
         fixes.PERSISTENT_WORKERS: facts.workers > 0 and not facts.persistent and facts.epochs > 1,
         fixes.OUT_OF_ORDER: facts.workers > 1 and facts.in_order and not receives,
         fixes.DEEPER_PREFETCH: facts.workers > 0 and not receives,

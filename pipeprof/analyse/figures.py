@@ -25,6 +25,7 @@ from pipeprof.record.names.sensors import SPIN, WorkerState
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints, take
 from pipeprof.units import NS_PER_S
+from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.owners import READ
 
 
@@ -94,6 +95,10 @@ class Facts:
     """Share of the reads that memory served, and will serve in later epochs."""
     spin_ns: float | None = None
     """CPU time of a fixed piece of work, on average: the speed of the cores."""
+    making_ns: float | None = None
+    """Median time in which a batch was made."""
+    alone_share: float | None = None
+    """Share of the window that a loop without workers would take to make its batches and to compute."""
     pickling_ns: float | None = None
     """Median time in which a batch was pickled and written to the pipe."""
     received_share: float | None = None
@@ -176,6 +181,7 @@ def gather(run: Run, attribution: Attribution) -> Facts:
     counts = read_counts(run)
     device = device_of(run, attribution, sensed.means, read_probe(run.directory))
     samples = int(np.maximum(attribution.timeline.samples[measured], 0).sum())
+    making_ns = _making_ns(attribution.timeline)
     return Facts(
         loader=loader,
         workers=shape.workers,
@@ -220,6 +226,8 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         samples=samples,
         batch_bytes=_mean(batches["bytes"]),
         spin_ns=sensed.means.get(SPIN),
+        making_ns=float(np.median(making_ns)) if len(making_ns) else None,
+        alone_share=_alone_share(making_ns, attribution),
         pickling_ns=attribution.timeline.usual_pickling_ns,
         received_share=_received_share(run, attribution.timeline),
         loader_code_ns=int(attribution.timeline.loader_code_ns[measured].sum()),
@@ -227,8 +235,24 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         slowest_operator=slowest_operator(meta),
         slow_shard=slow_shard(shard_times(run, attribution.timeline)),
         programs=machine.programs,
-        page_cache=page_cache_of(meta, attribution, device, reads.bytes, samples),
+        page_cache=page_cache_of(meta, attribution, device, reads.bytes, samples, counts),
     )
+
+
+def _making_ns(timeline: Timeline) -> Ints:
+    """Return the time in which each measured batch was made, as far as observed."""
+    t = timeline
+    seen = t.measured & (t.start_ns != NOT_OBSERVED) & (t.finish_ns != NOT_OBSERVED)
+    took_ns: Ints = (t.finish_ns - t.start_ns)[seen]
+    return took_ns
+
+
+def _alone_share(making_ns: Ints, attribution: Attribution) -> float | None:
+    """Return None where no batch was seen being made."""
+    computed_ns = attribution.whole.ledger_ns.get(owners.ACCELERATOR.name, 0)
+    if not len(making_ns):
+        return None
+    return (int(making_ns.sum()) + computed_ns) / max(1, attribution.window.wall_ns)
 
 
 def _received_share(run: Run, timeline: Timeline) -> float | None:

@@ -31,7 +31,10 @@ class SlowSample(NamedTuple):
 
 
 def slowest_samples(run: Run, number: int) -> list[SlowSample]:
-    """Return up to `number` slowest samples of batches, the slowest first; of those whose index is known."""
+    """Return up to `number` slowest samples of the batches that were probed, the slowest first.
+
+    Those whose index is known: `own_cost` of a verdict says how many batches were probed in a long run.
+    """
     table = run.table("batches")
     index, took, worker = (ints(table[name]) for name in ("slowest_index", "slowest_ns", "worker"))
     loader = ints(table["loader"]) if "loader" in table.column_names else np.zeros(len(index), np.int64)

@@ -95,10 +95,10 @@ def _in_storage() -> str | Path:
     except Exception as error:  # Ray raises several kinds outside its workers
         raise MeasureError(
             "this is not a worker of Ray Train",
-            "give the loop to a TorchTrainer, or say observed(loop, out=…)",
+            "give the loop to a TorchTrainer, or call observed(loop, out=…)",
         ) from error
     if kind == "local":
         return Path(path) / "pipeprof"
     if kind in _SCHEMES:
         return f"{_SCHEMES[kind]}://{path}/pipeprof"
-    raise MeasureError(f"Ray's storage is a {kind} file system", "say observed(loop, out=…)")
+    raise MeasureError(f"Ray's storage is a {kind} file system", "call observed(loop, out=…)")

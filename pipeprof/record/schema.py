@@ -37,6 +37,8 @@ UNPROBED_PERIOD: Final = 64
 """Batches of one process in which one block is unprobed."""
 UNPROBED_BLOCK: Final = 4
 """Batches of a block, and of what it is compared with before and after it."""
+PROBED_OF: Final = 8
+"""Batches of one process of which one is probed, where probing all of them would cost too much."""
 
 _I16, _I32, _I64 = "int16", "int32", "int64"
 _NAME: Final = "name"

@@ -47,8 +47,8 @@ def scenario_file(given: str | None) -> Path:
     if name in known:
         return known[name]
     raise ScenarioError(
-        f"{given}: no such file, and no shipped scenario is called so",
-        f"{nearest(name, filter(_stands_alone, known))}; `pipeprof scenarios` tells what each teaches",
+        f"{given}: no such file, and no shipped scenario has that name",
+        f"{nearest(name, filter(_stands_alone, known))}; `pipeprof scenarios` lists them",
     )
 
 

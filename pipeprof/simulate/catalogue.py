@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pipeprof import units
-from pipeprof.analyse.choice import is_heavy
+from pipeprof.analyse.causes import is_heavy
 from pipeprof.devices import storage_preset
 from pipeprof.record.meta import MOST_WORKERS
 from pipeprof.simulate.demands.loader import Demands

@@ -170,10 +170,18 @@ COLLATE: Final = Cause(
     (fixes.MORE_WORKERS, fixes.CHEAPER_COLLATE, fixes.LIGHTER_TRANSFER, fixes.MORE_CORES),
     evidence=_CORES,
 )
+TINY_BATCHES: Final = Detail(
+    "tiny-batches",
+    "A batch of {batch_bytes} takes {making_ns} to make, and longer to be handed over, however little it "
+    "holds. No workers (num_workers=0) or larger batches avoid that.",
+    fixes=(fixes.FEWER_WORKERS,),
+    ineffective=(fixes.MORE_WORKERS, fixes.DEEPER_PREFETCH, fixes.LIGHTER_TRANSFER),
+)
 TRANSFER: Final = Cause(
     owners.TRANSFER.name,
     "batches to travel from the workers to the main process",
     (fixes.LIGHTER_TRANSFER, fixes.MORE_WORKERS),
+    details=(TINY_BATCHES,),
 )
 PIN: Final = Cause(owners.PIN.name, "the pin-memory thread", (fixes.LIGHTER_TRANSFER,), evidence=_CORES)
 H2D: Final = Cause(
@@ -206,7 +214,9 @@ STRAGGLER: Final = Cause(
     (fixes.OUT_OF_ORDER, fixes.DEEPER_PREFETCH, fixes.MORE_WORKERS),
     evidence=_CORES,
 )
-LOCK: Final = Detail("lock", "The workers waited for a lock.", fixes=())
+LOCK: Final = Detail(
+    "lock", "The workers waited for a lock; more of them would wait for it too.", fixes=(fixes.UNBLOCK,)
+)
 SLEEP: Final = Detail("sleep", "The workers slept.")
 SOCKET: Final = Detail("socket", "The workers waited for a socket.")
 PIPE: Final = Detail("pipe", "The workers waited for a pipe.")
@@ -214,7 +224,7 @@ BLOCKED: Final = Cause(
     owners.BLOCKED.name,
     "blocking code in the data set (locks, sleeps)",
     (fixes.MORE_WORKERS,),
-    "no number of workers and no queue makes a lock wider",
+    "what the workers wait for lies in the program's own code",
     details=(LOCK, SLEEP, SOCKET, PIPE),
 )
 STARTUP: Final = Cause(owners.STARTUP.name, "workers to start", (fixes.PERSISTENT_WORKERS,), evidence=_CORES)

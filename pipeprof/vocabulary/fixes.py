@@ -279,6 +279,15 @@ OWN_PROCESS: Final = Fix(
     "the memory of one more process",
     no_trial="No command tries it: the work is the program's own.",
 )
+UNBLOCK: Final = Fix(
+    "unblock",
+    "A lock that is held for less time",
+    "Hold the lock for less time, or give each worker its own copy of what it guards",
+    "Workers no longer wait for one another.",
+    harm="What a lock guards is corrupted where several workers change it at once.",
+    no_trial="No command tries it: the lock is the program's own.",
+    at_line=True,
+)
 MORE_CORES: Final = Fix(
     "more-cores",
     "More cores",
@@ -322,6 +331,7 @@ FIXES: Final = (
     LIGHTER_TRANSFER,
     LOOP,
     OWN_PROCESS,
+    UNBLOCK,
     MORE_CORES,
     NONE,
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeprof.analyse.analysis import load
-from pipeprof.analyse.causes import Finding
+from pipeprof.analyse.causes import Finding, cause_of_owner
 from pipeprof.analyse.choice import bearing, candidates, choose, is_useless
 from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.harm import warning
@@ -99,6 +99,40 @@ def test_another_number_of_workers_is_not_advised(facts: Facts, cause: str, usel
     assert all(is_useless(fix, Finding(cause), roomy) for fix in useless)
 
 
+TINY: dict[str, Any] = {"workers": 2, "batch_bytes": 72.0, "pickling_ns": 2e5, "alone_share": 0.3}
+
+
+def test_tiny_batches_are_made_sooner_than_handed_over(facts: Facts) -> None:
+    """More workers were once named for batches of one row, beside a card that gave no workers 3.7 times."""
+    tiny = replace(facts, cores=8, own_cores=1.0, making_ns=1e5, **TINY)
+    finding = cause_of_owner("transfer", tiny)
+    assert finding.detail == "tiny-batches"
+    for gains in ({}, {"more-workers": 0.1, "fewer-workers": 2.7}):
+        assert choose(finding, tiny, gains) == "fewer-workers"
+    assert is_useless("more-workers", finding, tiny)
+    assert choose(finding, replace(tiny, workers=1)) == "fewer-workers", "the last one too"
+    figures = {"batch_bytes": "72 B", "making_ns": "100 µs"}
+    assert "takes 100 µs to make" in causes.evidence("transfer", finding.detail, figures)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch_bytes": 1e7}, {"pickling_ns": 3e6}, {"alone_share": 0.9}, {"alone_share": None}]
+)
+def test_batches_that_are_heavy_or_take_long_to_make_are_not_tiny(
+    facts: Facts, changes: dict[str, Any]
+) -> None:
+    assert cause_of_owner("transfer", replace(facts, **{**TINY, **changes})).detail is None
+
+
+def test_the_share_that_the_loop_alone_would_take(tmp_path: Path) -> None:
+    plan = Plan(batches=40, workers=2, stages={"getitem": 6 * MS}, transfer=30 * MS, compute=3 * MS)
+    found = load(make_run(tmp_path / "run", plan))
+    assert found.facts is not None
+    assert found.facts.making_ns == pytest.approx(6 * MS)
+    batch_ns = found.facts.wall_ns / found.facts.batches
+    assert found.facts.alone_share == pytest.approx(9 * MS / batch_ns, rel=0.05)
+
+
 def test_the_share_of_the_waits_in_which_batches_were_unpickled(tmp_path: Path) -> None:
     plan = Plan(batches=40, workers=1, prefetch=1, stages={"getitem": 6 * MS}, transfer=30 * MS)
     made = walk(plan)
@@ -114,7 +148,7 @@ def test_the_share_of_the_waits_in_which_batches_were_unpickled(tmp_path: Path) 
 
 
 def test_no_worker_and_no_queue_makes_a_lock_wider(facts: Facts) -> None:
-    assert choose(Finding("blocked", "lock"), facts, {"more-workers": 3.0}) == "none"
+    assert choose(Finding("blocked", "lock"), facts, {"more-workers": 3.0}) == "unblock"
     assert choose(Finding("blocked", "sleep"), facts) == "more-workers"
 
 

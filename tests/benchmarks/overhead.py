@@ -1,13 +1,17 @@
 """What observing costs: a plain and an observed loader take turns, A B B A, in one process.
 
-    python -m tests.benchmarks.overhead [jpeg|ram|ram0|lines|spans|size|memory ...]
+    python -m tests.benchmarks.overhead [jpeg|ram|ram0|lines|spans|size|memory ...] [--phase first|steady]
     python -m tests.benchmarks.overhead --peers
 
 Counted is CPU time of the main process and of the workers, because wall time drowns in noise; turns of some
 milliseconds, because the speed of a shared core changes by a factor of two within seconds. Printed is the
 median of the rounds with a 95 % interval from a bootstrap: for pipeprof, and without workers for
 torch.profiler and cProfile on the same loop, which do not see workers. `lines` compares a run that samples
-lines with one that does not. Results are kept in README.md beside this file.
+lines with one that does not.
+
+A loader is measured in two phases: `first`, its first 512 batches, all of which are probed, and `steady`,
+what a long run has where that costs too much: one of `PROBED_OF` is probed, from the beginning here. Results
+are kept in README.md beside this file.
 """
 
 from __future__ import annotations
@@ -19,10 +23,12 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -32,15 +38,27 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
 from torchvision import datasets, transforms
 
 import pipeprof
+from pipeprof.measure.probe import unprobed
 from pipeprof.measure.probe.batch import BatchRecorder
 from pipeprof.measure.probe.ring import Ring, Slot
 from pipeprof.measure.probe.spans import activate, span
+from pipeprof.measure.session import loader_watch
 from pipeprof.measure.session.session import Session
 from tests.benchmarks import peers
 
 Tool = Callable[[], AbstractContextManager[Any]]
 Round = Callable[[Callable[[], Any], int, int], dict[str, float]]
 WARM_UP_TURNS = 3
+PHASES: Final = ("first", "steady")
+
+
+@contextmanager
+def in_phase(phase: str) -> Iterator[None]:
+    """Probe all batches of the loaders made meanwhile, or few as in a long run, in their workers too."""
+    first = 1 << 20 if phase == "first" else 0
+    plan = unprobed.FULL if phase == "first" else unprobed.THIN
+    with patch.object(loader_watch, "UNPROBED_FIRST", first), patch.object(unprobed, "FULL", plan):
+        yield
 
 
 class Rows(Dataset[Any]):
@@ -212,6 +230,14 @@ def beside(tool: Tool) -> Round:
     return one_round
 
 
+def with_phase(phase: str) -> Round:
+    def one_round(make: Callable[[], Any], turns: int, batches: int) -> dict[str, float]:
+        with in_phase(phase):
+            return beside_pipeprof(make, turns, batches)
+
+    return one_round
+
+
 def torch_profiler() -> Any:
     return torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
 
@@ -232,9 +258,10 @@ def compare(
     samples: int,
     rounds: int,
     tools: dict[str, Round] | None = None,
+    phases: tuple[str, ...] = PHASES,
 ) -> None:
     """`turns` of so many `batches`, each of `samples`."""
-    tools = tools or {"pipeprof": beside_pipeprof}
+    tools = tools or {f"pipeprof {phase}": with_phase(phase) for phase in phases}
     if make().num_workers == 0:
         tools |= {"torch.profiler": beside(torch_profiler), "cProfile": beside(cProfile.Profile)}
     for tool, one_round in tools.items():
@@ -242,7 +269,7 @@ def compare(
         ratio = interval([1 + (r["main"] + r["workers"]) / r["plain"] for r in found])
         main_us, flush_us = (interval([r[part] / 1e3 for r in found]) for part in ("main", "flush"))
         sample_us = interval([(r["main"] + r["workers"]) / samples / 1e3 for r in found])
-        print(f"{name:20} {tool:14} CPU x {shown(ratio, '.3f')}  main {shown(main_us, '.1f')} us/batch"
+        print(f"{name:20} {tool:15} CPU x {shown(ratio, '.3f')}  main {shown(main_us, '.1f')} us/batch"
               f" (flush thread {flush_us[0]:.1f})  all {shown(sample_us, '.2f')} us/sample"
               f"  plain {np.median([r['plain'] for r in found]) / 1e3:.0f} us/batch", flush=True)  # fmt: skip
 
@@ -251,16 +278,18 @@ def shown(value: tuple[float, float, float], form: str) -> str:
     return f"{value[0]:{form}} [{value[1]:{form}}, {value[2]:{form}}]"
 
 
-def jpeg(rounds: int) -> None:
+def jpeg(rounds: int, phases: tuple[str, ...] = PHASES) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = ConcatDataset([images(Path(folder), 256)] * 12)
-        compare("JPEG, 2 workers", lambda: DataLoader(data, 32, num_workers=2), 20, 2, 32, rounds)
+        compare(
+            "JPEG, 2 workers", lambda: DataLoader(data, 32, num_workers=2), 20, 2, 32, rounds, None, phases
+        )
 
 
-def ram(rounds: int, workers: int = 2) -> None:
+def ram(rounds: int, phases: tuple[str, ...] = PHASES, workers: int = 2) -> None:
     data = Rows(64 * 3500)
     name = f"in RAM, {workers} workers"
-    compare(name, lambda: DataLoader(data, 64, num_workers=workers), 150, 10, 64, rounds)
+    compare(name, lambda: DataLoader(data, 64, num_workers=workers), 150, 10, 64, rounds, None, phases)
 
 
 def lines(rounds: int) -> None:
@@ -337,11 +366,12 @@ def memory(_: int, batches: int = 200_000) -> None:
                 print(f"{step:8} batches: {kib}", flush=True)
 
 
-PARTS: dict[str, Callable[[int], None]] = {
+IN_PHASES: Final = frozenset(("jpeg", "ram", "ram0"))
+PARTS: dict[str, Callable[..., None]] = {
     "jpeg": jpeg,
     "ram": ram,
     "lines": lines,
-    "ram0": lambda rounds: ram(rounds, workers=0),
+    "ram0": partial(ram, workers=0),
     "spans": spans,
     "size": size,
     "memory": memory,
@@ -356,6 +386,7 @@ def main() -> None:
         "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all where none is given"
     )
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--phase", choices=PHASES, help="of jpeg, ram and ram0; both by default")
     parser.add_argument(
         "--peers", action="store_true", help="other profilers on the same loops: see peers.py"
     )
@@ -368,7 +399,8 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     for part in options.parts or PARTS:
-        PARTS[part](options.rounds)
+        phases = (options.phase,) if options.phase else PHASES
+        PARTS[part](options.rounds, **({"phases": phases} if part in IN_PHASES else {}))
 
 
 if __name__ == "__main__":

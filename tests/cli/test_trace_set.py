@@ -141,7 +141,7 @@ def test_an_exit_needs_an_end(tmp_path: Path) -> None:
     (tmp_path / "any.py").write_text("print('ran')")
     traced = trace("--then-exit", "any.py", cwd=tmp_path)
     assert (traced.returncode, traced.stdout) == (2, "")
-    assert "say --steps or --seconds" in traced.stderr
+    assert "add --steps or --seconds" in traced.stderr
 
 
 SLOW = """

@@ -229,7 +229,7 @@ WAITS = [
     case(
         "a lock",
         "blocked",
-        {"none", "more-workers", "unblock"},
+        "unblock",
         looped(over(Lock(5)), Loop(step_ms=5), batch_size=4, num_workers=3),
     ),
     case(

@@ -206,7 +206,7 @@ def test_a_directory_that_cannot_be_written_keeps_no_choice(
     def refuses(*_: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("pipeprof.record.choice.write_atomically", refuses)
+    monkeypatch.setattr("pipeprof.record.choice.write_record", refuses)
     found.publish()
     assert not (tmp_path / "run" / "choice.json").exists()
 

@@ -13,6 +13,7 @@ import pytest
 
 from pipeprof.record.reader import load
 from pipeprof.record.schema import TABLES
+from pipeprof.report.text.forecast import replayed_line
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.demands.observing import IN_LOOP, IN_WORKER, OF_WORK
 from pipeprof.simulate.demands.other_programs import open_run
@@ -111,8 +112,13 @@ def test_a_replay_keeps_it_and_the_prediction_says_so(tmp_path: Path, workers: i
     assert predictor.replay().rate == pytest.approx(observed.throughput, rel=0.005)
     assert predictor.base().rate > 1.04 * observed.throughput
     (note,) = [str(each) for each in predictor.base().extrapolations if "without pipeprof" in str(each)]
-    assert "as it measured itself" in note
+    assert "measured in the run" in note
     assert not any("without pipeprof" in str(each) for each in predictor.replay().extrapolations)
+    for demands, begin in (
+        (predictor.demands, "Unchanged, without pipeprof"),
+        (observed, "Replayed unchanged"),
+    ):
+        assert replayed_line(predictor.base(), demands).startswith(begin)
 
 
 def test_the_interval_carries_that_of_the_cost(tmp_path: Path) -> None:

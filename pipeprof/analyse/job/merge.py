@@ -377,7 +377,7 @@ def _doubts(grid: Grid, rows: list[RankRow], missing: list[int], world_size: int
             Doubt(
                 "inferred-meetings",
                 "the waiting for other ranks is inferred from how long the steps' bodies took",
-                "a rank that is slow in computing cannot be told from the others so",
+                "a rank that computes slowly cannot be distinguished from the others this way",
             )
         )
     if any(clock.residual_ns is None for clock in list(grid.clocks.values())[1:]):

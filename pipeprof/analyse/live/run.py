@@ -138,7 +138,9 @@ class LiveRun:
         else:
             self.all = _sum((self.all, *figures))
         ready = whole_numbers(tables[-1]["ready_batches"], MISSING)
-        self.ready = None if ready[-1] == MISSING else int(ready[-1])
+        known = ready[ready != MISSING]  # unprobed steps do not tell
+        if len(known):
+            self.ready = int(known[-1])
         self._recent.extend(figures)
         since_ns = self._recent[-1].last_ns - self.window_ns
         while self._recent[0].last_ns < since_ns:

@@ -1,7 +1,8 @@
 """The cost of observing a run, measured in the run: unprobed batches beside those before and after them.
 
 Each block of unprobed batches is compared with its neighbours, in CPU time of the thread that made them, or
-of the loop's. The figure is the median of the differences, with the interval that the order of the values
+of the loop's; where most batches are unprobed, each block of probed ones. The figure is the median of the
+differences, times the share of the batches that were probed, with the interval that the order of the values
 gives (a binomial's quantiles: nothing is assumed of how they are spread). To it comes what the proxies still
 do in an unprobed batch, to count it and to write it down: the median of their own times by the clock; and a
 batch's share of what detailed batches, of which single spans are kept, take longer than others.
@@ -45,10 +46,10 @@ class CostPerBatch:
 
     state: State
     blocks: int = 0
-    """Unprobed blocks that were compared."""
+    """Blocks that were compared."""
     cost_ns: float | None = None
-    """Median of the differences, with `unprobed_ns` and `detailed_ns`; None where it is below its own noise,
-    or nothing was compared."""
+    """Median of the differences times `probed_share`, with `unprobed_ns` and `detailed_ns`; None where it is
+    below its own noise, or nothing was compared."""
     low_ns: float | None = None
     """Ends of its 95 % interval, where there is one. Of a cost below the noise the upper one is a bound."""
     high_ns: float | None = None
@@ -56,6 +57,20 @@ class CostPerBatch:
     """Part of it that unprobed batches bear too; None where that was not observed, and is not in the sum."""
     detailed_ns: float | None = None
     """Part of it that detailed batches bear, spread over all; None likewise."""
+    probed_share: float = 1.0
+    """Share of the thread's batches that were probed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thinned:
+    """Batches of which most were unprobed, since looking at all of them would have cost too much."""
+
+    first: int
+    """Batch of its loader, in the order in which they were begun, with which that began."""
+    batches: int
+    """Batches from there on, of that loader."""
+    probed: int
+    """Those of them that were probed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,8 @@ class OwnCost:
     was measured on an empty one; None where there are no workers."""
     needed_batches: int = NEEDED_BATCHES
     """Batches of one loader below which nothing can be told."""
+    thinned: Thinned | None = None
+    """Part of the run in which most batches were unprobed; None where there was none."""
 
 
 def read_own_cost(run: Run) -> OwnCost | None:
@@ -89,16 +106,38 @@ def read_own_cost(run: Run) -> OwnCost | None:
     in_making, detailed_ns = _unprobed_ns(batches), _detailed_ns(run, batches)
     main = _differences(steps, steps["step"], (steps["loader"],))
     if not (batches["worker"] != MAIN_PROCESS).any():
-        cost = _cost(main, len(steps["step"]), _sum(_unprobed_ns(steps), in_making), detailed_ns)
-        return OwnCost(cost, None, overhead.batch_ns, threads_ns)
+        cost = _cost(main, steps, _sum(_unprobed_ns(steps), in_making), detailed_ns)
+        return OwnCost(cost, None, overhead.batch_ns, threads_ns, thinned=_thinned(batches))
     making = _differences(batches, batches["start_ns"], (batches["worker"], batches["loader"]))
     return OwnCost(
-        _cost(main, len(steps["step"]), _unprobed_ns(steps)),
-        _cost(making, len(batches["worker"]), in_making, detailed_ns),
+        _cost(main, steps, _unprobed_ns(steps)),
+        _cost(making, batches, in_making, detailed_ns),
         overhead.batch_ns,
         threads_ns,
         overhead.handover_ns,
+        thinned=_thinned(batches),
     )
+
+
+def _thinned(batches: dict[str, Ints]) -> Thinned | None:
+    """Return from where on most batches of a loader were unprobed, of the loader with the most batches.
+
+    There a thread makes more of them in a row than one block.
+    """
+    loaders, counts = np.unique(batches["loader"], return_counts=True)
+    mine = np.flatnonzero(batches["loader"] == loaders[counts.argmax()])
+    mine = mine[np.argsort(batches["start_ns"][mine], kind="stable")]
+    unprobed, worker = batches["unprobed"][mine] == 1, batches["worker"][mine]
+    firsts = []
+    for one in np.unique(worker):
+        own = np.flatnonzero(worker == one)
+        passed = np.append(0, np.cumsum(unprobed[own]))
+        in_row = passed[UNPROBED_BLOCK + 1 :] - passed[: -UNPROBED_BLOCK - 1]
+        firsts += own[np.flatnonzero(in_row == UNPROBED_BLOCK + 1)[:1]].tolist()
+    if not firsts:
+        return None
+    first = min(firsts)
+    return Thinned(first, len(mine) - first, int((~unprobed[first:]).sum()))
 
 
 def _unprobed_ns(rows: dict[str, Ints]) -> float | None:
@@ -142,17 +181,23 @@ def _differences(rows: dict[str, Ints], order: Ints, threads: tuple[Ints, ...]) 
 
 
 def _cost(
-    differences_ns: Floats | None, rows: int, unprobed_ns: float | None, detailed_ns: float | None = None
+    differences_ns: Floats | None,
+    rows: dict[str, Ints],
+    unprobed_ns: float | None,
+    detailed_ns: float | None = None,
 ) -> CostPerBatch:
     if differences_ns is None:
-        return CostPerBatch("too-short" if rows < NEEDED_BATCHES else "not-observed")
-    return cost_of(differences_ns, unprobed_ns, detailed_ns)
+        return CostPerBatch("too-short" if len(rows["unprobed"]) < NEEDED_BATCHES else "not-observed")
+    return cost_of(differences_ns, unprobed_ns, detailed_ns, float((rows["unprobed"] != 1).mean()))
 
 
 def differences(
     unprobed: npt.NDArray[np.bool_], thread_cpu_ns: Ints, order: Ints, threads: tuple[Ints, ...]
 ) -> Floats:
-    """Return for each whole block how much more CPU time its neighbours took for a batch than it did."""
+    """Return for each whole block how much more CPU time a probed batch took than an unprobed one.
+
+    A block and its neighbours are of so many batches each; it alone is unprobed, or it alone is probed.
+    """
     sorted_rows = np.lexsort((order, *threads))
     cpu, marked = thread_cpu_ns[sorted_rows], unprobed[sorted_rows]
     which = [thread[sorted_rows] for thread in threads]
@@ -160,34 +205,45 @@ def differences(
     if len(edges) < _EDGES:
         return np.zeros(0)
     at = np.lib.stride_tricks.sliding_window_view(edges, _EDGES)
-    whole = (np.diff(at, axis=1) == UNPROBED_BLOCK).all(axis=1)
+    lengths = np.diff(at, axis=1)
+    block = lengths[:, 0]
+    whole = (lengths == block[:, None]).all(axis=1) & (block <= UNPROBED_BLOCK)
     for thread in which:
         whole &= thread[at[:, 0]] == thread[at[:, -1]]
     passed = np.append(0, np.cumsum(marked))
     inside = [passed[at[:, n + 1]] - passed[at[:, n]] for n in range(_EDGES - 1)]
-    whole &= (inside[0] == 0) & (inside[1] == UNPROBED_BLOCK) & (inside[2] == 0)
-    taken = np.diff(cpu[at[whole]], axis=1).astype(np.float64) / UNPROBED_BLOCK
-    taken = taken[(taken > 0).all(axis=1)]  # else the process is another one, with a clock of its own
-    return np.asarray((taken[:, 0] + taken[:, 2]) / 2 - taken[:, 1])
+    is_less = (inside[0] == 0) & (inside[1] == block) & (inside[2] == 0)
+    is_more = (inside[0] == block) & (inside[1] == 0) & (inside[2] == block)
+    whole &= is_less | is_more
+    taken = np.diff(cpu[at[whole]], axis=1).astype(np.float64) / block[whole, None]
+    known = (taken > 0).all(axis=1)  # else the process is another one, with a clock of its own
+    less = (taken[:, 0] + taken[:, 2]) / 2 - taken[:, 1]
+    return np.asarray(np.where(is_more[whole], -less, less)[known])
 
 
 def cost_of(
-    differences_ns: Floats, unprobed_ns: float | None = None, detailed_ns: float | None = None
+    differences_ns: Floats,
+    unprobed_ns: float | None = None,
+    detailed_ns: float | None = None,
+    probed_share: float = 1.0,
 ) -> CostPerBatch:
     """Return the median of some differences with its interval, where there are enough of them.
 
-    The parts that they do not show are added to both.
+    Both are borne by the share of the batches that were probed; the parts that they do not show are added.
     """
     count = len(differences_ns)
     if count < FEWEST_BLOCKS:
-        return CostPerBatch("too-short", count)
+        return CostPerBatch("too-short", count, probed_share=probed_share)
     values = np.sort(differences_ns)
     outside = _left_out(count)
-    low, high = float(values[outside]), float(values[count - 1 - outside])
+    is_seen = values[outside] > 0
+    low, high = (float(values[place]) * probed_share for place in (outside, count - 1 - outside))
     more = (unprobed_ns or 0.0) + (detailed_ns or 0.0)
-    cost_ns = None if low <= 0 else float(np.median(values)) + more
+    cost_ns = float(np.median(values)) * probed_share + more if is_seen else None
     state: State = "below-noise" if cost_ns is None else "measured"
-    return CostPerBatch(state, count, cost_ns, low + more, high + more, unprobed_ns, detailed_ns)
+    return CostPerBatch(
+        state, count, cost_ns, low + more, high + more, unprobed_ns, detailed_ns, probed_share
+    )
 
 
 def _left_out(count: int) -> int:

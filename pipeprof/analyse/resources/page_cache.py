@@ -12,13 +12,18 @@ from typing import Any, Final
 from pipeprof import units
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.resources.device import StorageState
+from pipeprof.analyse.why.totals import CounterTotals
 from pipeprof.record.meta import RunMeta
+from pipeprof.record.names import counters
 
 USABLE: Final = 0.8
 """Share of the memory, or of the control group's limit, that the kernel can fill with files."""
 MOSTLY: Final = 0.5
 WORTH_TELLING: Final = 0.2
 """Difference of the share from memory, between what was measured and later epochs, that is worth a word."""
+OPENED_AGAIN: Final = 0.5
+"""Share of the opened files that had been opened before, from which samples share files: the bytes that they
+read are no longer bytes of the set, which one file may be read for again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,12 @@ class PageCache:
 
 
 def page_cache_of(
-    meta: RunMeta, attribution: Attribution, device: StorageState | None, read_bytes: int | None, samples: int
+    meta: RunMeta,
+    attribution: Attribution,
+    device: StorageState | None,
+    read_bytes: int | None,
+    samples: int,
+    counts: CounterTotals,
 ) -> PageCache | None:
     """Return what is known of the page cache; None for emulated or remote storage, or without sizes.
 
@@ -87,4 +97,14 @@ def page_cache_of(
     if not (read_bytes and samples and whole):
         return None
     epochs = sum(t.kind_of(loop_pass.loader) == loader for loop_pass in t.passes)
+    if _share_files(counts, epochs):
+        return None
     return PageCache(device.memory_share, whole * read_bytes / samples, USABLE * memory, epochs)
+
+
+def _share_files(counts: CounterTotals, epochs: int) -> bool:
+    """Return True where samples open the same files, as rows of one table or slices of one volume do."""
+    opened = sum(side[counters.OPENED] for side in (counts.of_workers, counts.of_main))
+    again = sum(side[counters.REOPENED] for side in (counts.of_workers, counts.of_main))
+    # a folder's files are opened once in each epoch, by workers that may live for all of them
+    return again / max(1, epochs) >= OPENED_AGAIN * opened > 0

@@ -198,7 +198,8 @@ def _threads(observed: Observed) -> Shown | None:
     if (runnable := _runnable(counts)) is not None and runnable <= facts.cores:
         return None
     helpers, own = observed.total("helper_cpu_ns") or 0, observed.total("cpu_ns") or 0
-    if helpers < _BUSY_HELPERS * own or helpers + own < _FULL * facts.cores * observed.wall_ns:
+    used_ns = (observed.whole("cpu_ns") or 0) + (observed.whole("helper_cpu_ns") or 0)
+    if helpers < _BUSY_HELPERS * own or used_ns < _FULL * facts.cores * observed.wall_ns:
         return None
     figures = {
         "workers": str(facts.workers),
@@ -239,7 +240,7 @@ def _affinity(observed: Observed) -> Shown | None:
         return None
     if cores < mechanisms.AFFINITY.at_least * mask:
         return None
-    used_ns = (observed.total("cpu_ns") or 0) + (observed.total("helper_cpu_ns") or 0)
+    used_ns = (observed.whole("cpu_ns") or 0) + (observed.whole("helper_cpu_ns") or 0)
     if used_ns < _FULL * mask * observed.run_ns:
         return None
     figures = {
@@ -308,6 +309,7 @@ def _over_read(observed: Observed) -> Shown | None:
         }
         explains = min(1.0, (counts[counters.SKIPPED_NS] + dropped_ns) / owner)
         return Shown(mechanisms.OVER_READ, explains, figures, fixes.SMALLER_CHUNKS)
+    used = observed.whole("bytes")
     if _family(observed) != owners.STORAGE.name or not used or read < _MUCH_MORE * used + _MODULES_BYTES:
         return None
     figures = {"read": units.size(read), "verb": "read from files", "used": f"{units.size(used)} of samples"}
@@ -377,7 +379,7 @@ def _read_ahead(observed: Observed) -> Shown | None:
     """Look for a device that delivered much more than was asked for, through mapped files or by calls."""
     if _family(observed) != owners.STORAGE.name and observed.owner != owners.BLOCKED.name:
         return None
-    device, used = observed.total("device_bytes"), observed.total("bytes")
+    device, used = observed.whole("device_bytes"), observed.whole("bytes")
     asked = max(used or 0, observed.counts.read_bytes)
     if not device or not asked or device < mechanisms.READ_AHEAD.at_least * asked:
         return None
@@ -442,7 +444,11 @@ def _start_up(observed: Observed) -> Shown | None:
         return None  # nothing is left to be done about it
     whole = process + init + closed
     figures = {"start_ns": units.duration(whole), "part": part}
-    return Shown(mechanisms.START_UP, max(process, init, closed) / whole, figures, fix)
+    explains = max(process, init, closed) / whole
+    if starts > 1:  # one argument, and none of the starts that the verdict counts is left
+        also = (fix,) if fix is not fixes.PERSISTENT_WORKERS else ()
+        return Shown(mechanisms.START_UP, explains, figures, fixes.PERSISTENT_WORKERS, also)
+    return Shown(mechanisms.START_UP, explains, figures, fix)
 
 
 def _mean_closing_ns(observed: Observed) -> float:
@@ -473,11 +479,11 @@ def _lost_cache(observed: Observed) -> Shown | None:
     if np.median(later) < mechanisms.LOST_CACHE.at_least * first:
         return None
     lives, counts = len(costs) * facts.workers, observed.counts
-    made = (observed.total("bytes") or 0) / lives
+    made = (observed.whole("bytes") or 0) / lives
     least, looks = _CACHE_RESIDENT_BYTES, counts.memory
     if counts.allocated:
         least, looks = _CACHE_BYTES, counts.allocated
-        made *= max(0.0, 1 - lives / max(1, observed.batches))
+        made *= max(0.0, 1 - lives / max(1, observed.all_batches))
     grown = [each[-1] - each[0] for (_, _, worker), each in looks.items() if worker >= 0 and len(each) > 1]
     if not grown or float(np.median(grown)) < max(least, _KEPT * made):
         return None

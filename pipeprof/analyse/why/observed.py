@@ -19,7 +19,7 @@ from pipeprof.analyse.why.transfer import receive_starts
 from pipeprof.passes import Window
 from pipeprof.record.names.counters import CounterName
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints
+from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints, stands_for
 from pipeprof.vocabulary import owners
 
 
@@ -27,7 +27,9 @@ from pipeprof.vocabulary import owners
 class Observed:
     """A run, asked by the mechanisms. Sums are over all batches of the run, warm-up included.
 
-    Batches that were made unprobed are left out, as counters and lines leave them out too."""
+    Batches that were made unprobed are left out, as counters and lines leave them out too. What is compared
+    with what a whole process or the machine did is the `whole` of a column, in which others stand for them.
+    """
 
     run: Run
     timeline: Timeline
@@ -82,17 +84,28 @@ class Observed:
         return read_counts(self.run)
 
     @cached_property
-    def _batches(self) -> Mapping[str, Ints]:
+    def _made(self) -> Mapping[str, Ints]:
         columns = read_ints(self.run, "batches", _COLUMNS)
+        columns["stands_for"] = stands_for(self.timeline, len(columns["start_ns"]))
         made = (columns["start_ns"] != NOT_OBSERVED) & (columns["finish_ns"] != NOT_OBSERVED)
-        made &= columns["unprobed"] != 1  # nothing was counted in these
         return {name: values[made] for name, values in columns.items()}
+
+    @cached_property
+    def _batches(self) -> Mapping[str, Ints]:
+        probed = self._made["unprobed"] != 1  # nothing was counted in the others
+        return {name: values[probed] for name, values in self._made.items()}
 
     def total(self, column: str) -> int | None:
         """Return the sum of a column of `batches`; None where no batch has it."""
         values = self._batches[column]
         seen = values[values != NOT_OBSERVED]
         return int(seen.sum()) if len(seen) else None
+
+    def whole(self, column: str) -> int | None:
+        """Return the same with each batch as often as it stands for one: an estimate for all batches."""
+        values, times = self._batches[column], self._batches["stands_for"]
+        seen = values != NOT_OBSERVED
+        return int((values * times)[seen].sum()) if seen.any() else None
 
     @cached_property
     def making_ns(self) -> int:
@@ -104,17 +117,22 @@ class Observed:
         """Return the nanoseconds from the start of the first batch to the end of the last one."""
         if not self.batches:
             return 0
-        return int(self._batches["finish_ns"].max() - self._batches["start_ns"].min())
+        return int(self._made["finish_ns"].max() - self._made["start_ns"].min())
 
     @property
     def samples(self) -> int:
-        """Return the samples made."""
+        """Return the samples of the probed batches."""
         return self.total("samples") or 0
 
     @property
     def batches(self) -> int:
-        """Return the batches made."""
+        """Return the probed batches."""
         return len(self._batches["start_ns"])
+
+    @property
+    def all_batches(self) -> int:
+        """Return the batches made."""
+        return len(self._made["start_ns"])
 
     @cached_property
     def stages_ns(self) -> Mapping[str, float]:

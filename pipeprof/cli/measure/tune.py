@@ -90,7 +90,7 @@ def command(
     if not as_module and file.endswith(_SCENARIOS):
         of_scripts = {"--keep-order": keep_order, "--max-memory": max_memory, "--try": tries}
         if wrong := next(chain(arguments, (option for option, given in of_scripts.items() if given)), ""):
-            raise ScenarioError(f"{wrong} is of no use for a scenario", "it is for scripts")
+            raise ScenarioError(f"{wrong} does not apply to a scenario", "leave it out: it is for scripts")
         _tune_scenario(Path(file), overrides, budget or _BUDGET_S["scenario"], out, write, as_json)
         return
     if write is not None:

@@ -25,7 +25,10 @@ def command(directory: Path) -> None:
 
     found = destination(directory.absolute())
     if found is None:
-        raise TraceError(f"{directory} stands for no URL", "give the directory that pipeprof named")
+        raise TraceError(
+            f"{directory} is not the local part of a record at a URL",
+            "give the directory that pipeprof named",
+        )
     root, url = found
     with reached(url):
         outgoing, runs = Outgoing(root, url), len(list(root.rglob(RUN_JSON)))

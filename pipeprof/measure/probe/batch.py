@@ -144,7 +144,6 @@ class BatchRecorder(Sink):
         if finish_ns == MISSING:
             self._slot.idle()
             return
-        self._samples += samples
         self._slot.finished(self.key[0])
 
     def _look_closely(self, every: int) -> None:

@@ -58,6 +58,8 @@ class Recorder(Protocol):
     kind: str
     every_sample: bool
     """True if every span is kept."""
+    every_batch: bool
+    """True if most batches are probed however much that costs."""
     ring_records: int
     """Records that a worker's ring holds."""
     lines: bool
@@ -109,7 +111,7 @@ class LoaderWatch:
         self.facts = _facts(loader, number, name)
         self.dataset: Callable[[], Any] = _weakly(loader.dataset)
         may = session.kind != "bench" and not session.every_sample
-        self.blocks = Blocks(UNPROBED_FIRST) if may else None
+        self.blocks = Blocks(UNPROBED_FIRST, not session.every_batch) if may else None
         """Decides which steps are unprobed, and without workers which batches; None where none is to be."""
         self.steps = 0
         """Steps that took its batches."""
@@ -211,6 +213,7 @@ class IteratorWatch:
         )
         if self.owner.blocks is not None and self.workers > 0:
             probe.unprobed_after = max(0, UNPROBED_FIRST - self.owner.steps) // self.workers
+            probe.may_thin = not session.every_batch
         return probe
 
     def parts(self, loader: DataLoader[Any]) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class TraceOptions:
     """Keep the names of some files that batches are made from, for a probe of their storage."""
     kernels: int = 0
     """Steps whose kernels torch.profiler traces."""
+    every_batch: bool = False
+    """Probe batches in a long run too, however much that costs."""
     hang_after_s: float | None = None
     """Wait for a batch after which a hang is reported, while it lasts; None for never."""
     keep_command: bool = True
@@ -148,6 +150,7 @@ def _session(target: str, arguments: Sequence[str], options: TraceOptions) -> Se
         warmup_steps=options.warmup_steps,
         files=options.files,
         kernels=options.kernels,
+        every_batch=options.every_batch,
     )
     if options.hang_after_s is not None:
         session.watch_hangs(options.hang_after_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 import weakref
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from torch.utils.data import DataLoader
 
+from pipeprof.environment import EVERY_BATCH
 from pipeprof.errors import MeasureError, TraceError
 from pipeprof.measure.probe import auto_stages
 from pipeprof.measure.probe import torch_hook as hook
@@ -56,7 +58,7 @@ class Session:
     this rank's own part of a job. With `files` some of the files that batches are made from are kept, for a
     probe of their storage. `parts_of` is the model whose forward and backward, and the optimisers' steps, are
     marked on the device; the kernels of `kernels` steps are traced by torch.profiler, and those steps and all
-    before count as warm-up.
+    before count as warm-up. With `every_batch` batches are probed in a long run too, however much that costs.
 
     Raises `TraceError` where the directory cannot be written, `MeasureError` for an unknown `detail`. A run
     that cannot be written any more, on a full disk for one, stops being recorded; `failure` says why.
@@ -78,11 +80,13 @@ class Session:
         placed: bool = False,
         parts_of: Any = None,
         kernels: int = 0,
+        every_batch: bool = False,
     ) -> None:
         if detail not in ("batch", "sample"):
             raise MeasureError(f"detail is {detail!r}", 'choose "batch" or "sample"')
         self.kind, self.lines = kind, lines
         self.every_sample = detail == "sample"
+        self.every_batch = every_batch or os.environ.get(EVERY_BATCH) == "1"
         self.ring_records = RING_RECORDS * 4 if self.every_sample else RING_RECORDS
         self.held_by_loaders = held_by_loaders
         pending = Pending()

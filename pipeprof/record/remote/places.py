@@ -49,7 +49,7 @@ def _refuse_credentials(url: str) -> None:
     """Raise `TraceError` for a URL with a credential in it, which files and lists of processes would show."""
     if redact(url) != url:
         raise TraceError(
-            f"{redact(url)} has a credential in it",
+            f"{redact(url)} contains a credential",
             "give it in the environment, or in fsspec's configuration, and leave it out of the URL",
         )
 

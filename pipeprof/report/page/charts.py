@@ -285,7 +285,9 @@ def differences(rows: Sequence[Row], description: str) -> Spec:
     import altair as alt
 
     base = alt.Chart(data_of(rows)).encode(
-        y=alt.Y("measure:N", sort=None, title=None).axis(ticks=False, domain=False),
+        y=alt.Y("measure:N", sort=None, title=None).axis(
+            ticks=False, domain=False, labelPadding=9
+        ),  # beside a dot on the edge
         color=alt.Color("colour:N", scale=None),
         tooltip=[alt.Tooltip("measure:N"), alt.Tooltip("text:N", title="difference"), alt.Tooltip("says:N")],
     )

@@ -42,6 +42,18 @@ def breakable(text: str) -> Any:
     return Markup("<wbr>").join(escape(_whole(part)) for part in _HUMP.split(text))
 
 
+_OPTION = re.compile(r"(?:(?<=\s)|^)(-\S{1,24})(?=\s|$)")
+
+
+def command(text: str) -> Any:
+    """Return a command whose options no line's end may break behind a hyphen."""
+    from markupsafe import Markup, escape
+
+    whole = Markup('<span class="whole">{}</span>')
+    parts = _OPTION.split(text)
+    return Markup("").join(whole.format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
+
+
 _TICKED = re.compile(r"`([^`]+)`")
 
 
@@ -135,6 +147,7 @@ def _environment(package: str) -> Any:
     )
     environment.filters["breakable"] = breakable
     environment.filters["prose"] = prose
+    environment.filters["command"] = command
     return environment
 
 

@@ -100,7 +100,7 @@ def _lead(said: RunView) -> list[str]:
     name = said.utilization_name
     used = f"{name[:1].upper()}{name[1:]} {units.percent(said.utilization)}, "
     return [
-        stall_line(said),
+        *([stall_line(said)] if said.stall_share is not None or not said.inconclusive else []),
         *([f"{used}{units.sample_rate(said.throughput)}."] if said.steps else []),
         *(line for line in (outside_line(said), loader_line(said)) if line),
     ]

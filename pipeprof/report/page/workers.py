@@ -28,7 +28,7 @@ def workers(analysis: Analysis) -> Section:
         "Inside the workers",
         reading.WORKERS,
     )
-    if (analysis.timeline.worker < 0).all():
+    if len(analysis.timeline) and (analysis.timeline.worker < 0).all():
         section.title, section.how = "Inside the loop", reading.WORKERS_INLINE
     if len(analysis.timeline) == 0:
         section.missing = "No step was recorded, so there is no timeline."

@@ -30,7 +30,7 @@ from pipeprof.vocabulary.owners import limit_of
 def answer_text(answer: Answer, measured: float | None = None) -> Iterator[str]:
     """Yield the lines of the answer to one question; its rate is a gain over the `measured` one."""
     yield from demand_lines(answer.demands)
-    yield replayed_line(answer.base)
+    yield replayed_line(answer.base, answer.demands)
     yield from answer_lines(answer.prediction, answer.base, answer.demands.notes, measured)
     if answer.shared is not None:
         yield from shared_lines(answer.shared, answer.knobs.ranks)
@@ -44,7 +44,7 @@ def overview_text(overview: Overview, measured: float | None = None) -> Iterator
     known, knobs, replayed = overview.base.extrapolations, overview.demands.measured, overview.base
     scale = anchor(measured, replayed.throughput.value)
     yield from demand_lines(overview.demands)
-    yield replayed_line(replayed)
+    yield replayed_line(replayed, overview.demands)
     yield from (f"Extrapolated: {text}." for text in known if text not in overview.demands.notes)
     yield f"Headroom: {headroom_text(overview.headroom, measured, replayed.throughput.value)}."
     yield advice_line(overview.choice)
@@ -57,11 +57,12 @@ def overview_text(overview: Overview, measured: float | None = None) -> Iterator
     yield from need_lines(overview.needs, overview.target_stall, known)
 
 
-def replayed_line(base: Prediction) -> str:
+def replayed_line(base: Prediction, demands: Demands) -> str:
     """Return what the replay of the run, unchanged, comes to: how well the predictor knows it."""
+    what = "Unchanged, without pipeprof" if demands.taken_off_ns else "Replayed unchanged"
     stall = f"{units.percent(base.stall.value)} ({units.interval((base.stall.low, base.stall.high))})"
     limited = limit_of(base.limit)
-    return f"Replayed unchanged: {estimate(base.throughput)} samples/s, stall {stall}, limited by {limited}."
+    return f"{what}: {estimate(base.throughput)} samples/s, stall {stall}, limited by {limited}."
 
 
 def advice_line(choice: Choice) -> str:

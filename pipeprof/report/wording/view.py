@@ -12,7 +12,7 @@ from shlex import quote as quoted
 from typing import Final
 
 from pipeprof import units
-from pipeprof.analyse.resources.own_cost import CostPerBatch, OwnCost
+from pipeprof.analyse.resources.own_cost import CostPerBatch, OwnCost, Thinned
 from pipeprof.analyse.verdict import Doubt, Measured, Outside, Verdict
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.analyse.why.transfer import Transfer
@@ -248,7 +248,18 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
         (own.handover_ns, "the times in a batch's pickle"),
     )
     parts += [f"{what}: {units.duration(ns)} a batch" for ns, what in beside if ns is not None]
+    if own.thinned is not None:
+        parts.append(thinned_text(own.thinned))
     return "; ".join(part for part in parts if part)
+
+
+def thinned_text(thinned: Thinned) -> str:
+    """Return from which batch on not all were looked at, and how to have that."""
+    of = units.digits(thinned.batches / max(1, thinned.probed), 2)
+    return (
+        f"from batch {units.count(thinned.first)} on it looked at one of {of} batches, which stands for the "
+        "others, since looking at all took more than 1% (--every-batch looks at all)"
+    )
 
 
 def _cost(cost: CostPerBatch, of_whom: str, step_ns: float | None) -> str | None:

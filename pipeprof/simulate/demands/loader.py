@@ -193,6 +193,8 @@ class Demands:
     """Figures that were not observed, and what was assumed in their place."""
     own_cost: OwnCostOfBatch | None = None
     """Cost of observing that is in these demands; None where it is not known, or taken off."""
+    taken_off_ns: float = 0.0
+    """Cost of observing a batch that was taken off; 0 of a run as it was recorded."""
     own_error_ns: float = 0.0
     """Possible error of what was taken off."""
     if_full: Demands | None = None

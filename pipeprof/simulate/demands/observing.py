@@ -86,13 +86,16 @@ def _modelled(overhead: OverheadMeta, recorded: Recorded) -> tuple[float, float]
 def _borne(cost: CostPerBatch, modelled_ns: float, unprobed: Bools | None, n: int) -> tuple[Floats, float]:
     """Return what each batch bears of a cost, and by how much the mean may be wrong.
 
-    A cost below its own noise is the middle of its interval.
+    A cost below its own noise is the middle of its interval. What unprobed batches do not bear of the mean,
+    the others do.
     """
     if cost.low_ns is None or cost.high_ns is None:
         return np.full(n, modelled_ns), modelled_ns
     middle_ns = (cost.low_ns + cost.high_ns) / 2 if cost.cost_ns is None else cost.cost_ns
     borne_ns = max(0.0, middle_ns)
     borne = np.full(n, borne_ns)
-    if unprobed is not None:
-        borne[unprobed] = min(borne_ns, cost.unprobed_ns or 0.0)
+    if unprobed is not None and not unprobed.all():
+        least_ns = min(borne_ns, cost.unprobed_ns or 0.0)
+        borne[unprobed] = least_ns
+        borne[~unprobed] = least_ns + (borne_ns - least_ns) / float((~unprobed).mean())
     return borne, max(cost.high_ns - middle_ns, middle_ns - cost.low_ns)

@@ -44,6 +44,7 @@ def without_own_cost(demands: Demands) -> Demands:
         demands,
         batches=replace(with_cost, **lighter),
         own_cost=None,
+        taken_off_ns=own.serial_ns,
         own_error_ns=own.error_ns,
         notes=(*demands.notes, *_said(demands, own)),
         if_full=None if demands.if_full is None else without_own_cost(demands.if_full),
@@ -86,7 +87,7 @@ def _said(demands: Demands, own: OwnCostOfBatch) -> tuple[Extrapolation, ...]:
     share = own.serial_ns / max(float(work.mean()), own.serial_ns, 1.0)
     if share < WORTH_SAYING:
         return ()
-    how = "as it measured itself" if own.measured else "by a model, as the run is too short to measure it"
+    how = "measured in the run" if own.measured else "by a model, as the run is too short to measure it"
     return (
         Extrapolation(
             f"predicted is the run without pipeprof, whose own cost is taken off: {units.percent(share)} of "

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeprof.analyse.analysis import Analysis, load
-from tests.factory import MS, Plan, loader_meta, make_run
+from tests.factory import MS, Counted, Plan, loader_meta, make_run
 
 REAL = {"tier": None, "name": None, "emulated": False, "cache": None, "model": None}
 BATCH_BYTES = 32 * 110_000
@@ -57,3 +57,19 @@ def test_a_warm_beginning_of_a_set_that_does_not_fit(tmp_path: Path) -> None:
 
 def test_what_was_measured_over_two_epochs_is_no_first_one(tmp_path: Path) -> None:
     assert "first-epoch" not in doubts(read(tmp_path / "run", 1.0, 1 << 30, epochs=2))
+
+
+def opened(times: int, again: int) -> dict[str, Any]:
+    return {"counters": (Counted("open.count", times), Counted("open.repeated", again))}
+
+
+def test_samples_that_share_a_file_do_not_tell_the_size_of_the_set(tmp_path: Path) -> None:
+    """Rows of a table, each read from its beginning, were once told as a set larger than the memory."""
+    found = read(tmp_path / "run", 0.01, 10 << 20, **opened(1000, 998))
+    assert "first-epoch" not in doubts(found)
+    assert found.facts is not None
+    assert found.facts.page_cache is None
+
+
+def test_a_few_files_that_are_opened_again_still_tell_it(tmp_path: Path) -> None:
+    assert "first-epoch" in doubts(read(tmp_path / "run", 0.01, 10 << 20, **opened(1000, 100)))

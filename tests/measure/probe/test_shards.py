@@ -107,6 +107,20 @@ def test_a_file_for_each_sample_is_no_shard(worker: Recorded) -> None:
     assert (records["name"][records["kind"] == Kind.BATCH] == 0).all()
 
 
+def test_unprobed_batches_make_no_shard_of_a_file_for_each_sample(worker: Recorded) -> None:
+    """Nothing that they open is counted, and so their samples are not."""
+    for number in range(20):
+        worker.batch.unprobed_next = number % 8 != 0
+        if worker.batch.unprobed_next:
+            worker.batch.begin(0, worker.seq, 0)
+            worker.batch.finish_unprobed(2, worker.batch.start_ns + 1)
+            worker.seq += 1
+        else:
+            worker.make(f"{number}.jpg", f"{number}.txt")
+    records = worker.ring.drain(0)
+    assert not (records["kind"] == Kind.SHARD).any()
+
+
 def test_a_map_style_set_names_none() -> None:
     made = Recorded(in_shards=False)
     made.make("a.h5")

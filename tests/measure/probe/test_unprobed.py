@@ -14,7 +14,7 @@ from pipeprof.measure.probe.layout import BATCH, SPAN, STAGE
 from pipeprof.measure.probe.ring import Ring, Slot
 from pipeprof.measure.probe.spans import Sink, activate, active, stage
 from pipeprof.measure.probe.unprobed import Blocks
-from pipeprof.record.schema import MISSING, UNPROBED_BLOCK, UNPROBED_PERIOD
+from pipeprof.record.schema import MISSING, PROBED_OF, UNPROBED_BLOCK, UNPROBED_PERIOD
 
 
 class Every:
@@ -53,6 +53,72 @@ def test_one_block_in_each_period_after_the_first_batches(monkeypatch: pytest.Mo
         assert len(marked) == UNPROBED_BLOCK
         assert marked == list(range(marked[0], marked[0] + UNPROBED_BLOCK))
         assert edges == [marked[0] + n * UNPROBED_BLOCK for n in (-1, 0, 1, 2)]
+
+
+class Clocks:
+    """CPU and wall clock of a thread whose batches are handed in."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cpu_ns, self.wall_ns = 1_000, 5_000
+        monkeypatch.setattr(unprobed, "thread_time_ns", lambda: self.cpu_ns)
+        monkeypatch.setattr(unprobed, "monotonic_ns", lambda: self.wall_ns)
+
+    def make(self, blocks: Blocks, batches: int, batch_ns: int, probing_ns: int) -> list[bool]:
+        """Make batches of so long, and return which of them are unprobed."""
+        seen = []
+        for _ in range(batches):
+            seen.append(blocks.begin())
+            self.cpu_ns += batch_ns // 2 + (0 if seen[-1] else probing_ns)
+            self.wall_ns += batch_ns
+        return seen
+
+
+DECIDED = 100 + unprobed.FEWEST_COMPARED * UNPROBED_PERIOD
+"""Batches after which a process knows what probing costs."""
+
+
+@pytest.mark.parametrize(("batch_ns", "block"), [(1_000_000, UNPROBED_BLOCK), (400_000_000, 1)])
+def test_where_probing_costs_more_than_a_hundredth_one_of_eight_is_probed(
+    batch_ns: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks, blocks = Clocks(monkeypatch), Blocks(100)
+    seen = clocks.make(blocks, DECIDED + 10 * 32, batch_ns, batch_ns // 50)
+    assert sum(seen[:DECIDED]) == unprobed.FEWEST_COMPARED * UNPROBED_BLOCK
+    thinned = seen[DECIDED:]
+    assert thinned.count(False) == len(thinned) / PROBED_OF
+    starts = [n for n in range(1, len(thinned)) if thinned[n - 1] and not thinned[n]]
+    assert all(thinned[n : n + block + 1] == [False] * block + [True] for n in starts)
+    assert len(starts) == 10 * 4 / block
+
+
+@pytest.mark.parametrize(("batch_ns", "probing_ns"), [(1_000_000, 5_000), (4_000_000_000, 400_000_000)])
+def test_cheap_probing_and_very_long_batches_keep_their_detail(
+    batch_ns: int, probing_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Clocks(monkeypatch).make(Blocks(100), DECIDED + 640, batch_ns, probing_ns)
+    assert sum(seen) == (unprobed.FEWEST_COMPARED + 10) * UNPROBED_BLOCK
+
+
+def test_where_every_batch_is_asked_for_the_plan_is_the_full_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = Blocks(100, may_thin=False)
+    seen = Clocks(monkeypatch).make(blocks, DECIDED + 640, 1_000_000, 500_000)
+    assert sum(seen) == (unprobed.FEWEST_COMPARED + 10) * UNPROBED_BLOCK
+
+
+def test_a_loader_whose_batches_become_longer_has_its_detail_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks, blocks = Clocks(monkeypatch), Blocks(0)
+    clocks.make(blocks, 640, 1_000_000, 30_000)
+    assert blocks.plan is unprobed.THIN
+    clocks.make(blocks, 1280, 100_000_000, 30_000)
+    assert blocks.plan is unprobed.FULL
+
+
+def test_noise_thins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons of which half are below 0 show no cost, however large the others are."""
+    clocks, blocks = Clocks(monkeypatch), Blocks(0)
+    for period in range(20):
+        clocks.make(blocks, UNPROBED_PERIOD, 1_000_000, 200_000 if period % 2 else -200_000)
+        assert blocks.plan is unprobed.FULL
 
 
 def test_an_unprobed_batch_has_times_and_nothing_else(ring: Ring) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import pipeprof
+from pipeprof.measure.probe import unprobed
 from pipeprof.measure.session import loader_watch
 from pipeprof.record.reader import load
 from tests.measure.session import loader_cases as cases
@@ -77,6 +78,27 @@ def test_batches_are_the_same_and_each_is_recorded(kind: str, workers: int, tmp_
         assert (row["own_ns"] is not None) == bool(row["unprobed"])
     if workers == 0:
         assert keys == {row["seq"] for row in steps if row["unprobed"]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_the_same_where_few_are_probed(
+    kind: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unprobed, "FULL", unprobed.THIN)
+    dataset, options = KINDS[kind]
+    loader = DataLoader(dataset, num_workers=workers, **options)
+    plain = all_of(loader)
+    with pipeprof.profile(loader, out=tmp_path / "run"):
+        observed = all_of(loader)
+    assert same(observed, plain)
+    batches = load(tmp_path / "run").table("batches").to_pylist()
+    assert len(batches) == len(plain)
+    assert all(row["samples"] and row["start_ns"] <= row["finish_ns"] for row in batches)
+    assert len(batches) / 12 <= sum(not row["unprobed"] for row in batches) <= len(batches) / 6
+    own = pipeprof.load(tmp_path / "run").verdict.as_dict()["own_cost"]
+    assert own["thinned"]["first"] == 0
+    assert own["thinned"]["batches"] == len(batches)
 
 
 def test_a_loop_that_is_marked_is_not_unprobed(tmp_path: Path) -> None:

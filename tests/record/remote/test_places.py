@@ -80,7 +80,7 @@ def test_what_is_a_url(text: str, url: bool) -> None:
     [
         ("nowhere://x/y", "fsspec knows no nowhere"),
         ("oci://x/y", "is installed"),
-        ("ftp://somebody:hunter2hunter2@host/x", "has a credential in it"),
+        ("ftp://somebody:hunter2hunter2@host/x", "contains a credential"),
     ],
 )
 def test_a_url_that_nothing_can_be_sent_to_is_one_clear_error(url: str, said: str) -> None:

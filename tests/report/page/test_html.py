@@ -19,7 +19,7 @@ from pipeprof.errors import PipeprofError
 from pipeprof.report import jobs
 from pipeprof.report.page import document, html
 from pipeprof.report.wording import advice
-from pipeprof.report.wording.view import facts
+from pipeprof.report.wording.view import view_of
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.vocabulary import fixes
 from tests.analyse.jobs import Job, make_job
@@ -337,7 +337,7 @@ def test_what_a_warning_says_is_not_assumed_once_more(tmp_path: Path) -> None:
     run = load(make_run(tmp_path, Plan(batches=60, workers=4, tier="hdd", stages={"read": 300 * MS})))
     forecast = Forecast(run)
     shards = next(each for each in forecast.fixes if each.fix.word == fixes.SHARDS.word)
-    seen, warning = facts(run.run, run.verdict), advice.warning_of(forecast, shards)
+    seen, warning = view_of(run.run, run.verdict), advice.warning_of(forecast, shards)
     assert warning
     assert shards.fix.assumption in advice.card(shards, (), seen)["note"].replace("Assumes: ", "")
     assert "Assumes" not in advice.card(shards, (), seen, warning)["note"]
@@ -355,3 +355,8 @@ def test_waits_that_are_all_alike_are_told_and_not_drawn(odd_forecasts: dict[str
 def test_what_stands_between_backticks_is_code_and_stays_text() -> None:
     assert document.prose("then `pipeprof compare`.") == "then <code>pipeprof compare</code>."
     assert document.prose("`<b>` <i>") == "<code>&lt;b&gt;</code> &lt;i&gt;"
+
+
+def test_no_line_ends_behind_the_hyphens_of_an_option() -> None:
+    said = document.command("pipeprof run a-b.yaml --set loader.workers=8 <b>")
+    assert said == 'pipeprof run a-b.yaml <span class="whole">--set</span> loader.workers=8 &lt;b&gt;'

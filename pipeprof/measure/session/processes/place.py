@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeprof.environment import LINES, STARTED, TRACE
+from pipeprof.environment import EVERY_BATCH, LINES, STARTED, TRACE
 from pipeprof.measure.session.job import here, own_directory
 from pipeprof.record.directories import parts, process_directory
 from pipeprof.record.schema import RUN_JSON
@@ -28,12 +28,15 @@ def place_of(out: Path) -> Path:
     return process_directory(out)
 
 
-def observe_children(out: Path, lines: bool, started: Path | None) -> dict[str, str | None]:
+def observe_children(
+    out: Path, lines: bool, started: Path | None, every_batch: bool = False
+) -> dict[str, str | None]:
     """Have the processes that this one starts from now on observe themselves, and write below `out`.
 
     They enter themselves in the file `started`. Returns the environment to `put_back`.
     """
     wanted = {TRACE: str(out.absolute()), LINES: str(int(lines)), STARTED: str(started or "")}
+    wanted[EVERY_BATCH] = str(int(every_batch))
     if not _is_installed():
         path = os.getenv("PYTHONPATH")
         wanted["PYTHONPATH"] = os.pathsep.join([str(_hook_directory()), *([path] if path else [])])

@@ -59,7 +59,9 @@ class Program:
 
     def __enter__(self) -> Program:
         leave_alone()
-        self._environment = observe_children(self._root, self._lines, self._started.file)
+        self._environment = observe_children(
+            self._root, self._lines, self._started.file, self.session.every_batch
+        )
         self._started.begin()
         return self
 

@@ -58,11 +58,11 @@ def read_trial(
     rank = here()
     if seconds is not None and rank is not None:
         raise MeasureError(
-            "--seconds would end each rank at another step, and the others would wait for it for ever",
-            "say --steps",
+            "--seconds would end each rank at another step, and the others would wait for it forever",
+            "use --steps",
         )
     if then_exit and steps is None and seconds is None:
-        raise MeasureError("--then-exit without an end of the loop", "say --steps or --seconds too")
+        raise MeasureError("--then-exit without an end of the loop", "add --steps or --seconds")
     fixes = tuple(read_fixes(tries))
     return TriedChanges(read_changes(settings), steps, seconds, then_exit, quiet, fixes, tuple(settings))
 

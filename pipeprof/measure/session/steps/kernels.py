@@ -168,7 +168,7 @@ def _is_outermost_operator(event: Any) -> bool:
 def _offset_ns(traced: list[tuple[float, float]], marks: list[tuple[int, int]]) -> int:
     """Return what to add to the trace's nanoseconds. Raises `ValueError` where it lacks our marks."""
     if len(traced) != len(marks):
-        raise ValueError("the trace has not the marks that were made in it")
+        raise ValueError("the trace lacks the marks that were set in it")
     _, offset = min(
         (after - before, (before + after) // 2 - round((start + end) * 500))
         for (before, after), (start, end) in zip(marks, traced, strict=True)

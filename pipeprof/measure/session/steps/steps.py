@@ -53,7 +53,9 @@ class Steps:
         self._record, self._warmup, self._device_times_follow = record, warmup, device_times_follow
         self._waiting: dict[int, Step] = {}
         self._first_request_ns = self._last_take_ns = 0
-        self._written = 0
+        self._written = self._ask_again_at = 0
+        self._has_device = False
+        """True if the program used a device when it was asked last, for `may_pass`."""
         self._trainer: TrainerWatch | None = None
 
     def requested(self, request_ns: int, recorder: BatchRecorder | None = None) -> None:
@@ -118,9 +120,17 @@ class Steps:
     @property
     def may_pass(self) -> bool:
         """Return True where a step may be unprobed: nothing in the loop is marked, and no device timed."""
-        unmarked = not (self.sink.was_used or self.sink.totals)
-        untimed = not self._device_times_follow and self.device_wait is None and device_in_use() is None
-        return unmarked and untimed and self.parts is None and self.kernels is None
+        if (
+            self.sink.was_used
+            or self.sink.totals
+            or self.device_wait is not None
+            or self._device_times_follow
+        ):
+            return False
+        if self.taken >= self._ask_again_at:
+            self._has_device = device_in_use() is not None
+            self._ask_again_at = self.taken + ASK_EVERY
+        return not self._has_device and self.parts is None and self.kernels is None
 
     def passing(self) -> None:
         """Count no line from the request of an unprobed step to the next request."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pipeprof
-from pipeprof.environment import LINES, STARTED, TRACE, TRIAL
+from pipeprof.environment import EVERY_BATCH, LINES, STARTED, TRACE, TRIAL
 from pipeprof.measure.progress import say
 from pipeprof.record.remote.outgoing import Outgoing, address, destination
 from pipeprof.redact import redact
@@ -22,7 +22,7 @@ EVERY_S: Final = "PIPEPROF_UPLOAD_EVERY_S"
 PATIENCE_S: Final = "PIPEPROF_UPLOAD_PATIENCE_S"
 """Seconds after the end of a run in which sending is tried again; 60 by default."""
 _MAIN: Final = "from pipeprof.measure.session.upload.sender import main; main()"
-_OURS: Final = (TRACE, LINES, TRIAL, STARTED)
+_OURS: Final = (TRACE, LINES, EVERY_BATCH, TRIAL, STARTED)
 
 
 class Uploader:

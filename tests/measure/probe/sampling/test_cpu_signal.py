@@ -140,6 +140,26 @@ def test_stopped_in_another_thread_the_handler_does_nothing(sampler: CpuSampler)
     assert functions(sampler.tree) == set()
 
 
+def test_a_signal_that_waits_as_another_ones_handler_stops_it_is_not_told_of(
+    sampler: CpuSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So ends a program that is told to; Python once told of the sample as an error, with a traceback."""
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda hook: told.append(hook.exc_value))
+    assert sampler.start()
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: sampler.stop())
+    both = {signal.SIGUSR1, signal.SIGPROF}
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    try:
+        for each in both:
+            signal.pthread_kill(threading.get_ident(), each)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)  # both come at once: the lower number goes first
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+        signal.signal(signal.SIGUSR1, before)
+    assert told == []
+
+
 def in_a_fork(work: Callable[[], bool]) -> bool:
     child = os.fork()
     if child == 0:
