@@ -16,6 +16,10 @@ from pipeprof.vocabulary.utilization import LOOP_BODY, UtilizationKind, waiter_o
 _DEVICE: Final = {"hdd": "disk", "ssd": "SSD", "nvme": "NVMe drive", "network": "network storage"}
 
 
+NEARLY_ALL: Final = 0.9
+"""Share of the waiting from which on it counts as waiting for one thing alone."""
+
+
 class Reason(NamedTuple):
     """Reason why a run waited, in words."""
 
@@ -34,18 +38,31 @@ def state(
     if verdict.cause == causes.INCONCLUSIVE.word:
         return _inconclusive(verdict)
     who = waiter_of(utilization_kind)
-    stall = units.percent(verdict.stall_share)
     if verdict.cause == causes.ACCELERATOR.word:
+        stall = units.percent(verdict.stall_share)
         return Statement(f"{who} was kept busy: it spent {stall} of the time waiting for data.")
     why = reason(verdict, facts)
     if owners.is_stall(verdict.cause):
-        headline = f"{who} spent {stall} of the time waiting for {why.waiting_for}."
+        headline = f"{who} {spent_waiting(verdict.stall_share, verdict.share, why.waiting_for)}."
     else:
         share = units.percent(verdict.share)
         headline = f"{who} was idle {share} of the time, waiting for {why.waiting_for}."
         if utilization_kind == LOOP_BODY.word:  # nothing was seen to be idle
             headline = f"{share} of the time went to {why.waiting_for}."
     return Statement(headline, why.evidence, why.line)
+
+
+def spent_waiting(stall_share: float | None, share: float | None, waiting_for: str) -> str:
+    """Return for how much of the time data were waited for, and for how much of it what is blamed.
+
+    `share` is that of the blamed owner, of the whole time; None where it is not known. Where it is nearly all
+    of the waiting, one number says both.
+    """
+    stall = f"spent {units.percent(stall_share)} of the time waiting for"
+    if share is None or stall_share is None or share >= NEARLY_ALL * stall_share:
+        return f"{stall} {waiting_for}"
+    part = "most of it" if share >= stall_share / 2 else "the largest part"
+    return f"{stall} data, {part} for {waiting_for} ({units.percent(share)})"
 
 
 def reason(verdict: Verdict, facts: Facts | None) -> Reason:

@@ -13,6 +13,7 @@ from pipeprof.analyse.causes import Finding, find_cause
 from pipeprof.analyse.choice import choose
 from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.ledger.attribution import Ledger
+from pipeprof.analyse.sentence import spent_waiting
 from pipeprof.record import reader
 from pipeprof.timeline import Window, read_timeline
 from pipeprof.vocabulary.bands import band_of
@@ -210,3 +211,16 @@ def test_the_time_in_next_that_makes_no_batch_is_the_loaders(
     timeline = read_timeline(reader.load(make_run(tmp_path / "run", Plan(workers=workers))))
     timeline = replace(timeline, take_ns=timeline.take_ns + 3 * MS)
     assert set(timeline.loader_code_ns.tolist()) == {code_ns}
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (None, "spent 80% of the time waiting for the disk"),
+        (0.73, "spent 80% of the time waiting for the disk"),
+        (0.49, "spent 80% of the time waiting for data, most of it for the disk (49%)"),
+        (0.3, "spent 80% of the time waiting for data, the largest part for the disk (30%)"),
+    ],
+)
+def test_what_is_blamed_is_not_given_the_time_of_all_waiting(share: float | None, said: str) -> None:
+    assert spent_waiting(0.8, share, "the disk") == said

@@ -29,7 +29,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
 def test_the_verdict_names_it(named: Analysis) -> None:
     assert named.verdict.cause == f"stage:{NAME}"
     statement, said = named.verdict.statement, named.verdict.as_dict()
-    assert statement.headline.endswith(f"of the time waiting for the data set's own stage “{NAME}”.")
+    assert f" waiting for data, most of it for the data set's own stage “{NAME}” (" in statement.headline
     assert NAME not in statement.evidence
     assert said["verdict"]["sentence"] == f"{statement.headline} {statement.evidence}"
     assert said["ledger_ns"].keys() >= {f"stage:{NAME}", f"transform:{NAME}"}

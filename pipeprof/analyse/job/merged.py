@@ -16,7 +16,7 @@ from pipeprof.analyse.job.shards import ShardRow
 from pipeprof.analyse.job.unobserved import Unobserved
 from pipeprof.analyse.ledger.attribution import Ledger, stall_in
 from pipeprof.analyse.resources import operators
-from pipeprof.analyse.sentence import Reason, reason
+from pipeprof.analyse.sentence import Reason, reason, spent_waiting
 from pipeprof.analyse.verdict import TOO_LITTLE, Doubt, Statement, Verdict
 from pipeprof.record.choice import RecordedChoice
 from pipeprof.timeline import Window
@@ -391,8 +391,7 @@ def _common_stall(ranks: list[RankRow], wall: int, lost: float) -> JobVerdict:
         share = stall if owners.is_stall(finding.cause) else total.get(finding.cause, 0) / wall
         why = _reason(finding, middle)
         said = Statement(
-            f"No rank stands out: all of them spent {units.percent(share)} of the time waiting for "
-            f"{why.waiting_for}.",
+            f"No rank stands out: all of them {spent_waiting(share, finding.share, why.waiting_for)}.",
             why.evidence,
         )
     fix = middle.fix(finding)

@@ -14,7 +14,8 @@ def which_lines(lines: Lines, source: Source) -> Section:
     section = Section(
         "lines",
         "Which lines",
-        "Lines of your code that each part of the time was spent at, from sampled stacks; the most first.",
+        "Lines that each part of the time was spent at, from sampled stacks, the most first: of your code, or "
+        "of a library where none of yours called it.",
         folded=True,
     )
     if not lines:
@@ -26,7 +27,8 @@ def which_lines(lines: Lines, source: Source) -> Section:
     for owner in lines.owners():
         drawn = words.drawn(owner)
         rows = [_row(line, source) for line in lines.hot(owner)]
-        section.tables.append(Table(drawn.label, ["line", "share of its time"], rows))
+        if rows:
+            section.tables.append(Table(drawn.label, ["line", "share of its time"], rows))
     return section
 
 

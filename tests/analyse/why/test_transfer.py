@@ -42,11 +42,11 @@ def test_the_parts_of_a_slow_transfer_are_shown_with_their_bytes(tmp_path: Path)
     assert 0 < transfer["pipe_ns"] <= PIPE and transfer["sent_bytes"] == 2_000
     assert found.counts is not None
     (table,) = (table for table in waits(found, found.counts).tables if "by stage" in table.caption)
-    rows = {row.cells[0]: row.cells for row in table.rows}
-    names = [name for name in rows if ": " in name]
-    assert [name.partition(": ")[2] for name in names] == ["pickling", "pipe", "receiving"]
-    assert rows[names[0]][1] == "3.00 ms" and rows[names[0]][-1] == rows[names[1]][-1] == "2.00 KB"
-    assert rows[names[2]][1] == "46.0 ms" and rows[names[2]][-1] == "19.3 MB"
+    pickling, pipe, receiving = (row for row in table.rows if ": " in row.cells[0])
+    names = [row.cells[0].partition(": ")[2] for row in (pickling, pipe, receiving)]
+    assert names == ["pickling", "pipe", "receiving"]
+    assert pickling.cells[1] == "3.00 ms" and pickling.how == pipe.how == "2.00 KB"
+    assert receiving.cells[1] == "46.0 ms" and receiving.how == "19.3 MB"
     line = transfer_line(view_of(found.run, found.verdict))
     assert "pickling 3.00 ms" in line and "(2.00 KB), receiving 46.0 ms (19.3 MB of tensors)" in line
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
 from types import CodeType
 from typing import Final
 
+import pipeprof
 from pipeprof.measure.probe.batch import BatchRecorder
 from pipeprof.measure.probe.counting import tally
 from pipeprof.measure.probe.sampling.call_tree import CallTree
@@ -33,9 +35,9 @@ class LoopLines:
         self._reader = TreeReader()
         self._rows: list[Row] = []
         self._lock = threading.Lock()
-        self._computing = CpuSampler(self._stage, make_tree(_is_edge, is_ours))
+        self._computing = CpuSampler(self._stage, make_tree(is_edge, is_ours))
         self._sampler: LineSampler | None = None
-        self._lock_watch = LockWatch(LockState(), partial(stack_text, CallTree(_is_edge, is_ours)))
+        self._lock_watch = LockWatch(LockState(), partial(stack_text, CallTree(is_edge, is_ours)))
         self._counted_ns = 0
         self._place: str | None = None
         self._recorder: BatchRecorder | None = None
@@ -56,7 +58,7 @@ class LoopLines:
                 threading.get_ident(),
                 self._stage,
                 self._keep,
-                _is_edge,
+                is_edge,
                 cpu_is_sampled=self._computing.is_running,
                 lock=self._lock_watch,
             )
@@ -104,6 +106,10 @@ class LoopLines:
             self._rows += rows
 
 
-def _is_edge(code: CodeType) -> bool:
-    """Tell pipeprof's own runner of a script, above which nothing is the user's."""
-    return code.co_filename.endswith(("session/script.py", "<frozen runpy>"))
+def is_edge(code: CodeType) -> bool:
+    """Tell pipeprof's own runner of a script, or one of its verbs, above which nothing is the user's."""
+    file = code.co_filename
+    return file.endswith(("session/script.py", "<frozen runpy>")) or file.startswith(_VERBS)
+
+
+_VERBS: Final = os.path.join(os.path.dirname(pipeprof.__file__), "cli", "")  # noqa: PTH118, PTH120 - as code has it

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import pipeprof
-from pipeprof.measure.session.lines.loop import LoopLines
+from pipeprof.measure.session.lines.loop import LoopLines, is_edge
 from pipeprof.measure.session.session import Session
 from pipeprof.record.reader import load
 from tests.measure.session import loader_cases as cases
@@ -230,3 +230,12 @@ def test_the_thread_that_pins_is_watched_for_the_lock(
         for _ in iterator:
             pass
     assert watched == [thread]
+
+
+@pytest.mark.parametrize(
+    ("file", "ends"), [("cli/measure/run.py", True), ("measure/bench/bench.py", False), ("../train.py", False)]
+)
+def test_what_called_a_verb_of_pipeprof_is_no_part_of_a_stack(file: str, ends: bool) -> None:
+    """Else click's calls of `pipeprof run` were the lines of a loop that is pipeprof's own."""
+    code = compile("", str(Path(pipeprof.__file__).parent / file), "exec")
+    assert is_edge(code) is ends
