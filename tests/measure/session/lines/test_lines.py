@@ -233,7 +233,8 @@ def test_the_thread_that_pins_is_watched_for_the_lock(
 
 
 @pytest.mark.parametrize(
-    ("file", "ends"), [("cli/measure/run.py", True), ("measure/bench/bench.py", False), ("../train.py", False)]
+    ("file", "ends"),
+    [("cli/measure/run.py", True), ("measure/bench/bench.py", False), ("../train.py", False)],
 )
 def test_what_called_a_verb_of_pipeprof_is_no_part_of_a_stack(file: str, ends: bool) -> None:
     """Else click's calls of `pipeprof run` were the lines of a loop that is pipeprof's own."""
