@@ -234,7 +234,15 @@ IN_NEXT: Final = Detail(
     "the DataLoader's own code: drawing the indices of a batch, and one call for each sample",
     (fixes.BATCH_FETCH,),
 )
-MAIN: Final = Cause(owners.MAIN.name, "the loop's own Python code", (fixes.LOOP,), details=(IN_NEXT,))
+IN_SAMPLER: Final = Detail(
+    "in-sampler",
+    "That is time in next() or in the start of an epoch, in the main process.",
+    "the sampler, which draws the indices of the batches",
+    (fixes.CHEAPER_SAMPLER,),
+)
+MAIN: Final = Cause(
+    owners.MAIN.name, "the loop's own Python code", (fixes.LOOP,), details=(IN_NEXT, IN_SAMPLER)
+)
 COLLECTIVE: Final = Cause(
     owners.COLLECTIVE.name,
     "the other ranks",

@@ -26,7 +26,9 @@ def explained(finding: Finding, observed: Observed) -> tuple[Finding, tuple[HotL
     observed = replace(observed, owner=owner)
     shown = shown_by(observed)
     if shown is not None and shown.mechanism is mechanisms.SAMPLER:
-        return finding._replace(shown=shown), observed.lines.in_sampler() or observed.hot
+        drawn = finding.cause == causes.MAIN.word and shown.explains >= MOSTLY
+        detail = causes.IN_SAMPLER.word if drawn else finding.detail
+        return finding._replace(shown=shown, detail=detail), observed.lines.in_sampler()
     if finding.detail == causes.IN_NEXT.word:
         return finding._replace(shown=shown), observed.lines.in_next()
     return finding._replace(shown=shown), observed.hot

@@ -149,7 +149,10 @@ class Lines:
 
     def in_next(self) -> tuple[HotLine, ...]:
         """Return the lines of `next` itself, while the loop asked for a batch and none was being made."""
-        return self._hot(owners.MAIN.name, self.of_stage(WAIT))
+        inside = [
+            stack for stack in self.of_stage(WAIT) if any(_LOADER.search(line.file) for line in stack.lines)
+        ]
+        return self._hot(owners.MAIN.name, inside)
 
     def _hot(self, owner: str, stacks: Sequence[Stack]) -> tuple[HotLine, ...]:
         whole_ns = sum(stack.wall_ns for stack in stacks)
@@ -277,6 +280,7 @@ _TORCH: Final = re.compile(r"/torch/(?:nn|optim|autograd|_tensor|_ops|_dynamo|_i
 """Code of torch that stands for the accelerator's work, where that has no clock of its own."""
 
 
+_LOADER: Final = re.compile(r"/torch/utils/data/|/torchdata/")
 _ASKS_SAMPLER: Final = "_next_index"
 """The function of torch's iterators that asks the sampler for the indices of a batch."""
 

@@ -327,6 +327,8 @@ class IteratorWatch:
         self.owner.epoch += 1
         self.epoch, self._taken = self.owner.epoch, 0
         self._pass = Pass(self.session.event, self.loader_number, self.epoch, start_ns)
+        if self.session.active:
+            self.session.steps.drawing()
         return self.epoch
 
     def dropped(self) -> None:

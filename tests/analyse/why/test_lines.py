@@ -75,6 +75,15 @@ def test_the_samplers_lines_are_those_below_the_request_for_indices() -> None:
     assert Lines([]).in_sampler() == ()
 
 
+def test_the_lines_of_next_are_those_below_torchs_iterator() -> None:
+    """What the script does between `iter(loader)` and its first request is sampled as a wait too."""
+    torch = "/env/lib/python3.11/site-packages/torch/utils/data/dataloader.py"
+    inside = stack("wait", 80, (TRAIN, 44, "main"), (torch, 725, "_BaseDataLoaderIter.__next__"), worker=-1)
+    lines = Lines([inside, stack("wait", 90, (TRAIN, 40, "main"), worker=-1)])
+    (line,) = lines.in_next()
+    assert (line.place, line.share) == ("train.py:44", 1.0)
+
+
 def test_owners_stand_by_their_time_and_waiting_is_none() -> None:
     waits, loops = (stack(stage, 50, (TRAIN, 2, "main"), worker=-1) for stage in ("wait", "main"))
     lines = Lines([waits, stack("collate", 5, (DATA, 1, "f")), loops])

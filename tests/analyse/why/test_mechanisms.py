@@ -403,6 +403,13 @@ def test_a_mechanism_explains_a_share_of_its_owner(tmp_path: Path) -> None:
         assert shown is not None and shown.explains == pytest.approx(shares[case.name]), case.name
 
 
+def test_a_loop_that_draws_indices_is_not_told_of_its_own_code(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.name == "a sampler")
+    verdict = verdict_of(case, tmp_path)
+    assert (verdict.cause, verdict.detail, verdict.hot) == ("main", "in-sampler", ())
+    assert "the sampler, which draws the indices" in verdict.statement.headline
+
+
 def test_programs_get_the_figures_that_show_a_mechanism(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.mechanism == "reopened")
     verdict = verdict_of(case, tmp_path)

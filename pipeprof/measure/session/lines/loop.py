@@ -51,6 +51,14 @@ class LoopLines:
     def requested(self, recorder: BatchRecorder | None) -> None:
         """Note a request of the loop; without workers, `recorder` records the making in this thread."""
         self._recorder, self._place = recorder, WAIT
+        self._start()
+
+    def drawing(self) -> None:
+        """Note that an epoch begins: torch draws its first indices before the loop asks for a batch."""
+        self._recorder, self._place = None, WAIT
+        self._start()
+
+    def _start(self) -> None:
         if self._sampler is None:
             self._computing.start()
             self._lock_watch.watch(threading.get_native_id(), self._stage)

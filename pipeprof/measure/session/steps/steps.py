@@ -58,6 +58,11 @@ class Steps:
         """True if the program used a device when it was asked last, for `may_pass`."""
         self._trainer: TrainerWatch | None = None
 
+    def drawing(self) -> None:
+        """Note that an epoch begins, whose first indices are drawn."""
+        if self.lines is not None:
+            self.lines.drawing()
+
     def requested(self, request_ns: int, recorder: BatchRecorder | None = None) -> None:
         """Note that `next(iterator)` was called; without workers, `recorder` records the batch's making."""
         if self.lines is not None:

@@ -6,13 +6,14 @@ import gc
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import pipeprof
@@ -83,6 +84,29 @@ def test_lines_of_the_loop_and_of_its_own_making(tmp_path: Path) -> None:
     assert_nothing_left(callbacks)
     assert stacks(tmp_path / "run", "getitem", of_worker=False)["burn"] >= 3
     assert stacks(tmp_path / "run", "main", of_worker=False)["burn"] >= 3
+
+
+class Drawing(Sampler[int]):
+    """Draws the indices of an epoch at once, as a weighted sampler does."""
+
+    def __iter__(self) -> Iterator[int]:
+        burn(150_000_000)
+        yield from range(16)
+
+
+def test_lines_of_a_sampler_that_draws_before_the_first_request(tmp_path: Path) -> None:
+    loader = DataLoader(
+        torch.arange(16.0), batch_size=4, num_workers=1, sampler=Drawing(), persistent_workers=True
+    )
+    with pipeprof.profile(loader, out=tmp_path / "run", lines=True):
+        for _ in range(2):
+            assert len(list(loader)) == 4
+    asked = [
+        row
+        for row in load(tmp_path / "run").table("lines").to_pylist()
+        if "_next_index" in (row["stack"] or "") and row["stack"].endswith("burn")
+    ]
+    assert {row["stage"] for row in asked} == {"wait"}
 
 
 def test_counts_without_lines(tmp_path: Path) -> None:
