@@ -55,6 +55,6 @@ def test_one_that_is_being_made_stays(temporary: Path, age_s: float, stays: bool
 
 def test_a_job_that_hears_of_a_dead_pipeprof_removes_what_it_left(temporary: Path) -> None:
     path = left_by(temporary, started=-1)
-    attach._write_script(Control(str(path)))
+    attach.write_script(Control(str(path)))
     exec((path / "enter.py").read_text(), {})
     assert not path.exists()
