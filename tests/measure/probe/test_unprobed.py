@@ -99,12 +99,6 @@ def test_cheap_probing_and_very_long_batches_keep_their_detail(
     assert sum(seen) == (unprobed.FEWEST_COMPARED + 10) * UNPROBED_BLOCK
 
 
-def test_where_every_batch_is_asked_for_the_plan_is_the_full_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = Blocks(100, may_thin=False)
-    seen = Clocks(monkeypatch).make(blocks, DECIDED + 640, 1_000_000, 500_000)
-    assert sum(seen) == (unprobed.FEWEST_COMPARED + 10) * UNPROBED_BLOCK
-
-
 def test_a_loader_whose_batches_become_longer_has_its_detail_again(monkeypatch: pytest.MonkeyPatch) -> None:
     clocks, blocks = Clocks(monkeypatch), Blocks(0)
     clocks.make(blocks, 640, 1_000_000, 30_000)
