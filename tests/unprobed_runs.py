@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,21 @@ def unprobe(run: Path, to: Path, every: int = 16, block: int = 4) -> Path:
         kept = [where == 1 or key not in keys for where, key in zip(scope, of_rows, strict=True)]
         pq.write_table(table.filter(pa.array(kept)), path)
     return to
+
+
+def unprobe_steps(run: Path, every: int, block: int, first: int) -> None:
+    """Mark `block` of each `every` steps as unprobed, after `first` of them, and forget their CPU time."""
+    steps = pq.read_table(run / "steps.parquet")
+    marked = [n >= first and (n - first) % every < block for n in range(len(steps))]
+    steps = with_column(steps, "steps", "unprobed", [gone or None for gone in marked])
+    if "next_cpu_ns" in steps.column_names:
+        known = zip(marked, steps["next_cpu_ns"].to_pylist(), strict=True)
+        steps = with_column(steps, "steps", "next_cpu_ns", [None if gone else ns for gone, ns in known])
+    pq.write_table(steps, run / "steps.parquet")
+
+
+def with_column(rows: pa.Table, table: str, name: str, values: Sequence[object]) -> pa.Table:
+    """Return rows of a table with other values in one of its columns."""
+    kept = rows.drop_columns([name]) if name in rows.column_names else rows
+    field = TABLES[table].field(name)
+    return kept.append_column(field, pa.array(values, field.type))
