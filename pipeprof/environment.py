@@ -24,7 +24,7 @@ class ThisProcess:
     """The process that this is."""
 
     is_settled = False
-    """True where it is observed already, or is not to observe itself."""
+    """True if it is observed already, or is not to observe itself."""
 
 
 def leave_alone() -> None:
@@ -33,7 +33,7 @@ def leave_alone() -> None:
 
 
 def enter(unobserved: str | None = None) -> None:
-    """Tell `pipeprof trace` that this process ran the hook, and why it is not observed where it is not."""
+    """Tell `pipeprof trace` that this process ran the hook, and why it is not observed if it is not."""
     path = os.environ.get(STARTED)
     if not path:
         return

@@ -17,13 +17,13 @@ READER_GONE: Final = SIGNALLED + 13
 
 
 def exit_code_of(name: str | None) -> int:
-    """Return the exit code that shells report for a signal's name; that of Ctrl-C where there is no such."""
+    """Return the exit code that shells report for a signal's name; that of Ctrl-C if there is no such."""
     number = signal.Signals.__members__.get(name or "")
     return INTERRUPTED if number is None else SIGNALLED + number
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class where it has none."""
+    """Return the first line of an error's message, or its class if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
 
 

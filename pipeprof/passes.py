@@ -78,7 +78,7 @@ class EpochOrder:
         self.position[self.sorted] = np.arange(count) - begin
 
     def at(self, steps: Ints, position: Ints) -> Ints:
-        """Return the step at `position` of the passes of `steps`; -1 where that is not before them."""
+        """Return the step at `position` of the passes of `steps`; -1 if that is not before them."""
         there = (position >= 0) & (position < self.position[steps])
         place = np.where(there, self.begin[steps] + position, 0)
         return np.where(there, self.sorted[place], -1)
@@ -89,7 +89,7 @@ class EpochOrder:
 
 
 class PassMarks(NamedTuple):
-    """Record of one pass in the events of a run; None where they say nothing."""
+    """Record of one pass in the events of a run; None if they say nothing."""
 
     begun_ns: int | None = None
     """Time at which `iter(loader)` was called."""
@@ -171,16 +171,16 @@ class LoopPass(NamedTuple):
     """Span from asking for a batch when none was left until the workers had been shut down; None if not
     seen."""
     exhausted: bool
-    """True where the loader had no batch left."""
+    """True if the loader had no batch left."""
     left_ns: int | None
-    """Span from the launch of its last step until the loader had said that it has no batch left; None where
+    """Span from the launch of its last step until the loader had said that it has no batch left; None if
     either was not seen."""
     fits: bool
-    """True where what the record says about making its iterator agrees with the steps."""
+    """True if what the record says about making its iterator agrees with the steps."""
 
     @property
     def asked_ns(self) -> int:
-        """Return the time at which the loop asked for it: for its iterator, where seen, else for its first
+        """Return the time at which the loop asked for it: for its iterator, if seen, else for its first
         batch."""
         return self.begin_ns if self.made_ns is None else self.made_ns[0]
 
@@ -275,14 +275,14 @@ def _moments_of(t: LoopTimes, loader: int) -> Ints:
 
 
 def _any_between(times: Ints, begin: int, end: int) -> bool:
-    """Return True where some of the times, which are in order, lie between two others."""
+    """Return True if some of the times, which are in order, lie between two others."""
     return bool(np.searchsorted(times, begin, "right") < np.searchsorted(times, end, "left"))
 
 
 def _pass_ends(t: LoopTimes, keys: Sequence[Pass], lasts: Ints) -> Ints:
     """Return the times at which the last step of each pass had ended.
 
-    On the device, where that was seen. Where the loader had no batch left, when the loop asked for one. Where
+    On the device, if that was seen. Where the loader had no batch left, when the loop asked for one. Where
     the loop broke off, the iterator was let go, most often at the end of the step; see `_bodies_of_lasts`.
     """
     marks = [t.marks.get(key, PassMarks()) for key in keys]
@@ -335,7 +335,7 @@ def _of_single_batches(own: Ints, inner: Ints) -> Ints:
 
 def _bodies(t: LoopTimes) -> Ints:
     """Return how long after each take the loop began a loader again: asked for a batch or an iterator, or was
-    told that there is none left. `NOT_OBSERVED` where it did not."""
+    told that there is none left. `NOT_OBSERVED` if it did not."""
     marked = _ints(
         at for mark in t.marks.values() for at in (mark.begun_ns, mark.last_request_ns, mark.exhausted_ns)
     )

@@ -125,7 +125,7 @@ def _alike(run: Run, taken_from: Collection[int]) -> dict[int, int]:
 
 
 def _synchronises(device: AcceleratorMeta, timeline: Timeline) -> bool:
-    """Return True where the device says so, or nearly every step had ended when the host went on from it."""
+    """Return True if the device says so, or nearly every step had ended when the host went on from it."""
     if device.synchronises:
         return True
     seen = (timeline.compute_end_ns != NOT_OBSERVED) & (timeline.launch_ns != NOT_OBSERVED)
@@ -134,7 +134,7 @@ def _synchronises(device: AcceleratorMeta, timeline: Timeline) -> bool:
 
 
 def _copies_overlap(timeline: Timeline) -> bool:
-    """Return True where some copies began before the step before them had ended."""
+    """Return True if some copies began before the step before them had ended."""
     began, ended = timeline.copy_start_ns[1:], timeline.compute_end_ns[:-1]
     seen = (began != NOT_OBSERVED) & (ended != NOT_OBSERVED)
     return not seen.any() or bool((began[seen] >= ended[seen]).mean() < 0.9)
@@ -142,7 +142,7 @@ def _copies_overlap(timeline: Timeline) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """A recorded run, one entry a step, in the order of the steps. Times in ns, `NOT_OBSERVED` where null.
+    """A recorded run, one entry a step, in the order of the steps. Times in ns, `NOT_OBSERVED` if null.
 
     The properties are derived from the columns, each once and in one place.
     """
@@ -152,8 +152,7 @@ class Timeline:
     epoch: Ints
     seq: Ints
     warmup: Bools
-    """True where the step is not measured: it comes before those that are, or its loader was not asked
-    for."""
+    """True if the step is not measured: it comes before those that are, or its loader was not asked for."""
     samples: Ints
     worker: Ints
     dispatch_ns: Ints
@@ -189,10 +188,10 @@ class Timeline:
     pin_threads: frozenset[int] = frozenset()
     """Loaders whose batches go through a thread of the main process that pins them."""
     unprobed: Bools | None = None
-    """True where the step's batch was made unprobed, to measure what observing costs; None where none was."""
+    """True if the step's batch was made unprobed, to measure what observing costs; None if none was."""
     stand_in: Ints | None = None
     """Entry whose batch's inside stands for each step's, which is another's where a batch was made unprobed;
-    -1 where there is none. None where each stands for itself."""
+    -1 if there is none. None if each stands for itself."""
     alike: Mapping[int, int] = field(default_factory=dict)
     """The first of its kind, for a loader that was made anew with the same arguments."""
 
@@ -201,12 +200,12 @@ class Timeline:
 
     @cached_property
     def device_observed(self) -> bool:
-        """Return True where the end of at least one step was seen on the device."""
+        """Return True if the end of at least one step was seen on the device."""
         return bool((self.compute_end_ns != NOT_OBSERVED).any())
 
     @cached_property
     def device_waits(self) -> bool:
-        """Return True where the device measured its own wait before at least one step."""
+        """Return True if the device measured its own wait before at least one step."""
         return bool((self.device_wait_ns != NOT_OBSERVED).any())
 
     @property
@@ -219,7 +218,7 @@ class Timeline:
 
     @property
     def device_timed(self) -> bool:
-        """Return True where the device told anything of its time: when steps ended, or how long it waited."""
+        """Return True if the device told anything of its time: when steps ended, or how long it waited."""
         return self.device_observed or self.device_waits
 
     @cached_property
@@ -252,7 +251,7 @@ class Timeline:
 
     @cached_property
     def usual_pickling_ns(self) -> float | None:
-        """Return the median of `pickling_ns` over the measured batches; None where none was observed."""
+        """Return the median of `pickling_ns` over the measured batches; None if none was observed."""
         seen = self.pickling_ns[self.measured & (self.pickling_ns != NOT_OBSERVED)]
         return float(np.median(seen)) if len(seen) else None
 
@@ -265,7 +264,7 @@ class Timeline:
 
     @cached_property
     def usual_pickle_bytes(self) -> Ints:
-        """Return the median of `sent_bytes` over each step's loader; `NOT_OBSERVED` where none is known."""
+        """Return the median of `sent_bytes` over each step's loader; `NOT_OBSERVED` if none is known."""
         usual = np.full(len(self), NOT_OBSERVED)
         for loader in np.unique(self.loader):
             mine = self.loader == loader
@@ -278,7 +277,7 @@ class Timeline:
     def state_share(self) -> Floats:
         """Return the share of each batch's pickle that is a large state of its data set.
 
-        Of a batch whose pickle was not seen, the mean share of its loader; 0 where no state was seen at all.
+        Of a batch whose pickle was not seen, the mean share of its loader; 0 if no state was seen at all.
         """
         seen = self.sent_bytes > 0
         large = seen & (self.state_bytes >= LARGE_STATE_BYTES)
@@ -300,8 +299,8 @@ class Timeline:
     def masked_wait_ns(self) -> Ints:
         """Return the part of each wait that the accelerator spent working on earlier steps: no stall.
 
-        By the device's own measure of the wait where there is one, else by the intervals in which it computed
-        or copied a batch; 0 where no device was observed.
+        By the device's own measure of the wait if there is one, else by the intervals in which it computed or
+        copied a batch; 0 if no device was observed.
         """
         starts, ends = computing(self)
         if len(starts):
@@ -321,11 +320,11 @@ class Timeline:
 
     @cached_property
     def available_ns(self) -> Ints:
-        """Return the time at which each batch could be taken; `NOT_OBSERVED` where nothing tells.
+        """Return the time at which each batch could be taken; `NOT_OBSERVED` if nothing tells.
 
         When it was seen to arrive, or the main process had unpickled it, or the loop had made it itself. Else
-        when it was finished, or, where that was after it had been asked for, when the wait for it ended. A
-        batch that was finished long before may still be waited for where a thread pins: see `READY_TAKE_NS`.
+        when it was finished, or, if that was after it had been asked for, when the wait for it ended. A batch
+        that was finished long before may still be waited for where a thread pins: see `READY_TAKE_NS`.
         """
         pinned = self._pinned
         late = (self.finish_ns > self.request_ns) | (pinned & (self.wait_ns > READY_TAKE_NS))
@@ -337,8 +336,7 @@ class Timeline:
 
     @cached_property
     def ready(self) -> Ints:
-        """Return 1 where the batch lay there when the loop asked for it, 0 where not, `NOT_OBSERVED` if
-        unknown.
+        """Return 1 if the batch lay there when the loop asked for it, 0 if not, `NOT_OBSERVED` if unknown.
 
         It lies there when nothing is left but to take it: pinned in the main process where a thread pins,
         else in the pipe to it, from which `next` itself unpickles. A batch that the loop makes itself when it
@@ -360,7 +358,7 @@ class Timeline:
 
     @cached_property
     def epoch_first(self) -> Bools:
-        """Return True where the step is the first of a pass over its loader."""
+        """Return True if the step is the first of a pass over its loader."""
         return np.asarray(self.epochs.position == 0)
 
     @cached_property
@@ -566,7 +564,7 @@ _STOOD_FOR_BY: Final = ("loader", "worker", "start_ns", "finish_ns")
 
 
 def _unprobed(run: Run) -> Ints | None:
-    """Return 1 for each row of `batches` that was made unprobed; None where none was, as in short runs."""
+    """Return 1 for each row of `batches` that was made unprobed; None if none was, as in short runs."""
     parts = [ints(piece["unprobed"]).astype(np.int8) for piece in run.pieces("batches", ["unprobed"])]
     return np.concatenate(parts) if any((part == 1).any() for part in parts) else None
 
@@ -575,8 +573,8 @@ def _stand_ins(unprobed: Bools, loader: Ints, worker: Ints, start_ns: Ints, fini
     """Return for each step the one whose batch's inside stands for its own.
 
     Of an unprobed batch it is one of the last `UNPROBED_BLOCK` that were probed and took about as long, in
-    turns: what makes a batch slow need not be what the usual one takes its time for. It is of the same
-    worker where that had any such, else of the same loader, else the one that took the least unlike time.
+    turns: what makes a batch slow need not be what the usual one takes its time for. It is of the same worker
+    if that had any such, else of the same loader, else the one that took the least unlike time.
     """
     took = np.log(np.maximum(finish_ns - start_ns, 1).astype(np.float64))
     chosen = np.full(len(unprobed), -1)
@@ -635,7 +633,7 @@ def _standstills(events: Iterable[RunEvent], request_ns: Ints, take_ns: Ints) ->
 
 
 def take(values: Ints, row: Ints, missing: int = NOT_OBSERVED) -> Ints:
-    """Return `values` at each row, `missing` where the row is negative."""
+    """Return `values` at each row, `missing` if the row is negative."""
     if len(values) == 0:
         return np.full(len(row), missing, dtype=np.int64)
     return np.where(row >= 0, values[row], missing)
@@ -696,7 +694,7 @@ def measured_window(timeline: Timeline) -> Window | None:
 
     Left out are the loop's pauses, standstills of the process, the first start-up of each loader's workers,
     and steps between that are not measured. Steps at the end whose computation was not seen any more (a torn
-    run) are left out too. None where no step was measured.
+    run) are left out too. None if no step was measured.
     """
     seen = timeline.compute_end_ns != NOT_OBSERVED
     measured = np.flatnonzero(timeline.measured & (seen if seen.any() else True))

@@ -99,7 +99,7 @@ def _loader_name(meta: RunMeta, loader: int) -> str:
 def analyse(run: Run, loader: str | None = None) -> Analysis:
     """Analyse an open run: all of it, or the steps of one loader alone, by its name or its number.
 
-    Raises `PipeprofError` where the run has no such loader.
+    Raises `PipeprofError` if the run has no such loader.
     """
     asked = None if loader is None else _find(run.meta, loader)
     attribution = attribute(run, loader=asked)
@@ -187,7 +187,7 @@ def _named(run: Run, number: int) -> NamedLoader:
 
 
 def load(path: Path | str, loader: str | None = None) -> Analysis:
-    """Open and analyse a run directory. Raises `TraceError` where there is none.
+    """Open and analyse a run directory. Raises `TraceError` if there is none.
 
     `loader` restricts the analysis to the steps of one loader, by its name or its number.
     """

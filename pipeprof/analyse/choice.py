@@ -34,7 +34,7 @@ MEMORY_SHARE: Final = 0.8
 
 
 def choose(finding: Finding, facts: Facts, gains: Mapping[str, float] | None = None) -> str:
-    """Return the word of the fix to name, that of `fixes.NONE` where nothing can be done.
+    """Return the word of the fix to name, that of `fixes.NONE` if nothing can be done.
 
     `gains` maps fixes that were predicted, and that the machine can take, to the share of the throughput that
     they add. A fix that is predicted to gain nothing is not named; of equal gains the least effort is.
@@ -57,7 +57,7 @@ def choose(finding: Finding, facts: Facts, gains: Mapping[str, float] | None = N
 
 
 def equal(gain: float, best: float) -> bool:
-    """Return True where a gain comes within `EQUAL` of the best one."""
+    """Return True if a gain comes within `EQUAL` of the best one."""
     return 1 + gain >= (1 + best) * (1 - EQUAL)
 
 
@@ -71,7 +71,7 @@ def candidates(finding: Finding, facts: Facts) -> tuple[str, ...]:
 
 
 def _of_mechanism(finding: Finding) -> tuple[str, ...]:
-    """Return the fixes that bear on the mechanism, none where none is established."""
+    """Return the fixes that bear on the mechanism, none if none is established."""
     shown = finding.shown
     return () if shown is None else tuple(fix.word for fix in (shown.fix, *shown.also))
 
@@ -178,7 +178,7 @@ def _before_all_others(finding: Finding, facts: Facts) -> str:
 
 
 def _is_likely(fix: str, finding: Finding, facts: Facts) -> bool:
-    """Return False where a fix that was not predicted helps under conditions that this run does not show."""
+    """Return False if a fix that was not predicted helps under conditions that this run does not show."""
     if fix == fixes.RAM.word:
         return bool(facts.data_bytes and facts.memory_bytes)
     if fix == fixes.MORE_WORKERS.word and causes.record_of(finding.cause) in causes.STORAGE:
@@ -189,11 +189,11 @@ def _is_likely(fix: str, finding: Finding, facts: Facts) -> bool:
 
 
 def _device_full(facts: Facts) -> bool:
-    """Return True where the device that the data comes from gives no more to more readers."""
+    """Return True if the device that the data comes from gives no more to more readers."""
     return facts.device is not None and facts.device.state == "full"
 
 
 def _cores_idle(facts: Facts) -> bool:
-    """Return True where at least half a core, and a quarter of all, did nothing."""
+    """Return True if at least half a core, and a quarter of all, did nothing."""
     idle = facts.idle_cores
     return idle is None or idle >= max(0.5, 0.25 * (facts.cores or 1))

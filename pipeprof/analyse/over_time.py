@@ -80,7 +80,7 @@ def shares(attribution: Attribution, edges_ns: Ints) -> Shares:
 
 
 def mean_per_bin(time_ns: Ints, value: Floats, edges_ns: Ints) -> Floats:
-    """Return the mean of the values in each bin, NaN where there is none."""
+    """Return the mean of the values in each bin, NaN if there is none."""
     inside = (time_ns >= edges_ns[0]) & (time_ns < edges_ns[-1]) & np.isfinite(value)
     bins = np.searchsorted(edges_ns, time_ns[inside], side="right") - 1
     held = np.bincount(bins, minlength=len(edges_ns) - 1)
@@ -166,7 +166,7 @@ def histogram(waits_ns: Ints, bins_per_decade: int = 8) -> Histogram:
 def longest_waits(timeline: Timeline, most: int = 1) -> Ints:
     """Return the places of the measured steps that waited the longest for batches that were not ready.
 
-    The longest first; empty where no step waited.
+    The longest first; empty if no step waited.
     """
     lengths = np.where(timeline.measured & (timeline.ready != 1), timeline.wait_ns, 0)
     order = np.argsort(-lengths, kind="stable")[:most]

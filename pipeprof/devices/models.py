@@ -39,7 +39,7 @@ _IN_MEMORY: Final = ("ram", "pinned")
 
 
 def is_in_memory(tier: str | None) -> bool:
-    """Return True for a tier that is the machine's memory; False too where it is not known."""
+    """Return True for a tier that is the machine's memory; False too if it is not known."""
     return tier in _IN_MEMORY
 
 
@@ -335,7 +335,7 @@ class AcceleratorModel:
 def with_figures(model: StorageModel, figures: Mapping[str, float]) -> StorageModel:
     """Return the model with some figures changed.
 
-    `ScenarioError` where one is unknown, cannot be, or has no effect on a device of this kind.
+    `ScenarioError` if one is unknown, cannot be, or has no effect on a device of this kind.
     """
     if not figures:
         return model

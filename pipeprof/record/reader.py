@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """Run, read. Tables are read when first asked for and are empty where nothing was recorded.
+    """Run, read. Tables are read when first asked for and are empty if nothing was recorded.
 
     What reads them is imported then, too: a list of many runs asks for none.
     """
@@ -67,10 +67,10 @@ class Run:
 
 
 def load(path: Path | str) -> Run:
-    """Open a run directory. A run that says `running` is `partial` where its process is gone, or cannot be
-    seen from here: one of another machine, or of this one before it was started anew.
+    """Open a run directory. A run that says `running` is `partial` if its process is gone, or cannot be seen
+    from here: one of another machine, or of this one before it was started anew.
 
-    Raises `TraceError` where there is no run, or one of a newer schema.
+    Raises `TraceError` if there is no run, or one of a newer schema.
     """
     directory = Path(path)
     try:

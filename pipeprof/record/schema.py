@@ -51,7 +51,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     # `measure.probe.layout`.
     "batches": [
         *_KEY,
-        ("worker", _I16),  # MAIN_PROCESS where there are no workers
+        ("worker", _I16),  # MAIN_PROCESS if there are no workers
         ("samples", _I32),
         ("dispatch_ns", _I64),  # the main process put the batch's indices into the worker's queue
         ("start_ns", _I64),  # the worker turned to it
@@ -73,8 +73,8 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("bytes", _I64),  # size of the batch's tensors
         ("slowest_index", _I64),  # data set index of the slowest sample
         ("slowest_ns", _I64),
-        ("shard", _NAME),  # the file read from last, where it holds many samples; no column in older runs
-        # True where the proxies did next to nothing, to measure what they cost: its inside is not observed
+        ("shard", _NAME),  # the file read from last, if it holds many samples; no column in older runs
+        # True if the proxies did next to nothing, to measure what they cost: its inside is not observed
         ("unprobed", "bool"),
         ("thread_cpu_ns", _I64),  # CPU clock of the worker's thread as it turned to it, around unprobed ones
         (
@@ -105,7 +105,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("compute_end_ns", _I64),
         ("device_wait_ns", _I64),  # unmasked wait, measured on the device itself
         ("ready_batches", _I32),  # finished by workers and not taken, at request
-        ("unprobed", "bool"),  # True where the loop's side did next to nothing, as in `batches`
+        ("unprobed", "bool"),  # True if the loop's side did next to nothing, as in `batches`
         ("thread_cpu_ns", _I64),  # CPU clock of the loop's thread at the request, around unprobed ones
         ("own_ns", _I64),  # what was still done around an unprobed one, as in `batches`
     ],
@@ -212,7 +212,7 @@ EVENTS: Final = (
     "epoch_start",  # iter(loader) was called; once for each epoch of which a batch was asked for
     "workers_ready",  # the iterator exists: its workers have been started; none where it started none
     "last_request",  # next(iterator) was called and no batch was left: the last step had ended
-    "epoch_end",  # the loop left the loader, as `detail` says; none where that was not observed
+    "epoch_end",  # the loop left the loader, as `detail` says; none if that was not observed
     "worker_lost",
     "batch_lost",  # `worker` could not make or hand over a batch, its first such; `detail` says all of it
     "hang",  # the loop waited very long for a batch, which `worker` holds; `detail` says it in a line

@@ -48,9 +48,9 @@ batches, 99 MB as streams, takes 6.4 MB."""
 
 
 def read_table(directory: Path, name: str) -> pa.Table:
-    """Return the table `name` of `TABLES`, whole; empty where nothing was recorded.
+    """Return the table `name` of `TABLES`, whole; empty if nothing was recorded.
 
-    Raises `TraceError` where its file is damaged.
+    Raises `TraceError` if its file is damaged.
     """
     try:
         return _whole(table_file(directory, name), name)
@@ -77,7 +77,7 @@ def _whole(path: Path | RemoteTable | None, name: str) -> pa.Table:
 def read_pieces(directory: Path, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield `columns` of a table piece by piece: for tables that are long and read once.
 
-    Raises `TraceError` where its file is damaged.
+    Raises `TraceError` if its file is damaged.
     """
     try:
         yield from _pieces(table_file(directory, name), name, columns)
@@ -109,7 +109,7 @@ def _pieces(path: Path | RemoteTable | None, name: str, columns: Sequence[str]) 
 def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
     """Return the file of a table: its Parquet file, else the stream of a run that has not ended; else None.
 
-    Of a run at a URL it is fetched, where it is not large. Raises `TraceError` for what is no plain file.
+    Of a run at a URL it is fetched, if it is not large. Raises `TraceError` for what is no plain file.
     """
     remote = incoming.table(directory, name)
     if remote is not None:
@@ -164,8 +164,8 @@ class _GoneError(TraceError):
 
 
 def _stream(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a stream. Raises `ArrowInvalid` where there are too many rows, `_GoneError` where
-    there is no file."""
+    """Yield the batches of a stream. Raises `ArrowInvalid` if there are too many rows, `_GoneError` if there
+    is no file."""
     rows = 0
     batches = read_stream(path)
     try:
@@ -245,7 +245,7 @@ def _text_bytes(chunk: pa.DictionaryArray) -> int:
 
 
 def _ends(column: pa.ChunkedArray) -> tuple[int, int]:
-    """Return the least and the largest number of a column, null as 0, and 0 where it has no rows."""
+    """Return the least and the largest number of a column, null as 0, and 0 if it has no rows."""
     chunks = (whole_numbers(chunk, 0) for chunk in column.chunks if chunk.null_count < len(chunk))
     ends = [(int(numbers.min()), int(numbers.max())) for numbers in chunks]
     return min((least for least, _ in ends), default=0), max((most for _, most in ends), default=0)

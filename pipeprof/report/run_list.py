@@ -32,7 +32,7 @@ class Entry:
     cell: bool = False
     """True for a cell of a matrix."""
     verdict: RecordedChoice | None = None
-    """The verdict that was given of it; None where none was yet."""
+    """The verdict that was given of it; None if none was yet."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a dict, for JSON."""

@@ -39,7 +39,7 @@ def settle_places(values: dict[str, Any]) -> None:
 
 
 def _entry(part: Any, key: str) -> Any:
-    """Return an entry of a section as it was written; None where there is none, or the section is no map."""
+    """Return an entry of a section as it was written; None if there is none, or the section is no map."""
     return part.get(key) if isinstance(part, dict) else None
 
 

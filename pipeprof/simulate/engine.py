@@ -50,7 +50,7 @@ class _Job:
     left: int
     """Pieces still to be made."""
     read: Read | None
-    """Reading of a piece; None where nothing is read."""
+    """Reading of a piece; None if nothing is read."""
     read_cpu_ns: float
     cpu_ns: float
     """CPU time of a piece, that of its reads included."""
@@ -387,7 +387,7 @@ class _Workers:
         return worker, bool(self._made[before])
 
     def lock(self, k: int) -> bool:
-        """Let batch `k` wait for the one that its worker makes after it; return False where it has none."""
+        """Let batch `k` wait for the one that its worker makes after it; return False if it has none."""
         following = self._following.get(k)
         if following is None or self._made[following]:
             return False

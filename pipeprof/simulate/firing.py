@@ -17,7 +17,7 @@ Begin = Callable[[int, float], None]
 
 _Follower = tuple[Begin, list[int] | None, list[float], int]
 """An event that waits for another one: its activity; how many predecessors of each batch or step have not
-happened, None where there is only one; when the last of those that have did; how much later its batch is."""
+happened, None if there is only one; when the last of those that have did; how much later its batch is."""
 
 
 class Firing:

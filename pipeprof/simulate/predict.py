@@ -155,7 +155,7 @@ class Prediction:
     def limit(self) -> str:
         """Return the owner of the largest part of the critical path, which sets the pace of this run.
 
-        It is `unknown` where the run takes no time.
+        It is `unknown` if the run takes no time.
         """
         path_ns = self.ledger.path_ns
         return max(path_ns, key=path_ns.__getitem__, default=owners.UNKNOWN.name)
@@ -220,7 +220,7 @@ class Predictor:
     def predict(self, knobs: Knobs, steps: int | None = None, warmup: int | None = None) -> Prediction:
         """Predict the run that `knobs` would give; see `predict` for the arguments and what it raises.
 
-        Raises `LateError` where `is_late` and the answer is not known.
+        Raises `LateError` if `is_late` and the answer is not known.
         """
         steps, warmup = _lengths(self.demands, knobs, steps, warmup)
         key = (knobs, steps, warmup)
@@ -231,7 +231,7 @@ class Predictor:
         return self._known[key]
 
     def _predicted(self, knobs: Knobs, steps: int, warmup: int) -> Prediction:
-        """Predict, with both ends where it is not known whether the device of the data is full."""
+        """Predict, with both ends if it is not known whether the device of the data is full."""
         demands, worst = self.demands, self.demands.if_full
         prediction = predict(demands, knobs, steps, warmup, self.seed)
         if worst is None or knobs.storage != demands.measured.storage or knobs == demands.measured:
@@ -253,7 +253,7 @@ class Predictor:
         return self.predict(self.demands.measured)
 
     def at_least(self, knobs: Knobs, steps: int) -> Prediction:
-        """Return the long run of `knobs` where it has been predicted, else a run of `steps` steps."""
+        """Return the long run of `knobs` if it has been predicted, else a run of `steps` steps."""
         long = (knobs, *long_run(self.demands, knobs))
         return self._known.get(long) or self.predict(knobs, steps)
 
@@ -306,7 +306,7 @@ def replay(demands: Demands, seed: int = 0) -> Prediction:
 
 
 def _lengths(demands: Demands, knobs: Knobs, steps: int | None, warmup: int | None) -> tuple[int, int]:
-    """Return steps and warm-up of a prediction, the long run's where they are not given."""
+    """Return steps and warm-up of a prediction, the long run's if they are not given."""
     usual = long_run(demands, knobs)
     steps = usual[0] if steps is None else steps
     return steps, min(steps - 1, usual[1] if warmup is None else warmup)
@@ -318,7 +318,7 @@ def predict(
     """Predict the run that `knobs` would give: of `steps` steps, the first `warmup` not counted; else the
     long run.
 
-    Raises `InconclusiveError` where the run cannot answer. Equal arguments give equal predictions.
+    Raises `InconclusiveError` if the run cannot answer. Equal arguments give equal predictions.
     """
     extrapolations = stated(demands, knobs)
     steps, warmup = _lengths(demands, knobs, steps, warmup)

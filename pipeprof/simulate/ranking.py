@@ -25,7 +25,7 @@ MOST_ADVISED: Final = 3
 UNLIKE: Final = 0.25
 """Largest error of a replay, as a share of the measured throughput, with which it may choose a fix."""
 NO_WORSE: Final = (fixes.FEWER_WORKERS.word, fixes.FASTER_STORAGE.word)
-"""Fixes that are left out where they would lose throughput."""
+"""Fixes that are left out if they would lose throughput."""
 COUNTED: Final = (fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word, fixes.DEEPER_PREFETCH.word)
 """Fixes that are a number: the smallest of those within `EQUAL` of the best stands for all."""
 
@@ -37,13 +37,13 @@ class Ranked:
     fix: PossibleFix
     prediction: Prediction
     gain: float
-    """Share of the present throughput that it adds; below 0 where it makes things worse."""
+    """Share of the present throughput that it adds; below 0 if it makes things worse."""
     feasible: bool = True
-    """True where the machine has the memory that it needs, as far as that is known."""
+    """True if the machine has the memory that it needs, as far as that is known."""
 
     @property
     def worthwhile(self) -> bool:
-        """Return True where it gains more than nothing, and the machine can take it."""
+        """Return True if it gains more than nothing, and the machine can take it."""
         return self.feasible and self.gain > EQUAL
 
     def summary(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The fix to name; `ranked` is what is predicted of it, None where nothing is."""
+    """The fix to name; `ranked` is what is predicted of it, None if nothing is."""
 
     word: str
     ranked: Ranked | None = None
@@ -143,9 +143,9 @@ def advice(
 ) -> list[Ranked]:
     """List the predicted ones of at most three fixes to do: the chosen one, then the largest gains of others.
 
-    Empty where none was chosen. What is known to be useless here, or bears on nothing that takes a share
-    worth mending (`shares` of the ledger), is left out, however much the predictor gives it, and all others
-    where the replay is unlike the run. More cores cost money, and are there only where they were chosen.
+    Empty if none was chosen. What is known to be useless here, or bears on nothing that takes a share worth
+    mending (`shares` of the ledger), is left out, however much the predictor gives it, and all others where
+    the replay is unlike the run. More cores cost money, and are there only if they were chosen.
     """
     if chosen.word == fixes.NONE.word:
         return []

@@ -49,11 +49,11 @@ class Draw:
     handover: list[float]
     handover_away: list[float]
     recording: list[float]
-    """Of pipeprof's threads; 0 where its cost was taken off."""
+    """Of pipeprof's threads; 0 if its cost was taken off."""
     helper: list[float]
     transfer: list[float]
     locked: list[float]
-    """Above 0 where a batch is received when its worker has made the next one, whose making held its lock."""
+    """Above 0 if a batch is received when its worker has made the next one, whose making held its lock."""
     pin: list[float]
     receive: list[float]
     receive_away: list[float]
@@ -70,7 +70,7 @@ class Draw:
     onwards: bool
     """Each worker's reads go on where its last one ended."""
     compute_threads: int
-    """Threads of the host that compute a step; 0 where an accelerator does."""
+    """Threads of the host that compute a step; 0 if an accelerator does."""
     steps: int
     start_up: StartUp
     batches_per_epoch: int
@@ -136,7 +136,7 @@ def _rows(demands: Demands, wanted: int, steps: int, seed: tuple[int, int]) -> I
 
 
 def batch_ratio(demands: Demands, knobs: Knobs) -> float:
-    """Return the size of a batch under the knobs over that of the recorded ones; 1 where that was not
+    """Return the size of a batch under the knobs over that of the recorded ones; 1 if that was not
     observed."""
     return knobs.batch_size / demands.batch_samples if demands.batch_samples else 1.0
 
@@ -220,7 +220,7 @@ def _queue_thread(demands: Demands) -> Floats:
 
 
 def _received(demands: Demands, knobs: Knobs) -> Floats:
-    """Return what taking a batch needs: nothing crosses between processes where there are no workers.
+    """Return what taking a batch needs: nothing crosses between processes if there are no workers.
 
     The sampler draws in `next` all the same.
     """
@@ -234,7 +234,7 @@ def _received(demands: Demands, knobs: Knobs) -> Floats:
 def _handed_over(demands: Demands, knobs: Knobs) -> Floats:
     """Return what passes between two batches of the process that makes them.
 
-    Without workers that is the loader's own code in `next`, which is the loop's where there are some.
+    Without workers that is the loader's own code in `next`, which is the loop's if there are some.
     """
     same = bool(knobs.workers) == bool(demands.measured.workers)
     return demands.batches.handover * same + HANDED_CPU_NS * _begins(demands, knobs)

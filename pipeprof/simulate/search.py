@@ -110,7 +110,7 @@ class Need:
     present: float
     unit: str = ""
     prediction: Prediction | None = None
-    """The run with that amount; None where none is enough."""
+    """The run with that amount; None if none is enough."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -126,7 +126,7 @@ class Need:
 
 
 Least = tuple[int, Prediction] | tuple[None, None]
-"""A number, and the run with so many; None where no number is enough."""
+"""A number, and the run with so many; None if no number is enough."""
 MOST_CORES: Final = 128
 MOST_FASTER: Final = 80
 """Tenths more, one on top of the other, that a device is made faster by at the most: 2,000 times."""
@@ -224,9 +224,9 @@ class Shared:
 
     bytes_per_s: float | None
     requests_per_s: float | None
-    """Requests and bytes a second if no accelerator ever waited; None where not observed."""
+    """Requests and bytes a second if no accelerator ever waited; None if not observed."""
     limit_known: bool
-    """True where the storage has a cost model, which alone tells what it can give."""
+    """True if the storage has a cost model, which alone tells what it can give."""
     limits_from_nodes: int | None
     """Fewest machines, a power of two up to `MOST_NODES`, whose pace the storage sets; None for none."""
 

@@ -35,7 +35,7 @@ class Mechanism:
     no_fix: str = ""
     """Reason for which nothing in the loader bears on it, where `fixes` is empty."""
     is_stall: bool = True
-    """True where it takes time; False for one that only warns."""
+    """True if it takes time; False for one that only warns."""
 
 
 GIL: Final = Mechanism(

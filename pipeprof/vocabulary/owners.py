@@ -27,9 +27,9 @@ class Owner:
     terminal: str
     """The nearest of a terminal's own colours."""
     is_stall: bool = True
-    """True where the accelerator lacked a batch of its own meanwhile."""
+    """True if the accelerator lacked a batch of its own meanwhile."""
     takes_name: bool = False
-    """True where its words carry a name: `transform:Resize`."""
+    """True if its words carry a name: `transform:Resize`."""
     parts: tuple[str, ...] = ()
     """Names behind the colon of a fixed family, which ledgers add up under `name`."""
 
@@ -298,7 +298,7 @@ def family_of(word: str) -> str:
 
 
 def name_in(word: str) -> str:
-    """Return the name that an owner's word carries: `Resize` of `transform:Resize`; empty where none."""
+    """Return the name that an owner's word carries: `Resize` of `transform:Resize`; empty if none."""
     return _split(word)[1]
 
 
@@ -323,7 +323,7 @@ def limit_of(word: str) -> str:
 
 
 def is_stall(word: str) -> bool:
-    """Return True where the accelerator lacked a batch of its own during the owner's time."""
+    """Return True if the accelerator lacked a batch of its own during the owner's time."""
     return record_of(word).is_stall
 
 

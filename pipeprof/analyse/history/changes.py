@@ -32,7 +32,7 @@ _LEAST_NOISE: Final = 0.002
 def change_points(rates: Sequence[float]) -> list[int]:
     """Return the places of the first runs of new levels of the rate, in order.
 
-    `rates` are above 0, in order of time. Raises `PipeprofError` where ruptures is not installed.
+    `rates` are above 0, in order of time. Raises `PipeprofError` if ruptures is not installed.
     """
     if len(rates) < 2 * FEWEST:
         return []

@@ -126,7 +126,7 @@ def history(runs: Sequence[Summary], by: tuple[str, ...] = ("script", "host")) -
 
 
 def when(run: Summary) -> str | None:
-    """Return the time of a run's making in ISO 8601, UTC; None where it does not say."""
+    """Return the time of a run's making in ISO 8601, UTC; None if it does not say."""
     if run.when_s is None:
         return None
     return datetime.fromtimestamp(run.when_s, UTC).isoformat(timespec="seconds")
@@ -157,7 +157,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def _usual(words: Iterable[str | None]) -> str | None:
-    """Return the most frequent word; None where most runs have none."""
+    """Return the most frequent word; None if most runs have none."""
     counted = Counter(words).most_common(1)
     return counted[0][0] if counted else None
 

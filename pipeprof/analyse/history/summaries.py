@@ -92,7 +92,7 @@ class _Place:
     parts: tuple[Path, ...]
     """Directories of its ranks; itself, for a run of one process."""
     signature: str
-    """State of its files: it changes where they do."""
+    """State of its files: it changes if they do."""
 
 
 Progress = Callable[[int, int], None]
@@ -226,7 +226,7 @@ def _status(place: _Place, metas: list[_Meta]) -> str:
 
 
 def _outcome(place: _Place) -> RecordedChoice:
-    """Analyse a run, or merge a job. Raises `PipeprofError` where that cannot be."""
+    """Analyse a run, or merge a job. Raises `PipeprofError` if that cannot be."""
     if place.parts != (place.directory,):
         return merge([place.directory]).choice
     return analyse(reader.load(place.directory)).verdict.choice
@@ -296,7 +296,7 @@ def _read_cache(path: Path) -> dict[str, tuple[str, Summary]]:
 
 
 def _write_cache(path: Path, entries: Mapping[str, tuple[str, Summary]]) -> None:
-    """Keep the summaries; where they cannot be written they are made again the next time.
+    """Keep the summaries; if they cannot be written they are made again the next time.
 
     A run that goes on has none: its status changes without its files.
     """

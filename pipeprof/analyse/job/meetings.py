@@ -27,12 +27,12 @@ MOST_STEPS: Final = 1 << 24
 
 
 class Meetings(NamedTuple):
-    """A rank's meetings on its own clock, an entry for each step; `NOT_OBSERVED` where none was."""
+    """A rank's meetings on its own clock, an entry for each step; `NOT_OBSERVED` if none was."""
 
     came_ns: Ints
     left_ns: Ints
     recorded: bool
-    """False where `came_ns` is when the batch was taken, and what follows is the step's whole body."""
+    """False if `came_ns` is when the batch was taken, and what follows is the step's whole body."""
 
 
 class ClockFit(NamedTuple):
@@ -45,7 +45,7 @@ class ClockFit(NamedTuple):
     """Nanoseconds that the clock gains in a nanosecond."""
     origin_ns: int
     residual_ns: float | None
-    """Median distance of the meetings' ends from the fit; None for the reference, and where none met it."""
+    """Median distance of the meetings' ends from the fit; None for the reference, and if none met it."""
 
     def to_reference(self, times: Ints) -> Ints:
         """Convert times of this clock to the reference's; what was not observed stays so."""
@@ -70,12 +70,12 @@ class Grid:
 
     @cached_property
     def last(self) -> Ints:
-        """Return the row of the rank that came last to each step; `NOT_OBSERVED` where it came alone."""
+        """Return the row of the rank that came last to each step; `NOT_OBSERVED` if it came alone."""
         several = (self.came_ns != NOT_OBSERVED).sum(axis=0) > 1
         return np.where(several, np.argmax(self.came_ns, axis=0), NOT_OBSERVED)
 
     def waits_ns(self, row: int) -> Ints:
-        """Return the time that a rank waited in each step for the last to come; 0 where it was not there."""
+        """Return the time that a rank waited in each step for the last to come; 0 if it was not there."""
         latest = np.minimum(self.latest_ns, self.left_ns[row])
         there = self.came_ns[row] != NOT_OBSERVED
         return np.where(there, np.maximum(latest - self.came_ns[row], 0), 0)

@@ -18,8 +18,8 @@ class Unobserved:
     """Number of ranks that were not chosen and have no part here."""
     world_size: int
     meetings_share: float | None
-    """Share of the observed ranks' time in meetings, beyond their waiting for each other; None where no
-    meeting was recorded."""
+    """Share of the observed ranks' time in meetings, beyond their waiting for each other; None if no meeting
+    was recorded."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -235,7 +235,7 @@ def _with_sampler(drawn_ns: float, window: Window, path: Tiling, day: Tiling) ->
 
 
 def attribute(run: Run, collectives: Spans | None = None, loader: int | None = None) -> Attribution | None:
-    """Give each nanosecond of the measured window its owner. None where no step was measured.
+    """Give each nanosecond of the measured window its owner. None if no step was measured.
 
     `collectives` is when this rank met the others after its steps, where the run itself has not recorded it.
     With a `loader` no steps are measured but those that took its batches.
@@ -277,7 +277,7 @@ def _own_work(run: Run, timeline: Timeline, window: Window, stages: Stages) -> O
 
 
 def _host_share(run: Run) -> float:
-    """Return the share of the loop's body that was the host's own; 0 where the loop was not sampled.
+    """Return the share of the loop's body that was the host's own; 0 if the loop was not sampled.
 
     It computed outside of torch, or waited for another thread to let go of the GIL.
     """

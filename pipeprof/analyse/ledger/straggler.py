@@ -24,7 +24,7 @@ class Lateness(NamedTuple):
     excess_ns: Ints
     """Time that the making took beyond the median, as far as later batches sat ready meanwhile; else 0."""
     head_of_line_ns: Ints
-    """Time that the next later batch had sat finished when this one was finished; 0 where none had."""
+    """Time that the next later batch had sat finished when this one was finished; 0 if none had."""
 
 
 def lateness(timeline: Timeline, shapes: Mapping[int, Shape]) -> Lateness:
@@ -62,7 +62,7 @@ def charge_stragglers(mixes: Shares, late: Lateness, took: Values) -> None:
     """Move the excess of stragglers from the owners it came from to `straggler`, in place.
 
     It is taken from the owners in proportion to what each took beyond its own median. What a server refused
-    stays where it is: some batches are late for it whatever the order of delivery.
+    stays if it is: some batches are late for it whatever the order of delivery.
     """
     steps = np.flatnonzero(late.excess_ns)
     if len(steps) == 0:

@@ -27,7 +27,7 @@ OUTSIDE: Final = CODE[owners.OUTSIDE.name]
 class Tiling:
     """Consecutive pieces of time and who owned each.
 
-    Piece i lasts from `bounds[i]` to `bounds[i + 1]`. `rows[i]` is an owner where it is below `len(owners)`;
+    Piece i lasts from `bounds[i]` to `bounds[i + 1]`. `rows[i]` is an owner if it is below `len(owners)`;
     above, it is a row of `mixes` (float, one column an owner, each row sums to 1) plus `len(owners)`.
     """
 

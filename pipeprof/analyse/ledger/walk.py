@@ -47,7 +47,7 @@ class Moments(NamedTuple):
 
     events: tuple[Event, ...]
     ended: Ints
-    """Times, one row an event of `events`, one column a step; `NOT_OBSERVED` where it is not known."""
+    """Times, one row an event of `events`, one column a step; `NOT_OBSERVED` if it is not known."""
 
     def of(self, event: Event) -> Ints:
         """Return one event's times."""
@@ -55,7 +55,7 @@ class Moments(NamedTuple):
 
     @property
     def device(self) -> bool:
-        """Return True where the device's own times were observed."""
+        """Return True if the device's own times were observed."""
         return Event.COMPUTE in self.events
 
 
@@ -115,7 +115,7 @@ class Predecessors(NamedTuple):
     """The last predecessor to be ready of each node `row * steps + step` of `Moments.ended`."""
 
     node: npt.NDArray[np.int32]
-    """Node of that predecessor; NO_NODE where nothing was."""
+    """Node of that predecessor; NO_NODE if nothing was."""
     edge: npt.NDArray[np.int8]
     """Index into `graph.EDGES` of the dependency that leads there."""
 
@@ -128,7 +128,7 @@ class _Graph:
         self._start, self._start_node = times.of(Event.START), times.events.index(Event.START) * len(timeline)
 
     def before(self, shape: Shape, edge: Edge, steps: Ints) -> Ints:
-        """Return for each of `steps` the step whose event `edge` waits for; NO_NODE where there is none."""
+        """Return for each of `steps` the step whose event `edge` waits for; NO_NODE if there is none."""
         timeline, order = self._timeline, self._order
         distance = shape.distance(edge.back)
         if edge.back is Back.SAME:

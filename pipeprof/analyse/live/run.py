@@ -66,7 +66,7 @@ class WorkerNow(NamedTuple):
     worker: int
     stage: str
     line: Line | None
-    """The innermost; None where lines are not sampled."""
+    """The innermost; None if lines are not sampled."""
     private_bytes: int | None
 
 
@@ -79,7 +79,7 @@ class _WindowRun(Run):
 
 
 class LiveRun:
-    """A run that is being written, followed from its directory. Raises `TraceError` where there is none."""
+    """A run that is being written, followed from its directory. Raises `TraceError` if there is none."""
 
     def __init__(self, directory: Path, window_s: float = WINDOW_S) -> None:
         self.directory, self.window_ns = directory, round(window_s * NS_PER_S)
@@ -120,8 +120,8 @@ class LiveRun:
             tail.close()
 
     def _read_meta(self) -> None:
-        """Read the facts of the run anew where they may have changed: with each loader that it meets, and as
-        its process was killed."""
+        """Read the facts of the run anew if they may have changed: with each loader that it meets, and as its
+        process was killed."""
         with suppress(FileNotFoundError):
             state = (self.directory / RUN_JSON).stat()
             version = state.st_mtime_ns, state.st_size
@@ -148,7 +148,7 @@ class LiveRun:
         self.window = _sum(self._recent)
 
     def analyse(self) -> Analysis | None:
-        """Analyse the last seconds; None where they have no step."""
+        """Analyse the last seconds; None if they have no step."""
         steps = self._tails["steps"]
         last = steps.last(1)
         if len(last) == 0:

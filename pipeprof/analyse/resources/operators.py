@@ -27,7 +27,7 @@ class OperatorTime:
 
 
 def operator_times(meta: RunMeta) -> list[OperatorTime]:
-    """Return the operators that made a run's batches, along the way of the data; empty where not observed."""
+    """Return the operators that made a run's batches, along the way of the data; empty if not observed."""
     by_place: dict[tuple[str, int, str], list[OperatorMeta]] = {}
     for loader in meta.loaders:
         for place, operator in enumerate(loader.operators):
@@ -56,7 +56,7 @@ def _sum(values: list[int | None]) -> int | None:
 
 
 def slowest_operator(meta: RunMeta) -> OperatorTime | None:
-    """Return the operator whose tasks took the most time; None where none is known."""
+    """Return the operator whose tasks took the most time; None if none is known."""
     return max(operator_times(meta), key=lambda each: each.wall_ns, default=None)
 
 

@@ -48,13 +48,13 @@ class CostPerBatch:
     blocks: int = 0
     """Blocks that were compared."""
     cost_ns: float | None = None
-    """Median of the differences times `probed_share`, with `unprobed_ns` and `detailed_ns`; None where it is
+    """Median of the differences times `probed_share`, with `unprobed_ns` and `detailed_ns`; None if it is
     below its own noise, or nothing was compared."""
     low_ns: float | None = None
-    """Ends of its 95 % interval, where there is one. Of a cost below the noise the upper one is a bound."""
+    """Ends of its 95 % interval, if there is one. Of a cost below the noise the upper one is a bound."""
     high_ns: float | None = None
     unprobed_ns: float | None = None
-    """Part of it that unprobed batches bear too; None where that was not observed, and is not in the sum."""
+    """Part of it that unprobed batches bear too; None if that was not observed, and is not in the sum."""
     detailed_ns: float | None = None
     """Part of it that detailed batches bear, spread over all; None likewise."""
     probed_share: float = 1.0
@@ -80,22 +80,22 @@ class OwnCost:
     main: CostPerBatch
     """The loop's thread; without workers it makes the batches too."""
     workers: CostPerBatch | None
-    """The workers' threads that make batches; None where there are no workers."""
+    """The workers' threads that make batches; None if there are no workers."""
     modelled_ns: float | None
     """Cost of a batch's record as it was measured on an empty one at the run's start."""
     threads_ns: float | None = None
     """CPU time a step of the threads that write the run and sample lines, in all processes."""
     handover_ns: float | None = None
     """Cost of the times in a batch's pickle, to a worker's queue thread and the main process together, as it
-    was measured on an empty one; None where there are no workers."""
+    was measured on an empty one; None if there are no workers."""
     needed_batches: int = NEEDED_BATCHES
     """Batches of one loader below which nothing can be told."""
     thinned: Thinned | None = None
-    """Part of the run in which most batches were unprobed; None where there was none."""
+    """Part of the run in which most batches were unprobed; None if there was none."""
 
 
 def read_own_cost(run: Run) -> OwnCost | None:
-    """Measure the cost of observing a run from its unprobed batches; None where no batch was recorded."""
+    """Measure the cost of observing a run from its unprobed batches; None if no batch was recorded."""
     steps = read_ints(run, "steps", ("step", "loader", *_COLUMNS))
     batches = read_ints(run, "batches", ("start_ns", "worker", "epoch", "seq", "cpu_ns", "loader", *_COLUMNS))
     if len(steps["step"]) == 0 or len(batches["worker"]) == 0:
@@ -141,7 +141,7 @@ def _thinned(batches: dict[str, Ints]) -> Thinned | None:
 
 
 def _unprobed_ns(rows: dict[str, Ints]) -> float | None:
-    """Return the median of what was still done in unprobed rows; None where it was not observed."""
+    """Return the median of what was still done in unprobed rows; None if it was not observed."""
     own = rows["own_ns"][(rows["unprobed"] == 1) & (rows["own_ns"] != NOT_OBSERVED)]
     return float(np.median(own)) if len(own) else None
 
@@ -153,7 +153,7 @@ def _sum(loop_ns: float | None, making_ns: float | None) -> float | None:
 def _detailed_ns(run: Run, batches: dict[str, Ints]) -> float | None:
     """Return how much longer the batches take whose spans are kept, spread over all batches of the run.
 
-    None where too few were kept, or their CPU time is not known.
+    None if too few were kept, or their CPU time is not known.
     """
     if not (batches["unprobed"] == 1).any():
         return None
@@ -174,7 +174,7 @@ def _keys(rows: dict[str, Ints], batches: dict[str, Ints]) -> Ints:
 def _differences(rows: dict[str, Ints], order: Ints, threads: tuple[Ints, ...]) -> Floats | None:
     """Compare the blocks of all threads; rows of one thread are those that agree in `threads`.
 
-    None where no row was unprobed.
+    None if no row was unprobed.
     """
     unprobed = rows["unprobed"] == 1
     return differences(unprobed, rows["thread_cpu_ns"], order, threads) if unprobed.any() else None
@@ -227,7 +227,7 @@ def cost_of(
     detailed_ns: float | None = None,
     probed_share: float = 1.0,
 ) -> CostPerBatch:
-    """Return the median of some differences with its interval, where there are enough of them.
+    """Return the median of some differences with its interval, if there are enough of them.
 
     Both are borne by the share of the batches that were probed; the parts that they do not show are added.
     """

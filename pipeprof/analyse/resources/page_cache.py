@@ -46,7 +46,7 @@ class PageCache:
 
     @property
     def changes(self) -> bool:
-        """Return True where later epochs find much more, or much less, in memory than was measured."""
+        """Return True if later epochs find much more, or much less, in memory than was measured."""
         return self.epochs <= 1 and abs(self.later_share - self.memory_share) > WORTH_TELLING
 
     @property
@@ -103,7 +103,7 @@ def page_cache_of(
 
 
 def _share_files(counts: CounterTotals, epochs: int) -> bool:
-    """Return True where samples open the same files, as rows of one table or slices of one volume do."""
+    """Return True if samples open the same files, as rows of one table or slices of one volume do."""
     opened = sum(side[counters.OPENED] for side in (counts.of_workers, counts.of_main))
     again = sum(side[counters.REOPENED] for side in (counts.of_workers, counts.of_main))
     # a folder's files are opened once in each epoch, by workers that may live for all of them

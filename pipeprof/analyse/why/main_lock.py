@@ -15,7 +15,7 @@ class Holder(NamedTuple):
 
     name: str
     line: Line | None
-    """Line of the user's that it was on the longest; None where no stack was kept."""
+    """Line of the user's that it was on the longest; None if no stack was kept."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LockWaits:
     ns: int
     """Sum, at the least."""
     holder: Holder | None
-    """The thread that ran the longest meanwhile; None where nobody waited."""
+    """The thread that ran the longest meanwhile; None if nobody waited."""
 
 
 def waited_ns(counts: Mapping[CounterName, int], stage: str) -> int:

@@ -1,8 +1,8 @@
 """Reasons why a place is expensive, where a counter of its own shows one and it explains most of the place.
 
 Each mechanism is one function of what a run has recorded. It returns what share of the blamed owner's time it
-explains, with the figures of its sentence; None where its counter does not show it. Of several that explain
-at least `EXPLAINS` the one that explains the most is named; the more special one first where they are equal.
+explains, with the figures of its sentence; None if its counter does not show it. Of several that explain at
+least `EXPLAINS` the one that explains the most is named; the more special one first if they are equal.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LARGE_DATASET_BYTES: Final = 20_000_000
 
 
 def shown_by(observed: Observed) -> Shown | None:
-    """Return the mechanism that explains most of the blamed owner's time; None where none is established."""
+    """Return the mechanism that explains most of the blamed owner's time; None if none is established."""
     # What makes the work itself expensive does not tell why there was no core for it.
     looks = _OF_CORES if observed.owner == owners.CPU_CONTENTION.name else _LOOKS
     all_shown = [shown for shown in (look(observed) for look in looks) if shown is not None]
@@ -216,7 +216,7 @@ def _threads(observed: Observed) -> Shown | None:
 
 
 def _runnable(counts: CounterTotals) -> int | None:
-    """Return how many threads of all workers ran or could run, at the fullest look; None where not read."""
+    """Return how many threads of all workers ran or could run, at the fullest look; None if not read."""
     looks = counts.levels.get(counters.THREADS_RUNNABLE, {})
     workers = [value for worker, value in looks.items() if worker != MAIN_PROCESS]
     return sum(workers) if workers else None
@@ -254,7 +254,7 @@ def _affinity(observed: Observed) -> Shown | None:
 
 
 def _bound_since(observed: Observed, mask: int) -> str:
-    """Return since when the workers are bound, as the end of a sentence; empty where that was not seen."""
+    """Return since when the workers are bound, as the end of a sentence; empty if that was not seen."""
     since = next((event.detail for event in read_events(observed.run) if event.kind == "bound"), None)
     if since is not None:
         return f" since {since}, or soon after"
@@ -462,15 +462,15 @@ def _forks(observed: Observed) -> bool:
 
 
 def loses_cache(observed: Observed) -> bool:
-    """Return True where workers ended with the epoch and lost what their data set had kept."""
+    """Return True if workers ended with the epoch and lost what their data set had kept."""
     return _lost_cache(observed) is not None
 
 
 def _lost_cache(observed: Observed) -> Shown | None:
     """Look for workers that grew in each epoch, ended with it, and whose samples cost as much in the next.
 
-    They grow by what they have allocated and kept since the end of their first batch; where that is not told,
-    by their resident memory, with its buffers.
+    They grow by what they have allocated and kept since the end of their first batch; if that is not told, by
+    their resident memory, with its buffers.
     """
     facts, costs = observed.facts, observed.cost_by_epoch()
     if facts.workers == 0 or facts.persistent or len(costs) < 2 or not _makes_batches(observed):
@@ -502,7 +502,7 @@ def _connections(observed: Observed) -> Shown | None:
     """Look for new connections for the samples, whose making and first answer took most of the time.
 
     The first answer counts as far as it is slower than later answers on connections that were kept; as a
-    whole where there were none, as for a server that greets or that prepares itself for each connection.
+    whole if there were none, as for a server that greets or that prepares itself for each connection.
     """
     counts = observed.counts.of_workers or observed.counts.of_main
     made = counts[counters.CONNECTIONS]

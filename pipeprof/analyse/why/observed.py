@@ -96,7 +96,7 @@ class Observed:
         return {name: values[probed] for name, values in self._made.items()}
 
     def total(self, column: str) -> int | None:
-        """Return the sum of a column of `batches`; None where no batch has it."""
+        """Return the sum of a column of `batches`; None if no batch has it."""
         values = self._batches[column]
         seen = values[values != NOT_OBSERVED]
         return int(seen.sum()) if len(seen) else None

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """Measured cell of a scenario; `error` where it failed. A run that failed may be readable still."""
+    """Measured cell of a scenario; `error` if it failed. A run that failed may be readable still."""
 
     scenario: Scenario
     directory: Path
@@ -204,7 +204,7 @@ def show(outcome: CellOutcome, page: Path | None, quiet: bool, verbose: bool) ->
 
 
 def _too_short(forecast: Forecast | None) -> str:
-    """Return that the run was too short to tell, where that is why; else empty."""
+    """Return that the run was too short to tell, if that is why; else empty."""
     from pipeprof.analyse.verdict import TOO_LITTLE
 
     if forecast is None or forecast.verdict.finding.detail not in TOO_LITTLE:
@@ -242,7 +242,7 @@ def as_data(outcomes: list[CellOutcome]) -> Any:
 
 
 def exit_code(outcomes: list[CellOutcome], strict: bool) -> int:
-    """Return the first error's code, a signal's after an interruption, 1 where `expect` was missed."""
+    """Return the first error's code, a signal's after an interruption, 1 if `expect` was missed."""
     for outcome in outcomes:
         if outcome.error is not None:
             return outcome.error.exit_code

@@ -40,7 +40,7 @@ def wants_probe(directory: Path, patience_s: float = PATIENCE_S) -> bool:
 
 
 def _leaves_open(analysis: Analysis) -> bool:
-    """Return True where the run waited for a device of unknown state, and names files that can be read."""
+    """Return True if the run waited for a device of unknown state, and names files that can be read."""
     from pipeprof.vocabulary import causes
 
     waited = analysis.verdict.cause in {cause.word for cause in (*causes.STORAGE, causes.PAGE_CACHE)}

@@ -153,7 +153,7 @@ def _is_current(page: Path, run: Path) -> bool:
 
 
 def _cells(run: Path) -> list[Path]:
-    """Return the runs of a matrix in `run`, in the order of their making; empty where it holds none."""
+    """Return the runs of a matrix in `run`, in the order of their making; empty if it holds none."""
     from pipeprof.record.reader import load
     from pipeprof.record.schema import RUN_JSON
 

@@ -211,5 +211,5 @@ def _part_times(marks: _Marks) -> list[PartTimes]:
     ends = [*begins[1:], at(marks.compute_end)]
     return [
         PartTimes(marks.step, part, begin, end)
-        for (part, _), begin, end in zip(marks.parts, begins, ends, strict=False)  # none where not marked
+        for (part, _), begin, end in zip(marks.parts, begins, ends, strict=False)  # none if not marked
     ]

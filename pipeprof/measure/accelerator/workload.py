@@ -218,7 +218,7 @@ def build_network(part: ModelPart) -> nn.Module:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a local checkpoint: a state dict, or a mapping that holds one. Nothing in it is executed.
 
-    Raises `MeasureError` where it cannot be read or is of another network.
+    Raises `MeasureError` if it cannot be read or is of another network.
     """
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)

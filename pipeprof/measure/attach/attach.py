@@ -66,7 +66,7 @@ class Wanted(NamedTuple):
 
 
 def check(pid: int) -> None:
-    """Raise `MeasureError` where process `pid` cannot be attached to. Touches nothing."""
+    """Raise `MeasureError` if process `pid` cannot be attached to. Touches nothing."""
     target.check(pid)
     if _remote_exec() is None and not ptrace.is_supported():
         raise MeasureError(
@@ -223,7 +223,7 @@ def _wait(
 
 
 def _wait_left(pid: int, control: Control) -> dict[str, Any]:
-    """Wait until the job's side has left; empty where the job has ended."""
+    """Wait until the job's side has left; empty if the job has ended."""
     deadline = time.monotonic() + LEAVE_PATIENCE_S
     while time.monotonic() < deadline and started(pid) is not None:
         state = control.wait(("left",), 0.2)

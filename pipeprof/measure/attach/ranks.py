@@ -20,7 +20,7 @@ from pipeprof.measure.attach.control import started
 def ranks_of(pid: int) -> list[int]:
     """Return the ranks that `pid` is one of, or the launcher of, in their order.
 
-    Raises `MeasureError` where there are none.
+    Raises `MeasureError` if there are none.
     """
     if started(pid) is None:
         raise MeasureError(f"there is no process {pid}", "give the PID of a rank, or of its launcher")
@@ -77,7 +77,7 @@ def _children(parent: int | None) -> list[int]:
 def torchrun() -> int:
     """Return the process number of the one torchrun on this node.
 
-    Raises `MeasureError` where none runs here, or several.
+    Raises `MeasureError` if none runs here, or several.
     """
     launchers = set()
     for pid in _processes():

@@ -115,7 +115,7 @@ class AttachedLoader(LoaderWatch):
         return iterator
 
     def enter(self, iterator: Any) -> AttachedIterator | None:
-        """Watch an iterator that runs; None where it cannot be."""
+        """Watch an iterator that runs; None if it cannot be."""
         self.iterated = True
         watch = AttachedIterator(self, iterator._num_workers, _mode_of_running(iterator))
         if not watch.take_over(iterator, is_new=False):
@@ -196,11 +196,11 @@ class AttachedIterator(IteratorWatch):
     def __init__(self, owner: LoaderWatch, workers: int, mode: Mode) -> None:
         super().__init__(owner, workers, mode)
         self._whole_from: int | None = None
-        """Number of this epoch's first batch that is observed from its begin; None where not yet known."""
+        """Number of this epoch's first batch that is observed from its begin; None if not yet known."""
         self._starts_observed = True
         """True if the workers are observed from their start; others are once they have been entered."""
         self._outstanding: set[int] = set()
-        """Batches that were asked for before the loop's request, where they may come out of order."""
+        """Batches that were asked for before the loop's request, if they may come out of order."""
         self._inside = self._has_left = False
         self._waited_for: int | None = None
         """Batch for which the loop waited when pipeprof came."""
@@ -218,7 +218,7 @@ class AttachedIterator(IteratorWatch):
         return self._probe
 
     def take_over(self, iterator: Any, is_new: bool) -> bool:
-        """Watch the iterator from now on. False where its class cannot be changed."""
+        """Watch the iterator from now on. False if its class cannot be changed."""
         if not hook.watch(iterator, self):
             return False
         self._iterator = weakref.ref(iterator)

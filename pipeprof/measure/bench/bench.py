@@ -58,7 +58,7 @@ class Bench:
     def _slow_imported(self, opened: ExitStack) -> bool:
         """Slow the files below `data.path` to the device's pace: an imported data set opens its own files.
 
-        False where there is a device to emulate and no telling which files are on it.
+        False if there is a device to emulate and no telling which files are on it.
         """
         data = self.scenario.data
         if data.format != "imported" or not isinstance(self.storage, EmulatedStorage):

@@ -86,7 +86,7 @@ def run(
 
 
 def _leave_steps_to_measure(scenario: Scenario, kernels: int) -> None:
-    """Raise `MeasureError` where all steps would be traced: those and the ones before are not measured."""
+    """Raise `MeasureError` if all steps would be traced: those and the ones before are not measured."""
     limits = scenario.run
     last = max(limits.warmup_steps, LEAD) + kernels
     if kernels and limits.steps is not None and limits.steps <= last:

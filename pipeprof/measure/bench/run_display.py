@@ -37,7 +37,7 @@ class Progress:
 
     @property
     def done(self) -> float | None:
-        """Return the share of the run that lies behind, by whichever limit is nearer; None where there is no
+        """Return the share of the run that lies behind, by whichever limit is nearer; None if there is no
         limit."""
         shares = []
         if self.total_steps:

@@ -72,8 +72,8 @@ def image_recipe(seed: int, sample_bytes: int | None) -> ImageRecipe:
     """Return how to make JPEG files of `sample_bytes` in the mean, with ImageNet's bytes per pixel.
 
     Natural images have amplitudes that fall as 1 / spatial frequency (Field, J. Opt. Soc. Am. A, 1987), which
-    makes the work of a decoder resemble that on photographs. Raises `DataError` where no JPEG is that small
-    or that large.
+    makes the work of a decoder resemble that on photographs. Raises `DataError` if no JPEG is that small or
+    that large.
     """
     wanted = sample_bytes or JPEG_BYTES
     if wanted > LARGEST_IMAGE_BYTES:

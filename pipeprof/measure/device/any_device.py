@@ -20,7 +20,7 @@ class TorchDevice:
     """The accelerator that this torch was built for, or that a PrivateUse1 backend has registered.
 
     `module` is the backend's own, as `torch.get_device_module` returns it: names and memory come from there,
-    where it has them.
+    if it has them.
     """
 
     pins = True

@@ -27,7 +27,7 @@ class Check(NamedTuple):
 
     name: str
     seen: bool
-    """False where something cannot be observed, or is likely to fail."""
+    """False if something cannot be observed, or is likely to fail."""
     says: str
     remedy: str = ""
 

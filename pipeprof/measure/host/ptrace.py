@@ -46,7 +46,7 @@ PATIENCE_S: Final = 5.0
 ROOM_BYTES: Final = 768
 _NEEDED: Final = {"Py_AddPendingCall", "PyRun_SimpleString", "PyGILState_Ensure", "PyGILState_Release"}
 _SOON_S: Final = 0.3
-"""Time in which a thread that computes is waited for at a system call; then it is stopped where it is."""
+"""Time in which a thread that computes is waited for at a system call; then it is stopped if it is."""
 
 
 class NoRightError(Exception):
@@ -66,7 +66,7 @@ def run_in_main_thread(pid: int, text: str, at_once: bool = False) -> None:
     """Have the main thread of process `pid` run one line of Python, soon after this returns.
 
     The line must raise nothing. It is run at the next bytecode, or `at_once` in the system call in which the
-    thread is. Raises `NoRightError`, `StuckError`, `ProcessLookupError`, and `MeasureError` where the process
+    thread is. Raises `NoRightError`, `StuckError`, `ProcessLookupError`, and `MeasureError` if the process
     has no place for it.
     """
     place = _Place(pid)

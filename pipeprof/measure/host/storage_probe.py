@@ -2,8 +2,8 @@
 
 It only reads, the way the run did: files whole, pieces of large files, through a memory map, or objects of a
 remote place through fsspec. What lies here is dropped from the page cache before it is read; access times
-stay as they are where that is permitted. At most `MOST_S` seconds and `MOST_BYTES` bytes. Readers are
-threads: a read lets go of the interpreter's lock.
+stay as they are if that is permitted. At most `MOST_S` seconds and `MOST_BYTES` bytes. Readers are threads: a
+read lets go of the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Plan:
     files: tuple[Path, ...]
     request_bytes: int
     first_bytes: int | None = None
-    """Size of the first request of a file, where that is another: by it the kernel chooses its read-ahead."""
+    """Size of the first request of a file, if that is another: by it the kernel chooses its read-ahead."""
     urls: tuple[str, ...] = ()
     """What is read instead of files, where the run read from a remote place."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Plan:
 def probe_storage(run: Path | str) -> StorageProbe:
     """Probe the storage of a run directory, and keep the curve in it; takes at most 6 s.
 
-    Raises `TraceError` where there is no run, `MeasureError` where none of its files can be read here.
+    Raises `TraceError` if there is no run, `MeasureError` if none of its files can be read here.
     """
     opened = load(run)
     probe = probe_files(plan_of(opened))
@@ -92,7 +92,7 @@ def probe_storage(run: Path | str) -> StorageProbe:
 
 
 def plan_of(run: Run) -> Plan:
-    """Return how to read like the run. Raises `MeasureError` where its files are not known, or not here."""
+    """Return how to read like the run. Raises `MeasureError` if its files are not known, or not here."""
     meta = run.meta
     recorded = _recorded(meta)
     remote = [each.path for each in recorded if each.how == "url"]
@@ -429,7 +429,7 @@ def _read_whole(path: Path, buffer: bytearray, first: bytearray) -> int:
 
 
 def _open(path: Path) -> int:
-    """Open a file to read; its access time stays where that is permitted, so that no page becomes dirty."""
+    """Open a file to read; its access time stays if that is permitted, so that no page becomes dirty."""
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
     try:
         return os.open(path, flags | getattr(os, "O_NOATIME", 0))

@@ -62,7 +62,7 @@ class BatchRecorder(Sink):
         self.after: str | None = None
         """Stage of the finished batch that is under way before it is handed over."""
         self.blocks: Blocks | None = None
-        """Decides which batches are made unprobed; None where the loop does, or none is to be."""
+        """Decides which batches are made unprobed; None if the loop does, or none is to be."""
         self.unprobed = False
         """True while an unprobed batch is being made."""
         self.unprobed_next = False
@@ -74,7 +74,7 @@ class BatchRecorder(Sink):
         self.gave_sample = False
         """True if an iterable set has given a sample of the unprobed batch."""
         self.asked: Any = None
-        """What the batch that is being made is made of; None where the loop does not say."""
+        """What the batch that is being made is made of; None if the loop does not say."""
         self.after_unprobed_ns = 0
         """Time from the finish of the last unprobed batch until it was handed over: its successor's record
         tells it."""
@@ -130,7 +130,7 @@ class BatchRecorder(Sink):
         self.start_ns = monotonic_ns()
 
     def finish_unprobed(self, samples: int, finish_ns: int) -> None:
-        """Write an unprobed batch out; its finish is `MISSING` where it raised."""
+        """Write an unprobed batch out; its finish is `MISSING` if it raised."""
         self.open = self.unprobed = False
         reactivate(self._before)
         self._before = None
@@ -333,6 +333,6 @@ class BatchRecorder(Sink):
 
 
 def active_batch() -> BatchRecorder | None:
-    """Return the recorder of the batch that this thread is making; None where it makes none."""
+    """Return the recorder of the batch that this thread is making; None if it makes none."""
     sink = active()
     return sink if isinstance(sink, BatchRecorder) else None

@@ -56,8 +56,8 @@ class Handover(NamedTuple):
 
 
 Way = tuple[int, int, int, int, int, int]
-"""pickled_ns, sent_ns, bytes of the pickle, of these the state's, receive_start_ns, received_ns; `MISSING`
-where not observed."""
+"""pickled_ns, sent_ns, bytes of the pickle, of these the state's, receive_start_ns, received_ns; `MISSING` if
+not observed."""
 UNSEEN_WAY: Final = (MISSING,) * 6
 
 Arrived = tuple[bytes, int, int]

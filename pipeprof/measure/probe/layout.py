@@ -27,7 +27,7 @@ class Kind(IntEnum):
     """Kind of a record. Each value's note tells what `name` in the record's head is the number of."""
 
     BATCH = 1
-    """Number of the batch's shard; 0 where none is known."""
+    """Number of the batch's shard; 0 if none is known."""
     STAGE = 2
     """Number of the stage, in the slot's table of names."""
     SPAN = 3

@@ -34,7 +34,7 @@ class _Patch:
         return vars(self.owner).get(self.name, _ABSENT) is self._before
 
     def undo(self) -> bool:
-        """Put back what was there before. False where somebody has wrapped ours."""
+        """Put back what was there before. False if somebody has wrapped ours."""
         if self.was_taken_out():
             return True
         if vars(self.owner).get(self.name) is not self._ours:

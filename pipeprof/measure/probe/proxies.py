@@ -81,9 +81,9 @@ class Probe:
         """Number of the iterator, unique in the process that iterates."""
         self.block, self.records, self.every_sample, self.mode = block, records, every_sample, mode
         self.aides = aides
-        """The ring of the workers' aides; None where lines are not sampled."""
+        """The ring of the workers' aides; None if lines are not sampled."""
         self.epoch = epoch
-        """Epoch of the batches whose keys cannot be sent: counted where they are made."""
+        """Epoch of the batches whose keys cannot be sent: counted if they are made."""
         self.recorder: BatchRecorder | None = None
         self.created_ns = monotonic_ns()
         self.modules = 0
@@ -96,7 +96,7 @@ class Probe:
         self.slot: Slot | None = None
         self.aide: WorkerAide | None = None
         self.unprobed_after: int | None = None
-        """Batches of a worker after which some are made unprobed; None where it makes none so."""
+        """Batches of a worker after which some are made unprobed; None if it makes none so."""
         self.may_thin = True
         """True if most may be, where probing them costs too much."""
 
@@ -277,7 +277,7 @@ def _number(index: Any) -> int:
 
 
 def count(asked: Any, samples: Any, fetch: Fetch) -> int:
-    """Count the samples that were fetched for `asked`, where that is no list.
+    """Count the samples that were fetched for `asked`, if that is no list.
 
     It may be an array or a range of indices, one index, one key.
     """

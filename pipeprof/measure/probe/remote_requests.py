@@ -56,7 +56,7 @@ class Tally:
             self._add(kind, now_ns - since_ns, 0)
 
     def answered(self, task: Any, sent_ns: int, now_ns: int, status: int | None) -> None:
-        """Note that an answer began, with `status`; None where there was none."""
+        """Note that an answer began, with `status`; None if there was none."""
         kind = FIRST_BYTE
         if status is None or status >= _FAILURE or status in _REFUSALS:
             kind = THROTTLED if status in _REFUSALS else RETRY

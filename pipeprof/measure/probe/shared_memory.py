@@ -42,7 +42,7 @@ if hasattr(os, "register_at_fork"):
 def flocked(fd: int, waits: Callable[[], None]) -> Iterator[None]:
     """Hold an flock on an open file until the block's end. `waits` is called where another process has it.
 
-    Raises `MeasureError` where the system has none.
+    Raises `MeasureError` if the system has none.
     """
     if fcntl is None:
         raise _no_flock()
@@ -64,8 +64,8 @@ def _no_flock() -> MeasureError:
 class SharedBlock:
     """`size_bytes` of zeroed memory, shared by every process that this object reaches.
 
-    With a `directory` it is a file there that has no name, which the kernel may write back and forget.
-    Raises `OSError` where the directory has no room for all of it.
+    With a `directory` it is a file there that has no name, which the kernel may write back and forget. Raises
+    `OSError` if the directory has no room for all of it.
     """
 
     def __init__(self, size_bytes: int, name: str = "pipeprof", directory: Path | None = None) -> None:

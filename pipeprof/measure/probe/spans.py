@@ -1,7 +1,7 @@
 """Spans inside a worker or the training loop: a clock and a buffer, nothing else.
 
-A thread that makes a batch, or runs the loop, has an active `Sink`; `stage`, `span` and `storage_read` add
-to it, and do next to nothing where there is none. Who drains a sink, and when, is not known here.
+A thread that makes a batch, or runs the loop, has an active `Sink`; `stage`, `span` and `storage_read` add to
+it, and do next to nothing if there is none. Who drains a sink, and when, is not known here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Mark:
     def __init__(self, name: str, outer: Mark | None = None) -> None:
         self.name = name
         self.outer = outer or self
-        """Mark of the work during which it began; `NOWHERE` where that is not known."""
+        """Mark of the work during which it began; `NOWHERE` if that is not known."""
 
 
 NOWHERE: Final = Mark("")
@@ -105,7 +105,7 @@ class Sink:
         self.inner_ns += whole_ns
 
     def keep(self, span: Span, wall_ns: int, cpu_ns: int) -> None:
-        """Take a single span, where they are kept."""
+        """Take a single span, if they are kept."""
 
     def has_open(self, span: Span) -> bool:
         """Tell whether `span` is open still, under spans that never ended.
@@ -270,7 +270,7 @@ def stage(name: str) -> Span | NoSpan:
 
 
 def storage_read() -> Span | NoSpan:
-    """Charge one physical read to stage `read`; set `bytes` and, where it is known, `queue_ns` on it."""
+    """Charge one physical read to stage `read`; set `bytes` and, if it is known, `queue_ns` on it."""
     return span(READ)
 
 

@@ -78,7 +78,7 @@ _gates: Final[list[NextGate]] = []
 
 
 def observe(loader: DataLoader[Any], observer: Observer) -> bool:
-    """Have `observer` see each iterator of `loader`. False where this torch has no such seam."""
+    """Have `observer` see each iterator of `loader`. False if this torch has no such seam."""
     loader = _iterated(loader)
     _observers[loader] = observer
     hooked = [_hook(cls) for cls in type(loader).__mro__]
@@ -301,7 +301,7 @@ def _with_subclasses(cls: type) -> Iterator[type]:
 
 
 def _hook(cls: type) -> bool:
-    """Replace torch's own `_get_iterator` in `cls`. False where `cls` has none of torch's."""
+    """Replace torch's own `_get_iterator` in `cls`. False if `cls` has none of torch's."""
     if PRIVATE[0] not in cls.__dict__ or not is_of_torch(cls):
         return False
     patch(_HOLDER, cls, PRIVATE[0], _observing)
@@ -316,7 +316,7 @@ def _unhook_unused() -> None:
 
 
 def _hook_classes() -> bool:
-    """Replace the constructors of torch's iterators. False where this torch has none of them."""
+    """Replace the constructors of torch's iterators. False if this torch has none of them."""
     classes = [getattr(dataloader, name, None) for name in PRIVATE_CLASSES]
     for cls in filter(None, classes):
         patch(_HOLDER, cls, "__init__", _constructing)
@@ -390,7 +390,7 @@ def workers_of(iterator: Any) -> list[Any]:
 
 
 def watch(iterator: Any, watcher: Watcher) -> bool:
-    """Put `watcher` around each `next(iterator)`. False where the iterator's class cannot be changed."""
+    """Put `watcher` around each `next(iterator)`. False if the iterator's class cannot be changed."""
     try:
         iterator.__class__ = _watched_class(type(iterator))
         iterator.__dict__[_WATCH] = watcher

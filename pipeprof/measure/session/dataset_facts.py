@@ -56,8 +56,8 @@ def file_of(dataset: Any, index: int, samples: int | None) -> str | None:
 def splits_stream(dataset: Any, worker_init: Any = None) -> bool | None:
     """Tell whether the code of an iterable data set looks for the worker that it runs in.
 
-    False where it does not: each worker then gives the same samples. None for other data sets, where the code
-    is not Python's, and where a `worker_init_fn` may see to it in its own way.
+    False if it does not: each worker then gives the same samples. None for other data sets, where the code is
+    not Python's, and where a `worker_init_fn` may see to it in its own way.
     """
     try:
         if not isinstance(dataset, IterableDataset):

@@ -112,7 +112,7 @@ class LoaderWatch:
         self.dataset: Callable[[], Any] = _weakly(loader.dataset)
         may = session.kind != "bench" and not session.every_sample
         self.blocks = Blocks(UNPROBED_FIRST, not session.every_batch) if may else None
-        """Decides which steps are unprobed, and without workers which batches; None where none is to be."""
+        """Decides which steps are unprobed, and without workers which batches; None if none is to be."""
         self.steps = 0
         """Steps that took its batches."""
 
@@ -392,7 +392,7 @@ class IteratorWatch:
         return self.ring.finished(self.epoch) - self._taken
 
     def _keyed(self, data: Any, iterator: Any) -> tuple[Any, tuple[int, int] | None]:
-        """Return the batch that was taken, and its epoch and seq; None where the order of takes tells it."""
+        """Return the batch that was taken, and its epoch and seq; None if the order of takes tells it."""
         if self.mode.piggyback:
             return self._unwrap(data)
         if self.workers == 0 and self._probe.recorder is not None:
@@ -461,7 +461,7 @@ class IteratorWatch:
             self.aides.ring.close()
 
     def waiting(self) -> Waiting | None:
-        """Return how the loop waits for a batch now; None where it does not."""
+        """Return how the loop waits for a batch now; None if it does not."""
         since_ns, iterator = self._waiting_ns, self._iterator()
         if since_ns == 0 or iterator is None:
             return None

@@ -57,7 +57,7 @@ class TraceOptions:
     name: str | None = None
     """Name of the run; None for the script's."""
     as_module: bool = False
-    """True where the target is a module, as with `python -m`."""
+    """True if the target is a module, as with `python -m`."""
     lines: bool = True
     """Sample the lines of code that take the time."""
     telemetry_hz: float = 0.0
@@ -160,7 +160,7 @@ def _session(target: str, arguments: Sequence[str], options: TraceOptions) -> Se
 def run_unobserved(target: str, arguments: Sequence[str], as_module: bool = False) -> int:
     """Run a script, or a module, as `python` would, with nothing observed; return its exit code.
 
-    For a rank that was not chosen. Raises `MeasureError` where there is no such script.
+    For a rank that was not chosen. Raises `MeasureError` if there is no such script.
     """
     execute = _module(target, arguments) if as_module else _script(target, arguments)
     leave_alone()

@@ -60,8 +60,8 @@ class Session:
     marked on the device; the kernels of `kernels` steps are traced by torch.profiler, and those steps and all
     before count as warm-up. With `every_batch` batches are probed in a long run too, however much that costs.
 
-    Raises `TraceError` where the directory cannot be written, `MeasureError` for an unknown `detail`. A run
-    that cannot be written any more, on a full disk for one, stops being recorded; `failure` says why.
+    Raises `TraceError` if the directory cannot be written, `MeasureError` for an unknown `detail`. A run that
+    cannot be written any more, on a full disk for one, stops being recorded; `failure` says why.
     """
 
     def __init__(
@@ -150,9 +150,9 @@ class Session:
         self.close(status_of(error), error=error)
 
     def take_place(self) -> None:
-        """Move the run to this process's part of its job, where it has become a rank since the run began.
+        """Move the run to this process's part of its job, if it has become a rank since the run began.
 
-        It stays where it is where that cannot be.
+        It stays if it is if that cannot be.
         """
         if self._flusher.meta.rank is not None or self._scratch is not None or here() is None:
             return
@@ -312,8 +312,8 @@ class Session:
     def end_by(self, signal: str) -> None:
         """End the run from the handler of a signal, which may have come in the middle of anything.
 
-        The flush thread ends it; where that cannot, because the main thread holds what it needs, the run
-        stays as it was last flushed.
+        The flush thread ends it; if that cannot, because the main thread holds what it needs, the run stays
+        as it was last flushed.
         """
         if self.active:
             self._signal, self._ending = signal, ("interrupted", None, None)
@@ -358,7 +358,7 @@ class Session:
         self.discard()
 
     def discard(self) -> None:
-        """Remove the temporary run directory, where there is one."""
+        """Remove the temporary run directory, if there is one."""
         if self._scratch is not None:
             remove_scratch(self._scratch)
         self._scratch = None

@@ -166,7 +166,7 @@ def _what(channel: bytes) -> WorkerState | None:
 
 
 def waits_for(channel: str) -> WorkerState | None:
-    """Return what a thread waits for, by the kernel's function; None where the kernel does not tell."""
+    """Return what a thread waits for, by the kernel's function; None if the kernel does not tell."""
     if channel in ("", "0"):  # it woke up in between
         return None
     return next((what for mark, what in _CHANNELS if mark in channel), "other")

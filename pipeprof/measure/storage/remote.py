@@ -91,7 +91,7 @@ class RemoteFile(SeekableFile):
 class RemoteStorage:
     """Files below a URL, read through fsspec. Each process that it reaches makes a client of its own.
 
-    Raises `MeasureError` where there is no client for the URL.
+    Raises `MeasureError` if there is no client for the URL.
     """
 
     emulated = False
@@ -125,7 +125,7 @@ class RemoteStorage:
         return io.BufferedReader(self._file(path))
 
     def read_bytes(self, path: Path) -> bytes:
-        """Read the whole file, in one request where it is small."""
+        """Read the whole file, in one request if it is small."""
         with self._file(path) as file:
             return file.readall()
 

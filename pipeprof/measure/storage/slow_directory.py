@@ -52,7 +52,7 @@ class Emulation:
         self.stop()
 
     def __call__(self) -> None:
-        """Start in this process too, where it was sent; nothing where it runs already."""
+        """Start in this process too, if it was sent; nothing if it runs already."""
         if all(each.path != self.path for each in _active):
             self._start()
 
@@ -94,7 +94,7 @@ def emulate(
     `device` is a preset (`hdd-7200`), a tier (`hdd`) or a `StorageModel`; `figures` change its figures, such
     as `bandwidth_bytes_per_s=100e6`. The files are really read from where they lie, so they should be in
     memory or on something faster. Reads that do not come through Python's file objects are not slowed: see
-    `NOT_SEEN`. Raises `ScenarioError` for an unknown device or a figure that cannot be, `MeasureError` where
+    `NOT_SEEN`. Raises `ScenarioError` for an unknown device or a figure that cannot be, `MeasureError` if
     `path` is no directory that can be read.
 
         with pipeprof.emulate("hdd-7200", path="data/train") as disk:

@@ -32,7 +32,7 @@ DEPTH: Final = 3
 
 
 def stage(url: str) -> Path:
-    """Make the local directory that stands for `url`; raises `TraceError` where it cannot be written."""
+    """Make the local directory that stands for `url`; raises `TraceError` if it cannot be written."""
     check_scheme(url)
     root = local_of("outgoing", url)
     try:
@@ -89,7 +89,7 @@ class Outgoing:
     def send(self, directory: Path) -> None:
         """Send what is new in the directory of a run, and beside it in the root.
 
-        Raises `TraceError` where another run or job is there.
+        Raises `TraceError` if another run or job is there.
         """
         for place in self._around(directory):
             self._send_all(place)
@@ -159,7 +159,7 @@ class Outgoing:
             self._send(path, sent)
 
     def _claim(self, path: Path) -> None:
-        """Raise `TraceError` where there is another's file of that name."""
+        """Raise `TraceError` if there is another's file of that name."""
         remote = self._remote(path)
         if not self._fs.exists(remote):
             return

@@ -80,7 +80,7 @@ class _Events:
 
 
 def write(analysis: Analysis, path: Path) -> Path:
-    """Write the trace of a run. Raises `TraceError` where it cannot be written."""
+    """Write the trace of a run. Raises `TraceError` if it cannot be written."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:

@@ -154,7 +154,7 @@ class _Out:
 
 
 def write(analysis: Analysis, path: Path) -> Path:
-    """Write the trace of a run. Raises `TraceError` where the optional `perfetto` package is missing."""
+    """Write the trace of a run. Raises `TraceError` if the optional `perfetto` package is missing."""
     try:
         from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackEvent
         from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
@@ -194,7 +194,7 @@ def _flow(row: int) -> int:
 
 
 def _loop(out: Tracks, t: Timeline) -> None:
-    """Write the main loop's waits and the device's copies and steps, where they were observed."""
+    """Write the main loop's waits and the device's copies and steps, if they were observed."""
     last = t.compute_end_ns != NOT_OBSERVED
     steps = range(len(t))
     waits = [

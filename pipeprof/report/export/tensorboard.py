@@ -27,7 +27,7 @@ EVENT_FILE: Final = "events.out.tfevents.0.pipeprof"
 """Name of the event file: TensorBoard looks for the middle of it."""
 
 Curve = tuple[str, Any]
-"""A tag and one value a point, NaN where there is none."""
+"""A tag and one value a point, NaN if there is none."""
 
 
 def write(analysis: Analysis, directory: Path) -> Path:

@@ -94,7 +94,7 @@ def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None =
 
 
 _FIXED: Final = ("loader.batch_size", "loader.prefetch", "loader.workers", "accelerator.step_ms")
-"""Knobs that are told where they are the same in all cells."""
+"""Knobs that are told if they are the same in all cells."""
 
 
 def _fixed(
@@ -236,7 +236,7 @@ def _is_ordered(laid_out: Matrix, key: str) -> bool:
 
 
 def in_all(laid_out: Matrix) -> list[str]:
-    """Return what the cells have in common, as a sentence; nothing where that is not known."""
+    """Return what the cells have in common, as a sentence; nothing if that is not known."""
     return [f"In all cells: {'; '.join(laid_out.fixed)}."] if laid_out.fixed else []
 
 

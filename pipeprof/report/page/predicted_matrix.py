@@ -35,7 +35,7 @@ def _holds(pair: Pair) -> bool:
 
 
 def _why(outside: Sequence[Pair]) -> str:
-    """Return how the predictions that missed go beyond their run, in a sentence; empty where none does."""
+    """Return how the predictions that missed go beyond their run, in a sentence; empty if none does."""
     beyond = merged(text for pair in outside for text in pair.prediction.extrapolations)
     return f" They go beyond that run: {'; '.join(beyond)}." if beyond else ""
 

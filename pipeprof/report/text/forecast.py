@@ -81,7 +81,7 @@ def answer_lines(
     measured: float | None = None,
 ) -> Iterator[str]:
     """Yield one prediction: its three numbers with their intervals, its limit and what it rests on, but for
-    what is `known` before. Its rate is a gain over the `measured` one, where that is known."""
+    what is `known` before. Its rate is a gain over the `measured` one, if that is known."""
     now = base.throughput.value
     gain = f", {units.signed_percent(prediction.throughput.value / now - 1)}" if now else ""
     low, high = prediction.stall.low, prediction.stall.high

@@ -1,4 +1,4 @@
-"""Picture of runs while they are written: one line where it is piped, a page that is redrawn on a terminal.
+"""Picture of runs while they are written: one line if it is piped, a page that is redrawn on a terminal.
 
 The ranks of a job, or the processes of a program, stand side by side; the page shows one of them in full.
 """
@@ -34,7 +34,7 @@ class ShownRun(NamedTuple):
     """One of the runs that are shown."""
 
     name: str
-    """Its rank or process; empty where it is the only one."""
+    """Its rank or process; empty if it is the only one."""
     live: LiveRun
     analysis: Analysis | None
 

@@ -126,7 +126,7 @@ class _Paper:
 
     width: int
     in_full: bool
-    """True where lists are shown to their end."""
+    """True if lists are shown to their end."""
 
     def first(self, items: Sequence[_Item], most: int) -> Sequence[_Item]:
         """Return the items that are shown."""

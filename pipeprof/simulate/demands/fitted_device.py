@@ -30,7 +30,7 @@ _LEAST_EFFECT: Final = 0.1
 
 
 def with_fitted_device(demands: Demands) -> Demands:
-    """Return the demands with the model of their device, where it was learned, fitted to the run."""
+    """Return the demands with the model of their device, if it was learned, fitted to the run."""
     measured = demands.throughput
     if demands.measured.storage.name != LEARNED or not measured:
         return demands

@@ -81,7 +81,7 @@ def fresh_memory(run: Run, recorded: Recorded) -> FreshMemory:
 
 
 def _in_kernel(recorded: Recorded) -> float:
-    """Return the time in the kernel of making a batch, less its reads'; 0 where there is too little of it."""
+    """Return the time in the kernel of making a batch, less its reads'; 0 if there is too little of it."""
     timeline, total, batches = recorded.timeline, 0.0, 0
     threads = np.stack([timeline.epoch, timeline.worker], axis=1)
     for thread in np.unique(threads, axis=0):

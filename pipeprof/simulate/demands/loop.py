@@ -66,7 +66,7 @@ def activities(recorded: Recorded) -> Activities:
 
 
 def _split(lasted: Floats, share: float, cpu: Floats) -> tuple[Floats, Floats]:
-    """Split time into work and waiting for others by its CPU time: all of it is work where that is not known.
+    """Split time into work and waiting for others by its CPU time: all of it is work if that is not known.
 
     Work takes the longer, the smaller the `share` of the time in which it has a core.
     """
@@ -133,7 +133,7 @@ def _work_behind(timeline: Timeline) -> Floats:
 
 
 def _follows(timeline: Timeline) -> Bools:
-    """Return True where the step before is of the same pass."""
+    """Return True if the step before is of the same pass."""
     return np.append(False, np.diff(timeline.step) == 1) & ~timeline.epoch_first
 
 

@@ -30,9 +30,9 @@ STEPS: Final = 300
 
 def open_run(run: Run, attribution: Attribution | None = None, loader: int | None = None) -> Demands:
     """Read the demands of one loader of a run, with the other programs that it ran beside, and the model of
-    its storage, where that was learned, fitted to it.
+    its storage, if that was learned, fitted to it.
 
-    `attribution` saves attributing the run again. Raises `InconclusiveError` where nothing was measured.
+    `attribution` saves attributing the run again. Raises `InconclusiveError` if nothing was measured.
     """
     attribution = attribution or attribute(run)
     if attribution is None:

@@ -81,7 +81,7 @@ def _of_the_loop(demands: Demands) -> tuple[str, ...]:
 
 
 def _said(demands: Demands, own: OwnCostOfBatch) -> tuple[Extrapolation, ...]:
-    """Return the note on what is taken off, as a share of a batch's work; none where it is too little."""
+    """Return the note on what is taken off, as a share of a batch's work; none if it is too little."""
     batches = demands.batches
     work = batches.make_cpu + batches.handover + batches.receive + batches.loop + batches.submit
     share = own.serial_ns / max(float(work.mean()), own.serial_ns, 1.0)

@@ -55,8 +55,8 @@ def trace_once(
 ) -> Run:
     """Run the script for so many seconds of its loop, then end it; return what was recorded.
 
-    What it prints goes to a file beside the run. Raises `MeasureError` where it fails, gives no batch, or all
-    of its processes together take more than `max_memory_bytes`.
+    What it prints goes to a file beside the run. Raises `MeasureError` if it fails, gives no batch, or all of
+    its processes together take more than `max_memory_bytes`.
     """
     options = ["--quiet", "--no-report", "--no-lines", "--out", str(out), "--then-exit"]
     options += ["--seconds", f"{seconds:g}", "--warmup-steps", str(warmup_steps)]

@@ -41,11 +41,11 @@ class Gain:
     low: float | None
     high: float | None
     cores: str = ""
-    """How much of it the speed of the cores explains, in words; empty where that was alike."""
+    """How much of it the speed of the cores explains, in words; empty if that was alike."""
 
     @property
     def is_real(self) -> bool:
-        """Return True where it is more than noise, and more than nothing."""
+        """Return True if it is more than noise, and more than nothing."""
         return self.low is not None and self.low > 1 and self.value > 1 + EQUAL
 
 
@@ -57,14 +57,14 @@ class TunedScript:
     present: Setting
     loader: LoaderMeta
     gain: Gain | None
-    """None where nothing but the present setting was measured."""
+    """None if nothing but the present setting was measured."""
     edit: Edit = field(default_factory=Edit)
     command: str = ""
     """Command that runs the script with the best setting."""
 
     @property
     def stays(self) -> bool:
-        """Return True where the present setting is as good as any that was measured."""
+        """Return True if the present setting is as good as any that was measured."""
         return self.gain is None or not self.gain.is_real
 
 
@@ -80,7 +80,7 @@ class _Trials:
         self.loader, self.present, self._name = LoaderMeta(0), Setting(0), "loader"
 
     def begin(self, seconds: float) -> None:
-        """Run the script as it is. Raises `InconclusiveError` where it takes no batch from a DataLoader."""
+        """Run the script as it is. Raises `InconclusiveError` if it takes no batch from a DataLoader."""
         run = self._trace("present", (), seconds, WARMUP_STEPS)
         measured = analyse(run).verdict.measured
         if measured.loader is None:
@@ -166,7 +166,7 @@ def tune_script(
 
     Takes about `budget_s` seconds; the runs go into `directory`. Batches keep their order with `keep_order`.
     A setting with which the script's processes together take more than `max_memory_bytes` is given up. Raises
-    `MeasureError` where the script fails as it is, `InconclusiveError` where too few batches came.
+    `MeasureError` if the script fails as it is, `InconclusiveError` where too few batches came.
     """
     trials = _Trials(script, directory, max_memory_bytes)
     began = trials.clock()
@@ -235,7 +235,7 @@ def _setting_of(loader: LoaderMeta) -> Setting:
 
 
 def _address(loader: LoaderMeta) -> str:
-    """Return the name by which `--set` knows a loader; that of all where it has none in the source."""
+    """Return the name by which `--set` knows a loader; that of all if it has none in the source."""
     return re.sub(r"-\d+$", "", loader.name) if loader.file and not loader.in_library else "loader"
 
 

@@ -103,8 +103,8 @@ class Tuned:
     """Samples a second of the best setting in a long run: predicted from its own trial, then corrected."""
     trials: tuple[Trial, ...]
     agreed: bool
-    """True where predicted and measured agree, and no other setting that can be measured promises more; False
-    where the budget ended the search."""
+    """True if predicted and measured agree, and no other setting that can be measured promises more; False if
+    the budget ended the search."""
     seconds: float
     """Seconds that the search took; making a scenario's data set comes before it."""
     start: Setting = field(default=Setting(0))

@@ -48,14 +48,14 @@ class Programs:
         self._began: tuple[float, Mapping[_Key, _Process]] | None = None
 
     def begin(self) -> None:
-        """Take the first look, where none was taken yet."""
+        """Take the first look, if none was taken yet."""
         if self._began is None:
             self._began = self._clock(), self._look()
 
     def busiest(self) -> dict[str, float]:
         """Return the cores that the busiest two programs kept busy since then, by name, the busiest first.
 
-        Empty where nothing is known, or no program kept a tenth of a core busy.
+        Empty if nothing is known, or no program kept a tenth of a core busy.
         """
         if self._began is None or self._clock() - self._began[0] < _SHORTEST_S:
             return {}
@@ -120,7 +120,7 @@ def _whose(processes: Mapping[_Key, _Process], pid: int, process: _Process) -> t
 
 
 def _script(words: list[str]) -> Iterator[str]:
-    """Yield the file or module that an interpreter was told to run, where that is its first argument."""
+    """Yield the file or module that an interpreter was told to run, if that is its first argument."""
     if words[:1] == ["-m"]:
         words = words[1:2]
         if words and words[0].replace(".", "").isidentifier():

@@ -30,7 +30,7 @@ class Made:
 
     site: Site | None = None
     name: str = ""
-    """Name in the source; empty where it has none."""
+    """Name in the source; empty if it has none."""
     changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """Arguments that were set from outside: the script's value and the new one."""
 

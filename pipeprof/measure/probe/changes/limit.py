@@ -17,8 +17,8 @@ from weakref import WeakKeyDictionary
 MOST_PASSES: Final = 1_000
 """Passes after the end, over all loaders, until the script is ended."""
 LONGEST_S: Final = 60.0
-"""Seconds after the end until a script that still asks for batches is ended; the observed time where that
-was longer."""
+"""Seconds after the end until a script that still asks for batches is ended; the observed time if that was
+longer."""
 
 
 class PassEnd(StopIteration):
@@ -51,7 +51,7 @@ class Limit:
         self._over_s: float | None = None
         self._left: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self.went_on = False
-        """True where the script was ended because it went on asking."""
+        """True if the script was ended because it went on asking."""
 
     @property
     def is_over(self) -> bool:

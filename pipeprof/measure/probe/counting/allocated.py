@@ -33,7 +33,7 @@ def _mallinfo() -> Callable[[], Any] | None:
 
 
 def allocated_bytes() -> int | None:
-    """Return the bytes that this process has allocated and not freed, in 15 µs; None where not told."""
+    """Return the bytes that this process has allocated and not freed, in 15 µs; None if not told."""
     mallinfo = _mallinfo()
     if mallinfo is None:
         return None
@@ -52,7 +52,7 @@ class AllocationLooks:
         self._next_ns = 0
 
     def batch_ended(self, now_ns: int) -> None:
-        """Look, where it is time."""
+        """Look, if it is time."""
         if now_ns < self._next_ns:
             return
         self._next_ns = now_ns + EVERY_NS

@@ -49,7 +49,7 @@ class Sampled(NamedTuple):
     samples: int
     wall_ns: int
     cpu_ns: int
-    """-1 where the thread's CPU clock was not read."""
+    """-1 if the thread's CPU clock was not read."""
 
 
 class CallTree:

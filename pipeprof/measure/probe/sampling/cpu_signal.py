@@ -39,7 +39,7 @@ class CpuSampler:
         self._running = False
 
     def start(self) -> bool:
-        """Begin to sample. False where that cannot be: another thread, another user of signal or timer."""
+        """Begin to sample. False if that cannot be: another thread, another user of signal or timer."""
         if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
             return False
         try:
@@ -143,7 +143,7 @@ def _yielding(what: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _pausing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Stop the timer before another program takes this one's place; go on where it could not."""
+    """Stop the timer before another program takes this one's place; go on if it could not."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         _set_timer(0)

@@ -2,7 +2,7 @@
 
 The sampling thread needs the GIL. Where native code holds it, the sample comes late, and finds the sampled
 thread still on the line that made the call: it then stands for all the time since the last sample, so that a
-call of 60 ms counts as 60 ms and not as one sample. Time on the CPU is left to a `CpuSampler` where there is
+call of 60 ms counts as 60 ms and not as one sample. Time on the CPU is left to a `CpuSampler` if there is
 one: a thread that computes in Python is seen from beside only where it lets go of the GIL. The sampling
 thread keeps account of its own CPU time.
 """
@@ -137,7 +137,7 @@ class LineSampler:
                 self.tree.add(sys._current_frames().get(self._thread), stage, wall_ns, used_ns)
 
     def _cpu_ns(self) -> int:
-        """Return the CPU time of the sampled thread; -1 where this system does not tell."""
+        """Return the CPU time of the sampled thread; -1 if this system does not tell."""
         if self._clock is None:
             return -1
         try:

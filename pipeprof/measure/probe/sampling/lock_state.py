@@ -60,7 +60,7 @@ class LockState:
         self._lock_address: int | None = None
 
     def find_lock(self) -> bool:
-        """Look up where the lock is waited for. False where this system does not tell; takes some ms."""
+        """Look up where the lock is waited for. False if this system does not tell; takes some ms."""
         if sys.platform != "linux" or _FUTEX is None or not _has_lock():
             return False
         hold, read = _with_lock().usleep, _with_lock().pread
@@ -99,12 +99,12 @@ class LockState:
         return address is not None and known is not None and abs(address - known) <= _HALVES
 
     def used(self, thread: int) -> Used | None:
-        """Return the CPU time of a thread, and its waiting for a core; None where it has ended."""
+        """Return the CPU time of a thread, and its waiting for a core; None if it has ended."""
         fields, cpu_ns = self._text(thread, "schedstat").split(), self.cpu_ns(thread)
         return None if cpu_ns is None or len(fields) < 2 else Used(cpu_ns, int(fields[1]))
 
     def cpu_ns(self, thread: int) -> int | None:
-        """Return the CPU time of a thread; None where it has ended, or this system does not tell."""
+        """Return the CPU time of a thread; None if it has ended, or this system does not tell."""
         try:
             return time.clock_gettime_ns(~thread << 3 | _THREADS_CPU)
         except (AttributeError, OSError, OverflowError):
@@ -124,7 +124,7 @@ class LockState:
             _open_states.remove(self)
 
     def _futex(self, thread: int) -> int | None:
-        """Return the address that a thread waits at; None where it runs, or is blocked in another call."""
+        """Return the address that a thread waits at; None if it runs, or is blocked in another call."""
         fields = self._text(thread, "syscall").split()
         return int(fields[1], 16) if len(fields) > 1 and fields[0] == _FUTEX else None
 

@@ -98,7 +98,7 @@ class LockWatch:
         return self._can
 
     def look(self) -> None:
-        """Look once at all watched threads, where there is anybody whom they may wait for."""
+        """Look once at all watched threads, if there is anybody whom they may wait for."""
         if not self._busy:
             return
         began_ns, before = monotonic_ns(), self._all_used()

@@ -23,7 +23,7 @@ class ClockReadings(NamedTuple):
     monotonic: int
     wall: int
     boot: int | None
-    """None where the system has no such clock."""
+    """None if the system has no such clock."""
     monotonic_after: int
 
 

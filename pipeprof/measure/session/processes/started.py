@@ -32,7 +32,7 @@ class Started:
         self._programs: dict[int, str] = {}
         """By process, the name of each program of Python that was started."""
         self.file = _new_file()
-        """File in which each process that runs the hook enters itself; None where there can be none."""
+        """File in which each process that runs the hook enters itself; None if there can be none."""
 
     def begin(self) -> None:
         """Note each program from now on."""
@@ -86,7 +86,7 @@ def _new_file() -> Path | None:
 
 
 def _read_reasons(file: Path) -> dict[int, str | None]:
-    """Return why each process that ran the start-up hook is not observed; None where it may be."""
+    """Return why each process that ran the start-up hook is not observed; None if it may be."""
     reasons: dict[int, str | None] = {}
     with suppress(OSError, ValueError, TraceError):
         for line in read_text(file).splitlines():

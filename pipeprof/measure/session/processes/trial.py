@@ -35,15 +35,15 @@ class TriedChanges:
     seconds: float | None = None
     """Seconds from the first request for a batch until its loops are ended."""
     then_exit: bool = False
-    """True where the script is ended then too."""
+    """True if the script is ended then too."""
     quiet: bool = False
-    """True where nothing is said of the end."""
+    """True if nothing is said of the end."""
     fixes: tuple[tuple[str, Tried], ...] = ()
     """Fixes that are no arguments, with their words."""
     settings: tuple[str, ...] = ()
     """The texts that `changes` were read from."""
     probes_scaling: bool = False
-    """True where what makes the batches is kept, to make some in 1, 2 and 4 processes at the end."""
+    """True if what makes the batches is kept, to make some in 1, 2 and 4 processes at the end."""
 
 
 def read_trial(

@@ -18,7 +18,7 @@ NAME: Final = "Ray Data"
 PATIENCE_S: Final = 5.0
 """Seconds that the actor which hands blocks to the ranks has for its answer."""
 Statistics = Callable[[], "tuple[OperatorMeta, ...] | None"]
-"""Reads the operators of the pass that ended last; None where they cannot be read."""
+"""Reads the operators of the pass that ended last; None if they cannot be read."""
 
 
 def statistics_of(iterable: Any) -> Statistics | None:

@@ -40,8 +40,8 @@ class KernelTrace:
     """Traces `count` steps of the loop, from step `first` on.
 
     `report` is called with the number of steps and their kernels when they have been traced; `unseen` with
-    the reason where they could not be. The loop's thread calls `took` and `end`: torch.profiler wants to be
-    stopped where it was started.
+    the reason if they could not be. The loop's thread calls `took` and `end`: torch.profiler wants to be
+    stopped if it was started.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ def _is_outermost_operator(event: Any) -> bool:
 
 
 def _offset_ns(traced: list[tuple[float, float]], marks: list[tuple[int, int]]) -> int:
-    """Return what to add to the trace's nanoseconds. Raises `ValueError` where it lacks our marks."""
+    """Return what to add to the trace's nanoseconds. Raises `ValueError` if it lacks our marks."""
     if len(traced) != len(marks):
         raise ValueError("the trace lacks the marks that were set in it")
     _, offset = min(

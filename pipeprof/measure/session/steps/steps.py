@@ -124,7 +124,7 @@ class Steps:
 
     @property
     def may_pass(self) -> bool:
-        """Return True where a step may be unprobed: nothing in the loop is marked, and no device timed."""
+        """Return True if a step may be unprobed: nothing in the loop is marked, and no device timed."""
         if (
             self.sink.was_used
             or self.sink.totals

@@ -72,7 +72,7 @@ class Sender:
 
     @property
     def why(self) -> str:
-        """Return the reason of the last failure; empty where there is none."""
+        """Return the reason of the last failure; empty if there is none."""
         return self._why
 
     def _send(self, last: bool) -> None:

@@ -103,7 +103,7 @@ class _AtItsEnd:
 
 
 def begin_upload(directory: Path, is_rank: bool) -> Uploader | _AtItsEnd | None:
-    """Begin to send the run that is written in `directory`; None where it is to stay there."""
+    """Begin to send the run that is written in `directory`; None if it is to stay there."""
     found = destination(directory)
     if found is None:
         return None
