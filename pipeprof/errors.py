@@ -13,7 +13,7 @@ SIGNALLED: Final = 128
 INTERRUPTED: Final = SIGNALLED + signal.SIGINT
 """Exit code of a program that Ctrl-C has ended, as shells report it."""
 READER_GONE: Final = SIGNALLED + 13
-"""That of SIGPIPE, which Windows has not: who read the output has gone, as `| head` does."""
+"""That of SIGPIPE, which Windows lacks: the reader of the output has gone, as `| head` does."""
 
 
 def exit_code_of(name: str | None) -> int:

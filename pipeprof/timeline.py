@@ -66,7 +66,7 @@ _ALIKE: Final = 0.2
 """Difference in the logarithm of their times by which two batches took about as long: a fifth."""
 LARGE_STATE_BYTES: Final = 65_536
 """Bytes of a state from which carrying it counts as a part of what the state costs: pickling, writing and
-unpickling so many, all that a pipe holds, takes a millisecond; the descriptors of a batch take as long."""
+unpickling this many, all that a pipe holds, takes a millisecond; the descriptors of a batch take as long."""
 READY_TAKE_NS: Final = 300_000
 """Time above which a wait for a batch that was finished before was a wait for the pin thread. Taking a batch
 that lies pinned takes less: waking up and handing it over, 221 µs in all as measured on an idle machine."""
@@ -108,7 +108,7 @@ def _pin_threads(run: Run) -> frozenset[int]:
 
 Floats = npt.NDArray[np.float64]
 _AUTOMATIC: Final = re.compile(r"loader\d+")
-"""Name that a session gives a loader that nobody has named."""
+"""Name that a session gives a loader without one."""
 
 
 def _alike(run: Run, taken_from: Collection[int]) -> dict[int, int]:
@@ -161,9 +161,9 @@ class Timeline:
     pickled_ns: Ints
     sent_ns: Ints
     sent_bytes: Ints
-    """Size of the pickle of each batch, without the tensors that travel beside it."""
+    """Size of the pickle of each batch, without the tensors, which travel separately."""
     state_bytes: Ints
-    """Part of it that is the data set's state, where one travels with the batch."""
+    """Part of it that is the data set's state, if one travels with the batch."""
     received_ns: Ints
     arrival_ns: Ints
     request_ns: Ints
@@ -190,8 +190,8 @@ class Timeline:
     unprobed: Bools | None = None
     """True if the step's batch was made unprobed, to measure what observing costs; None if none was."""
     stand_in: Ints | None = None
-    """Entry whose batch's inside stands for each step's, which is another's where a batch was made unprobed;
-    -1 if there is none. None if each stands for itself."""
+    """Entry whose batch's inside stands for each step's, which is another's if a batch was made unprobed; -1
+    if there is none. None if each stands for itself."""
     alike: Mapping[int, int] = field(default_factory=dict)
     """The first of its kind, for a loader that was made anew with the same arguments."""
 
@@ -210,7 +210,7 @@ class Timeline:
 
     @property
     def inside_row(self) -> Ints:
-        """Return the row of the `batches` table that tells of the inside of each step's batch.
+        """Return the row of the `batches` table that describes the inside of each step's batch.
 
         Its own; of a batch that was made unprobed that of another which took about as long.
         """
@@ -218,7 +218,8 @@ class Timeline:
 
     @property
     def device_timed(self) -> bool:
-        """Return True if the device told anything of its time: when steps ended, or how long it waited."""
+        """Return True if the device reported anything of its time: when steps ended, or how long it
+        waited."""
         return self.device_observed or self.device_waits
 
     @cached_property
@@ -277,7 +278,7 @@ class Timeline:
     def state_share(self) -> Floats:
         """Return the share of each batch's pickle that is a large state of its data set.
 
-        Of a batch whose pickle was not seen, the mean share of its loader; 0 if no state was seen at all.
+        For a batch whose pickle was not seen, the mean share of its loader; 0 if no state was seen at all.
         """
         seen = self.sent_bytes > 0
         large = seen & (self.state_bytes >= LARGE_STATE_BYTES)
@@ -320,11 +321,11 @@ class Timeline:
 
     @cached_property
     def available_ns(self) -> Ints:
-        """Return the time at which each batch could be taken; `NOT_OBSERVED` if nothing tells.
+        """Return the time at which each batch could be taken; `NOT_OBSERVED` if nothing shows it.
 
         When it was seen to arrive, or the main process had unpickled it, or the loop had made it itself. Else
         when it was finished, or, if that was after it had been asked for, when the wait for it ended. A batch
-        that was finished long before may still be waited for where a thread pins: see `READY_TAKE_NS`.
+        that was finished long before may still be waited for if a thread pins: see `READY_TAKE_NS`.
         """
         pinned = self._pinned
         late = (self.finish_ns > self.request_ns) | (pinned & (self.wait_ns > READY_TAKE_NS))
@@ -338,9 +339,9 @@ class Timeline:
     def ready(self) -> Ints:
         """Return 1 if the batch lay there when the loop asked for it, 0 if not, `NOT_OBSERVED` if unknown.
 
-        It lies there when nothing is left but to take it: pinned in the main process where a thread pins,
-        else in the pipe to it, from which `next` itself unpickles. A batch that the loop makes itself when it
-        asks for it never does.
+        It lies there when nothing is left but to take it: pinned in the main process if a thread pins, else
+        in the pipe to it, from which `next` itself unpickles. A batch that the loop makes itself when it asks
+        for it never does.
         """
         sent = np.where(self.sent_ns == NOT_OBSERVED, self.finish_ns, self.sent_ns)
         there = np.where(self._pinned, self.available_ns, sent)
@@ -382,7 +383,7 @@ class Timeline:
     def step_end_ns(self) -> Ints:
         """Return the time at which each step ended, never going back.
 
-        With its computation where the device was seen; else when the loop turned to something else: the next
+        With its computation if the device was seen; else when the loop turned to something else: the next
         request, the next iterator, or the end of the pass. See `LoopPass.end_ns` for the last of a pass.
         """
         ends = np.append(self.request_ns[1:], self.take_ns[-1:])
@@ -572,7 +573,7 @@ def _unprobed(run: Run) -> Ints | None:
 def _stand_ins(unprobed: Bools, loader: Ints, worker: Ints, start_ns: Ints, finish_ns: Ints) -> Ints:
     """Return for each step the one whose batch's inside stands for its own.
 
-    Of an unprobed batch it is one of the last `UNPROBED_BLOCK` that were probed and took about as long, in
+    For an unprobed batch, it is one of the last `UNPROBED_BLOCK` that were probed and took about as long, in
     turns: what makes a batch slow need not be what the usual one takes its time for. It is of the same worker
     if that had any such, else of the same loader, else the one that took the least unlike time.
     """

@@ -1,4 +1,4 @@
-"""Numbers as people read them: three digits, the unit that fits, and "not observed" for what nobody saw."""
+"""Numbers as people read them: three digits, the unit that fits, and "not observed" for what was not seen."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def round_duration(ns: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share of 1 as `27%`, with a decimal where it matters: below 10% and between 99% and 100%."""
+    """Return a share of 1 as `27%`, with a decimal if it matters: below 10% and between 99% and 100%."""
     number = _number(share)
     if number is None:
         return NOT_OBSERVED

@@ -38,7 +38,7 @@ class Finding(NamedTuple):
     charged: str | None = None
     """The owner under which the ledger has that time, if that is another."""
     shown: Shown | None = None
-    """Reason why that owner is expensive, where a counter shows it."""
+    """Reason why that owner is expensive, if a counter shows it."""
     share: float | None = None
     """Share of the window that the blamed owner has; None if none is."""
 
@@ -115,9 +115,9 @@ def _storage(facts: Facts) -> Finding:
 
 
 def _remote(facts: Facts, split_ns: Mapping[str, int] | None) -> Finding:
-    """Name the cause by what the reads waited for the longest, on the critical path if that is at hand.
+    """Name the cause by what the reads waited for the longest, on the critical path if that is available.
 
-    No detail where no request was seen.
+    There is no detail if no request was seen.
     """
     evidence = (*_read_evidence(facts), *_request_evidence(facts))
     if not facts.requests:
@@ -185,7 +185,7 @@ def _bandwidth_bound(facts: Facts) -> bool:
 
 
 def _contention(facts: Facts) -> str | None:
-    """Tell who took the cores: too small a quota, this run itself, or somebody else."""
+    """Tell who took the cores: too small a quota, this run itself, or other programs."""
     own, cores = facts.own_cores, facts.cores
     if cores is None or own is None:
         return None
@@ -209,7 +209,8 @@ def _cpu_evidence(facts: Facts) -> Evidence:
 
 
 def _blocked(facts: Facts) -> Finding:
-    """Name the cause by what workers were seen to wait for; a disk that nobody saw reading is storage too."""
+    """Name the cause by what workers were seen to wait for; a disk that was not seen reading is storage
+    too."""
     if not facts.states:
         return Finding(causes.BLOCKED.word)
     state = max(facts.states, key=facts.states.__getitem__)

@@ -22,7 +22,8 @@ from pipeprof.vocabulary import causes, fixes, mechanisms, owners
 from pipeprof.vocabulary.causes import Cause
 
 EQUAL: Final = 0.02
-"""Share by which predicted throughputs may differ and still be equal; a gain of no more than this is none."""
+"""Share by which predicted throughputs may differ and still be equal; a gain of no more than this does not
+count."""
 RECEIVING: Final = 0.8
 """Share of the loop's waits from which it waits for nothing but its own unpickling: batches that come sooner
 would lie there longer."""
@@ -150,7 +151,7 @@ def _can_be_carried_out(fix: str, cause: Cause, facts: Facts) -> bool:
         fixes.MORE_WORKERS: not (
             copies or receives or (is_work and not _cores_idle(facts)) or _device_full(facts)
         ),
-        # one worker is one too many where handing its batches over is what takes the time
+        # one worker is one too many if handing its batches over is what takes the time
         fixes.FEWER_WORKERS: facts.workers > (0 if cause is causes.TRANSFER else 1),
         fixes.PERSISTENT_WORKERS: facts.workers > 0 and not facts.persistent and facts.epochs > 1,
         fixes.OUT_OF_ORDER: facts.workers > 1 and facts.in_order and not receives,
@@ -189,7 +190,7 @@ def _is_likely(fix: str, finding: Finding, facts: Facts) -> bool:
 
 
 def _device_full(facts: Facts) -> bool:
-    """Return True if the device that the data comes from gives no more to more readers."""
+    """Return True if more readers get no more from the device that the data comes from."""
     return facts.device is not None and facts.device.state == "full"
 
 

@@ -117,7 +117,8 @@ class Counts:
 
     @property
     def masked_share(self) -> float | None:
-        """Return the share of all the waiting that was no stall; None if it is not known, or none was."""
+        """Return the share of all the waiting that was not a stall; None if it is not known, or there was no
+        waiting."""
         if self.masked_wait_ns is None or self.wait is None or not self.wait.mean_ns:
             return None
         return self.masked_wait_ns / (self.wait.mean_ns * self.wait.count)

@@ -1,10 +1,10 @@
 """Differences between runs with intervals, so that noise is called noise.
 
 Every figure of a run comes with a 95% interval from batch means, which respects that steps resemble their
-neighbours. The difference of two runs then lies within the root of the summed squares of the half widths:
-the runs are independent. Of rates and times it is the ratio that is compared, on a logarithmic scale (the
-delta method), so that no interval goes below -100%. Runs that measured other data or another accelerator are
-not compared, and of runs beside which other programs took unlike parts of the cores it is said.
+neighbours. The difference of two runs then lies within the root of the summed squares of the half widths: the
+runs are independent. Of rates and times it is the ratio that is compared, on a logarithmic scale (the delta
+method), so that no interval goes below -100%. Runs that measured other data or another accelerator are not
+compared, and a note says if other programs took different parts of the cores during them.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Compared:
     """Other differences of the machine meanwhile, which may be all that the figures show."""
     emulated: tuple[str, ...]
     cores: CoreSpeeds | None = None
-    """Speed of the cores beside the base's; None if either run did not measure it."""
+    """Speed of the cores relative to the base's; None if either run did not measure it."""
     utilization_kind: UtilizationKind | None = None
     """Kind of both runs' utilisation; None if they differ."""
 
@@ -296,7 +296,7 @@ WIDEST: Final = 100.0
 
 
 def difference(measure: Measure, base: Figure, other: Figure) -> Difference:
-    """Return `other` less `base`, with an interval only where both have one."""
+    """Return `other` less `base`, with an interval only if both have one."""
     if base.value is None or other.value is None:
         return Difference(measure, base, other, None, None, None)
     value = other.value - base.value
@@ -358,7 +358,7 @@ def _owned(attribution: Attribution, owner: str) -> np.ndarray[Any, np.dtype[np.
 
 
 _PLACE: Final = ("loader.file", "loader.line", "loader.column", "loader.in_library", "loader.changed")
-"""Facts about where a loader stands in the source, and who gave it its arguments."""
+"""Facts about where a loader is constructed in the source, and who gave it its arguments."""
 _IGNORED: Final = ("name", "about", "expect", "cell.", "run.", *_PLACE)
 
 

@@ -215,7 +215,8 @@ def _may_stay(facts: Facts) -> float:
 
 
 def _storage_unseen(attribution: Attribution, facts: Facts) -> list[Doubt]:
-    """Report workers blocked for long where neither their reads nor what they waited for could be seen."""
+    """Report workers that were blocked for long although neither their reads nor what they waited for could
+    be seen."""
     ledger = attribution.whole
     blocked = ledger.ledger_ns.get(owners.BLOCKED.name, 0)
     seen = facts.device_bytes is not None or facts.reads is not None or facts.states
@@ -288,7 +289,7 @@ def _wide(attribution: Attribution) -> list[Doubt]:
     if high - low <= width or band_of(low) == band_of(high):
         return []
     problem = f"waiting may be anywhere within {interval_of(interval)} of the time"
-    # Where loop or copies kept the accelerator idle for longer, the verdict does not hang on the stall.
+    # If the loop or copies kept the accelerator idle for longer, the verdict does not hang on the stall.
     decisive = _idle_without_stall(attribution) <= attribution.whole.stall_ns
     return [Doubt(WIDE_INTERVAL, problem, "measure more steps, such as more epochs", decisive)]
 

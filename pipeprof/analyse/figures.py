@@ -1,4 +1,4 @@
-"""Figures of a run beside its times, by which one cause or fix is told from another."""
+"""Figures of a run other than its times, which distinguish one cause or fix from another."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def _alone_share(making_ns: Ints, attribution: Attribution) -> float | None:
 
 
 def _received_share(run: Run, timeline: Timeline) -> float | None:
-    """Return None if a thread pins the batches, beside the loop, or where receiving was not observed."""
+    """Return None if a thread pins the batches alongside the loop, or if receiving was not observed."""
     t, begun = timeline, receive_starts(run)
     seen = t.measured & (begun != NOT_OBSERVED) & (t.received_ns != NOT_OBSERVED)
     waited = int(t.wait_ns[t.measured].sum())
@@ -266,7 +266,7 @@ def _received_share(run: Run, timeline: Timeline) -> float | None:
 
 
 def _prefetches_to_device(attribution: Attribution, shape: Shape) -> bool:
-    """Return True if copies were seen and ran beside the computation."""
+    """Return True if copies were seen and ran alongside the computation."""
     return shape.copies_overlap and bool((attribution.timeline.copy_end_ns != NOT_OBSERVED).any())
 
 

@@ -20,7 +20,7 @@ def hazards_of(run: Run, attribution: Attribution) -> list[Doubt]:
 def _consumer(run: Run) -> list[Doubt]:
     """Report batches that another thread takes than the one that trains: what that one waits for is not seen.
 
-    Where no optimiser was seen to step, the thread that takes them may be the one that works with them.
+    If no optimiser was seen to step, the thread that takes them may be the one that works with them.
     """
     names = {event.kind: event.detail or "a thread" for event in read_events(run) if event.kind in _THREADS}
     taker, trainer = (names.get(kind) for kind in _THREADS)

@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Shares of each bin's time; they sum to 1 within the measured window, and to 0 beside it.
+    """Shares of each bin's time; they sum to 1 within the measured window, and to 0 outside it.
 
     `edges_ns` has one entry more than the others.
     """
@@ -52,7 +52,7 @@ class Shares:
 
 
 def edges(start_ns: int, end_ns: int, at_most: int = 180) -> Ints:
-    """Return bin edges over a window: whole seconds where that gives enough bins, else a rounder fraction."""
+    """Return bin edges over a window: whole seconds if that gives enough bins, else a rounder fraction."""
     wall = max(1, end_ns - start_ns)
     steps = [m * 10**e for e in range(3, 16) for m in (1, 2, 5)]
     width = next(step for step in steps if wall / step <= at_most)
@@ -182,7 +182,7 @@ def ordinary_step(timeline: Timeline) -> int:
 
 
 def stretches(timeline: Timeline, most_steps: int, stretch: int) -> Ints:
-    """Return the places of at most `most_steps` steps: all, or the stretches that tell most of the run.
+    """Return the places of at most `most_steps` steps: all, or the stretches that show most of the run.
 
     Those are `stretch` steps each, around the first step, an ordinary one, and the longest waits.
     """

@@ -55,7 +55,7 @@ def state(
 def spent_waiting(stall_share: float | None, share: float | None, waiting_for: str) -> str:
     """Return for how much of the time data were waited for, and for how much of it what is blamed.
 
-    `share` is that of the blamed owner, of the whole time; None if it is not known. Where it is nearly all of
+    `share` is that of the blamed owner, of the whole time; None if it is not known. If it is nearly all of
     the waiting, one number says both.
     """
     stall = f"spent {units.percent(stall_share)} of the time waiting for"

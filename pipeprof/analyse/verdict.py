@@ -74,7 +74,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Time outside of any loop: shown beside the verdict and not part of any share."""
+    """Time outside of any loop: shown with the verdict and not part of any share."""
 
     pauses_ns: int
     """Time between passes over the loaders, in the measured window: evaluation, checkpoints, a person."""
@@ -102,7 +102,7 @@ class NamedLoader:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Figures of the measured window that stand beside a verdict; None if not observed."""
+    """Figures of the measured window that are shown with a verdict; None if not observed."""
 
     status: str
     wall_ns: int | None = None
@@ -145,16 +145,16 @@ class Verdict:
     mechanism_share: float | None = None
     hot: tuple[HotLine, ...] = ()
     fix_basis: FixBasis = "ledger"
-    """`forecast` where predicted gains chose the fix, `ledger` if the time's owner alone did."""
+    """`forecast` if predicted gains chose the fix, `ledger` if the time's owner alone did."""
     warning: str | None = None
-    """The harm that the fix does, where it applies to this run."""
+    """The harm that the fix does, if it applies to this run."""
     statement: Statement = Statement("")
     measured: Measured = Measured("unknown")
 
     shown: Shown | None = None
     """The mechanism, with what shows it."""
     charged: str | None = None
-    """Owner under which the ledger holds the cause's time, where that differs from the cause's own."""
+    """Owner under which the ledger holds the cause's time, if that differs from the cause's own."""
     share: float | None = None
     """Share of the window that the blamed owner has; None if none is."""
     page_cache: PageCache | None = None

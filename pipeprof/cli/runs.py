@@ -51,7 +51,7 @@ NEWEST: Final = "newest"
 def find_run(given: str) -> Path:
     """Return the directory of the run that is asked for: path, URL, number of `pipeprof list`, or name.
 
-    Of several of one name it is the newest. Raises `TraceError` if nothing in `runs/` is meant, and for a
+    If several have one name, it is the newest. Raises `TraceError` if nothing in `runs/` is meant, and for a
     directory that only holds runs of its own.
     """
     from pipeprof.record.directories import RUNS
@@ -218,7 +218,7 @@ _LOOKED_AT: Final = 20
 def print_comparison(directory: Path) -> None:
     """Say on standard error how to compare a run that tried a change with the newest one of the same program.
 
-    Nothing is said where the run tried none, or there is no other.
+    Nothing is said if the run tried none, or there is no other.
     """
     earlier = before_change(directory)
     if earlier is not None:
@@ -227,7 +227,7 @@ def print_comparison(directory: Path) -> None:
 
 
 def before_change(directory: Path) -> Path | None:
-    """Return the newest run of the same program beside one that tried a change; None without one."""
+    """Return the newest run of the same program other than one that tried a change; None without one."""
     from pipeprof.record.reader import load
     from pipeprof.report.run_list import entries
 

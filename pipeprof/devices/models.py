@@ -305,8 +305,8 @@ PCIE_GEN3: Final = LinkModel(
 class AcceleratorModel:
     """An accelerator as the time that one step occupies it.
 
-    `step_ns` holds for `batch_size` samples and is scaled by the number of samples in a batch where
-    `batch_size` is given. `step_stddev_ns` is the spread of a normal distribution cut at 0.
+    `step_ns` holds for `batch_size` samples and is scaled by the number of samples in a batch if `batch_size`
+    is given. `step_stddev_ns` is the spread of a normal distribution cut at 0.
     """
 
     name: str

@@ -22,8 +22,8 @@ class PipeprofCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     The scalars of `loader.summary()` go through `trainer.log`, behind `pipeprof/`, after each epoch and, if
     it is given, every `every_n_steps` steps. At the end the verdict's sentence is printed and `verdict` is
     what `pipeprof.load(RUN).verdict` gives. The run is written to `out`, and those that follow it to `out-2`,
-    `out-3`, …; without it, each is gone then. Each rank records its own part. The Trainer tells its callbacks
-    of no error: a training that fails leaves a run that is recorded up to there; `close` ends it.
+    `out-3`, …; without it, each is gone then. Each rank records its own part. The Trainer reports no errors
+    to its callbacks: a training that fails leaves a run that is recorded up to there; `close` ends it.
     """
 
     def __init__(self, trainer: Any, out: Path | str | None = None, every_n_steps: int | None = None) -> None:

@@ -36,7 +36,7 @@ class LessonMeta:
 
 @dataclass(frozen=True, slots=True)
 class NetworkTime:
-    """The time of one network on one device; `step_ns` is None, and `why` says why, where it failed."""
+    """The time of one network on one device; `step_ns` is None, and `why` says why, if it failed."""
 
     network: str
     device: str
@@ -62,7 +62,7 @@ class NetworkTimes:
 
 @dataclass(frozen=True, slots=True)
 class WayTrained:
-    """The two-layer net trained in one way; `losses` is None, and `why` says why, where it failed."""
+    """The two-layer net trained in one way; `losses` is None, and `why` says why, if it failed."""
 
     d_in: int
     way: str

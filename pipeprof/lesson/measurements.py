@@ -110,8 +110,8 @@ class ScenarioRun:
 def _one_thread() -> Iterator[None]:
     """Turn torch's threads off: a loop that decodes by itself gains nothing from them, and may lose.
 
-    Where the accelerator is emulated, torch computes nothing in the main process but the loader's work on
-    small tensors. Workers have one thread each in any case.
+    If the accelerator is emulated, torch computes nothing in the main process but the loader's work on small
+    tensors. Workers have one thread each in any case.
     """
     import torch
 

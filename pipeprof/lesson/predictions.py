@@ -44,7 +44,7 @@ class Scale:
     cores: int | None
     """The fewest of a machine that bring it under `TARGET`, the data in RAM; None if none do."""
     stall_in_memory: float
-    """The same with so many cores and the data in RAM."""
+    """The same with that many cores and the data in RAM."""
     storage_bytes_per_s: float
 
 

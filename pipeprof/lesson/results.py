@@ -1,4 +1,4 @@
-"""The lesson's directory as it was read: its runs by name, and the results that are no runs."""
+"""The lesson's directory as it was read: its runs by name, and the results that are not runs."""
 
 from __future__ import annotations
 

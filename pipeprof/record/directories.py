@@ -18,7 +18,7 @@ RUNS: Final = Path("runs")
 
 
 def new_directory(name: str, parent: Path = RUNS) -> Path:
-    """Make `runs/<name>-<time>`, with a number behind it where several runs start in one second.
+    """Make `runs/<name>-<time>`, with a number behind it if several runs start in one second.
 
     It is made at once, so that no other process can have it too, and is gone at exit if it is still empty.
     Raises `TraceError` if it cannot be made.
@@ -60,7 +60,7 @@ _made: Final[list[Path]] = []
 
 
 def remove_unused() -> None:
-    """Remove the directories that were made and hold no run, and their parent where nothing else is in it."""
+    """Remove the directories that were made and hold no run, and their parent if nothing else is in it."""
     while _made:
         directory = _made.pop()
         with suppress(OSError):  # it holds a run
@@ -116,7 +116,7 @@ def attempts(directory: Path) -> list[Path]:
 
 
 def parts(directory: Path) -> dict[int, Path]:
-    """Return the runs of the ranks of a job in `directory`, by rank; empty if it is no job's directory."""
+    """Return the runs of the ranks of a job in `directory`, by rank; empty if it is not a job's directory."""
     by_rank = {path.parent.name[5:]: path.parent for path in directory.glob(f"rank-*/{RUN_JSON}")}
     return {int(rank): by_rank[rank] for rank in sorted(filter(str.isdecimal, by_rank), key=int)}
 

@@ -1,9 +1,9 @@
-"""Model of `run.json`: what a run says about itself beside its tables.
+"""Model of `run.json`: what a run says about itself outside its tables.
 
-`run.json` is written and read as a `RunMeta`, and nobody reads it by key, so that mypy sees each name on both
-sides. What an older run lacks, and what does not fit its type or its limits, is None: not observed. Keys that
-this version does not know are passed over. A field may be added at any time; one whose meaning changes makes
-a new `SCHEMA_VERSION`.
+`run.json` is written and read as a `RunMeta`, and no code reads it by key, so that mypy sees each name on
+both sides. What an older run lacks, and what does not fit its type or its limits, is None: not observed. Keys
+that this version does not know are passed over. A field may be added at any time; one whose meaning changes
+makes a new `SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class LoaderMeta:
     """True if an iterable data set's code looks for the worker that it runs in; None: not known."""
     samples: Samples | None = None
     file: str | None = None
-    """Source file of the call that made it, where a script was traced."""
+    """Source file of the call that made it, if a script was traced."""
     line: Count | None = None
     column: Count | None = None
     in_library: bool | None = None
@@ -250,7 +250,7 @@ class ReadFileMeta:
 
 @dataclass(frozen=True, slots=True)
 class SlowFileMeta:
-    """The file of one of the slowest samples, where the data set keeps a list of its files."""
+    """The file of one of the slowest samples, if the data set keeps a list of its files."""
 
     loader: Annotated[int, Between(0, MOST_LOADERS)] = 0
     sample: Count = 0
@@ -378,7 +378,7 @@ class JobMeta(Part):
 
 @dataclass(frozen=True, slots=True)
 class ChosenRanks(Part):
-    """Ranks of a job that were chosen to be observed; all, where neither is given."""
+    """Ranks of a job that were chosen to be observed; all if neither is given."""
 
     ranks: tuple[RankNumber, ...] = ()
     every: Annotated[int, Between(1, MOST_RANKS)] | None = None
@@ -502,7 +502,7 @@ class RunMeta(Part):
     world_size: Ranks | None = None
     local_rank: RankNumber | None = None
     local_world_size: Ranks | None = None
-    """Ranks of the job on this node; None if the launcher does not tell."""
+    """Ranks of the job on this node; None if the launcher does not say."""
     node: RankNumber | None = None
     restart: Count | None = None
     """Times that the launcher has begun the job again."""
@@ -528,7 +528,7 @@ class RunMeta(Part):
         return self.command[len(self.own_words) :] or ((path,) if path else ())
 
     def loader(self, number: int) -> LoaderMeta:
-        """Return the loader of that number; one of which nothing is known where `run.json` has none."""
+        """Return the loader of that number; one of which nothing is known if `run.json` has none."""
         return next((each for each in self.loaders if each.id == number), LoaderMeta(number))
 
     def as_json(self) -> dict[str, Any]:
@@ -548,10 +548,10 @@ class RunMeta(Part):
     def from_json(cls, text: str, path: Path) -> RunMeta:
         """Read the text of a `run.json`, which lies at `path`.
 
-        Raises `TraceError` if it is none, or of a newer schema.
+        Raises `TraceError` if it is not one, or is of a newer schema.
         """
         try:
-            # NaN and infinities, which JSON does not have and Python writes, are no observation.
+            # NaN and infinities, which JSON does not have and Python writes, are not observations.
             raw = json.loads(text, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             raise TraceError(f"{path} cannot be read: {error}") from error

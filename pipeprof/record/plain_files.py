@@ -13,7 +13,7 @@ MOST_TEXT_BYTES: Final = 64 << 20
 
 
 def check_plain(path: Path) -> None:
-    """Raise `TraceError` if `path` leads to anything but a plain file, `OSError` where to nothing."""
+    """Raise `TraceError` if `path` leads to anything but a plain file, `OSError` if it leads to nothing."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise TraceError(f"{path} is not a regular file", "give the run directory as it was written")
 

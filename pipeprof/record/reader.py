@@ -106,7 +106,7 @@ def boot_id() -> str | None:
 
 
 def _alive(meta: RunMeta, directory: Path) -> bool:
-    """Say whether the process that writes a run is there.
+    """Return whether the process that writes a run is there.
 
     Of another machine its number says nothing here: of a run at a URL it is what came there last that does.
     """
@@ -123,7 +123,7 @@ def _alive(meta: RunMeta, directory: Path) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Say whether a process has ended and nobody has waited for it, as in a container without an init."""
+    """Return whether a process has ended and has not been waited for, as in a container without an init."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
     return False

@@ -112,7 +112,7 @@ class _Whole(io.FileIO):
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3
 """Values of `header_type` of an Arrow message."""
 DAMAGED: Final = (struct.error, IndexError, ValueError)
-"""Errors of `head` if the bytes are no message's."""
+"""Errors of `head` if the bytes are not a message's."""
 
 
 class Head(NamedTuple):

@@ -109,7 +109,7 @@ def _pieces(path: Path | RemoteTable | None, name: str, columns: Sequence[str]) 
 def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
     """Return the file of a table: its Parquet file, else the stream of a run that has not ended; else None.
 
-    Of a run at a URL it is fetched, if it is not large. Raises `TraceError` for what is no plain file.
+    For a run at a URL, it is fetched if it is not large. Raises `TraceError` for anything but a plain file.
     """
     remote = incoming.table(directory, name)
     if remote is not None:
@@ -204,7 +204,7 @@ def _empty(schema: pa.Schema) -> pa.Table:
 def conform(table: pa.Table, name: str, schema: pa.Schema) -> pa.Table:
     """Return the table with exactly the columns of `schema`; those that it lacks are null.
 
-    Raises `ArrowException` for what is no table of that name.
+    Raises `ArrowException` for anything but a table of that name.
     """
     columns = [
         _as(table[field.name], field)
@@ -221,7 +221,7 @@ def conform(table: pa.Table, name: str, schema: pa.Schema) -> pa.Table:
 
 def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     """Return a column as the schema has it. Raises `ArrowInvalid` for what is another, or too much text."""
-    column.validate(full=True)  # damaged bytes may be no text, or point beyond a dictionary
+    column.validate(full=True)  # damaged bytes may not be text, or may point beyond a dictionary
     named_texts = pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)
     if named_texts and pa.types.is_string(field.type):
         if sum(map(_text_bytes, column.chunks)) > MOST_TEXT_BYTES:

@@ -80,11 +80,11 @@ class TraceWriter:
     def flush(self) -> None:
         """Hand what was appended to the kernel: it outlives this process from here on.
 
-        Raises `OSError` if that cannot be, and where the directory was removed meanwhile.
+        Raises `OSError` if that cannot be, or if the directory was removed meanwhile.
         """
         for file, _ in self._streams.values():
             file.flush()
-        if not (self.directory / RUN_JSON).exists():  # an open file can still be written, for nobody
+        if not (self.directory / RUN_JSON).exists():  # an open file can still be written, in vain
             raise FileNotFoundError(errno.ENOENT, "it was removed")
 
     def write_meta(self, meta: RunMeta) -> None:

@@ -29,7 +29,7 @@ MOST_ROWS_PAGE: Final = 32
 EXCHANGE: Final = "the exchange itself"
 """What is left of a meeting when all ranks have come."""
 LEAST_DRAWN: Final = 0.002
-"""Share of a rank's time below which a part of its bar is no wider than a line."""
+"""Share of a rank's time below which a part of its bar is at most as wide as a line."""
 WIDEST: Final = 24
 """Characters of a cell in the terminal."""
 
@@ -204,7 +204,7 @@ def _nodes_table(merged: JobAnalysis) -> Iterator[Table]:
 
 
 def _shards_table(shards: Sequence[ShardRow], longest: int | None = None) -> Iterator[Table]:
-    """Yield the cost of the ranks' shards to the others; only where some are known."""
+    """Yield the cost of the ranks' shards to the others; only if some are known."""
     if not shards:
         return
     rows = [

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pipeprof.redact import holds_credential, is_secret_name
 
 _NO_SECRET: Final = ("", "anon", "cache", "cloud", "google_default")
-"""Values that gcsfs takes as `token` and that are none."""
+"""Values that gcsfs takes as `token` and that are not tokens."""
 _AWS: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile of the client's own"
 _AZURE: Final = "AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING"
 _GOOGLE: Final = "GOOGLE_APPLICATION_CREDENTIALS"

@@ -53,5 +53,5 @@ def scenario_file(given: str | None) -> Path:
 
 
 def _stands_alone(name: str) -> bool:
-    """Return whether a scenario is no part of a course of several."""
+    """Return whether a scenario is not part of a course of several."""
     return "/" not in name

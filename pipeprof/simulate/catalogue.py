@@ -43,9 +43,9 @@ class PossibleFix:
     assumption: str = ""
     """Assumption about it that was not measured."""
     keys: str = ""
-    """Keys of a scenario, with their values, that carry it out where a scenario was run."""
+    """Keys of a scenario, with their values, that carry it out if a scenario was run."""
     owner: str = ""
-    """Owner whose lines are to be changed; empty if it is none's."""
+    """Owner whose lines are to be changed; empty if it is no owner's."""
     wraps: bool = False
     """True if the data set is wrapped in the call of DataLoader."""
 

@@ -1,6 +1,6 @@
 """Predictions from one analysed run, each made when it is first asked for.
 
-A forecast holds an analysis and is none: reading a run predicts nothing. Where the run cannot be predicted
+A forecast holds an analysis and is not one: reading a run predicts nothing. If the run cannot be predicted
 from, everything here is empty and `unpredicted` says why.
 """
 
@@ -188,7 +188,7 @@ class Forecast:
 
     @property
     def _fix_basis(self) -> FixBasis:
-        """Return `forecast` where predicted gains chose the fix, or left none of those that bear on it."""
+        """Return `forecast` if predicted gains chose the fix, or left none of those that bear on it."""
         if self.choice.word != fixes.NONE.word:
             return "ledger" if self.choice.ranked is None else "forecast"
         facts, finding = self.analysis.facts, self.analysis.verdict.finding

@@ -1,4 +1,4 @@
-"""Predictions beside measurements: the run of one matrix cell predicts all others, which were measured too.
+"""Predictions against measurements: the run of one matrix cell predicts all others, which were measured too.
 
 A prediction sees its source's record and the other cell's settings, never what the other cell measured.
 """
@@ -128,7 +128,7 @@ def _predicted(
 
 
 def _settings(own: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    """Return the other cell's knobs where they differ from the source's; the limits of a run are no knobs."""
+    """Return the other cell's knobs that differ from the source's; the limits of a run are not knobs."""
     asked = {}
     for key, text in other.items():
         if text == own.get(key) or key.startswith("run."):

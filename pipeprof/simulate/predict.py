@@ -186,7 +186,7 @@ FEWEST_STEPS: Final = 100
 MOST_STEPS: Final = 400
 """Recorded steps played at the most: a longer run is drawn from, so that a report is made in seconds."""
 TRIED_STEPS: Final = 40
-"""Steps counted where the ends of an interval are looked for."""
+"""Steps counted when the ends of an interval are looked for."""
 MOST_REPLAYED: Final = 5_000
 """Steps up to which a run is replayed whole."""
 
@@ -258,8 +258,8 @@ class Predictor:
         return self._known.get(long) or self.predict(knobs, steps)
 
     def replay(self) -> Prediction:
-        """Predict the recorded run step by step, with what observing it cost: beside the measured numbers it
-        shows what to trust."""
+        """Predict the recorded run step by step, with what observing it cost: compared with the measured
+        numbers it shows what to trust."""
         recorded = self.recorded
         steps = min(recorded.steps, MOST_REPLAYED)
         if recorded is self.demands:
@@ -346,7 +346,7 @@ def _figures(prediction: Prediction, ends: Ends) -> Figures:
 
 
 def replayed_rate(demands: Demands, most_steps: int) -> float:
-    """Return the samples a second of the run as it was recorded, of no more than so many measured steps."""
+    """Return the samples a second of the run as it was recorded, of at most that many measured steps."""
     steps = min(demands.steps, demands.warmup + most_steps)
     return _play(demands, demands.measured, steps, min(steps - 1, demands.warmup), seed=0).rate
 
@@ -363,8 +363,8 @@ def _play(demands: Demands, knobs: Knobs, steps: int, warmup: int, seed: int) ->
 def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> Ends:
     """Return the ends of the intervals.
 
-    Short runs with more and with less of the host's work show how far the pace depends on it: not at all
-    where a device sets it, and downwards only where the accelerator is just kept busy.
+    Short runs with more and with less of the host's work show how far the pace depends on it: not at all if a
+    device sets it, and downwards only if the accelerator is just kept busy.
     """
     error = work_error(demands, knobs, counted)
     warmup = max(5, knobs.outstanding)
@@ -392,7 +392,7 @@ def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> Ends:
 def as_timeline(walked: Walked, demands: Demands, knobs: Knobs, drawn: Draw, warmup: int) -> Timeline:
     """Return the simulated run as the arrays that attribution walks backwards.
 
-    Of its events those are shown that were recorded of the run that it is drawn from.
+    Its events are those recorded of the run that it is drawn from.
     """
     n, times, observed = len(walked.seq), walked.times, demands.observed
     steps, unseen = np.arange(n, dtype=np.int64), np.full(n, NOT_OBSERVED, dtype=np.int64)

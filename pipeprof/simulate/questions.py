@@ -25,7 +25,7 @@ from pipeprof.vocabulary import fixes
 def knobs_asked(
     demands: Demands, settings: Sequence[str], ranks: int | None = None, nodes: int | None = None
 ) -> Knobs:
-    """Return the recorded knobs with each `key=value` of `settings` changed, on so many ranks and nodes.
+    """Return the recorded knobs with each `key=value` of `settings` changed, on that many ranks and nodes.
 
     Raises `ScenarioError` for what cannot be asked, `InconclusiveError` for a figure that is not known.
     """
@@ -61,7 +61,7 @@ def refuse_more_ranks(run: Run) -> None:
 
 def _profiled(path: Path, place: str | None) -> StorageModel:
     """Return the device of a profile that was measured at `place`, which may be left out if it is the only
-    one. Raises `ScenarioError` if the profile does not tell which is meant."""
+    one. Raises `ScenarioError` if the profile does not show which is meant."""
     profile = read_profile(path)
     tiers = profile["tiers"] if isinstance(profile["tiers"], list) else []
     entries = [entry for entry in tiers if isinstance(entry, dict)]
@@ -78,7 +78,7 @@ def _profiled(path: Path, place: str | None) -> StorageModel:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one question, beside the run as it is."""
+    """The answer to one question, next to the run as it is."""
 
     demands: Demands
     knobs: Knobs

@@ -81,8 +81,8 @@ def rank(
 ) -> list[Ranked]:
     """Predict the fixes of the catalogue, the largest gain first, those that do not fit in memory last.
 
-    Those in `ineffective` are left out; where `words` are given, all others. Where more workers are
-    ineffective, so is every fix that brings more of them. Raises as `predict` does for the run as it is.
+    Those in `ineffective` are left out; if `words` are given, all others. If more workers are ineffective, so
+    is every fix that brings more of them. Raises as `predict` does for the run as it is.
     """
     demands, base = predictor.demands, predictor.base().rate
     most = demands.measured.workers if fixes.MORE_WORKERS.word in ineffective else None
@@ -116,8 +116,8 @@ def choose(
 ) -> Choice:
     """Choose among predicted fixes by what bears on the cause.
 
-    Where the replay is further than `UNLIKE` from the run, the predictor does not know what held it up: the
-    fix is then chosen without gains, and a prediction of it is kept only where it gains.
+    If the replay is further than `UNLIKE` from the run, the predictor does not know what held it up: the fix
+    is then chosen without gains, and a prediction of it is kept only if it gains.
     """
     best = {candidate.fix.word: candidate for candidate in reversed(ranked) if candidate.feasible}
     # What cannot be done here gains nothing.
@@ -144,8 +144,8 @@ def advice(
     """List the predicted ones of at most three fixes to do: the chosen one, then the largest gains of others.
 
     Empty if none was chosen. What is known to be useless here, or bears on nothing that takes a share worth
-    mending (`shares` of the ledger), is left out, however much the predictor gives it, and all others where
-    the replay is unlike the run. More cores cost money, and are there only if they were chosen.
+    mending (`shares` of the ledger), is left out, however much the predictor gives it, and all others if the
+    replay is unlike the run. More cores cost money, and are there only if they were chosen.
     """
     if chosen.word == fixes.NONE.word:
         return []
@@ -170,7 +170,7 @@ def in_memory(predictor: Predictor) -> Knobs:
     knobs = demands.measured
     kept = {owners.MAIN.name, owners.H2D.name, owners.COLLECTIVE.name}
     everything = dict.fromkeys(scalable(demands) - kept, 0.0)
-    # where no read was seen none is left to be made cheaper, and another storage could not be asked for
+    # if no read was seen, none is left to be made cheaper, and another storage could not be asked for
     if demands.place.reads_observed:
         knobs = replace(knobs, storage=MEMORY, keep="decoded")
     return replace(knobs, scale={**knobs.scale, **everything})

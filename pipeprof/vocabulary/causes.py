@@ -19,7 +19,7 @@ class Detail:
 
     word: str
     evidence: str
-    """A sentence; `{figure}` is a named figure of the verdict. Left out where a figure is missing."""
+    """A sentence; `{figure}` is a named figure of the verdict. Left out if a figure is missing."""
     waiting_for: str = ""
     """Text that replaces the cause's own; empty if that stays."""
     fixes: tuple[Fix, ...] | None = None
@@ -42,7 +42,7 @@ class Cause:
     fixes: tuple[Fix, ...]
     """Fixes that may help, the least effort first."""
     no_fix: str = ""
-    """Reason for which nothing in the loader bears on it, where `fixes` is empty."""
+    """Reason for which nothing in the loader bears on it, if `fixes` is empty."""
     evidence: str = ""
     """A sentence for where no detail has one; `{figure}` is a named figure of the verdict."""
     details: tuple[Detail, ...] = ()
@@ -289,9 +289,9 @@ WORK: Final = (DECODE, TRANSFORM, STAGE, GETITEM, ITER, STATE, COLLATE)
 
 
 def record_of(word: str) -> Cause:
-    """Return the record of a cause's word, that of its family where the word carries a name.
+    """Return the record of a cause's word, or of its family if the word carries a name.
 
-    Raises `KeyError` for a word that is none.
+    Raises `KeyError` for an unknown word.
     """
     return _BY_WORD.get(word) or _BY_WORD[owners.family_of(word)]
 

@@ -19,11 +19,11 @@ from pipeprof.errors import PipeprofError
 
 Values = npt.NDArray[np.float64]
 FEWEST: Final = 5
-"""Runs of a stretch at the least: fewer are an outlier."""
+"""Runs of a stretch at least: fewer are an outlier."""
 PENALTY: Final = 3.0
 """Times log n, for each change."""
 CLIPPED: Final = 4.0
-"""Distance from the neighbours' median, in units of the noise, beyond which a single run counts no more."""
+"""Distance from the neighbours' median, in units of the noise, beyond which a single run no longer counts."""
 _NEIGHBOURS: Final = 11
 _LEAST_NOISE: Final = 0.002
 """Noise below which no series is taken to be: rates have three digits."""

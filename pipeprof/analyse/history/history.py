@@ -34,7 +34,7 @@ class Group:
     mechanism: str | None
     rate: float | None
     waited_h: float | None
-    """Accelerator hours spent waiting, of all runs that tell."""
+    """Accelerator hours spent waiting, over all runs that report it."""
 
     def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """Return plain values, the key by `names`."""
@@ -98,7 +98,7 @@ class History:
         return sum(run.status == "unreadable" for run in self.runs)
 
     def as_dict(self, price_per_h: float | None = None) -> dict[str, Any]:
-        """Return the dictionary of `pipeprof history --json`, with costs where a price is given."""
+        """Return the dictionary of `pipeprof history --json`, with costs if a price is given."""
         waited = self.waited_h
         return {
             "schema": JSON_SCHEMA,

@@ -1,7 +1,7 @@
 """Summaries of the runs in a directory, one per run, cached in one file so that no run is read twice.
 
 What a run came to is in its `choice.json`, which the report at its end writes. A run without one is analysed,
-once. A summary is made anew where the run's files have changed since.
+once. A summary is made anew if the run's files have changed since.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ Progress = Callable[[int, int], None]
 def summarise(root: Path, progress: Progress = lambda done, of: None) -> list[Summary]:
     """Return the summaries of all runs below `root`, the oldest first; those without a time come first.
 
-    Raises `TraceError` for what is no directory.
+    Raises `TraceError` for anything but a directory.
     """
     if not root.is_dir():
         raise TraceError(f"{root} is not a directory", "give one that holds runs")
@@ -217,7 +217,7 @@ def _meta(directory: Path) -> _Meta:
 
 
 def _status(place: _Place, metas: list[_Meta]) -> str:
-    """Return the worst status of the parts; one that runs no more is `partial`."""
+    """Return the worst status of the parts; one that no longer runs is `partial`."""
     states = {meta.status for meta in metas}
     if "running" in states:
         with suppress(TraceError):

@@ -1,8 +1,8 @@
 """The ranks' meetings on one clock: who came last to each step's end, how long the others waited.
 
 Data parallel ranks meet after each step, and all go on when the last has come. What a rank recorded is when
-it came and when it went on; those common ends align the clocks of several machines. Where a run recorded no
-meetings they are inferred: a step's body lasts as long as the computing and the waiting together, so the
+it came and when it went on; those common ends align the clocks of several machines. If a run recorded no
+meetings, they are inferred: a step's body lasts as long as the computing and the waiting together, so the
 shortest body among the ranks is the computing, and what the others have beyond it is their waiting.
 """
 
@@ -102,9 +102,9 @@ def meetings_of(run: Run) -> Meetings:
 
 
 def of_one_kind(by_rank: Mapping[int, Meetings]) -> dict[int, Meetings]:
-    """Make meetings all recorded or all inferred: where some ranks recorded them, the others have met nobody.
+    """Make meetings all recorded or all inferred: if some ranks recorded them, the others met no one.
 
-    A rank that died before its first meeting has at most the bodies of its steps, which are no meetings.
+    A rank that died before its first meeting has at most the bodies of its steps, which are not meetings.
     """
     if not any(part.recorded for part in by_rank.values()):
         return dict(by_rank)

@@ -229,7 +229,7 @@ def _attributed(
 ) -> RankWait:
     """Attribute one rank, add its path to `blame`, and keep what the job's answer needs of it.
 
-    `here` ranks of its machine are merged: they share its cores, where no launcher has said how many do.
+    `here` ranks of its machine are merged: they share its cores, if no launcher has said how many do.
     """
     run.meta = replace(run.meta, local_world_size=run.meta.local_world_size or here)
     for name in ("steps", "batches"):  # some of their columns are asked for five times

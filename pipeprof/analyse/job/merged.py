@@ -66,7 +66,7 @@ class RankRow:
         return finding if own is None else finding._replace(shown=own.shown)
 
     def fix(self, finding: Finding) -> str:
-        """Return the fix that this rank's own report names, where its cause is that of the job."""
+        """Return the fix that this rank's own report names, if its cause is that of the job."""
         own = self._own(finding)
         if own is not None:
             return own.fix
@@ -266,7 +266,7 @@ def _measured(ranks: Sequence[RankRow]) -> list[RankRow]:
 
 
 def judge(ranks: list[RankRow], shards: Sequence[ShardRow] = ()) -> JobVerdict:
-    """Name whom the others waited for and why; or what all of them stalled for, where that cost more."""
+    """Name whom the others waited for and why; or what all of them stalled for, if that cost more."""
     measured = _measured(ranks)
     wall = sum(row.wall_ns for row in measured)
     if not measured:

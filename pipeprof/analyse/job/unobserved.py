@@ -1,4 +1,4 @@
-"""Ranks of a job that nobody looked at, because others were chosen: what the answer leaves open for them."""
+"""Ranks of a job that were not observed, because others were chosen: what the answer leaves open for them."""
 
 from __future__ import annotations
 

@@ -4,14 +4,14 @@ wall = CPU + waiting for a core + blocked, of the batch and of each of its stage
 measured; if it was not, the batch's own counters are shared out:
 
 - a stage's CPU time is what was read out for it, else in proportion to the batches for which it was;
-- what the batch blocked goes to its reads first, then to code that nobody named, then to the other stages;
+- what the batch blocked goes to its reads first, then to code without a name, then to the other stages;
 - waiting for a core falls on what did not block, and is `cpu-contention`, wherever it happened;
 - reads are `storage`, by what they waited for: the queue of a device, or the parts of a remote request
   (`measure.remote_requests`);
 - blocked time outside reads is `storage` if the batch had major page faults, or bytes from a device and no
   read that was seen (readers written in C, mmap);
-- a named stage keeps the rest of what it blocked: its name is the best address there is; `getitem` (code of
-  the user's that nobody named) gives it to `blocked`;
+- a named stage keeps the rest of what it blocked: its name is the best address there is; `getitem` (the
+  user's code without a name) gives it to `blocked`;
 - what no stage covers is `unknown`, except as far as it blocked.
 
 Attribution takes shares of it, the simulator its demands, and a simulated run's ledger is made of the same.
@@ -170,7 +170,7 @@ def _add(stage: Stage, steps: Ints, figures: dict[str, Ints]) -> None:
 def with_state(timeline: Timeline, stages: Stages) -> Timeline:
     """Return the timeline with batches finished when the data set's state that travels with them was taken.
 
-    Where a state was taken at another time than before its batch was pickled, it is left out of `stages`.
+    If a state was taken at another time than before its batch was pickled, it is left out of `stages`.
     """
     stage = stages.making.get(owners.STATE)
     if stage is None:
@@ -352,7 +352,7 @@ def _rooms(stages: Stages, walls: dict[str, Floats]) -> dict[str, Floats]:
 def _blocked(stages: Stages, walls: dict[str, Floats], counters: Counters) -> dict[str, Floats]:
     """Return blocked ns of each stage: the batch's own go to reads, then to unnamed code, then to all.
 
-    Of a batch whose CPU time was not counted only the reads are taken to have blocked.
+    For a batch whose CPU time was not counted, only the reads are taken to have blocked.
     """
     rooms, blocked = _rooms(stages, walls), {name: np.zeros_like(values) for name, values in walls.items()}
     left = _batch_blocked(counters)

@@ -15,7 +15,7 @@ from pipeprof.vocabulary import owners
 Rows = npt.NDArray[np.int32]
 Shares = npt.NDArray[np.float32]
 CHUNK: Final = 1 << 16
-"""Number of pieces that are worked on at a time where all at once would need much memory."""
+"""Number of pieces that are worked on at a time if all at once would need much memory."""
 
 CODE: Final = {name: code for code, name in enumerate(owners.FIXED)}
 """Codes of the owners that every run has; those with names of its own come after."""

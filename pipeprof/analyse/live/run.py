@@ -31,7 +31,7 @@ _TIMED: Final = {"lines": "time_ns", "counters": "time_ns", "telemetry": "time_n
 _MANY: Final = 100
 """Record batches from which on three columns of the whole file are read sooner than all of each."""
 _NEWEST: Final = 8
-"""Record batches that tell what each worker does now, where many have come."""
+"""Record batches that show what each worker does now, if many have come."""
 
 
 class StepTotals(NamedTuple):
@@ -138,7 +138,7 @@ class LiveRun:
         else:
             self.all = _sum((self.all, *figures))
         ready = whole_numbers(tables[-1]["ready_batches"], MISSING)
-        known = ready[ready != MISSING]  # unprobed steps do not tell
+        known = ready[ready != MISSING]  # unprobed steps do not show it
         if len(known):
             self.ready = int(known[-1])
         self._recent.extend(figures)
@@ -175,7 +175,7 @@ class LiveRun:
                 continue
             tail.poll()
             if name in _TIMED:
-                whole = name == "events"  # they are few, and tell when each pass began
+                whole = name == "events"  # they are few, and show when each pass began
                 tables[name], _ = tail.since(_TIMED[name], 0 if whole else since_ns)
                 continue
             table = tail.last(2 * chunks + 2)
@@ -209,7 +209,7 @@ class LiveRun:
 
 
 def _figures(steps: pa.Table) -> StepTotals:
-    """Return the figures of some steps, of which there is one at the least."""
+    """Return the figures of some steps, of which there is one at least."""
     request, take, samples = (
         whole_numbers(steps[name], MISSING) for name in ("request_ns", "take_ns", "samples")
     )

@@ -91,7 +91,7 @@ class Tail:
             self._file.close()
 
     def _take(self, file: int, size: int) -> bool:
-        """Take the message that comes next, but for its body; False if none is whole."""
+        """Take the message that comes next, except for its body; False if none is whole."""
         read = os.pread(file, _HEAD_BYTES, self._at)
         length = head_bytes(read[:8])
         start = 8 + length

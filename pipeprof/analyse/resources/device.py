@@ -1,14 +1,14 @@
 """The state of the device that a run's data came from: full, with room for more readers, or not known.
 
-A full device gives no more to more readers; one with room does. What a run itself shows of it:
+More readers get no more from a full device; from one with room they do. What a run itself shows of it:
 
 - limits of control groups and the rates that came near them, or did not;
 - reads that were held back above the device: its own queue held far fewer than the workers waited for;
 - a rotating disk that was busy all the time; a real SSD whose queue was all but empty;
-- batches that were made beside more other reads than others: reads that then took longer in proportion say
+- batches that were made alongside more other reads than others: reads that then took longer in proportion say
   that the device is full, reads that took as long that it is not.
 
-A probe (`record.added.storage_probe`) asks the device itself and settles it. Where nothing does, it is not
+A probe (`record.added.storage_probe`) asks the device itself and settles it. If nothing does, it is not
 known.
 """
 
@@ -342,7 +342,7 @@ def _busy_disk(seen: StorageState, meta: RunMeta) -> StorageState | None:
 
 
 def _by_growth(seen: StorageState, meta: RunMeta) -> StorageState | None:
-    """Judge by how much longer reads took where more were in flight."""
+    """Judge by how much longer reads took when more were in flight."""
     if seen.growth is None:
         return None
     if seen.growth >= IN_PROPORTION:
@@ -385,8 +385,8 @@ def _full(seen: StorageState, basis: str, figures: str, keeps_credit: bool = Fal
 def _growth(reading: _Reading) -> float | None:
     """Return the growth of a read's time with the reads in flight; None if too little differed.
 
-    The batches that were made beside the most other reads are compared with those beside the fewest; what
-    a batch itself waits for does not count as others.
+    The batches that were made alongside the most other reads are compared with those alongside the fewest;
+    what a batch itself waits for does not count as others.
     """
     known = (reading.size_bytes > 0) & (reading.finish_ns > reading.start_ns)
     if known.sum() < FEWEST:
@@ -445,7 +445,7 @@ def _by_model(seen: StorageState, model: StorageModel, reading: _Reading) -> Sto
 def _allowed_bytes_per_s(seen: StorageState, means: Mapping[SensorName, float]) -> float | None:
     """Return the bytes a second that control groups allow; None if they do not limit reading.
 
-    A limit on reads allows so many of the size that the group's, or the device's, had.
+    A limit on reads allows that many of the size that the group's, or the device's, had.
     """
     reads = _first(means, GROUP_READS, DEVICE_READS)
     size = _first(means, GROUP_READ_BYTES) or seen.bytes_per_s

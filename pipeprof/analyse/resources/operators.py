@@ -1,7 +1,7 @@
 """The operators of sources that keep statistics of their own, such as Ray Data: which took the most time.
 
-Their tasks run beside the loop and each other, so that their times say which is the largest, and not how long
-the loop waited for it.
+Their tasks run alongside the loop and each other, so that their times say which is the largest, and not how
+long the loop waited for it.
 """
 
 from __future__ import annotations

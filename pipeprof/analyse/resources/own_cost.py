@@ -1,15 +1,16 @@
-"""The cost of observing a run, measured in the run: unprobed batches beside those before and after them.
+"""The cost of observing a run, measured in the run by comparing unprobed batches with those before and after
+them.
 
 Each block of unprobed batches is compared with its neighbours, in CPU time of the thread that made them, or
-of the loop's; where most batches are unprobed, each block of probed ones. The figure is the median of the
+of the loop's; if most batches are unprobed, each block of probed ones is. The figure is the median of the
 differences, times the share of the batches that were probed, with the interval that the order of the values
 gives (a binomial's quantiles: nothing is assumed of how they are spread). To it comes what the proxies still
 do in an unprobed batch, to count it and to write it down: the median of their own times by the clock; and a
 batch's share of what detailed batches, of which single spans are kept, take longer than others.
 
-Told apart is what goes on beside the batches: the threads that flush and sample, and the times in a batch's
-pickle, as measured on an empty one. In none of these are the calls between the proxies and torch, and noting
-when a batch's indices left: some 3 µs.
+Reported separately is what goes on alongside the batches: the threads that flush and sample, and the times in
+a batch's pickle, as measured on an empty one. In none of these are the calls between the proxies and torch,
+and noting when a batch's indices left: some 3 µs.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class OwnCost:
     """Cost of the times in a batch's pickle, to a worker's queue thread and the main process together, as it
     was measured on an empty one; None if there are no workers."""
     needed_batches: int = NEEDED_BATCHES
-    """Batches of one loader below which nothing can be told."""
+    """Batches of one loader below which nothing can be said."""
     thinned: Thinned | None = None
     """Part of the run in which most batches were unprobed; None if there was none."""
 
@@ -196,7 +197,7 @@ def differences(
 ) -> Floats:
     """Return for each whole block how much more CPU time a probed batch took than an unprobed one.
 
-    A block and its neighbours are of so many batches each; it alone is unprobed, or it alone is probed.
+    A block and its neighbours are of this many batches each; it alone is unprobed, or it alone is probed.
     """
     sorted_rows = np.lexsort((order, *threads))
     cpu, marked = thread_cpu_ns[sorted_rows], unprobed[sorted_rows]

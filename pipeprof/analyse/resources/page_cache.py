@@ -1,7 +1,7 @@
 """The page cache: what the measured reads found in memory, and what the next epochs will find there.
 
-An epoch that reads a set for the first time waits for the device; where the set fits in the memory that the
-kernel may use for it, later ones do not. Where it does not fit, at most the part that fits is found again.
+An epoch that reads a set for the first time waits for the device; if the set fits in the memory that the
+kernel may use for it, later ones do not. If it does not fit, at most the part that fits is found again.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def page_cache_of(
 ) -> PageCache | None:
     """Return what is known of the page cache; None for emulated or remote storage, or without sizes.
 
-    `read_bytes` are those of the measured batches, of so many `samples`.
+    `read_bytes` are those of the measured batches, which had that many `samples`.
     """
     known = device is not None and device.counts_device and not meta.storage.emulated
     memory = meta.machine.memory_bytes

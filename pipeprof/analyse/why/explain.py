@@ -55,7 +55,8 @@ def _unblocked(finding: Finding, observed: Observed) -> Finding:
 
 
 def _made_again(finding: Finding, observed: Observed) -> Finding:
-    """Blame what batches are made of, and not their workers' starts, where ended workers lost what they kept.
+    """Blame what batches are made of, and not their workers' starts, if workers that ended lost what they
+    kept.
 
     Then both come from workers that end with the epoch, and making the same samples again is the larger part.
     """

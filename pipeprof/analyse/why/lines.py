@@ -133,7 +133,7 @@ class Lines:
         """Return the lines that `owner`'s time was spent in; none if none was sampled.
 
         The first ends the heaviest path: from the outermost frame, always the line that most of the time went
-        through. So a function whose time is spread over its lines comes before one costly line beside it. The
+        through. So a function whose time is spread over its lines comes before one costly line elsewhere. The
         others follow by their own shares.
         """
         return self._hot(owner, self._of_owner(owner))

@@ -69,8 +69,8 @@ class Observed:
     def hot(self) -> tuple[HotLine, ...]:
         """Return the lines in which the blamed owner's time was spent.
 
-        For owners that are no stage, such as a core that was lacking: of the stage that took the most time.
-        So too for the storage where no read of Python's was sampled: mapped files are read when touched.
+        For owners that are not stages, such as a missing core: of the stage that took the most time. The same
+        holds for the storage if no read in Python was sampled: mapped files are read when touched.
         """
         lines = () if self.owner in _NO_STAGE else self.lines.hot(self.owner)
         if lines or self.owner not in (*_NO_STAGE, owners.STORAGE.name):
@@ -102,7 +102,8 @@ class Observed:
         return int(seen.sum()) if len(seen) else None
 
     def whole(self, column: str) -> int | None:
-        """Return the same with each batch as often as it stands for one: an estimate for all batches."""
+        """Return the same with each batch counted once for every batch that it stands for: an estimate for
+        all batches."""
         values, times = self._batches[column], self._batches["stands_for"]
         seen = values != NOT_OBSERVED
         return int((values * times)[seen].sum()) if seen.any() else None

@@ -20,7 +20,7 @@ class Transfer:
     sent_bytes: float | None
     """Size of the pickle, which goes through the pipe."""
     tensor_bytes: float | None
-    """Size of the tensors, which the main process maps: they travel beside the pickle."""
+    """Size of the tensors, which the main process maps: they travel outside the pickle."""
 
 
 @dataclass(frozen=True, slots=True)

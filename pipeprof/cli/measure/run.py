@@ -139,7 +139,7 @@ def _report(outcome: CellOutcome, page: bool, terminal: bool, quiet: bool, verbo
 
 
 def _named(scenarios: list[Scenario], name: str | None) -> list[Scenario]:
-    """Return the scenarios, the only one with another name where one is given."""
+    """Return the scenarios, the only one with another name if one is given."""
     if name is None:
         return scenarios
     if len(scenarios) > 1 or scenarios[0].cell:
@@ -204,7 +204,7 @@ def show(outcome: CellOutcome, page: Path | None, quiet: bool, verbose: bool) ->
 
 
 def _too_short(forecast: Forecast | None) -> str:
-    """Return that the run was too short to tell, if that is why; else empty."""
+    """Return that the run was too short to tell, if that is the reason; else an empty text."""
     from pipeprof.analyse.verdict import TOO_LITTLE
 
     if forecast is None or forecast.verdict.finding.detail not in TOO_LITTLE:
@@ -213,7 +213,7 @@ def _too_short(forecast: Forecast | None) -> str:
 
 
 def show_matrix(outcomes: list[CellOutcome], quiet: bool) -> None:
-    """Write a page for all cells of a matrix, beside them; nothing for a single run."""
+    """Write a page for all cells of a matrix, next to them; nothing for a single run."""
     from pipeprof.report.page import html
     from pipeprof.simulate.matrix_predictions import predict_cells
 

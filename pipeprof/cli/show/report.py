@@ -98,7 +98,7 @@ def command(
 
 
 def _named(stem: str, share: bool) -> str:
-    """Return the usual name of a page. One that is given away lies beside the one that is not."""
+    """Return the usual name of a page. A shared report lies next to the one that is not shared."""
     return f"{stem}-shared.html" if share else f"{stem}.html"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeprof.analyse.analysis import Analysis
 
 _LAST_LINES: Final = 3
-"""Lines of a failed command's own words that are told."""
+"""Lines of a failed command's own output that are shown."""
 
 
 def print_repeated(base: Analysis, other: Analysis, times: int, as_json: bool, force: bool) -> int:

@@ -39,7 +39,7 @@ class Claim:
     legend: list[dict[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     side_by_side: bool = False
-    """Its charts are small and stand beside each other."""
+    """Its charts are small and stand side by side."""
 
 
 @cache

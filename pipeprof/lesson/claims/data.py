@@ -31,7 +31,7 @@ TIERS: Final = (
     ("network", "network storage", None),
     ("ram", "in RAM", "3_ram"),
 )
-"""Tier, its label, and its run without workers, where the course has one."""
+"""Tier, its label, and its run without workers, if the course has one."""
 COPIES: Final = (
     ("ordinary memory", "5_copy_pageable"),
     ("pinned memory", "5_copy_pinned"),
@@ -48,7 +48,7 @@ LADDER: Final = (
 NO_BETTER: Final = 0.05
 """Smaller speed-ups count as zero."""
 ALIKE: Final = 0.01
-"""Smaller differences of two runs' shares count as none where no intervals tell."""
+"""Smaller differences of two runs' shares count as none if there are no intervals to tell."""
 
 
 def labelled(results: Results, names: Names, claim: Claim) -> Labelled:

@@ -18,7 +18,7 @@ class Accelerator(Protocol):
     kind: str
     emulated: bool
     pins: bool
-    """True if it copies from page-locked memory beside the host's work."""
+    """True if it copies from page-locked memory alongside the host's work."""
     why_untimed: str | None
     """Reason why its steps have no times of its own; None if they have."""
 

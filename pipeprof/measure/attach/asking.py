@@ -30,13 +30,14 @@ class RankAnswer(NamedTuple):
     pid: int
     rank: int
     job: tuple[int | None, str]
-    """Number of its job's ranks, and the port at which they meet, where the environment has it."""
+    """Number of its job's ranks, and the port at which they meet, if the environment has it."""
 
 
 def ask(pids: Iterable[int]) -> list[RankAnswer]:
     """Ask processes which rank they are; return those that are one, in the order of `pids`.
 
-    A process without torch is not asked, and one that does not answer is none, nor is a loader's worker.
+    A process without torch is not asked, and one that does not answer is not a rank, nor is a loader's
+    worker.
     """
     asked = [pid for pid in pids if pid != os.getpid() and started(pid) is not None and _has_torch(pid)]
     if not asked:
@@ -53,7 +54,7 @@ def ask(pids: Iterable[int]) -> list[RankAnswer]:
 
 
 def _names() -> list[str]:
-    """Return the environment variables in which any launcher tells a rank its place."""
+    """Return the environment variables in which any launcher gives a rank its place."""
     fields = ("rank", "world_size", "local_rank", "local_world_size", "node")
     names = {getattr(launcher, field) for launcher in LAUNCHERS for field in fields}
     return sorted(names - {""})

@@ -84,7 +84,7 @@ def attach(
 ) -> Attached:
     """Observe process `pid` and its workers until time or steps are over, `is_stopped()`, or Ctrl-C.
 
-    `entered` is told of how many workers are observed, and `on_hang` of a loop that hangs. Raises
+    `entered` is called with the number of observed workers, and `on_hang` with a loop that hangs. Raises
     `MeasureError` for a process that cannot be attached to, which is left as it was.
     """
     check(pid)

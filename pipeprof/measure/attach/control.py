@@ -31,7 +31,7 @@ class Control:
 
     @classmethod
     def make(cls, request: dict[str, Any]) -> Control:
-        """Make a directory that holds a request, and who asks; remove those that nobody will."""
+        """Make a directory that holds a request, and who asks; remove those that no one else will."""
         remove_abandoned()
         control = cls(tempfile.mkdtemp(prefix=PREFIX))
         pid = os.getpid()
@@ -60,7 +60,7 @@ class Control:
         (self.directory / _STATE).unlink(missing_ok=True)
 
     def say(self, of: int | None = None, **state: Any) -> None:
-        """Say a state, in the job. Where pipeprof has gone, nobody hears it."""
+        """Say a state, in the job. If pipeprof has gone, no one hears it."""
         with suppress(OSError):
             self._write(_name(of), state)
 
@@ -91,7 +91,7 @@ class Control:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def is_abandoned(self) -> bool:
-        """Tell whether its pipeprof is gone: as far as that can be seen from here."""
+        """Return whether its pipeprof is gone: as far as that can be seen from here."""
         try:
             asked = self.request()
             if asked["pids"] != _numbering():  # of another container, which shares the directory

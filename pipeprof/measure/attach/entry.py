@@ -26,7 +26,7 @@ def enter() -> None:
         request = control.request()
     except Exception:  # pipeprof has given up meanwhile
         return
-    if control.is_over(request) == "gone":  # it was killed since it asked, and nobody else knows of this
+    if control.is_over(request) == "gone":  # it was killed after it asked, and no one else knows of this
         control.remove()
         return
     if "ask" in request:

@@ -42,7 +42,7 @@ def live_iterators() -> list[Any]:
 
 
 def is_making_iterator() -> bool:
-    """Tell whether a thread of this process makes an iterator, or begins an epoch with one, right now."""
+    """Return whether a thread of this process makes an iterator, or begins an epoch with one, right now."""
     innermost = frame = None
     try:
         for innermost in sys._current_frames().values():
@@ -62,7 +62,7 @@ _LOADERS: Final = ("utils/data/dataloader.py", "stateful_dataloader.py")
 
 
 def _part(iterator: Any, name: str, default: Any = None) -> Any:
-    """Return a private part of an iterator; the default where torch's version has none."""
+    """Return a private part of an iterator; the default if torch's version has none."""
     return iterator.__dict__.get(name, default)
 
 
@@ -82,7 +82,7 @@ class AttachedLoader(LoaderWatch):
         self.has_left = False
 
     def is_of(self, loader: Any) -> bool:
-        """Tell whether this is the observer of `loader`: the same data set in batches of the same kind."""
+        """Return whether this is the observer of `loader`: the same data set in batches of the same kind."""
         return loader.dataset is self.dataset() and _kind(loader) == self.kind
 
     def leave(self) -> None:
@@ -274,7 +274,7 @@ class AttachedIterator(IteratorWatch):
         self._sending.ask_last()
 
     def is_awaited(self) -> bool:
-        """Tell whether a worker that was asked for the last, and is alive, has not yet sent it."""
+        """Return whether a worker that was asked for the last, and is alive, has not yet sent it."""
         alive = self.pids()
         return any(pid in alive for pid in self._sending.awaited())
 

@@ -113,7 +113,7 @@ def own_device_number(rank: Rank | None) -> int | None:
 
 
 def emulated_parts(accelerator: AcceleratorMeta, storage: StorageMeta) -> list[str]:
-    """List the emulated parts of a run, in words that may stand beside its numbers."""
+    """List the emulated parts of a run, in words that may stand next to its numbers."""
     parts = []
     if storage.emulated:
         parts.append(f"storage: {storage.name}")

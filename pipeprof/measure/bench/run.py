@@ -118,7 +118,7 @@ def _recorded(bench: Bench, session: Session) -> Iterator[None]:
 
 
 def _explained(raised: BaseException) -> BaseException:
-    """Translate `raised` and clear its frames: who kept them would keep the loader's workers.
+    """Translate `raised` and clear its frames: keeping them would keep the loader's workers.
 
     torch's handler of SIGCHLD raises wherever the main thread is: also here, where a lost worker was first
     noticed by its broken connection.

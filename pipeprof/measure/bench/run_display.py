@@ -151,7 +151,7 @@ def _print_lines(stopped: threading.Event, progress: Progress, window: RecentRat
 
 
 def _panel(progress: Progress, view: View) -> Table:
-    """Draw two bars and the figures beside them."""
+    """Draw two bars and the figures next to them."""
     table = Table.grid(padding=(0, 1))
     table.add_row(Text(progress.name, style="bold"), _done(view), "")
     ready = "" if view.ready is None else _ready(view.ready)

@@ -56,7 +56,7 @@ class HeldItems:
                 done(last)
 
     def view(self, index: int) -> memoryview:
-        """Return the bytes of item `index`, where they lie."""
+        """Return the bytes of item `index`, without copying them."""
         begin = int(self._ends[index - 1]) if index else 0
         return memoryview(self._block.buffer)[begin : int(self._ends[index])]
 

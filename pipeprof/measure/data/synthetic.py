@@ -28,7 +28,7 @@ _LOWEST, _HIGHEST = 5.0, 98.0
 """JPEG qualities between which the mean size is steered."""
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _TRIALS: Final = 34
-"""Files made to find the quality: the mean of so many is within 1% of the mean of all."""
+"""Files made to find the quality: the mean of this many is within 1% of the mean of all."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _field(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class TensorRecipe:
-    """A recipe for `.npy` files of float32: [3, rows, columns] like a cropped image, or flat where small."""
+    """A recipe for `.npy` files of float32: [3, rows, columns] like a cropped image, or flat if small."""
 
     seed: int
     shape: tuple[int, ...]

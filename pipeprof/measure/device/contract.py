@@ -28,7 +28,7 @@ class DeviceEvent(Protocol):
         ...
 
     def elapsed_time(self, end_event: Any) -> float:
-        """Return the milliseconds to a later event. Raises where one has not passed, or has no time."""
+        """Return the milliseconds to a later event. Raises if one has not passed, or has no time."""
         ...
 
 
@@ -120,7 +120,7 @@ class Device(Protocol):
         ...
 
     def keep_for(self, tensor: Any, stream: Any) -> None:
-        """Give the memory of `tensor` to nobody else before `stream` has done what it has been given."""
+        """Give the memory of `tensor` to no one else before `stream` has done what it has been given."""
         ...
 
     def libraries(self, enabled: bool) -> AbstractContextManager[Any]:

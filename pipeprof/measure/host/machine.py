@@ -31,7 +31,7 @@ PACKAGES: Final = (
 )  # fmt: skip
 """Packages whose versions a run records."""
 OPTIONAL: Final = ("s3fs", "aiohttp")
-"""Those of them that pipeprof does without, but for remote data."""
+"""Those of them that pipeprof does without, except for remote data."""
 
 _FRESH_BYTES: Final = 1 << 20
 _FRESH_ROUNDS: Final = 4

@@ -67,7 +67,7 @@ class Plan:
     first_bytes: int | None = None
     """Size of the first request of a file, if that is another: by it the kernel chooses its read-ahead."""
     urls: tuple[str, ...] = ()
-    """What is read instead of files, where the run read from a remote place."""
+    """What is read instead of files, if the run read from a remote place."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of that place's client."""
 
@@ -152,8 +152,8 @@ def _client(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _whole_files(seen: Sequence[Path], size_bytes: float, request_bytes: int) -> Plan:
-    """Read files in as many requests as the run: where several, the first fills Python's buffer, as a decoder
-    does that looks at the head of a file."""
+    """Read files in as many requests as the run: if there are several, the first fills Python's buffer, as a
+    decoder does that looks at the head of a file."""
     requests = round(size_bytes / request_bytes)
     if requests < 2:
         return Plan("whole", _alike(seen), _clipped(size_bytes + _LEAST_BYTES))
@@ -181,7 +181,8 @@ def _is_readable(path: Path) -> bool:
 
 
 def _alike(seen: Sequence[Path]) -> tuple[Path, ...]:
-    """Return files that lie where those that were seen lie, or in directories beside, and end as they do."""
+    """Return files in the directories of those that were seen, or in neighbouring ones, with the same
+    endings."""
     endings = {path.suffix for path in seen}
     until = time.monotonic() + _LIST_S
     paths: dict[str, None] = dict.fromkeys(map(str, seen))
@@ -218,7 +219,7 @@ def _request_bytes(run: Run) -> int:
 
 
 def _sample_bytes(run: Run) -> int:
-    """Return the size of a sample as it lies in a batch, where no read was seen."""
+    """Return the size of a sample as it lies in a batch, if no read was seen."""
     for piece in run.pieces("batches", ("bytes", "samples")):
         sizes, samples = (np.asarray(piece[name].to_numpy(), dtype=np.float64) for name in piece.column_names)
         known = np.isfinite(sizes) & np.isfinite(samples) & (samples > 0)
@@ -274,7 +275,7 @@ def probe_files(plan: Plan, point_s: float | None = None) -> StorageProbe:
 
 
 class _Asked:
-    """Requests of so many threads, made when it is made."""
+    """Requests of that many threads, made when it is created."""
 
     def __init__(self, files: _Files, readers: int, paused: bool, seconds: float, most_bytes: int) -> None:
         self._readers, self._paused = readers, paused
@@ -340,7 +341,7 @@ class _Request(NamedTuple):
 
 
 def _read_until(read: Read, end: float, most_bytes: int, paused: bool, done: list[_Request]) -> None:
-    """Make requests until `end`, or until so many bytes came; one at the least."""
+    """Make requests until `end`, or until that many bytes came; at least one."""
     total, now = 0, time.monotonic()
     while not done or (now < end and total < most_bytes):
         began = now
@@ -389,7 +390,7 @@ class _Files:
         return lambda: places.choice(self._large).read(places, memory)
 
     def _fetch(self, places: random.Random) -> Read:
-        """Return what gets an object, or so much of it as one request of the run."""
+        """Return what gets an object, or as much of it as one request of the run."""
         client, _ = _client(self._plan.urls[0], self._plan.options)
         names = [str(client._strip_protocol(url)) for url in self._plan.urls]
         size = self._plan.request_bytes
@@ -433,7 +434,7 @@ def _open(path: Path) -> int:
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
     try:
         return os.open(path, flags | getattr(os, "O_NOATIME", 0))
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # it is someone else's
         return os.open(path, flags)
 
 

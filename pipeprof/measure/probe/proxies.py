@@ -61,7 +61,7 @@ class Mode(NamedTuple):
     """`batch_size=None`: an item counts as one sample."""
     workers: int
     piggyback: bool
-    """Batches carry their key back: nothing else tells which one the loop has taken."""
+    """Batches carry their key back: nothing else shows which one the loop has taken."""
 
 
 class Probe:
@@ -137,7 +137,7 @@ class Probe:
         self.aide.start()
 
     def stop(self) -> None:
-        """Record no more in this process, and unmap the rings, but for those that it drains itself.
+        """Stop recording in this process, and unmap the rings, except those that it drains itself.
 
         Called by the thread that makes batches.
         """
@@ -198,7 +198,7 @@ class _State:
 
 
 def is_stateful(real: Any) -> bool:
-    """Tell whether an object implements torchdata's Stateful protocol."""
+    """Return whether an object implements torchdata's Stateful protocol."""
     try:
         return hasattr(real, "state_dict") and hasattr(real, "load_state_dict")
     except Exception:  # a `__getattr__` of the user's may raise anything for a name that it does not know
@@ -211,7 +211,7 @@ Fetch = Callable[[Any, BatchRecorder, Any], Any]
 """Asks a data set for what a sampler gave."""
 
 _WORD_BITS: Final = 63
-"""Bits of a number in a record, beside its sign."""
+"""Bits of a number in a record, not counting its sign."""
 
 
 def one_sample(real: Any, recorder: BatchRecorder, index: Any) -> Any:
@@ -244,7 +244,7 @@ def many_samples(real: Any, recorder: BatchRecorder, indices: Any) -> Any:
 def _each_of(real: Any, indices: Any) -> list[Any]:
     """Fetch the samples of a batch.
 
-    From Python 3.12 on a comprehension would leave no index behind that tells which sample has broken.
+    From Python 3.12 on a comprehension would leave no index behind that shows which sample failed.
     """
     samples = []
     for index in indices:
@@ -267,7 +267,7 @@ def _kept(real: Any, recorder: BatchRecorder, index: Any) -> Any:
 def _number(index: Any) -> int:
     """Return an index, numpy's and torch's too, as a record holds it.
 
-    `MISSING` for a key that is no number, and for a number that is too large, as a hash is.
+    `MISSING` for a key that is not a number, and for a number that is too large, as a hash is.
     """
     try:
         number = operator.index(index)
@@ -277,7 +277,7 @@ def _number(index: Any) -> int:
 
 
 def count(asked: Any, samples: Any, fetch: Fetch) -> int:
-    """Count the samples that were fetched for `asked`, if that is no list.
+    """Count the samples that were fetched for `asked`, if that is not a list.
 
     It may be an array or a range of indices, one index, one key.
     """

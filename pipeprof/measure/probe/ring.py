@@ -167,7 +167,8 @@ class Slot:
         self._words[_BUSY] = 0
 
     def lose(self, text: bytes) -> None:
-        """Tell of the first batch that was lost, from any thread of the worker; later ones are not told."""
+        """Report the first batch that was lost, from any thread of the worker; later ones are not
+        reported."""
         if not self._words[_LOSS]:
             text = text[:LOSS_BYTES]
             self._view[_LOSS_AT : _LOSS_AT + len(text)] = text
@@ -175,7 +176,7 @@ class Slot:
 
     @property
     def unread(self) -> bool:
-        """Return True if nobody drains this slot any more: the observation has ended."""
+        """Return True if this slot is no longer drained: the observation has ended."""
         return bool(self._words[_UNREAD])
 
     @property
@@ -276,7 +277,8 @@ class Ring:
         return sum(w[_DROPPED] for w in self._words)
 
     def loss(self, slot: int) -> bytes:
-        """Return what the slot's writer has told of the first batch that was lost; nothing if none was."""
+        """Return what the slot's writer has reported of the first batch that was lost; nothing if none
+        was."""
         size, at = self._words[slot][_LOSS], slot * slot_bytes(self.records) + _LOSS_AT
         return bytes(self.block.buffer[at : at + size])
 
@@ -285,7 +287,7 @@ class Ring:
         return [w[_THREAD] for w in self._words]
 
     def busy(self, slot: int) -> bool:
-        """Tell whether the slot's writer is making a batch."""
+        """Return whether the slot's writer is making a batch."""
         return bool(self._words[slot][_BUSY])
 
     def making(self, slot: int) -> int | None:

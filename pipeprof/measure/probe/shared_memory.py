@@ -1,8 +1,8 @@
 """Memory that processes share, under any start method, and that is gone with the process that made it.
 
 A `SharedBlock` is an anonymous file (memfd) that its owner maps. It pickles as the path of the owner's
-descriptor, which other processes of the same user may open while the owner lives; nothing can be left
-behind, not even by a SIGKILL. Where there is no memfd, an unlinked-at-exit temporary file takes its place.
+descriptor, which other processes of the same user may open while the owner lives; nothing can be left behind,
+not even by a SIGKILL. If there is no memfd, an unlinked-at-exit temporary file takes its place.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class SharedBlock:
 
     @property
     def is_made_here(self) -> bool:
-        """Tell whether this process made it, and closes it when nobody here needs it any more."""
+        """Return whether this process made it, and closes it when nothing here needs it any more."""
         return self._owner_pid == os.getpid()
 
     @property

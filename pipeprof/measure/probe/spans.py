@@ -21,7 +21,7 @@ DECODE: Final = owners.DECODE.name
 GETITEM: Final = owners.UNNAMED
 COLLATE: Final = owners.COLLATE.name
 _STAGES: Final = owners.STAGE.called("")
-"""Begins the names of users' own stages; kept at hand, since `stage` stands in inner loops."""
+"""Begins the names of users' own stages; kept here, since `stage` is used in inner loops."""
 
 _MOST_NESTED: Final = 100
 """Spans that are looked through: one that is entered again inside itself closes the chain to a ring."""
@@ -67,7 +67,7 @@ class Sink:
         self.current = NOWHERE
         """The innermost open span."""
         self.is_over = False
-        """True if nobody takes any more what it adds up."""
+        """True if what it adds up is no longer taken."""
         self.inner_ns = self.inner_cpu_ns = self.inner_runq_ns = 0
         """Time of the spans that have ended, those inside others counted once. It only grows while a batch
         is made: what it grew by since a span began is what the span's inner ones took."""
@@ -108,7 +108,7 @@ class Sink:
         """Take a single span, if they are kept."""
 
     def has_open(self, span: Span) -> bool:
-        """Tell whether `span` is open still, under spans that never ended.
+        """Return whether `span` is open still, under spans that never ended.
 
         One that was held open across a `yield` is not, once what it began in has ended: its time would hold
         what others did in between.
@@ -221,7 +221,7 @@ class DetailedSpan(Span):
 
 
 class NoSpan:
-    """Stands in for a span where nobody listens."""
+    """Stands in for a span if no one listens."""
 
     __slots__ = ("bytes", "queue_ns")
     bytes: int | None
@@ -260,8 +260,8 @@ def span(owner: str) -> Span | NoSpan:
 def stage(name: str) -> Span | NoSpan:
     """Charge what happens inside to the user's own stage `name`; it is recorded as `stage:<name>`.
 
-    A context manager for code inside `__getitem__`, a collate function or the training loop. Where nothing
-    is being profiled it costs next to nothing. One that a generator holds open across a `yield` is not
+    A context manager for code inside `__getitem__`, a collate function or the training loop. If nothing is
+    being profiled, it costs next to nothing. One that a generator holds open across a `yield` is not
     recorded: what happens inside stays with the stage around it.
     """
     if _local.sink is None:

@@ -21,7 +21,7 @@ PRIVATE: Final = ("_get_iterator",)
 """Every private name of torch's loader, and of torchdata's subclass of it, that pipeprof touches; seen in
 torch 2.15. Without it a loader works as ever and is not observed."""
 PRIVATE_OF_LOADERS: Final = ("_iterator",)
-"""Private names of a loader with persistent workers. Without them nobody is warned of an earlier start."""
+"""Private names of a loader with persistent workers. Without them there is no warning of an earlier start."""
 PRIVATE_OF_ITERATORS: Final = ("_workers",)
 """Private names of an iterator with workers. Without them a lost worker is not recorded."""
 PRIVATE_CLASSES: Final = ("_SingleProcessDataLoaderIter", "_MultiProcessingDataLoaderIter")
@@ -86,7 +86,7 @@ def observe(loader: DataLoader[Any], observer: Observer) -> bool:
 
 
 def forget(observer: Observer) -> None:
-    """Have `observer` see no loader any more."""
+    """Stop showing loaders to `observer`."""
     for loader in [loader for loader, each in _observers.items() if each is observer]:
         del _observers[loader]
     _unhook_unused()
@@ -179,7 +179,7 @@ class _Bystander:
 
 
 def observe_no_more(choose: Callable[[DataLoader[Any]], Observer | None]) -> None:
-    """Ask `choose` no more; the loaders for which it chose are watched by no one."""
+    """Stop asking `choose`; the loaders for which it chose are watched by no one."""
     if choose in _choosers:
         _choosers.remove(choose)
     for loader in [loader for loader, by in _chosen_by.items() if by == choose]:
@@ -198,7 +198,8 @@ def _chosen(loader: DataLoader[Any]) -> Observer | None:
 
 
 def _choose_anew() -> None:
-    """Let the choosers choose in a forked child: who watches a loader for the parent does not do so there."""
+    """Let the choosers choose in a forked child: an observer of a loader in the parent does not watch it
+    there."""
     for loader in list(_chosen_by):
         _observers.pop(loader, None)
     _chosen_by.clear()
@@ -227,7 +228,7 @@ def kept_iterators(loader: DataLoader[Any]) -> list[Any]:
 
 
 def keeps_iterator(loader: DataLoader[Any]) -> bool:
-    """Tell whether `loader` will iterate again with the iterator that it has, and make no other."""
+    """Return whether `loader` will iterate again with the iterator that it has, and make no other."""
     inner = _iterated(loader)
     return bool(inner.persistent_workers) and getattr(inner, "_iterator", None) is not None
 
@@ -400,7 +401,7 @@ def watch(iterator: Any, watcher: Watcher) -> bool:
 
 
 def is_watched(iterator: Any) -> bool:
-    """Tell whether somebody watches an iterator."""
+    """Return whether an iterator is watched."""
     return _WATCH in iterator.__dict__
 
 
@@ -417,10 +418,10 @@ _WATCH: Final = "_pipeprof_watch"
 
 
 class _LastCall:
-    """An object that nobody holds: its end calls another's finalizer, with no frame of ours below it.
+    """An object that nothing holds: its end calls another's finalizer, with no frame of ours below it.
 
-    Python tells of an error in a finalizer by the finalizer and the frames from it on, as it does in a forked
-    child that drops an iterator: torch finds there that the workers are not its own.
+    Python reports an error in a finalizer with the finalizer and the frames from it on, as it does in a
+    forked child that drops an iterator: torch finds there that the workers are not its own.
     """
 
     def __init__(self, finalize: Callable[[Any], None], of: Any) -> None:

@@ -1,4 +1,4 @@
-"""Decides which batches are made unprobed: so that a run can tell what observing costs in it, and costs less.
+"""Decides which batches are made unprobed: so that a run can measure what observing it costs, and costs less.
 
 For an unprobed batch the proxies reduce to a pass-through: two readings of the clock, and no spans, counters
 and lines. Each process counts its own batches, after a loader's first ones, by one of two plans:
@@ -72,7 +72,7 @@ class Blocks:
         self._shares = deque[float](maxlen=_MOST_COMPARED)
 
     def begin(self) -> bool:
-        """Count a batch that begins, and tell whether it is to be unprobed."""
+        """Count a batch that begins, and return whether it is to be unprobed."""
         try:
             place = self._plan[self._at]
         except IndexError:
@@ -110,7 +110,7 @@ class Blocks:
         self._at = 0
 
     def _is_costly(self) -> bool:
-        """Tell whether probing costs too much: by the median, and seen in three of four comparisons."""
+        """Return whether probing costs too much: by the median, and seen in three of four comparisons."""
         shares = sorted(self._shares)
         if len(shares) < FEWEST_COMPARED:
             return False

@@ -53,7 +53,7 @@ REST_S: Final = 0.15
 FULL_ENOUGH: Final = 0.25
 """A ring this full is drained at once."""
 NEARLY_EMPTY: Final = FULL_ENOUGH / 8
-"""A ring that is no fuller will not be full before the next look, however soon the batches come."""
+"""A ring that is not fuller will not be full before the next look, however soon the batches come."""
 
 
 class Rhythm:
@@ -127,7 +127,7 @@ class Flusher:
         self._stop.set()
 
     def is_current_thread(self) -> bool:
-        """Tell whether the calling thread is the one that flushes."""
+        """Return whether the calling thread is the one that flushes."""
         return threading.current_thread() is self._thread
 
     def join(self, patience_s: float = inf) -> BaseException | None:

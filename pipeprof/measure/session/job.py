@@ -2,7 +2,7 @@
 
 Under torchrun, or whatever else sets torch's environment variables, each rank writes an ordinary run below
 the job's directory. The ranks agree on nothing and exchange nothing for it: a marker, made by whichever comes
-first, tells a job from another that was given the same directory.
+first, distinguishes a job from another that was given the same directory.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _master() -> str:
 
 def _claim(directory: Path, name: str, mine: Mapping[str, Any]) -> None:
     """Create the marker `name`, or find one with the same content. A marker is complete once it exists,
-    but for file systems without links.
+    except for file systems without links.
     """
     final = directory / name
     if not final.exists():
@@ -254,7 +254,7 @@ def _claim(directory: Path, name: str, mine: Mapping[str, Any]) -> None:
 
 
 def _marker(path: Path) -> dict[str, Any]:
-    """Read a marker. Where there are no links, it may have been begun and not yet be whole."""
+    """Read a marker. If there are no links, it may have been begun and not yet be whole."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         with suppress(ValueError):

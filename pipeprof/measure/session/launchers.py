@@ -23,7 +23,7 @@ class RankPlace(NamedTuple):
 
     rank: int
     world_size: int | None
-    """None if the launcher does not tell, as with an indexed job of Kubernetes."""
+    """None if the launcher does not say, as with an indexed job of Kubernetes."""
     local_rank: int | None
     local_world_size: int | None
     node: int | None
@@ -85,7 +85,7 @@ LAUNCHERS: Final = (
     Launcher("Lightning", "", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK"),
     Launcher("Kubernetes' indexed jobs", "JOB_COMPLETION_INDEX", "WORLD_SIZE", size_is_told=False),
 )
-"""The first whose variables are set tells."""
+"""The first whose variables are set is used."""
 TORCH, KUBERNETES = LAUNCHERS[0], LAUNCHERS[-1]
 
 

@@ -178,7 +178,7 @@ class IteratorWatch:
         self._pass: Pass | None = None
         self._request_ns = self._waiting_ns = self._thread = 0
         self._after_unprobed_ns = 0
-        """Time of ours from the take of the last unprobed step on: the next one's record tells it."""
+        """Time of ours from the take of the last unprobed step on: the next one's record holds it."""
         self._iterator: Callable[[], Any] = lambda: None
         self.private_bytes: dict[int, int] = {}
         """By worker, the memory that it had to itself at the last look."""
@@ -392,7 +392,7 @@ class IteratorWatch:
         return self.ring.finished(self.epoch) - self._taken
 
     def _keyed(self, data: Any, iterator: Any) -> tuple[Any, tuple[int, int] | None]:
-        """Return the batch that was taken, and its epoch and seq; None if the order of takes tells it."""
+        """Return the batch that was taken, and its epoch and seq; None if the order of takes shows it."""
         if self.mode.piggyback:
             return self._unwrap(data)
         if self.workers == 0 and self._probe.recorder is not None:
@@ -433,7 +433,7 @@ class IteratorWatch:
             arrived = handover.read(self.inbox.popleft())
             self.handovers[arrived.epoch, arrived.seq] = arrived
             sent_epoch, sent_seq, *sent = arrived.sent
-            if (sent_epoch, sent_seq) in self.handovers:  # else it is written already, and nobody asks
+            if (sent_epoch, sent_seq) in self.handovers:  # else it is written already, and nothing asks
                 self.sent[sent_epoch, sent_seq] = (sent[0], sent[1], sent[2])
         for kept in (self.handovers, self.sent):
             while len(kept) > handover.MOST_KEPT:  # of batches that are never found to be taken
@@ -512,7 +512,7 @@ def _weakly(dataset: Any) -> Callable[[], Any]:
 
 
 def _ended_itself(process: Any, shut_down: bool) -> bool:
-    """Tell whether a worker was killed or failed.
+    """Return whether a worker was killed or failed.
 
     One that torch has not shut down is looked at without taking its exit code, which torch then could not
     find: it would need five seconds more to see the loss.
@@ -553,7 +553,7 @@ def _facts(loader: DataLoader[Any], number: int, name: str) -> LoaderMeta:
     iterable = isinstance(loader.dataset, IterableDataset)
     try:
         samples = None if iterable else len(loader.dataset)  # type: ignore[arg-type]
-    except Exception:  # a length that is not known may be told in any way
+    except Exception:  # a length that is not known may be reported in any way
         samples = None
     context = getattr(loader, "multiprocessing_context", None) or multiprocessing
     # a loader of another library, which makes torch's iterators itself, may lack any of this

@@ -1,4 +1,4 @@
-"""Runs somebody's training script, unmodified, with every DataLoader in it observed."""
+"""Runs a user's training script, unmodified, with every DataLoader in it observed."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ class _Watched:
         if self._trying.refusal is not None:
             raise self._trying.refusal
         names = self._trying.construction.names
-        if code != 0 or not names:  # it failed, or it was no more than the launcher of others
+        if code != 0 or not names:  # it failed, or it was merely the launcher of others
             return
         for asked in self._trial.changes.names:
             if not any(means(asked, name) for name in names):

@@ -52,7 +52,7 @@ class Session:
     `out` is the run directory, a URL that fsspec writes, or None for a temporary directory that goes with the
     process. `meta` is merged into `run.json`. The first `warmup_steps` steps are marked as such. `detail` is
     "batch", or "sample" to keep every span. `device` says that `step_launched` and `device_times` will be
-    told of each step: a step is then written when its times are known, or at the end; without it, when its
+    called for each step: a step is then written when its times are known, or at the end; without it, when its
     batch was taken. A session that is `held_by_loaders` ends with the last of them and of their iterators.
     With `lines` the stacks of the workers and of the loop's thread are sampled. `placed` says that `out` is
     this rank's own part of a job. With `files` some of the files that batches are made from are kept, for a
@@ -305,7 +305,7 @@ class Session:
             raise raised
 
     def wait_until_sent(self) -> None:
-        """Wait until the record is at its URL, where it goes to one; what could not be sent is told."""
+        """Wait until the record is at its URL, if it goes to one; what could not be sent is reported."""
         if self._uploader is not None:
             self._uploader.end()
 

@@ -48,7 +48,7 @@ class LimitedFile(RecordedFile):
 class RealStorage:
     """Files of a real directory, on the device that lies behind it.
 
-    Raises `MeasureError` if `path` is no directory that can be read.
+    Raises `MeasureError` if `path` is not a readable directory.
     """
 
     emulated = False

@@ -21,7 +21,7 @@ CREDIT_KEPT: Final = 0.8
 device keeps what was not asked for in the pauses, as a limit on the rate does and a busy arm does not."""
 
 NEAR: Final = 0.85
-"""Share of the best point's rate from which another is as good; less where the best was of few reads."""
+"""Share of the best point's rate from which another is as good; less if the best was of few reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class StorageProbe:
     def most(self, of_device: bool) -> float:
         """Return the most bytes a second: the mean of the points that come near the best of them.
 
-        A limit works in slices, of which a short point may catch one more or less.
+        A limit works in slices, and a short point may catch one more or one fewer.
         """
         rates = self.curve(of_device)
         reads = {point.readers: point.reads for point in self.points if not point.paused}

@@ -41,7 +41,7 @@ class _Listing:
 
     url: str
     newest_s: float = 0.0
-    """Time at which its newest object came, in seconds since 1970; 0 if the place does not tell."""
+    """Time at which its newest object came, in seconds since 1970; 0 if the place does not say."""
     tables: dict[str, list[Any]] = field(default_factory=dict)
     """By name: path, size and version of its Parquet file."""
     pieces: dict[str, list[list[Any]]] = field(default_factory=dict)
@@ -249,7 +249,7 @@ def _written(path: Path, content: bytes) -> Path:
 
 
 def _remove_gone(root: Path, by_run: Mapping[str, object]) -> None:
-    """Remove the runs that are not at the URL any more."""
+    """Remove the runs that are no longer at the URL."""
     if not root.exists():
         return
     for listing in list(root.rglob(REMOTE)):

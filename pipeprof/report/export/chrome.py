@@ -31,7 +31,7 @@ class _Events:
         """Name and unit of each counter, by its track."""
 
     def track(self, name: str, parent: int = ROOT, unit: str | None = None, uuid: int = 0) -> int:
-        """Describe a track; a counter where a unit is given."""
+        """Describe a track; a counter if a unit is given."""
         if uuid == ROOT:
             self._write("M", ROOT, name="process_name", args={"name": name})
             return ROOT

@@ -3,7 +3,7 @@
 One track a worker, one for the main loop, one for the device; counters for the ready queue, the share of
 computing and every sensor. A flow leads from the slice in which a worker made a batch to the wait that it
 ended and to its step on the device. Slices of one track nest as Perfetto demands: a batch that would overlap
-the one before it gets a track of its own beside it.
+the one before it gets a track of its own next to it.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Tracks(Protocol):
     """A file of tracks, in one of the formats that ui.perfetto.dev opens."""
 
     def clock(self, run: Run) -> None:
-        """Write the run's time of day, where the format has a place for it."""
+        """Write the run's time of day, if the format has a place for it."""
 
     def track(self, name: str, parent: int = ROOT, unit: str | None = None, uuid: int = 0) -> int:
-        """Describe a track, and return its number; a counter where a unit is given."""
+        """Describe a track, and return its number; a counter if a unit is given."""
         ...
 
     def slices(self, track: int, boxes: Sequence[Slice]) -> None:
@@ -94,7 +94,7 @@ class _Out:
         self.builder.write_packet(packet)
 
     def track(self, name: str, parent: int = ROOT, unit: str | None = None, uuid: int = 0) -> int:
-        """Describe a track; a counter where a unit is given."""
+        """Describe a track; a counter if a unit is given."""
         if not uuid:
             self.tracks += 1
         packet = self.packet()

@@ -21,7 +21,7 @@ from pipeprof.units import NS_PER_S
 POINTS: Final = 500
 """Points of a curve at the most."""
 STEPS_A_POINT: Final = 4
-"""Each point is a mean over at least so many steps' time, in the mean."""
+"""Each point is a mean over at least that many steps' time, in the mean."""
 
 EVENT_FILE: Final = "events.out.tfevents.0.pipeprof"
 """Name of the event file: TensorBoard looks for the middle of it."""
@@ -33,7 +33,7 @@ Curve = tuple[str, Any]
 def write(analysis: Analysis, directory: Path) -> Path:
     """Write an event file into the new `directory`, whole or not at all.
 
-    Raises `TraceError` without the package tensorboard, for a run without a measured step, and where the
+    Raises `TraceError` without the package tensorboard, for a run without a measured step, or if the
     directory exists or cannot be written.
     """
     try:

@@ -47,7 +47,7 @@ def theme(dark: bool) -> Spec:
         "background": "transparent",
         "font": "system-ui, 'DejaVu Sans', sans-serif",
         "view": {"stroke": None},
-        "mark": {"aria": False},  # the chart's description and the table beside it say more than each mark
+        "mark": {"aria": False},  # the chart's description and the table next to it say more than each mark
         "axis": axis,
         "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "symbolType": "square"},
         "title": {"color": ink},
@@ -383,7 +383,7 @@ def of_ranks(rows: Sequence[Row], description: str) -> Spec:
 
 
 _SERIES: Final = ("#2f86d6", "#d9820f", "#17a07a", "#c0599f", "#8a6fd1", "#8b92a0", "#c2453b", "#8a8f1e")
-"""Colours of series that tell scripts and hosts apart: each is seen on light and on dark ground."""
+"""Colours of series that distinguish scripts and hosts: each is seen on light and on dark ground."""
 
 
 def rates(rows: Sequence[Row], marks: Sequence[Row], description: str, dates: str) -> Spec:

@@ -68,7 +68,7 @@ class Matrix:
 
 
 def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None = None) -> Matrix:
-    """Lay out the runs of one matrix, each beside what another one predicts for it."""
+    """Lay out the runs of one matrix, each next to what another one predicts for it."""
     said = [view_of(each.run, each.verdict) for each in analyses]
     knobs = [settings_of(each) for each in analyses]
     varying = [key for key in _varied(said, knobs) if len({str(values.get(key)) for values in knobs}) > 1]
@@ -94,7 +94,7 @@ def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None =
 
 
 _FIXED: Final = ("loader.batch_size", "loader.prefetch", "loader.workers", "accelerator.step_ms")
-"""Knobs that are told if they are the same in all cells."""
+"""Knobs that are shown if they are the same in all cells."""
 
 
 def _fixed(

@@ -1,4 +1,4 @@
-"""The cells of a matrix, predicted beside measured: sentences, chart and table."""
+"""The cells of a matrix, predicted against measured: sentences, chart and table."""
 
 from __future__ import annotations
 

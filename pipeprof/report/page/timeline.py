@@ -1,6 +1,6 @@
 """Packs a run for the page's timeline: columns of small integers, so that single batches fit a page.
 
-Times are 32-bit counts of `unit_ns` (1 µs; more where a run is longer than 71 minutes) since the first event;
+Times are 32-bit counts of `unit_ns` (1 µs; more if a run is longer than 71 minutes) since the first event;
 0xFFFFFFFF is not observed. A batch carries its stages' sums, and its single spans if they were kept: a 16-bit
 length and a stage each, in the order in which they happened. What does not fit the page's budget is kept as
 sums over bins; single batches then stay for the worst stretches.
@@ -218,7 +218,7 @@ def _encode(batch: Ints, begun: Ints, wall: Ints, stage: Ints, sample: Ints) -> 
 def _bins(
     timeline: Timeline, attribution: Attribution | None, walls: Walls, clock: PageTime, last: int
 ) -> dict[str, Any]:
-    """Return each bin's shares where the run's single batches were not kept, 255 for the whole."""
+    """Return each bin's shares if the run's single batches were not kept, 255 for the whole."""
     edges = np.linspace(clock.origin_ns, last, BINS + 1).astype(np.int64)
     times = [*walls.values()] or [np.zeros(len(timeline), dtype=np.float32)]
     of_stages = [series.work_shares(timeline, wall, edges) for wall in times]

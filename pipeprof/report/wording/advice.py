@@ -53,7 +53,7 @@ def anchor(measured: float | None, replayed: float | None) -> float:
 
 
 def headroom_text(headroom: Estimate, measured: float | None, replayed: float | None) -> str:
-    """Return the rate with loading that costs nothing, beside the measured one."""
+    """Return the rate with loading that costs nothing, relative to the measured one."""
     scale, now = anchor(measured, replayed), measured or replayed or 0.0
     best = times(
         Estimate(*((replayed or now) + each for each in (headroom.value, headroom.low, headroom.high))), scale
@@ -131,7 +131,7 @@ def _unpredicted(facts: RunView) -> dict[str, str]:
 def unpredicted_place(facts: RunView) -> str:
     """Return the line of the user's program at which the verdict's fix is made; empty if not known.
 
-    It is the call of DataLoader where the fix is an argument of it, else the line that costs most.
+    It is the call of DataLoader if the fix is an argument of it, else the line that costs most.
     """
     if facts.meta.kind == "bench":
         return ""
@@ -189,7 +189,7 @@ def measuring_more(facts: RunView) -> str:
 
 
 def how_of(ranked: Ranked, facts: RunView) -> str:
-    """Return what to type: the keys of a scenario where one was run, else what to write in the program."""
+    """Return what to type: the keys of a scenario if one was run, else what to write in the program."""
     is_scenario = facts.meta.kind == "bench"
     return ranked.fix.keys if is_scenario and ranked.fix.keys else ranked.fix.how
 
@@ -197,7 +197,7 @@ def how_of(ranked: Ranked, facts: RunView) -> str:
 def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView, said: str = "") -> dict[str, str]:
     """Draw one fix with its predicted gain, what to type, and what it rests on beyond what all `shared`.
 
-    What is `said` beside it, as a warning, is not said again.
+    Anything already `said` with it, as a warning, is not repeated.
     """
     emulated = bool(facts.emulated)
     rate, prediction = anchored(ranked, facts.throughput), ranked.prediction
@@ -228,13 +228,13 @@ def shared_extrapolations(forecast: Forecast) -> tuple[Extrapolation, ...]:
 
 
 def hint(forecast: Forecast) -> str:
-    """Return how to read the fixes, and a warning where the simulator does not know this run."""
+    """Return how to read the fixes, and a warning if the simulator does not know this run."""
     rough = replay_warning(forecast)
     return f"{reading.FIXES} {rough}." if rough else reading.FIXES
 
 
 def replay_warning(forecast: Forecast) -> str:
-    """Return that predictions are rough estimates, where the replay is far from the run; else empty."""
+    """Return that predictions are rough estimates, if the replay is far from the run; else empty."""
     gap, measured, replay = forecast.replay_error, forecast.analysis.verdict.stall_share, forecast.replay
     if gap is None or replay is None:
         return ""

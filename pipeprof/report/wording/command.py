@@ -83,8 +83,8 @@ def data_directory(meta: RunMeta) -> str:
 def again(meta: RunMeta) -> list[str]:
     """Return the words behind `pipeprof` that repeat a run in a new place; empty if none do.
 
-    None do where the run was a rank's, a cell's of a matrix or a wrapper's, and where a part of its command
-    was struck out.
+    None do if the run was a rank's, a cell's of a matrix or a wrapper's, or if a part of its command was
+    struck out.
     """
     words = list(meta.command)
     verb = {"trace": "trace", "bench": "run"}.get(meta.kind, "")

@@ -57,7 +57,7 @@ class RunView:
     cause: str
     fix: str
     warning: str | None
-    """The harm that the fix does, where it applies."""
+    """The harm that the fix does, if it applies."""
     detail: str | None
     stall_share: float | None
     stall_interval: tuple[float, float] | None
@@ -74,7 +74,7 @@ class RunView:
     not_observed: tuple[str, ...]
     chips: tuple[str, ...]
     outside: Outside
-    """Time that is no part of `wall_ns`."""
+    """Time that is not part of `wall_ns`."""
     loader: LoaderMeta
     """The one that cause, fix and settings are of."""
     loader_name: str
@@ -115,7 +115,7 @@ class RunView:
     def next_step(self) -> str:
         """Return the fix with the harm that applies, or why there is no fix; empty if that is not known.
 
-        Of an inconclusive run it is what would make it conclusive.
+        For an inconclusive run, it is what would make it conclusive.
         """
         known = fixes.BY_WORD[self.fix]
         if known is fixes.NONE:
@@ -213,7 +213,7 @@ def cost_line(said: RunView, price_per_hour: float | None) -> str:
 
 NO_VERDICT: Final = "no verdict"
 WORTH_A_LINE: Final = 0.01
-"""Time outside the loop is told of if it is at least this share of the loop's."""
+"""Time outside the loop is mentioned if it is at least this share of the loop's."""
 
 
 def transfer_line(said: RunView) -> str:

@@ -66,7 +66,7 @@ def cache_share(storage: StorageMeta) -> float:
 
 
 def link_model(run: Run) -> LinkModel | None:
-    """Return the model of the link to the accelerator, where its figures are known."""
+    """Return the model of the link to the accelerator, if its figures are known."""
     return run.meta.accelerator.link
 
 

@@ -51,7 +51,7 @@ def request_bytes_of(device: StorageState) -> float:
 def if_full(device: StorageState) -> StorageState:
     """Return what a device whose state is not known is, at the worst: full, as far as its readers waited.
 
-    Where most of the making did not wait for reads, a full device would have shown: it gives that much more.
+    If most of the making did not wait for reads, a full device would have shown: it gives that much more.
     """
     spare = max(1.0, MOSTLY / device.waited_share) if device.waited_share else 1.0
     return replace(

@@ -49,12 +49,12 @@ class Batches:
     away: Mapping[str, Floats]
     """Neither on a core nor waiting for one, by owner: locks, sleeps, reads of storage without a model."""
     waking: Floats
-    """Waiting for a core that neither siblings nor neighbours explain: of a thread that a read just woke,
-    or beside torch's own threads. `with_neighbours` finds it."""
+    """Waiting for a core that neither siblings nor neighbours explain: of a thread that a read just woke, or
+    because of torch's own threads. `with_neighbours` finds it."""
     requests: Floats
     read_bytes: Floats
     recording: Floats
-    """CPU time of pipeprof's threads beside the step."""
+    """CPU time of pipeprof's threads during the step."""
     helper: Floats
     """CPU time of a worker's other threads, such as the queue's feeder."""
     handover: Floats
@@ -78,7 +78,7 @@ class Batches:
     submit: Floats
     compute: Floats
     body_cpu: Floats
-    """CPU time of the loop's own thread in `compute`, which holds it: where no device was timed."""
+    """CPU time of the loop's own thread in `compute`, which holds it, if no device was timed."""
     loop: Floats
     """The loop's own Python after the step."""
     met: Floats
@@ -236,7 +236,7 @@ def read_demands(run: Run, attribution: Attribution, loader: int | None = None) 
 def _demands(
     run: Run, attribution: Attribution, recorded: Recorded, knobs: Knobs, device: StorageState | None
 ) -> Demands:
-    """Return the demands with the reads served by `device`, where its capacity is known."""
+    """Return the demands with the reads served by `device`, if its capacity is known."""
     learned = None if device is None else learned_model(device, setting.tier_of(run.meta))
     if learned is not None:
         knobs = replace(knobs, storage=learned)
@@ -302,7 +302,7 @@ def _host(run: Run, recorded: Recorded) -> Host:
         link=setting.link_model(run),
         core_waiting=recorded.core_waiting,
         own_cores=sensed.own_cores if sensed else None,
-        # what the other ranks of a job use is no neighbour's, and no sensor tells it apart
+        # what the other ranks of a job use is not a neighbour's, and no sensor distinguishes it
         other_cores=sensed.other_cores if sensed and run.meta.world_size is None else None,
     )
 

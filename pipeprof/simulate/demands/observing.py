@@ -38,7 +38,7 @@ class OwnCostOfBatch:
     handover_ns: float
     """To a worker's queue thread and to the main process, for the times in a batch's pickle."""
     recording_ns: float
-    """To threads that write and sample, a step, but for those in the workers."""
+    """To threads that write and sample, a step, except for those in the workers."""
     sampling_ns: float
     """To threads that sample in the workers, a batch."""
     error_ns: float

@@ -1,4 +1,4 @@
-"""Tune the loader of a user's own script: every trial is a fresh process of it, which nobody edits."""
+"""Tune the loader of a user's own script: every trial is a fresh process of it, unedited."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class _Trials:
         return trace_once(self._script, settings, seconds, out, warmup_steps, self._max_memory_bytes)
 
     def settings(self, setting: Setting) -> tuple[str, ...]:
-        """Return what `trace --set` is told to get a setting."""
+        """Return what `trace --set` is given to get a setting."""
         return tuple(
             f"{self._name}.{key}={value_text(value)}" for key, value in self.changed(setting).items()
         )
@@ -128,7 +128,7 @@ class _Trials:
 
 
 def _holds_enough(run: Run) -> bool:
-    """Tell whether a run holds as many measured steps as a prediction asks for."""
+    """Return whether a run holds as many measured steps as a prediction asks for."""
     steps = read_ints(run, "steps", ("step",))["step"]
     return len(steps) >= WARMUP_STEPS + FEWEST_BATCHES
 
@@ -150,7 +150,7 @@ def _too_few(run: Run) -> InconclusiveError:
 
 
 _ENOUGH_STEPS: Final = 10
-"""Steps after warm-up, twice those that a prediction asks for at the least."""
+"""Steps after warm-up, twice those that a prediction asks for at least."""
 _OF_WORKERS: Final = ("prefetch_factor", "persistent_workers")
 
 
@@ -166,13 +166,13 @@ def tune_script(
 
     Takes about `budget_s` seconds; the runs go into `directory`. Batches keep their order with `keep_order`.
     A setting with which the script's processes together take more than `max_memory_bytes` is given up. Raises
-    `MeasureError` if the script fails as it is, `InconclusiveError` where too few batches came.
+    `MeasureError` if the script fails as it is, `InconclusiveError` if too few batches came.
     """
     trials = _Trials(script, directory, max_memory_bytes)
     began = trials.clock()
     trials.begin(budget_s * FOR_SEARCH / TRIALS)
     reorders = trials.present.in_order and not keep_order
-    # less prefetching gains nothing but memory: it is no change to propose by itself
+    # less prefetching gains nothing but memory: it is not a change to propose by itself
     least = 1 if max_memory_bytes is not None else min(2, trials.present.prefetch)
     tuned = search(
         trials.measure,

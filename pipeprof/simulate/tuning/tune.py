@@ -32,13 +32,13 @@ WARMUP_STEPS: Final = 5
 NEAR: Final = 3
 """Number of worker counts for which other depths of prefetching are asked about."""
 TRIALS: Final = 5
-"""Short runs that a budget is cut for; fewer are made where predicted and measured agree."""
+"""Short runs that a budget is cut for; fewer are made if predicted and measured agree."""
 SHORTEST: Final = 0.5
 """Share of a trial's seconds below which the rest of a budget is not worth another."""
 
 
 Measure = Callable[[Setting, float], Run]
-"""Function that measures a setting for about so many seconds and gives the run."""
+"""Function that measures a setting for about that many seconds and gives the run."""
 
 
 def search(
@@ -123,7 +123,7 @@ def _tried(
 
 
 def _overhead_s(tried: Sequence[Trial | Failed], demands: Demands, wanted: Setting) -> float:
-    """Return the seconds that a trial of `wanted` will take beside those that it is given.
+    """Return the seconds that a trial of `wanted` will take besides those that it is given.
 
     They are those of the nearest one, and more if it has more workers to start: each starts in its turn, and
     they share the cores while they load their libraries.
@@ -256,8 +256,8 @@ def tune(
 
     `step` is called with each batch and really trains. `arguments` go to the DataLoader as they are
     (`shuffle`, `collate_fn`, ...). Returns all arguments of the best: `DataLoader(dataset, **tune(...))`.
-    Prints what it tried. At most about `budget_s` seconds; raises `InconclusiveError` where too few batches
-    came in a fifth of them.
+    Prints what it tried. At most about `budget_s` seconds; raises `InconclusiveError` if too few batches came
+    in a fifth of them.
     """
     from pipeprof.measure.bench.failure import translated
 

@@ -170,7 +170,7 @@ def _estimated_bytes(dataset: Any) -> int:
 
 
 def _refuse_unless_it_fits(needed: int, directory: Path | None, is_estimate: bool) -> None:
-    """Raise `DataError` if the machine has no room for so many bytes."""
+    """Raise `DataError` if the machine has no room for that many bytes."""
     if needed <= 0 and not is_estimate:
         raise DataError(f"cached(bytes={needed})", "give a number of bytes above 0")
     try:

@@ -44,7 +44,7 @@ class RunQueue:
     """Time that the calling thread was runnable and had no core, from `/proc/thread-self/schedstat`.
 
     The file is opened by the process and thread that read it: a descriptor that came through a fork still
-    tells of the parent.
+    refers to the parent.
     """
 
     def __init__(self) -> None:

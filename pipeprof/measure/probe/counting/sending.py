@@ -45,6 +45,6 @@ class CountSender:
                 self._slot.sent_last()
 
     def send(self) -> None:
-        """Send what was counted since the last call; nothing if nobody reads it any more."""
+        """Send what was counted since the last call; nothing if no one reads it any more."""
         if not self._slot.unread:
             send_counts(self._slot, self._recorder)

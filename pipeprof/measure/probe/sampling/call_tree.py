@@ -53,7 +53,7 @@ class Sampled(NamedTuple):
 
 
 class CallTree:
-    """Counts stacks. `is_edge(code)` tells the frames at which a walk outwards ends."""
+    """Counts stacks. `is_edge(code)` identifies the frames at which a walk outwards ends."""
 
     def __init__(
         self,

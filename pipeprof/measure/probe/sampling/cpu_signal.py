@@ -61,11 +61,11 @@ class CpuSampler:
         return True
 
     def is_running(self) -> bool:
-        """Tell whether it samples: not where a user's own signal or timer has taken its place."""
+        """Return whether it samples: not where a user's own signal or timer has taken its place."""
         return self._running
 
     def stop(self) -> None:
-        """Sample no more. The handler stays where another thread than the main one asks: it does nothing."""
+        """Stop sampling. The handler stays where another thread than the main one asks: it does nothing."""
         if self._running:
             self._running = False
             _set_timer(0)
@@ -80,7 +80,7 @@ class CpuSampler:
     def _take_last(self) -> None:
         """Let a signal that has come and was not yet handled go to our handler, which does nothing any more.
 
-        Python tells of one that comes to no handler, with a traceback. Such a signal waits where this runs in
+        Python reports one that reaches no handler, with a traceback. Such a signal waits where this runs in
         another signal's handler, as of one that ends the program; a further one makes Python look for both.
         """
         with suppress(AttributeError, ValueError, OSError):
@@ -128,7 +128,7 @@ _setitimer: Final[Callable[..., Any]] = getattr(signal, "setitimer", lambda *arg
 
 
 def _yielding(what: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a wrapper that gives way to a user who wants the signal or the timer for something else."""
+    """Make a wrapper that gives way to a user who wants the signal or the timer for other programs."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:

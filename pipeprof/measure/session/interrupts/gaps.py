@@ -17,7 +17,7 @@ busy machine it waits for one when it goes on."""
 
 
 class Gaps:
-    """Looks at the clock 7 to 20 times a second, from one thread, and tells gaps that were standstills.
+    """Looks at the clock 7 to 20 times a second, from one thread, and reports gaps that were standstills.
 
     In a gap that a busy process or machine has made, the process has computed, as in a native call that holds
     the GIL, or the thread has waited for a core. In a standstill neither has happened.

@@ -1,7 +1,7 @@
 """Places of the runs of one traced program's processes, all in the directory of the program's run.
 
-The first process that is no rank of a job writes there itself, as it would alone; ranks write their parts of
-the job, as under any launcher; all others write to `process-1`, `process-2`, …
+The first process that is not a rank of a job writes there itself, as it would alone; ranks write their parts
+of the job, as under any launcher; all others write to `process-1`, `process-2`, …
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _hook_directory() -> Path:
 
 
 def _is_installed() -> bool:
-    """Tell whether each process of this interpreter runs the start-up hook anyway."""
+    """Return whether each process of this interpreter runs the start-up hook anyway."""
     import site
 
     places = [*site.getsitepackages(), site.getusersitepackages()]

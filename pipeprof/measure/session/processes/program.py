@@ -81,7 +81,7 @@ class Program:
             self.session.add_unseen(what)
 
     def at_os_exit(self, tell: Callable[[int], None]) -> None:
-        """Close the run, and call `tell` with the exit code, where the program ends by `os._exit`."""
+        """Close the run, and call `tell` with the exit code, if the program ends by `os._exit`."""
 
         def close(status: int) -> None:
             self.let_go()
@@ -110,7 +110,7 @@ class Program:
     def gathered(self, patience_s: float = PATIENCE_S) -> Gathered:
         """Return the runs, when this process's own is closed.
 
-        Where there are others, the empty run of a mere launcher is removed, and a run of its own lies beside
+        If there are others, the empty run of a mere launcher is removed, and a run of its own lies beside
         them; the only run of all lies if it was asked for.
         """
         session, root, own = self.session, self._root, self.own_run()
@@ -186,7 +186,7 @@ def _move_up(run: Path, root: Path) -> None:
 
 
 def _add_unseen(directory: Path, unseen: list[str]) -> None:
-    """Enter into a closed run what was not observed beside it."""
+    """Enter into a closed run what else was not observed."""
     if unseen:
         with suppress(TraceError, OSError):
             meta = load(directory).meta

@@ -37,7 +37,7 @@ class BatchMaker:
     dataset: Any
     collate: Callable[[Any], Any]
     indices: Any
-    """The batch sampler, or if there is none the sampler; None for a stream."""
+    """The batch sampler, or if there is none, the sampler; None for a stream."""
     batch_size: int | None
     """None if samples come one by one."""
     drop_last: bool
@@ -178,7 +178,7 @@ def probe_scaling(making: BatchMaker, name: str = "", point_s: float | None = No
 
 
 class _Point(NamedTuple):
-    """Batches of so many processes: their number, samples, CPU time and time."""
+    """Batches of that many processes: their number, samples, CPU time and time."""
 
     batches: int = 0
     samples: int = 0

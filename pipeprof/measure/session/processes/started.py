@@ -39,7 +39,7 @@ class Started:
         patch(_HOLDER, subprocess.Popen, "__init__", self._noting)
 
     def end(self) -> list[str]:
-        """Note no more. Return the programs that were not observed, each with the reason."""
+        """Stop noting. Return the programs that were not observed, each with the reason."""
         release(_HOLDER)
         if self.file is None:
             return []
@@ -70,7 +70,7 @@ class Started:
     def _note(self, process: subprocess.Popen[Any]) -> None:
         words = _words(process.args)
         program = words[0] if words else ""
-        with suppress(OSError):  # it has ended already, or this is no Linux
+        with suppress(OSError):  # it has ended already, or this is not Linux
             program = os.readlink(f"/proc/{process.pid}/exe")  # noqa: PTH115
         if Path(program).name.startswith("python"):
             self._programs[process.pid] = _name(words)

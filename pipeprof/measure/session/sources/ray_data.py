@@ -1,6 +1,6 @@
 """Ray Data's own statistics of the operators that made the batches: how long its tasks took.
 
-They are read from private parts of Ray 2.60; where a version has others they are not observed. Nothing is
+They are read from private parts of Ray 2.60; if a version has others, they are not observed. Nothing is
 imported: whoever iterates Ray Data has loaded it.
 """
 
@@ -22,7 +22,8 @@ Statistics = Callable[[], "tuple[OperatorMeta, ...] | None"]
 
 
 def statistics_of(iterable: Any) -> Statistics | None:
-    """Return what reads the statistics of the Ray Data behind an iterable; None for what is none of Ray's."""
+    """Return what reads the statistics of the Ray Data behind an iterable; None for anything that is not
+    Ray's."""
     data = sys.modules.get("ray.data")
     try:
         iterator = None if data is None else _iterator_behind(iterable, data.DataIterator)

@@ -26,7 +26,7 @@ _OPERATOR: Final = "aten::"
 
 
 class Kernel(NamedTuple):
-    """One kernel of the device; one outermost operator where the program uses none."""
+    """One kernel of the device; one outermost operator if the program uses none."""
 
     name: str
     start_ns: int
@@ -160,7 +160,7 @@ def _kernels(events: Any, marks: list[tuple[int, int]]) -> list[Kernel]:
 
 
 def _is_outermost_operator(event: Any) -> bool:
-    """Return True for an operator that no other one called; annotations of torch's are none."""
+    """Return True for an operator that no other one called; torch's annotations are not operators."""
     parent = event.cpu_parent
     return event.name.startswith(_OPERATOR) and (parent is None or not parent.name.startswith(_OPERATOR))
 

@@ -53,7 +53,8 @@ class Uploader:
         self._order({"directory": str(directory)})
 
     def end(self) -> None:
-        """Wait until all is sent, and tell what is not. Later calls do nothing, nor do forked children's."""
+        """Wait until all is sent, and report what is not. Later calls do nothing, nor do forked
+        children's."""
         if self._pid != os.getpid():
             return
         self._pid = 0
