@@ -22,7 +22,7 @@ FEW_BYTES: Final = 1 << 18
 SLOW_PICKLING_NS: Final = 2_000_000
 """Time of pickling a batch from which it is made of more than a few tensors, however small they are."""
 ALONE: Final = 0.8
-"""Share of the window that the loop alone would take, from which on it is as quick with workers."""
+"""Share of the window that the loop alone would take, from which it is as quick with workers."""
 
 Evidence = tuple[tuple[str, Any], ...]
 
@@ -115,7 +115,7 @@ def _storage(facts: Facts) -> Finding:
 
 
 def _remote(facts: Facts, split_ns: Mapping[str, int] | None) -> Finding:
-    """Name the cause by what the reads waited for the longest, on the critical path if that is available.
+    """Name the cause after what the reads waited for longest, on the critical path if that is available.
 
     There is no detail if no request was seen.
     """
@@ -209,7 +209,7 @@ def _cpu_evidence(facts: Facts) -> Evidence:
 
 
 def _blocked(facts: Facts) -> Finding:
-    """Name the cause by what workers were seen to wait for; a disk that was not seen reading is storage
+    """Name the cause after what workers were seen to wait for; a disk that was not seen reading is storage
     too."""
     if not facts.states:
         return Finding(causes.BLOCKED.word)

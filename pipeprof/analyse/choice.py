@@ -25,8 +25,8 @@ EQUAL: Final = 0.02
 """Share by which predicted throughputs may differ and still be equal; a gain of no more than this does not
 count."""
 RECEIVING: Final = 0.8
-"""Share of the loop's waits from which it waits for nothing but its own unpickling: batches that come sooner
-would lie there longer."""
+"""Share of the loop's waits above which it waits only for its own unpickling: batches that came sooner would
+only lie ready longer."""
 WORTH_MENDING: Final = 0.1
 """Share of the time from which an owner is mended besides the cause: without less than that a loop is at most
 a ninth faster."""

@@ -268,7 +268,7 @@ UNLIKE_SHARE: Final = 0.1
 
 
 def _unfair(base: Analysis, other: Analysis) -> Iterator[str]:
-    """Yield what was unlike on the machine while the two runs were taken, as far as both know it."""
+    """Yield what differed on the machine while the two runs were taken, as far as both record it."""
     left, right = base.facts, other.facts
     if left is None or right is None or left.other_cores is None or right.other_cores is None:
         return
@@ -292,7 +292,7 @@ def _name(analysis: Analysis) -> str:
 
 
 WIDEST: Final = 100.0
-"""Half widths, as shares of their figures, from which on a ratio says nothing, nor can be computed."""
+"""Half widths, as shares of their figures, from which a ratio says nothing, nor can be computed."""
 
 
 def difference(measure: Measure, base: Figure, other: Figure) -> Difference:

@@ -113,7 +113,7 @@ def _stood_still(attribution: Attribution) -> list[Doubt]:
 
 
 def _clock_steps(attribution: Attribution) -> list[Doubt]:
-    """Report that the wall clock jumped: the tables' own clock did not, and all durations stand."""
+    """Report that the wall clock jumped: the tables' own clock did not, and all durations are valid."""
     events = attribution.timeline.clock_events
     slept_ns = sum(_ns(event.detail) for event in events if event.kind == "slept")
     jumps = [_ns(event.detail) for event in events if event.kind == "clock_set"]
@@ -191,7 +191,8 @@ def _later_epochs(facts: Facts) -> list[Doubt]:
 
 
 def _warm_before(run: Run) -> str | None:
-    """Tell what lay in memory before: all that a network file system lets see; nothing counts its bytes."""
+    """Say what was in memory before: a network file system shows nothing else, and nothing counts its
+    bytes."""
     share = run.meta.storage.resident_share_before
     if share is None or share <= 1 - FROM_DEVICE:
         return None

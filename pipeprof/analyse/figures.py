@@ -68,7 +68,7 @@ class Facts:
     data_bytes: int | None
     """Size of the whole data set."""
     sharded: bool
-    """True if the data lie in shards, which are read onwards."""
+    """True if the data are in shards, which are read sequentially."""
     memory_bytes: int | None
     memory_left_bytes: int | None
     """The least memory that was left for any process while workers made batches."""
@@ -168,7 +168,7 @@ class Facts:
 
 
 def gather(run: Run, attribution: Attribution) -> Facts:
-    """Read the facts off run.json and the rows that lie in the measured window."""
+    """Read the facts from run.json and the rows in the measured window."""
     meta = run.meta
     storage, machine = meta.storage, meta.machine
     measured = attribution.timeline.measured

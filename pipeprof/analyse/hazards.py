@@ -74,7 +74,7 @@ def _growth(
 ) -> tuple[int | None, float, int | None]:
     """Return how much all workers of an epoch grew, in which share of it, and what was left before.
 
-    Of the epoch in which they grew the most; None if no worker was looked at twice.
+    Taken from the epoch in which they grew the most; None if no worker was looked at twice.
     """
     by_epoch: dict[tuple[int, int], int] = {}
     for (loader, epoch, _), looks in counts.own_memory.items():

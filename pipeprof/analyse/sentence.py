@@ -17,7 +17,7 @@ _DEVICE: Final = {"hdd": "disk", "ssd": "SSD", "nvme": "NVMe drive", "network": 
 
 
 NEARLY_ALL: Final = 0.9
-"""Share of the waiting from which on it counts as waiting for one thing alone."""
+"""Share of the waiting from which it counts as waiting for one thing alone."""
 
 
 class Reason(NamedTuple):

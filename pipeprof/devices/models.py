@@ -203,7 +203,7 @@ class StorageModel:
         """Return the model's own long-run rate for reads of `size_bytes`, `concurrency` of them outstanding.
 
         `sequential`: each reader reads a file of its own from its start; otherwise every read is elsewhere.
-        Found by letting the readers run, `MOST_READERS` at the most: a first part, in which they find their
+        Found by letting the readers run, `MOST_READERS` at most: a first part, in which they find their
         places, is left out.
         """
         return _throughput(self, size_bytes, min(max(1, concurrency), MOST_READERS), sequential)

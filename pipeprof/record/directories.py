@@ -1,4 +1,4 @@
-"""Directories of runs: if they are made, and how the parts of a job lie in one directory."""
+"""Directories of runs: where they are made, and how the parts of a job share one directory."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def process_directory(directory: Path) -> Path:
 
 
 MOST_PROCESSES: Final = 256
-"""Processes of one traced program that are recorded at the most."""
+"""Processes of one traced program that are recorded at most."""
 
 
 def processes(directory: Path) -> list[Path]:

@@ -28,7 +28,7 @@ MOST_RANKS: Final = 1 << 20
 MOST_SAMPLES: Final = 10**15
 MOST_BATCH_SIZE: Final = 10**7
 MOST_LOADERS: Final = 1 << 15
-"""Number of loaders at the most: a loader's number is an int16 in the tables."""
+"""Number of loaders at most: a loader's number is an int16 in the tables."""
 _MOST: Final = 2**63 - 1
 
 Cores = Annotated[float, Between(0, MOST_CORES)]

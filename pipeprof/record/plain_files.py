@@ -22,7 +22,7 @@ def read_text(path: Path) -> str:
     """Return the text of a plain file.
 
     Raises `TraceError` for anything else and for one of more than `MOST_TEXT_BYTES`, `OSError` if it cannot
-    be read, `UnicodeDecodeError` if it is no UTF-8.
+    be read, `UnicodeDecodeError` if it is not UTF-8.
     """
     check_plain(path)
     if path.stat().st_size > MOST_TEXT_BYTES:

@@ -30,11 +30,11 @@ KEYS: Final = ("loader", "epoch", "seq")
 JOINED: Final = ("steps", "batches", "stages")
 """The tables whose rows are found by `KEYS`."""
 MOST_EPOCHS: Final = 10_000_000
-"""Number of epochs at the most: they are counted in arrays of this length."""
+"""Number of epochs at most: they are counted in arrays of this length."""
 MOST_KEYS: Final = 2**62
-"""Loaders times epochs times batches of an epoch at the most: a batch's key is packed into 64 bits."""
+"""Loaders times epochs times batches of an epoch at most: a batch's key is packed into 64 bits."""
 MOST_NS: Final = 2**61
-"""Time or duration at the most: 73 years."""
+"""Time or duration at most: 73 years."""
 ROWS_OF_ANY_FILE: Final = 2_000_000
 ROWS_OF_A_PIECE: Final = 1 << 16
 LEAST_BYTES_A_ROW: Final = 4

@@ -35,6 +35,6 @@ def in_options(options: Any, name: str = "") -> Iterator[str]:
 
 
 def where_instead(place: str) -> str:
-    """Tell where the credentials of a remote place belong."""
+    """Return where the credentials of a remote place belong."""
     variables = _VARIABLES.get(place.rpartition("::")[2].partition("://")[0])
     return f"as {variables}, or {_FSSPEC}" if variables else _FSSPEC

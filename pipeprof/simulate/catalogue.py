@@ -39,7 +39,7 @@ class PossibleFix:
     ram_bytes: int | None = 0
     """Host memory that it needs beyond what the run used; None if the run does not say."""
     cores: float = 0.0
-    """Cores that it keeps busy beyond what the run did, at the most."""
+    """Cores that it keeps busy beyond what the run did, at most."""
     assumption: str = ""
     """Assumption about it that was not measured."""
     keys: str = ""

@@ -57,7 +57,7 @@ class Knobs:
     access: Access = "files"
     """Access pattern. `files`: each request goes elsewhere; `shards`: each worker reads a file onwards."""
     keep: Literal["encoded", "decoded"] = "encoded"
-    """Form in which samples are kept. `decoded`: they lie in memory; nothing is read or decoded any more."""
+    """Form in which samples are kept. `decoded`: they lie in memory; nothing is read or decoded."""
     accelerator_speed: float = 1.0
     """Factor of the accelerator's speed: steps take the recorded time divided by this."""
     prefetch_to_device: bool = False

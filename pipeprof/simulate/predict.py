@@ -184,7 +184,7 @@ MAY_BE_FULL: Final = Extrapolation(
 FEWEST_STEPS: Final = 100
 """Steps of a prediction that is to show the long run."""
 MOST_STEPS: Final = 400
-"""Recorded steps played at the most: a longer run is drawn from, so that a report is made in seconds."""
+"""Recorded steps played at most: a longer run is drawn from, so that a report is made in seconds."""
 TRIED_STEPS: Final = 40
 """Steps counted when the ends of an interval are looked for."""
 MOST_REPLAYED: Final = 5_000
@@ -213,7 +213,7 @@ class Predictor:
     def __init__(self, recorded: Demands, seed: int = 0) -> None:
         self.recorded, self.demands, self.seed = recorded, without_own_cost(recorded), seed
         self.is_late: Callable[[], bool] = bool
-        """True from when on nothing is predicted any more that is not known; never by itself."""
+        """True from the time at which nothing is predicted any more that is not known; never by itself."""
         self._known: dict[tuple[Knobs, int, int], Prediction] = {}
         self._replayed: Prediction | None = None
 

@@ -129,7 +129,7 @@ Least = tuple[int, Prediction] | tuple[None, None]
 """A number, and the run with that many; None if no number is enough."""
 MOST_CORES: Final = 128
 MOST_FASTER: Final = 80
-"""Tenths more, one on top of the other, that a device is made faster by at the most: 2,000 times."""
+"""Tenths more, one on top of the other, that a device is made faster by at most: 2,000 times."""
 
 
 def what_would_it_take(

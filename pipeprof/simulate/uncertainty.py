@@ -29,7 +29,7 @@ machine gave the same work 4 to 16% (standard deviation) more or less of themsel
 NEIGHBOURS_ERROR: Final = 0.2
 """Relative error for each unit of the neighbours' share of the runnable: others come and go."""
 WORTH_TELLING: Final = 0.2
-"""Runnable tasks of other programs, on average, from which on they are worth a word and a fix."""
+"""Runnable tasks of other programs, on average, from which they are worth a word and a fix."""
 PER_DOUBLING: Final = 0.03
 """Error added, in quadrature, for each doubling of workers, batch size or cores away from the recorded."""
 OTHER_PROCESS: Final = 0.4

@@ -48,7 +48,7 @@ def change_points(rates: Sequence[float]) -> list[int]:
 
 
 def _in_noise(values: Values) -> Values:
-    """Return the values in units of their noise, with what lies far from its neighbours brought near.
+    """Return the values in units of their noise, with values far from their neighbours moved closer.
 
     The noise is taken from the differences of neighbours, by their median absolute deviation, so that levels
     do not count in it.

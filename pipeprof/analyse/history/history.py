@@ -45,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A run from which on a script's rate on a host was another."""
+    """A run from which a script's rate on a host was another."""
 
     script: str
     host: str

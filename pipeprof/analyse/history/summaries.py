@@ -86,7 +86,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A run or a job that lies in a directory."""
+    """A run or a job in a directory."""
 
     directory: Path
     parts: tuple[Path, ...]
@@ -131,7 +131,7 @@ def summarise(root: Path, progress: Progress = lambda done, of: None) -> list[Su
 
 
 def _places(directory: str, depth: int) -> Iterator[_Place]:
-    """Yield what lies in a directory and below. Links are not followed."""
+    """Yield the contents of a directory and below. Links are not followed."""
     try:
         with os.scandir(directory) as listing:
             found = list(listing)

@@ -180,7 +180,8 @@ class JobAnalysis:
 
     @property
     def verdict(self) -> JobVerdict:
-        """Return the verdict on the job as a whole; it says what was not observed, and if it is too short."""
+        """Return the verdict on the job as a whole; it says what was not observed, and whether it is too
+        short."""
         verdict = judge(self.ranks, self.shards or [])
         said = verdict.statement
         if self.unobserved is not None:

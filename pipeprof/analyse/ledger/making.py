@@ -134,7 +134,8 @@ def _fill(stages: Stages, timeline: Timeline) -> None:
 
 
 def _scale(timeline: Timeline) -> tuple[Floats, Ints, Ints]:
-    """Return how long each batch took over the one that stands for it, and the steps that another does for.
+    """Return how long each batch took relative to the one that stands for it, and the steps that another
+    stands for.
 
     With these come the others themselves.
     """

@@ -62,7 +62,7 @@ def charge_stragglers(mixes: Shares, late: Lateness, took: Values) -> None:
     """Move the excess of stragglers from the owners it came from to `straggler`, in place.
 
     It is taken from the owners in proportion to what each took beyond its own median. What a server refused
-    stays if it is: some batches are late for it whatever the order of delivery.
+    stays where it is: some batches are late for it whatever the order of delivery.
     """
     steps = np.flatnonzero(late.excess_ns)
     if len(steps) == 0:

@@ -1,4 +1,4 @@
-"""Time cut into pieces, each with its owners. The law of this room: what is cut sums to what there was."""
+"""Time cut into pieces, each with its owners. The invariant of this room: the pieces sum to what was cut."""
 
 from __future__ import annotations
 

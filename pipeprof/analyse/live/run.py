@@ -29,7 +29,7 @@ from pipeprof.units import NS_PER_S
 WINDOW_S: Final = 30.0
 _TIMED: Final = {"lines": "time_ns", "counters": "time_ns", "telemetry": "time_ns", "events": "time_ns"}
 _MANY: Final = 100
-"""Record batches from which on three columns of the whole file are read sooner than all of each."""
+"""Record batches from which three columns of the whole file are read sooner than all of each."""
 _NEWEST: Final = 8
 """Record batches that show what each worker does now, if many have come."""
 
@@ -96,7 +96,7 @@ class LiveRun:
         self._counted_ns = 0
         self._workers: dict[int, WorkerNow] = {}
         self._counted_batches: dict[str, int] = {}
-        """By table, the record batches whose rows the workers' state knows."""
+        """Record batches whose rows are known to the workers' state, by table."""
         self._version = (0, 0)
         self._is_silent = True
         """True if nothing came with the last look: the run may have ended, or its process been killed."""
@@ -120,7 +120,7 @@ class LiveRun:
             tail.close()
 
     def _read_meta(self) -> None:
-        """Read the facts of the run anew if they may have changed: with each loader that it meets, and as its
+        """Read the facts of the run again if they may have changed: with each new loader, and when its
         process was killed."""
         with suppress(FileNotFoundError):
             state = (self.directory / RUN_JSON).stat()

@@ -1,7 +1,7 @@
 """Reading of the end of a table while its run is being written: what is new, and what is recent.
 
 A stream is walked forwards once, from the head of a message to that of the next: bodies are read and decoded
-if they are asked for, which is at the end. Reading on costs what was appended since.
+only when they are asked for, which is at the end. Reading on costs what was appended since.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ BUSY: Final = 0.9
 SHORT_QUEUE: Final = 2.0
 """Reads in the queue of an SSD, on average, up to which it has room: it serves dozens side by side."""
 FEWEST: Final = 40
-"""Batches from which on the crowded of them are compared with the others."""
+"""Batches from which the crowded of them are compared with the others."""
 APART: Final = 1.4
 """Factor by which reads in flight must differ between the two."""
 IN_PROPORTION: Final = 0.7
@@ -108,7 +108,7 @@ class StorageState:
     growth: float | None = None
     """Growth of a read's time with the reads in flight: 1 in proportion, 0 not at all."""
     capacity_bytes_per_s: float | None = None
-    """Bytes a second that it gives at the most; None if that is not known."""
+    """Bytes a second that it gives at most; None if that is not known."""
     alone_bytes_per_s: float | None = None
     """Bytes a second that a single reader gets while it reads."""
     keeps_credit: bool = False

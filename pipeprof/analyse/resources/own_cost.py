@@ -28,7 +28,7 @@ from pipeprof.record.schema import MAIN_PROCESS, UNPROBED_BLOCK, UNPROBED_FIRST,
 from pipeprof.timeline import read_ints
 
 FEWEST_BLOCKS: Final = 6
-"""Blocks from which on the smallest and the largest difference are an interval of 95 %."""
+"""Blocks from which the smallest and the largest difference are an interval of 95 %."""
 NEEDED_BATCHES: Final = UNPROBED_FIRST + FEWEST_BLOCKS * UNPROBED_PERIOD
 _KEY: Final = ("loader", "epoch", "seq")
 _COLUMNS: Final = ("unprobed", "thread_cpu_ns", "own_ns")
@@ -121,7 +121,8 @@ def read_own_cost(run: Run) -> OwnCost | None:
 
 
 def _thinned(batches: dict[str, Ints]) -> Thinned | None:
-    """Return from where on most batches of a loader were unprobed, of the loader with the most batches.
+    """Return the place from which most batches of a loader were unprobed, of the loader with the most
+    batches.
 
     There a thread makes more of them in a row than one block.
     """

@@ -79,8 +79,8 @@ def _times(number: float) -> str:
 def _duplicates(observed: Observed) -> Shown | None:
     """Look for several workers that have delivered the same first items.
 
-    Of the worker of which the fewest items were seen, since the others may have been seen longer. It explains
-    the share of those that another worker delivers too.
+    From the worker with the fewest observed items, since the others may have been observed for longer. It
+    explains the share of those that another worker delivers too.
     """
     by_epoch: dict[tuple[int, int], list[set[int]]] = {}
     for (loader, epoch, _), items in observed.counts.items.items():

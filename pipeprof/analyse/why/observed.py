@@ -27,8 +27,8 @@ from pipeprof.vocabulary import owners
 class Observed:
     """A run, asked by the mechanisms. Sums are over all batches of the run, warm-up included.
 
-    Batches that were made unprobed are left out, as counters and lines leave them out too. What is compared
-    with what a whole process or the machine did is the `whole` of a column, in which others stand for them.
+    Batches that were made unprobed are left out, as counters and lines leave them out too. Use the `whole` of
+    a column, in which other batches stand for them, to compare with what a whole process or the machine did.
     """
 
     run: Run

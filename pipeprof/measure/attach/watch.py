@@ -72,7 +72,7 @@ def _is_live(iterator: Any) -> bool:
 
 
 class AttachedLoader(LoaderWatch):
-    """The observer of one loader, of which an iterator may run already."""
+    """The observer of one loader, whose iterator may already be running."""
 
     def __init__(self, session: Recorder, loader: Any, number: int, name: str) -> None:
         super().__init__(session, loader, number, name)
@@ -133,7 +133,7 @@ class _Described:
 
 
 def loader_of(iterator: Any) -> Any:
-    """Describe the loader of an iterator that runs, of which it holds the parts."""
+    """Describe the loader of a running iterator, which holds its parts."""
     workers = list(_part(iterator, "_workers", ()))
     sampler = iterator._index_sampler
     context = None
@@ -338,7 +338,7 @@ class AttachedIterator(IteratorWatch):
             return super().next(original, iterator)
         finally:
             self._inside = False
-            if self._has_left:  # in the midst of it: a batch was being made in this thread
+            if self._has_left:  # in the middle of it: a batch was being made in this thread
                 self.probe.stop()
 
     def _next_unobserved(self, original: Callable[[Any], Any], iterator: Any) -> Any:

@@ -72,7 +72,7 @@ def _refuse_unless_it_fits(needed: int, title: str) -> None:
 
 
 class HeldFiles:
-    """Files that lie in memory, read as a data set reads a `Storage`; `storage` is where they came from."""
+    """Files held in memory, read as a data set reads a `Storage`; `storage` is where they came from."""
 
     def __init__(self, files: FileTable, storage: Reader) -> None:
         self.files = files

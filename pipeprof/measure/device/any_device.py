@@ -101,7 +101,7 @@ class TorchDevice:
         return tensor.to(self.torch_name, non_blocking=non_blocking)
 
     def is_pinned(self, tensor: Any) -> bool:
-        """Return whether a tensor lies in page-locked memory."""
+        """Return whether a tensor is in page-locked memory."""
         return bool(tensor.is_pinned())
 
     def pin(self, tensor: Any) -> Any:

@@ -112,7 +112,7 @@ class Device(Protocol):
         ...
 
     def is_pinned(self, tensor: Any) -> bool:
-        """Return whether a tensor lies in page-locked memory."""
+        """Return whether a tensor is in page-locked memory."""
         ...
 
     def pin(self, tensor: Any) -> Any:

@@ -23,7 +23,7 @@ _BUSY: Final = "other programs use them: a verdict would be about that"
 
 
 class Check(NamedTuple):
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     name: str
     seen: bool

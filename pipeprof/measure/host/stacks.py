@@ -1,4 +1,4 @@
-"""Reads the Python stack of another process's main thread, if it is and whatever it waits for."""
+"""Reads the Python stack of another process's main thread, wherever it is and whatever it waits for."""
 
 from __future__ import annotations
 

@@ -347,7 +347,7 @@ def _read_until(read: Read, end: float, most_bytes: int, paused: bool, done: lis
         began = now
         try:
             size = read()
-        except OSError:  # a file that is gone, or cannot be read any more: the next one
+        except OSError:  # a file that is gone, or can no longer be read: the next one
             size = 0
         now = time.monotonic()
         total += size

@@ -83,7 +83,7 @@ class Probe:
         self.aides = aides
         """The ring of the workers' aides; None if lines are not sampled."""
         self.epoch = epoch
-        """Epoch of the batches whose keys cannot be sent: counted if they are made."""
+        """Epoch of the batches whose keys cannot be sent: counted where they are made."""
         self.recorder: BatchRecorder | None = None
         self.created_ns = monotonic_ns()
         self.modules = 0

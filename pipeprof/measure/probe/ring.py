@@ -194,7 +194,7 @@ class Slot:
         return self._words[_ASKED_EPOCH]
 
     def close(self) -> None:
-        """Give the memory back: nothing is written any more."""
+        """Give the memory back: nothing more is written."""
         self._words.release()
         self._view.release()
 

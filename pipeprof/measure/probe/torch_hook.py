@@ -48,7 +48,7 @@ class Watcher(Protocol):
         ...
 
     def dropped(self) -> None:
-        """Note that no one holds the iterator any more. Called in a finalizer, before torch's own."""
+        """Note that the iterator is no longer held. Called in a finalizer, before torch's own."""
         ...
 
 

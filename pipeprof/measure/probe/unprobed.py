@@ -22,7 +22,7 @@ from typing import Final
 from pipeprof.record.schema import MISSING, PROBED_OF, UNPROBED_BLOCK, UNPROBED_PERIOD
 
 WORTH_THINNING: Final = 0.01
-"""Share of a batch's time from which on what probing costs is worth less detail."""
+"""Share of a batch's time from which what probing costs is worth less detail."""
 FEWEST_COMPARED: Final = 6
 """Comparisons before which nothing is decided: one of few can lie anywhere."""
 _MOST_COMPARED: Final = 25
@@ -48,9 +48,9 @@ FULL: Final = _plan(UNPROBED_PERIOD, UNPROBED_BLOCK, True)
 THIN: Final = _plan(PROBED_OF * UNPROBED_BLOCK, UNPROBED_BLOCK, False)
 THIN_OF_LONG: Final = _plan(PROBED_OF, 1, False)
 _LONG_NS: Final = 200_000_000
-"""Time of a batch from which on it is a long one."""
+"""Time of a batch from which it is a long one."""
 _TOO_LONG_NS: Final = 3_000_000_000
-"""Time of a batch from which on all are probed: the last 30 s would have none that was."""
+"""Time of a batch from which all are probed: the last 30 s would have none that was."""
 
 
 class Blocks:

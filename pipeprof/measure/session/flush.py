@@ -103,7 +103,7 @@ class Flusher:
         self.files: FilesRead | None = None
         """Files that batches are made from; None if they are not kept."""
         self.failure: TraceError | None = None
-        """Reason why the run cannot be written any more."""
+        """Reason why the run can no longer be written."""
         self.hangs: HangWatch | None = None
         """Watch over waits that are very long, if it is asked for."""
         self.lock = threading.Lock()
@@ -165,7 +165,7 @@ class Flusher:
                     self._fail(error)
 
     def move(self, directory: Path, change: Callable[[RunMeta], RunMeta]) -> Path:
-        """Go on writing in `directory`, and change `run.json`; return if that is.
+        """Go on writing in `directory`, and change `run.json`; return where that is.
 
         Raises `TraceError` if it cannot be.
         """

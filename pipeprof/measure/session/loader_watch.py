@@ -332,7 +332,7 @@ class IteratorWatch:
         return self.epoch
 
     def dropped(self) -> None:
-        """End the pass: no one holds the iterator any more."""
+        """End the pass: the iterator is no longer held."""
         if self._pass is None:
             return
         if self.owner.newest_iterator_ns > max(self._created_ns, self._request_ns):

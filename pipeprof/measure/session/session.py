@@ -61,7 +61,7 @@ class Session:
     before count as warm-up. With `every_batch` batches are probed in a long run too, however much that costs.
 
     Raises `TraceError` if the directory cannot be written, `MeasureError` for an unknown `detail`. A run that
-    cannot be written any more, on a full disk for one, stops being recorded; `failure` says why.
+    can no longer be written, on a full disk for one, stops being recorded; `failure` says why.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Session:
 
     @property
     def failure(self) -> TraceError | None:
-        """Return the reason why the run cannot be written any more; None while it can."""
+        """Return the reason why the run can no longer be written; None while it can."""
         return self._flusher.failure
 
     @property
@@ -152,7 +152,7 @@ class Session:
     def take_place(self) -> None:
         """Move the run to this process's part of its job, if it has become a rank since the run began.
 
-        It stays if it is if that cannot be.
+        It stays where it is if that cannot be done.
         """
         if self._flusher.meta.rank is not None or self._scratch is not None or here() is None:
             return

@@ -19,7 +19,7 @@ from pipeprof.timeline import NOT_OBSERVED, Ints
 from pipeprof.units import NS_PER_S
 
 POINTS: Final = 500
-"""Points of a curve at the most."""
+"""Points of a curve at most."""
 STEPS_A_POINT: Final = 4
 """Each point is a mean over at least that many steps' time, in the mean."""
 

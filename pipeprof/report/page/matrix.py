@@ -199,7 +199,7 @@ def knobs_text(cell: MatrixCell) -> str:
 
 
 def enough(laid_out: Matrix, target: float = 0.05) -> list[str]:
-    """Return the first cell in order of knobs from which on all stalls are below `target`, for each value of
+    """Return the first cell in order of knobs from which all stalls are below `target`, for each value of
     those without an order, as a tier is."""
     lines = []
     axes = [key for key in _axes(laid_out) if _is_ordered(laid_out, key)]

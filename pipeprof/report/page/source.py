@@ -20,7 +20,7 @@ Source = Callable[[HotLine], str]
 
 MOST_CHARACTERS: Final = 160
 MOST_SOURCE_BYTES: Final = 4 << 20
-"""Size of a source file at the most: a run names it, and may be someone else's."""
+"""Size of a source file at most: a run names it, and may be someone else's."""
 
 
 def no_source(line: HotLine) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_OWNERS: Final = 8
 MOST_PARTS: Final = 16
-"""Ranks or processes that stand side by side at the most."""
+"""Ranks or processes that stand side by side at most."""
 _BAR: Final = 30
 _SMALL_BAR: Final = 10
 KEYS: Final = "q quit · a all or last seconds · w workers"

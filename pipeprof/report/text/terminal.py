@@ -60,7 +60,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 WORTH_NAMING = 0.1
 """Share of an owner's time from which a line after the first is shown."""
 _WIDE_TABLE = 70
-"""Columns from which on the table of owners shows the critical path too."""
+"""Columns from which the table of owners shows the critical path too."""
 _TITLE = "Where each step's time went"
 
 

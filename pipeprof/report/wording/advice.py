@@ -228,13 +228,13 @@ def shared_extrapolations(forecast: Forecast) -> tuple[Extrapolation, ...]:
 
 
 def hint(forecast: Forecast) -> str:
-    """Return how to read the fixes, and a warning if the simulator does not know this run."""
+    """Explain how to read the fixes, and a warning if the simulator does not know this run."""
     rough = replay_warning(forecast)
     return f"{reading.FIXES} {rough}." if rough else reading.FIXES
 
 
 def replay_warning(forecast: Forecast) -> str:
-    """Return that predictions are rough estimates, if the replay is far from the run; else empty."""
+    """Say that predictions are rough estimates, if the replay is far from the run; else empty."""
     gap, measured, replay = forecast.replay_error, forecast.analysis.verdict.stall_share, forecast.replay
     if gap is None or replay is None:
         return ""

@@ -104,7 +104,7 @@ class RunView:
 
     @property
     def reason(self) -> str:
-        """Return why the place is expensive: the mechanism's label, if there is one, and the figures."""
+        """Explain why the place is expensive: the mechanism's label, if there is one, and the figures."""
         if self.inconclusive:
             return ""
         if self.mechanism is None:
@@ -132,7 +132,7 @@ class RunView:
 
     @property
     def utilization_name(self) -> str:
-        """Return the name of the utilisation figure, which says if it is emulated."""
+        """Return the name of the utilisation figure, which says whether it is emulated."""
         return label_of(self.utilization_kind)
 
 
@@ -254,7 +254,7 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
 
 
 def thinned_text(thinned: Thinned) -> str:
-    """Return from which batch on not all were looked at, and how to have that."""
+    """Return the batch from which not all were probed, and how to probe them all."""
     of = units.digits(thinned.batches / max(1, thinned.probed), 2)
     return (
         f"from batch {units.count(thinned.first)} on it looked at one of {of} batches, which stands for the "

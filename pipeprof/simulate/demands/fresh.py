@@ -16,7 +16,7 @@ from pipeprof.simulate.demands.read import Floats, Recorded
 from pipeprof.vocabulary import owners
 
 LARGEST_REUSED: Final = 32 << 20
-"""Bytes from which on glibc gives each piece of memory back to the kernel at once, and maps the next anew."""
+"""Bytes from which glibc gives each piece of memory back to the kernel at once, and maps the next anew."""
 MOST_GROWTH: Final = 2.0
 """Growth of a page's cost with other processes running, over that of an idle machine: what the kernel took
 beyond that was for other programs. Two workers on two cores paid 1.1 to 2.1 times as much."""

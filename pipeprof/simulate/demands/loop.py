@@ -11,7 +11,7 @@ from pipeprof.simulate.demands.read import Floats, Recorded
 from pipeprof.timeline import NOT_OBSERVED, Bools, Timeline
 
 MASKED_SHARE: Final = 0.02
-"""Share of a loop's waits that a device works through, from which on it is seen to run behind."""
+"""Share of a loop's waits that a device works through, from which it is seen to run behind."""
 PICKLING: Final = 1.0
 RECEIVING: Final = 2.0
 """Steps of a batch's way that wait for the lock of its worker; values of `Activities.locked`."""

@@ -23,7 +23,7 @@ main process's."""
 BETWEEN: Final = 0.5
 """Share of what a batch costs its maker that lies between two batches, and in no stage of one."""
 WORTH_SAYING: Final = 0.001
-"""Share of the work with a batch from which on the cost is mentioned."""
+"""Share of the work with a batch from which the cost is mentioned."""
 
 
 def without_own_cost(demands: Demands) -> Demands:

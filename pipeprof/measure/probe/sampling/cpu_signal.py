@@ -78,7 +78,8 @@ class CpuSampler:
             self._withdraw()
 
     def _take_last(self) -> None:
-        """Let a signal that has come and was not yet handled go to our handler, which does nothing any more.
+        """Let a signal that has come and was not yet handled go to our handler, which no longer does
+        anything.
 
         Python reports one that reaches no handler, with a traceback. Such a signal waits where this runs in
         another signal's handler, as of one that ends the program; a further one makes Python look for both.

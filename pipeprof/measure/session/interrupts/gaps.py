@@ -12,8 +12,8 @@ from pipeprof.record.schema import MISSING
 LEAST_NS: Final = 500_000_000
 """A gap between two looks that is shorter than this happens on a busy machine."""
 _IDLE: Final = 0.25
-"""Share of a gap in which a process that stood still has computed, or waited for a core, at the most: on a
-busy machine it waits for one when it goes on."""
+"""Share of a gap in which a process that stood still has computed, or waited for a core, at most: on a busy
+machine it waits for one when it goes on."""
 
 
 class Gaps:

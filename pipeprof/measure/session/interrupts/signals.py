@@ -64,7 +64,7 @@ class Stops:
                 signal.getsignal = self._getsignal
 
     def _hiding(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `original`, answering SIG_DFL if it would answer ours."""
+        """Return `original`, answering SIG_DFL where it would answer ours."""
 
         def call(*arguments: Any, **options: Any) -> Any:
             answer = original(*arguments, **options)

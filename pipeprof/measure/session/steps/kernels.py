@@ -40,8 +40,8 @@ class KernelTrace:
     """Traces `count` steps of the loop, from step `first` on.
 
     `report` is called with the number of steps and their kernels when they have been traced; `unseen` with
-    the reason if they could not be. The loop's thread calls `took` and `end`: torch.profiler wants to be
-    stopped if it was started.
+    the reason if they could not be. The loop's thread calls `took` and `end`: torch.profiler must be stopped
+    in the thread that started it.
     """
 
     def __init__(

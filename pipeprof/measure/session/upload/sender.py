@@ -131,5 +131,5 @@ def main() -> None:
         os.nice(10)
     sender = Sender(Path(root), url, float(every_s), float(patience_s), removes)
     left = sender.run()
-    with suppress(OSError):  # no one waits for it any more
+    with suppress(OSError):  # nothing waits for it any longer
         print(json.dumps({"left": left, "why": sender.why}), flush=True)
