@@ -100,6 +100,7 @@ class Blocks:
 
     def _begin_period(self) -> None:
         """Begin a period, by the plan that its cost asks for."""
+        self.thread_cpu_ns = MISSING  # the last batch of the one before may have been at an edge
         is_thin = self._batch_ns < _TOO_LONG_NS and self._is_costly()
         thin = THIN if self._batch_ns < _LONG_NS else THIN_OF_LONG
         self.plan = self._plan = thin if is_thin else FULL
