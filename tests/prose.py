@@ -29,7 +29,7 @@ NO_CLASS: Final = NO_VERB & {
     "Why",
 }
 """Words that a docstring of a class or module does not begin with: it says what it is."""
-DENIAL: Final = re.compile(r"(?<!there )\b(is|are|was|were) no (?!longer\b|more\b)\w")
+DENIAL: Final = re.compile(r"(?<!there )\b(is|are|was|were) no (?!longer\b|more\b)(\w|$)")
 """An “X is no Y”, which English says as “X is not a Y”; “there is no Y” is English."""
 NAMES_NOTHING: Final = frozenset({"beside", "found", "one", "told"})
 

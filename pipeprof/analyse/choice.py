@@ -88,7 +88,7 @@ def bearing(finding: Finding, shares: Mapping[str, float]) -> frozenset[str]:
         if share >= WORTH_MENDING:
             words |= causes.fixes_of_owner(owner)
     if shares.get(owners.STATE):  # torchdata resumes a state with the same number of workers alone
-        words -= {fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word}
+        words -= {fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word, fixes.NO_WORKERS.word}
     return frozenset(words)
 
 
@@ -101,14 +101,16 @@ def is_useless(fix: str, finding: Finding, facts: Facts) -> bool:
     if record in cause.ineffective(finding.detail) or not _can_be_carried_out(fix, cause, facts):
         return True
     mechanism = None if finding.shown is None else finding.shown.mechanism
+    # without workers the main process draws the indices too, and makes what workers were started for
+    fewer = mechanism is mechanisms.SAMPLER or cause in (causes.STARTUP, causes.STATE)
     useless = {
         fixes.RAM: cause in causes.WORK,
         # batches wait for a lock on their way, not for their bytes
         fixes.LIGHTER_TRANSFER: mechanism is mechanisms.GIL,
         # no batch is there sooner than the workers are
         fixes.DEEPER_PREFETCH: cause is causes.STARTUP,
-        # without workers the main process draws the indices too, and makes what workers were started for
-        fixes.FEWER_WORKERS: mechanism is mechanisms.SAMPLER or cause in (causes.STARTUP, causes.STATE),
+        fixes.FEWER_WORKERS: fewer,
+        fixes.NO_WORKERS: fewer,
         fixes.MORE_WORKERS: cause in _NO_MORE_WORKERS
         or finding.detail == causes.LOCK.word
         or mechanism in _MADE_WORSE,
@@ -151,8 +153,8 @@ def _can_be_carried_out(fix: str, cause: Cause, facts: Facts) -> bool:
         fixes.MORE_WORKERS: not (
             copies or receives or (is_work and not _cores_idle(facts)) or _device_full(facts)
         ),
-        # one worker is one too many if handing its batches over is what takes the time
-        fixes.FEWER_WORKERS: facts.workers > (0 if cause is causes.TRANSFER else 1),
+        fixes.FEWER_WORKERS: facts.workers > 1,
+        fixes.NO_WORKERS: facts.workers > 0,
         fixes.PERSISTENT_WORKERS: facts.workers > 0 and not facts.persistent and facts.epochs > 1,
         fixes.OUT_OF_ORDER: facts.workers > 1 and facts.in_order and not receives,
         fixes.DEEPER_PREFETCH: facts.workers > 0 and not receives,

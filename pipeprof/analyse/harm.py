@@ -15,7 +15,7 @@ def warning(fix: str, facts: Facts | None) -> str | None:
     known = fixes.BY_WORD[fix]
     if facts is None or not known.harm:
         return None
-    applies = _APPLIES.get(known)
+    applies = APPLIES.get(known)
     return known.harm if known.reorders or (applies is not None and applies(facts)) else None
 
 
@@ -40,15 +40,26 @@ MUCH: Final = 0.25
 """Share of memory from which taking it may starve other programs, or end in the kernel's killing."""
 LEAST_HELD: Final = 2
 """Batches of each worker that are under way at once: torch's own prefetch factor."""
-_APPLIES: Final[Mapping[Fix, Callable[[Facts], bool]]] = {
+APPLIES: Final[Mapping[Fix, Callable[[Facts], bool]]] = {
     fixes.PERSISTENT_WORKERS: _keeps_epoch,
     fixes.MORE_WORKERS: lambda facts: (facts.iterable and not facts.splits_stream) or _crowds_memory(facts),
     fixes.PIN: _locks_memory,
+    fixes.RAM: lambda facts: not (facts.data_bytes and facts.memory_bytes),  # else it is known to fit
     fixes.ONE_THREAD: lambda facts: facts.computes_on_cpu,
     fixes.NO_READ_AHEAD: lambda facts: facts.remote,
     fixes.FORK: lambda facts: not facts.computes_on_cpu,
     fixes.KEEP_OPEN: lambda facts: facts.workers > 0 and facts.start_method == "fork",
-    fixes.AFFINITY: lambda facts: True,
-    fixes.FREE_CORES: lambda facts: True,
+    **dict.fromkeys(
+        (
+            fixes.AFFINITY,
+            fixes.FREE_CORES,
+            fixes.UNBLOCK,
+            fixes.GC_FREEZE,
+            fixes.FILE_SYSTEM_SHARING,
+            fixes.CHEAPER_DECODE,
+            fixes.SMALLER_CHUNKS,
+        ),
+        lambda facts: True,
+    ),
 }
 """Evidence that a run has to show for the harm to apply, for fixes that keep the order of samples."""

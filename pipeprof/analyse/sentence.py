@@ -61,8 +61,8 @@ def spent_waiting(stall_share: float | None, share: float | None, waiting_for: s
     stall = f"spent {units.percent(stall_share)} of the time waiting for"
     if share is None or stall_share is None or share >= NEARLY_ALL * stall_share:
         return f"{stall} {waiting_for}"
-    part = "most of it" if share >= stall_share / 2 else "the largest part"
-    return f"{stall} data, {part} for {waiting_for} ({units.percent(share)})"
+    part = "most of it" if share > stall_share / 2 else "a large part of it"
+    return f"{stall} data, {part} for {waiting_for} ({units.percent(share)} of the time)"
 
 
 def reason(verdict: Verdict, facts: Facts | None) -> Reason:

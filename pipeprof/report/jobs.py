@@ -255,7 +255,8 @@ def _bars(merged: JobAnalysis) -> Section:
     order = sorted(total, key=lambda owner: (owners.order_of(owner), owner))
     boxes = [box for row in ranks for box in _boxes(row, order)]
     shown = [owner for owner in order if any(box["owner"] == owner for box in boxes)]
-    some = f" The {MOST_ROWS} ranks that cost the others most, of {len(merged.ranks):,}." if is_large else ""
+    which = f" The {MOST_ROWS} ranks that cost the others most, then those that waited longest, "
+    some = f"{which}of {len(merged.ranks):,}." if is_large else ""
     section = Section("bars", "Where each rank's time went", reading.RANK_LEDGERS + some)
     section.legend = legend([(_label(owner), words.drawn(owner).colour) for owner in shown])
     title = section.title

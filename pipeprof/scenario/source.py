@@ -184,7 +184,9 @@ class _Walk:
         try:
             value = self._loader.construct_object(node)
         except ValueError as error:
-            raise ScenarioError(f"{place}: {node.value} is no {node.tag.rpartition(':')[2]}") from error
+            raise ScenarioError(
+                f"{place}: {node.value} is not a valid {node.tag.rpartition(':')[2]}"
+            ) from error
         # `1e6` samples are a whole number of samples
         return int(value) if isinstance(value, float) and _WHOLE.fullmatch(node.value) else value
 

@@ -63,9 +63,10 @@ def _workers(demands: Demands) -> Iterator[PossibleFix]:
     for workers in worker_counts(knobs):
         more = workers - knobs.workers
         if more:
+            fewer = fixes.FEWER_WORKERS if workers else fixes.NO_WORKERS
             yield PossibleFix(
-                (fixes.MORE_WORKERS if more > 0 else fixes.FEWER_WORKERS).word,
-                f"{workers} workers",
+                (fixes.MORE_WORKERS if more > 0 else fewer).word,
+                f"{workers} workers" if workers else "no workers",
                 f"num_workers={workers}",
                 replace(knobs, workers=workers),
                 ram_bytes=max(0, more) * knobs.prefetch * round(demands.batch_bytes),

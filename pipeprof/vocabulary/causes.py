@@ -173,8 +173,8 @@ COLLATE: Final = Cause(
 TINY_BATCHES: Final = Detail(
     "tiny-batches",
     "A batch of {batch_bytes} takes {making_ns} to make, and longer to be handed over, however little it "
-    "holds. No workers (num_workers=0) or larger batches avoid that.",
-    fixes=(fixes.FEWER_WORKERS,),
+    "holds. Larger batches avoid that, and so does a loop without workers.",
+    fixes=(fixes.NO_WORKERS,),
     ineffective=(fixes.MORE_WORKERS, fixes.DEEPER_PREFETCH, fixes.LIGHTER_TRANSFER),
 )
 TRANSFER: Final = Cause(
@@ -224,7 +224,6 @@ BLOCKED: Final = Cause(
     owners.BLOCKED.name,
     "blocking code in the data set (locks, sleeps)",
     (fixes.MORE_WORKERS,),
-    "what the workers wait for lies in the program's own code",
     details=(LOCK, SLEEP, SOCKET, PIPE),
 )
 STARTUP: Final = Cause(owners.STARTUP.name, "workers to start", (fixes.PERSISTENT_WORKERS,), evidence=_CORES)

@@ -65,6 +65,13 @@ FEWER_WORKERS: Final = Fix(
     "Workers no longer compete for the same cores, and less memory is used.",
     argument="num_workers",
 )
+NO_WORKERS: Final = Fix(
+    "no-workers",
+    "Batches made in the loop",
+    "Make the batches in the loop itself, without workers",
+    "No batch has to be handed over from another process.",
+    argument="num_workers",
+)
 MORE_WORKERS: Final = Fix(
     "more-workers",
     "More workers",
@@ -284,7 +291,7 @@ UNBLOCK: Final = Fix(
     "A lock that is held for less time",
     "Hold the lock for less time, or give each worker its own copy of what it guards",
     "Workers no longer wait for one another.",
-    harm="What a lock guards is corrupted where several workers change it at once.",
+    harm="What a lock guards may be corrupted if several workers change it at once.",
     no_trial="No command tries it: the lock is the program's own.",
     at_line=True,
 )
@@ -303,6 +310,7 @@ FIXES: Final = (
     DEEPER_PREFETCH,
     OUT_OF_ORDER,
     FEWER_WORKERS,
+    NO_WORKERS,
     MORE_WORKERS,
     ONE_THREAD,
     AFFINITY,

@@ -107,10 +107,10 @@ def test_tiny_batches_are_made_sooner_than_handed_over(facts: Facts) -> None:
     tiny = replace(facts, cores=8, own_cores=1.0, making_ns=1e5, **TINY)
     finding = cause_of_owner("transfer", tiny)
     assert finding.detail == "tiny-batches"
-    for gains in ({}, {"more-workers": 0.1, "fewer-workers": 2.7}):
-        assert choose(finding, tiny, gains) == "fewer-workers"
+    for gains in ({}, {"more-workers": 0.1, "no-workers": 2.7}):
+        assert choose(finding, tiny, gains) == "no-workers"
     assert is_useless("more-workers", finding, tiny)
-    assert choose(finding, replace(tiny, workers=1)) == "fewer-workers", "the last one too"
+    assert choose(finding, replace(tiny, workers=1)) == "no-workers", "the last one too"
     figures = {"batch_bytes": "72 B", "making_ns": "100 µs"}
     assert "takes 100 µs to make" in causes.evidence("transfer", finding.detail, figures)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeprof.analyse import harm
 from pipeprof.analyse.analysis import load
 from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.harm import warning
@@ -68,6 +69,11 @@ def test_a_fix_that_reorders_samples_always_says_so(plain: Facts) -> None:
     for fix in fixes.FIXES:
         if fix.reorders:
             assert warning(fix.word, plain) == fix.harm != ""
+
+
+def test_each_harm_is_told_of_some_run() -> None:
+    known = {fix for fix in fixes.FIXES if fix.harm}
+    assert {fix for fix in known if not fix.reorders} <= harm.APPLIES.keys()
 
 
 def test_a_fix_without_harm_has_no_warning(plain: Facts) -> None:

@@ -218,8 +218,8 @@ def test_the_time_in_next_that_makes_no_batch_is_the_loaders(
     [
         (None, "spent 80% of the time waiting for the disk"),
         (0.73, "spent 80% of the time waiting for the disk"),
-        (0.49, "spent 80% of the time waiting for data, most of it for the disk (49%)"),
-        (0.3, "spent 80% of the time waiting for data, the largest part for the disk (30%)"),
+        (0.49, "spent 80% of the time waiting for data, most of it for the disk (49% of the time)"),
+        (0.3, "spent 80% of the time waiting for data, a large part of it for the disk (30% of the time)"),
     ],
 )
 def test_what_is_blamed_is_not_given_the_time_of_all_waiting(share: float | None, said: str) -> None:

@@ -309,7 +309,7 @@ CASES = [
         "a small data set, whose workers stay",
         {"startup", "accelerator", "transfer", CODE},
         None,
-        {"none", "more-workers", "deeper-prefetch", "fewer-workers", "lighter-transfer"},
+        {"none", "more-workers", "deeper-prefetch", "fewer-workers", "no-workers", "lighter-transfer"},
         made(
             lambda directory: Planted(CHEAP, size=32),
             Loop(step_ms=4, steps=64, warmup=8, epochs=8),

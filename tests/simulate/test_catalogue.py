@@ -16,8 +16,9 @@ from tests.factory import MS, Plan
 from tests.simulate.common import HDD, READ_NS, demands_of, hdd_plan
 
 WORDS = (
-    "more-workers fewer-workers deeper-prefetch out-of-order persistent-workers ram faster-storage shards "
-    "pin device-prefetch cheaper-decode cheaper-transform lighter-transfer more-cores free-cores loop none"
+    "more-workers fewer-workers no-workers deeper-prefetch out-of-order persistent-workers ram shards "
+    "faster-storage pin device-prefetch cheaper-decode cheaper-transform lighter-transfer more-cores "
+    "free-cores loop none"
 )
 
 

@@ -107,4 +107,5 @@ def _share_files(counts: CounterTotals, epochs: int) -> bool:
     opened = sum(side[counters.OPENED] for side in (counts.of_workers, counts.of_main))
     again = sum(side[counters.REOPENED] for side in (counts.of_workers, counts.of_main))
     # a folder's files are opened once in each epoch, by workers that may live for all of them
-    return again / max(1, epochs) >= OPENED_AGAIN * opened > 0
+    in_one_epoch = again - opened * (epochs - 1) / epochs if epochs else 0.0
+    return in_one_epoch >= OPENED_AGAIN * opened / max(1, epochs) > 0

@@ -21,7 +21,7 @@ MAKING: Final = (*(cause.word for cause in causes.WORK), owners.STORAGE.name)
 
 def explained(finding: Finding, observed: Observed) -> tuple[Finding, tuple[HotLine, ...]]:
     """Return the finding with its mechanism, and the lines in which the blamed owner's time was spent."""
-    finding = _made_again(_unblocked(finding, observed), observed)
+    finding = _made_again(_blocked_by(finding, observed), observed)
     owner = finding.owner or observed.owner
     observed = replace(observed, owner=owner)
     shown = shown_by(observed)
@@ -34,8 +34,8 @@ def explained(finding: Finding, observed: Observed) -> tuple[Finding, tuple[HotL
     return finding._replace(shown=shown), observed.hot
 
 
-def _unblocked(finding: Finding, observed: Observed) -> Finding:
-    """Say what a worker was blocked by, if that is seen: an internet socket, its own helper threads."""
+def _blocked_by(finding: Finding, observed: Observed) -> Finding:
+    """Say what a worker was blocked by, where that is seen: an internet socket, its own helper threads."""
     if finding.owner != owners.BLOCKED.name or not observed.making_ns:
         return finding
     counts = observed.counts

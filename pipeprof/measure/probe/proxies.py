@@ -96,9 +96,7 @@ class Probe:
         self.slot: Slot | None = None
         self.aide: WorkerAide | None = None
         self.unprobed_after: int | None = None
-        """Batches of a worker after which some are made unprobed; None if it makes none so."""
-        self.may_thin = True
-        """True if most may be, where probing them costs too much."""
+        """Batches of a worker after which some are made unprobed; None where it makes none so."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "recorder": None, "counts": None, "slot": None, "aide": None}
@@ -123,7 +121,7 @@ class Probe:
         self.slot = slot = Slot(self.block, max(worker, 0), self.records, threading.get_native_id())
         self.recorder = BatchRecorder(slot, self.every_sample, self.mode.iterable)
         if worker != MAIN_PROCESS and self.unprobed_after is not None:
-            self.recorder.blocks = Blocks(self.unprobed_after, self.may_thin)
+            self.recorder.blocks = Blocks(self.unprobed_after)
         self.look_for_stages()
         gc_watch.WATCH.start()
         opens.forget_files()

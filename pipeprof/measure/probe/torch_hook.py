@@ -417,21 +417,6 @@ _WATCH: Final = "_pipeprof_watch"
 """Attribute of an iterator that is watched."""
 
 
-class _LastCall:
-    """An object that nothing holds: its end calls another's finalizer, with no frame of ours below it.
-
-    Python reports an error in a finalizer with the finalizer and the frames from it on, as it does in a
-    forked child that drops an iterator: torch finds there that the workers are not its own.
-    """
-
-    def __init__(self, finalize: Callable[[Any], None], of: Any) -> None:
-        self._call = _Finalizer(finalize, of)
-
-    @property
-    def __del__(self) -> Callable[[], None]:
-        return self._call
-
-
 class _Finalizer(partial[None]):
     """A finalizer and its object, which Python names as it names the finalizer alone."""
 
@@ -439,10 +424,29 @@ class _Finalizer(partial[None]):
         return repr(self.func)
 
 
+class _LastCall:
+    """An object that nobody holds: its end calls another's finalizer, with no frame of ours below it.
+
+    Python tells of an error in a finalizer by the finalizer and the frames from it on, as it does in a forked
+    child that drops an iterator: torch finds there that the workers are not its own.
+    """
+
+    # As the interpreter ends, an iterator may outlive the names of this module.
+    _finalizer: Final = _Finalizer
+
+    def __init__(self, finalize: Callable[[Any], None], of: Any) -> None:
+        self._call = self._finalizer(finalize, of)
+
+    @property
+    def __del__(self) -> Callable[[], None]:
+        return self._call
+
+
 def _watched_class(cls: type) -> type:
     if cls not in _watched:
         original = cls.__next__  # type: ignore[attr-defined]
         finalize = getattr(cls, "__del__", None)
+        last_call: Final = _LastCall  # it may be gone as a module's name, as the interpreter ends
 
         def next_watched(self: Any) -> Any:
             watch = self.__dict__.get(_WATCH)
@@ -458,7 +462,7 @@ def _watched_class(cls: type) -> type:
                     watch.dropped()
             finally:
                 if finalize is not None:
-                    _LastCall(finalize, self)  # it shuts the workers down, which takes its time
+                    last_call(finalize, self)  # it shuts the workers down, which takes its time
 
         names = {
             "__next__": next_watched,

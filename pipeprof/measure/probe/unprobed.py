@@ -54,16 +54,12 @@ _TOO_LONG_NS: Final = 3_000_000_000
 
 
 class Blocks:
-    """Counts the batches that a thread begins. The first period begins after `first` of them.
+    """Counts the batches that a thread begins. The first period begins after `first` of them."""
 
-    Without `may_thin` the plan is always the full one.
-    """
-
-    def __init__(self, first: int, may_thin: bool = True) -> None:
+    def __init__(self, first: int) -> None:
         self.plan = FULL
         self._plan = bytes([_PLAIN]) * first + FULL
         self._at = 0
-        self._may_thin = may_thin
         self.thread_cpu_ns = MISSING
         """CPU time of the thread before the batch that was counted last; only at the edges of blocks."""
         self._batch_ns = 0
@@ -104,7 +100,8 @@ class Blocks:
 
     def _begin_period(self) -> None:
         """Begin a period, by the plan that its cost asks for."""
-        is_thin = self._may_thin and self._batch_ns < _TOO_LONG_NS and self._is_costly()
+        self.thread_cpu_ns = MISSING  # the last batch of the one before may have been at an edge
+        is_thin = self._batch_ns < _TOO_LONG_NS and self._is_costly()
         thin = THIN if self._batch_ns < _LONG_NS else THIN_OF_LONG
         self.plan = self._plan = thin if is_thin else FULL
         self._at = 0

@@ -110,9 +110,9 @@ class LoaderWatch:
         """True if it was iterated, or another loader instead of it."""
         self.facts = _facts(loader, number, name)
         self.dataset: Callable[[], Any] = _weakly(loader.dataset)
-        may = session.kind != "bench" and not session.every_sample
-        self.blocks = Blocks(UNPROBED_FIRST, not session.every_batch) if may else None
-        """Decides which steps are unprobed, and without workers which batches; None if none is to be."""
+        may = session.kind != "bench" and not session.every_sample and not session.every_batch
+        self.blocks = Blocks(UNPROBED_FIRST) if may else None
+        """Decides which steps are unprobed, and without workers which batches; None where none is to be."""
         self.steps = 0
         """Steps that took its batches."""
 
@@ -213,7 +213,6 @@ class IteratorWatch:
         )
         if self.owner.blocks is not None and self.workers > 0:
             probe.unprobed_after = max(0, UNPROBED_FIRST - self.owner.steps) // self.workers
-            probe.may_thin = not session.every_batch
         return probe
 
     def parts(self, loader: DataLoader[Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class TraceOptions:
     kernels: int = 0
     """Steps whose kernels torch.profiler traces."""
     every_batch: bool = False
-    """Probe batches in a long run too, however much that costs."""
+    """Probe all batches of a long run, whatever that costs."""
     hang_after_s: float | None = None
     """Wait for a batch after which a hang is reported, while it lasts; None for never."""
     keep_command: bool = True

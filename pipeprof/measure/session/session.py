@@ -58,7 +58,7 @@ class Session:
     this rank's own part of a job. With `files` some of the files that batches are made from are kept, for a
     probe of their storage. `parts_of` is the model whose forward and backward, and the optimisers' steps, are
     marked on the device; the kernels of `kernels` steps are traced by torch.profiler, and those steps and all
-    before count as warm-up. With `every_batch` batches are probed in a long run too, however much that costs.
+    before count as warm-up. With `every_batch` all batches of a long run are probed, whatever that costs.
 
     Raises `TraceError` if the directory cannot be written, `MeasureError` for an unknown `detail`. A run that
     can no longer be written, on a full disk for one, stops being recorded; `failure` says why.

@@ -26,6 +26,7 @@ from pipeprof.report.wording.view import (
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.matrix_predictions import MatrixPredictions
 from pipeprof.vocabulary import bands, causes, fixes
+from pipeprof.vocabulary.utilization import label_of
 
 
 def write(
@@ -195,7 +196,7 @@ def _cells_table(laid_out: matrix.Matrix) -> Table:
     keys = [key for key in (*laid_out.others, laid_out.across, laid_out.down) if key]
     heads = [words.knob(key) for key in keys] or ["cell"]
     mixed = len({cell.emulated for cell in laid_out.cells}) > 1
-    used = "utilisation" if mixed or not laid_out.cells[0].emulated else "utilisation (emulated)"
+    used = label_of(laid_out.utilization_kind)
     rows = [
         Row(
             [

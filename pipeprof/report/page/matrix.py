@@ -21,7 +21,7 @@ from pipeprof.simulate.matrix_predictions import (
     text_of,
 )
 from pipeprof.simulate.predict import Prediction
-from pipeprof.vocabulary.utilization import waiter_of
+from pipeprof.vocabulary.utilization import UtilizationKind, waiter_of
 
 _ACROSS: Final = ("loader.workers", "run.seconds", "loader.batch_size")
 _DOWN: Final = ("loader.prefetch", "loader.batch_size", "accelerator.step_ms")
@@ -56,10 +56,15 @@ class Matrix:
     others: tuple[str, ...]
     missing: tuple[tuple[str, str], ...] = ()
     """Cells that were not predicted, each with the reason."""
-    waiter: str = "The accelerator"
-    """The one who waited, as the subject of a sentence."""
+    utilization_kind: UtilizationKind | None = None
+    """Kind of the cells' utilisation; None where they differ."""
     fixed: tuple[str, ...] = ()
     """Settings that all cells have, in words: two matrices of the same knobs may differ in them."""
+
+    @property
+    def waiter(self) -> str:
+        """Return who waited, as the subject of a sentence."""
+        return waiter_of(self.utilization_kind)
 
     @property
     def source(self) -> MatrixCell | None:
@@ -87,7 +92,7 @@ def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None =
         across,
         down,
         others,
-        waiter=waiter_of(kinds.pop() if len(kinds) == 1 else None),
+        utilization_kind=kinds.pop() if len(kinds) == 1 else None,
         fixed=tuple(_fixed(said, knobs, varying)),
     )
     return laid_out if predictions is None else _with(laid_out, predictions)

@@ -73,3 +73,12 @@ def test_samples_that_share_a_file_do_not_tell_the_size_of_the_set(tmp_path: Pat
 
 def test_a_few_files_that_are_opened_again_still_tell_it(tmp_path: Path) -> None:
     assert "first-epoch" in doubts(read(tmp_path / "run", 0.01, 10 << 20, **opened(1000, 100)))
+
+
+@pytest.mark.parametrize(("again", "is_known"), [(999 * 3, False), (1000 * 2, True)])
+def test_over_some_epochs_a_file_of_each_sample_is_opened_once_in_each(
+    tmp_path: Path, again: int, is_known: bool
+) -> None:
+    found = read(tmp_path / "run", 0.01, 10 << 20, epochs=3, **opened(1000 * 3, again))
+    assert found.facts is not None
+    assert (found.facts.page_cache is not None) is is_known

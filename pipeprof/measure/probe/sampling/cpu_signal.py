@@ -74,8 +74,10 @@ class CpuSampler:
                 release(_HOLDER)
         self._stage = _nowhere  # what made it has it, and it would keep that
         if threading.current_thread() is threading.main_thread():
-            self._take_last()
-            self._withdraw()
+            try:
+                self._take_last()
+            finally:
+                self._withdraw()
 
     def _take_last(self) -> None:
         """Let a signal that has come and was not yet handled go to our handler, which no longer does
@@ -83,10 +85,13 @@ class CpuSampler:
 
         Python reports one that reaches no handler, with a traceback. Such a signal waits where this runs in
         another signal's handler, as of one that ends the program; a further one makes Python look for both.
+        What handlers of the user's raise there is the user's.
         """
+        is_ours = False
         with suppress(AttributeError, ValueError, OSError):
-            if signal.getsignal(signal.SIGPROF) == self._sample:
-                signal.raise_signal(signal.SIGPROF)
+            is_ours = signal.getsignal(signal.SIGPROF) == self._sample
+        if is_ours:
+            signal.raise_signal(signal.SIGPROF)
 
     def _withdraw(self) -> None:
         """Put the default handler back, where ours is in place."""
