@@ -25,7 +25,7 @@ MOST_ADVISED: Final = 3
 UNLIKE: Final = 0.25
 """Largest error of a replay, as a share of the measured throughput, with which it may choose a fix."""
 NO_WORSE: Final = (fixes.FEWER_WORKERS.word, fixes.NO_WORKERS.word, fixes.FASTER_STORAGE.word)
-"""Fixes that are left out where they would lose throughput."""
+"""Fixes that are left out if they would lose throughput."""
 COUNTED: Final = (fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word, fixes.DEEPER_PREFETCH.word)
 """Fixes that are a number: the smallest of those within `EQUAL` of the best stands for all."""
 

@@ -35,7 +35,7 @@ def explained(finding: Finding, observed: Observed) -> tuple[Finding, tuple[HotL
 
 
 def _blocked_by(finding: Finding, observed: Observed) -> Finding:
-    """Say what a worker was blocked by, where that is seen: an internet socket, its own helper threads."""
+    """Say what a worker was blocked by, if that is seen: an internet socket, its own helper threads."""
     if finding.owner != owners.BLOCKED.name or not observed.making_ns:
         return finding
     counts = observed.counts

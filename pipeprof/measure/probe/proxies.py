@@ -96,7 +96,7 @@ class Probe:
         self.slot: Slot | None = None
         self.aide: WorkerAide | None = None
         self.unprobed_after: int | None = None
-        """Batches of a worker after which some are made unprobed; None where it makes none so."""
+        """Batches of a worker after which some are made unprobed; None if it makes none so."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "recorder": None, "counts": None, "slot": None, "aide": None}

@@ -425,10 +425,10 @@ class _Finalizer(partial[None]):
 
 
 class _LastCall:
-    """An object that nobody holds: its end calls another's finalizer, with no frame of ours below it.
+    """An object that nothing holds: its end calls another's finalizer, with no frame of ours below it.
 
-    Python tells of an error in a finalizer by the finalizer and the frames from it on, as it does in a forked
-    child that drops an iterator: torch finds there that the workers are not its own.
+    Python reports an error in a finalizer with the finalizer and the frames from it on, as it does in a
+    forked child that drops an iterator: torch finds there that the workers are not its own.
     """
 
     # As the interpreter ends, an iterator may outlive the names of this module.

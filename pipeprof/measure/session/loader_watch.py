@@ -112,7 +112,7 @@ class LoaderWatch:
         self.dataset: Callable[[], Any] = _weakly(loader.dataset)
         may = session.kind != "bench" and not session.every_sample and not session.every_batch
         self.blocks = Blocks(UNPROBED_FIRST) if may else None
-        """Decides which steps are unprobed, and without workers which batches; None where none is to be."""
+        """Decides which steps are unprobed, and without workers which batches; None if none is to be."""
         self.steps = 0
         """Steps that took its batches."""
 

@@ -57,7 +57,7 @@ class Matrix:
     missing: tuple[tuple[str, str], ...] = ()
     """Cells that were not predicted, each with the reason."""
     utilization_kind: UtilizationKind | None = None
-    """Kind of the cells' utilisation; None where they differ."""
+    """Kind of the cells' utilisation; None if they differ."""
     fixed: tuple[str, ...] = ()
     """Settings that all cells have, in words: two matrices of the same knobs may differ in them."""
 
