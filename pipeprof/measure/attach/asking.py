@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeprof.errors import MeasureError
-from pipeprof.measure.attach.attach import WORKER_PATIENCE_S, inject, write_script
+from pipeprof.measure.attach.attach import WORKER_PATIENCE_S, inject, may_run_late, write_script
 from pipeprof.measure.attach.control import Control, started, word_of
 from pipeprof.measure.host import ptrace
 from pipeprof.measure.session.launchers import LAUNCHERS, TORCH, RankPlace, completed, place_in
@@ -43,12 +43,14 @@ def ask(pids: Iterable[int]) -> list[RankAnswer]:
     if not asked:
         return []
     control = Control.make({"workers": [], "ask": [*_names(), _PORT]})
+    answers: list[dict[str, Any]] = []
     try:
         write_script(control)
         with ThreadPoolExecutor(len(asked), thread_name_prefix="pipeprof-ask") as threads:
             answers = list(threads.map(lambda pid: _answer(pid, control), asked))
     finally:
-        control.remove()
+        if (answers and all(answers)) or not may_run_late():
+            control.remove()  # else the one that answers last does so, or the next attach
     read = [_read_answer(pid, answer) for pid, answer in zip(asked, answers, strict=True)]
     return [rank for rank in read if rank is not None]
 

@@ -194,6 +194,14 @@ def inject(pid: int, control: Control) -> None:
         ) from error
 
 
+def may_run_late() -> bool:
+    """Return True where a process runs the entry when it next runs Python code, however long that takes.
+
+    Python 3.14 prints an error into that process where the script is gone by then.
+    """
+    return _remote_exec() is not None
+
+
 def _remote_exec() -> Callable[[int, str], None] | None:
     """Return Python's own way in, of 3.14 and newer."""
     return getattr(sys, "remote_exec", None)
