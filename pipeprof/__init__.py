@@ -1,4 +1,4 @@
-"""Say whether the accelerator waits for data, why, and what would fix it.
+"""Return whether the accelerator waits for data, why, and what would fix it.
 
 Observe a loader that you build, or an existing one; batches, their order and the random state stay the same:
 
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pipeprof' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value  # `pipeprof.stage` stands in inner loops: the next look-up finds it at once
+    globals()[name] = value  # `pipeprof.stage` is used in inner loops: the next look-up finds it at once
     return value
 
 

@@ -9,9 +9,9 @@ from typing import Final
 TRACE: Final = "PIPEPROF_TRACE"
 """Run directory. A Python process that is started with it observes its DataLoaders."""
 LINES: Final = "PIPEPROF_TRACE_LINES"
-"""`0` where no lines are to be sampled."""
+"""`0` if no lines are to be sampled."""
 EVERY_BATCH: Final = "PIPEPROF_TRACE_EVERY_BATCH"
-"""`1` where batches are looked at in a long run too, however much that costs."""
+"""`1` if batches are probed in a long run too, however much that costs."""
 TRIAL: Final = "PIPEPROF_TRACE_TRIAL"
 """JSON of what is tried on the script, in each of its processes."""
 RANKS: Final = "PIPEPROF_TRACE_RANKS"
@@ -24,7 +24,7 @@ class ThisProcess:
     """The process that this is."""
 
     is_settled = False
-    """True where it is observed already, or is not to observe itself."""
+    """True if it is observed already, or is not to observe itself."""
 
 
 def leave_alone() -> None:
@@ -33,7 +33,7 @@ def leave_alone() -> None:
 
 
 def enter(unobserved: str | None = None) -> None:
-    """Tell `pipeprof trace` that this process ran the hook, and why it is not observed where it is not."""
+    """Tell `pipeprof trace` that this process ran the hook, and why it is not observed if it is not."""
     path = os.environ.get(STARTED)
     if not path:
         return

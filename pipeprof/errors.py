@@ -13,17 +13,17 @@ SIGNALLED: Final = 128
 INTERRUPTED: Final = SIGNALLED + signal.SIGINT
 """Exit code of a program that Ctrl-C has ended, as shells report it."""
 READER_GONE: Final = SIGNALLED + 13
-"""That of SIGPIPE, which Windows has not: who read the output has gone, as `| head` does."""
+"""That of SIGPIPE, which Windows lacks: the reader of the output has gone, as `| head` does."""
 
 
 def exit_code_of(name: str | None) -> int:
-    """Return the exit code that shells report for a signal's name; that of Ctrl-C where there is no such."""
+    """Return the exit code that shells report for a signal's name; that of Ctrl-C if there is no such."""
     number = signal.Signals.__members__.get(name or "")
     return INTERRUPTED if number is None else SIGNALLED + number
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class where it has none."""
+    """Return the first line of an error's message, or its class if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
 
 

@@ -32,7 +32,7 @@ class Event(IntEnum):
     RECEIVED = 5
     """Time at which the main process, or its pin thread, had unpickled it."""
     AVAILABLE = 6
-    """Time at which it was in the main process, pinned where asked for."""
+    """Time at which it was in the main process, pinned if asked for."""
     REQUEST = 7
     """Time at which the loop called `next`."""
     TAKE = 8
@@ -91,13 +91,13 @@ class Shape:
     prefetch: int = 2
     in_order: bool = True
     pin_memory: bool = False
-    """True where a thread of the main process pins the batches, one at a time."""
+    """True if a thread of the main process pins the batches, one at a time."""
     pageable: bool = True
-    """True where the copy to the device holds the host until it is done."""
+    """True if the copy to the device holds the host until it is done."""
     copies_overlap: bool = True
-    """True where a copy may run beside the step before; else the device does one thing at a time."""
+    """True if a copy may run alongside the step before; else the device does one thing at a time."""
     synchronises: bool = False
-    """True where the loop waits for each step to end before it asks for the next batch (`.item()`)."""
+    """True if the loop waits for each step to end before it asks for the next batch (`.item()`)."""
     queue_depth: int = 2
     """Steps that may be launched and unfinished before the host waits."""
 
@@ -107,7 +107,7 @@ class Shape:
         return self.workers * self.prefetch
 
     def distance(self, back: Back) -> int | None:
-        """Return by how many batches or steps `back` goes back; None where that is not the same for all."""
+        """Return by how many batches or steps `back` goes back; None if that is not the same for all."""
         match back:
             case Back.SAME:
                 return 0
@@ -129,42 +129,42 @@ def always(_: Shape) -> bool:
 
 
 def workers(shape: Shape) -> bool:
-    """Hold where workers make the batches."""
+    """Return True if workers make the batches."""
     return shape.workers > 0
 
 
 def inline(shape: Shape) -> bool:
-    """Hold where the loop makes its batches itself, inside `next`."""
+    """Return True if the loop makes its batches itself, inside `next`."""
     return shape.workers == 0
 
 
 def pins(shape: Shape) -> bool:
-    """Hold where a pin thread receives the batches."""
+    """Return True if a pin thread receives the batches."""
     return shape.workers > 0 and shape.pin_memory
 
 
 def unpinned(shape: Shape) -> bool:
-    """Hold where `next` itself receives the batches of workers."""
+    """Return True if `next` itself receives the batches of workers."""
     return shape.workers > 0 and not shape.pin_memory
 
 
 def one_stream(shape: Shape) -> bool:
-    """Hold where the device copies and computes in turn."""
+    """Return True if the device copies and computes in turn."""
     return not shape.copies_overlap
 
 
 def pageable(shape: Shape) -> bool:
-    """Hold where the copy to the device holds the host."""
+    """Return True if the copy to the device holds the host."""
     return shape.pageable
 
 
 def synchronises(shape: Shape) -> bool:
-    """Hold where the host waits for each step to end."""
+    """Return True if the host waits for each step to end."""
     return shape.synchronises
 
 
 def runs_ahead(shape: Shape) -> bool:
-    """Hold where the host goes on while the device computes."""
+    """Return True if the host goes on while the device computes."""
     return not shape.synchronises
 
 

@@ -1,4 +1,4 @@
-"""The loop's passes over its loaders: where each begins and ends, and the time that is no loop's.
+"""The loop's passes over its loaders: where each begins and ends, and the time that belongs to no loop.
 
 A pass is one iteration over one loader: its steps have one (loader, epoch). Passes may lie side by side (two
 loaders in turn), within each other (an evaluation in the training loop), or apart, with a pause between.
@@ -78,7 +78,7 @@ class EpochOrder:
         self.position[self.sorted] = np.arange(count) - begin
 
     def at(self, steps: Ints, position: Ints) -> Ints:
-        """Return the step at `position` of the passes of `steps`; -1 where that is not before them."""
+        """Return the step at `position` of the passes of `steps`; -1 if that is not before them."""
         there = (position >= 0) & (position < self.position[steps])
         place = np.where(there, self.begin[steps] + position, 0)
         return np.where(there, self.sorted[place], -1)
@@ -89,7 +89,7 @@ class EpochOrder:
 
 
 class PassMarks(NamedTuple):
-    """Record of one pass in the events of a run; None where they say nothing."""
+    """Record of one pass in the events of a run; None if they say nothing."""
 
     begun_ns: int | None = None
     """Time at which `iter(loader)` was called."""
@@ -98,7 +98,7 @@ class PassMarks(NamedTuple):
     last_request_ns: int | None = None
     """Time at which the loop asked for a batch, and there was none left."""
     exhausted_ns: int | None = None
-    """Time at which it had been told so, and the workers were shut down."""
+    """Time at which it had learned so, and the workers were shut down."""
     dropped_ns: int | None = None
     """Time at which the iterator was let go before its end."""
 
@@ -164,23 +164,23 @@ class LoopPass(NamedTuple):
     """Span from `iter(loader)` until the iterator existed; None if not seen, or if it does not fit the
     steps."""
     begin_ns: int
-    """Time at which the loop began it, beside making its iterator."""
+    """Time at which the loop began it, apart from making its iterator."""
     end_ns: int
     """Time at which its last step had ended."""
     closed_ns: tuple[int, int] | None
     """Span from asking for a batch when none was left until the workers had been shut down; None if not
     seen."""
     exhausted: bool
-    """True where the loader had no batch left."""
+    """True if the loader had no batch left."""
     left_ns: int | None
-    """Span from the launch of its last step until the loader had said that it has no batch left; None where
+    """Span from the launch of its last step until the loader had said that it has no batch left; None if
     either was not seen."""
     fits: bool
-    """True where what the record says about making its iterator agrees with the steps."""
+    """True if what the record says about making its iterator agrees with the steps."""
 
     @property
     def asked_ns(self) -> int:
-        """Return the time at which the loop asked for it: for its iterator, where seen, else for its first
+        """Return the time at which the loop asked for it: for its iterator, if seen, else for its first
         batch."""
         return self.begin_ns if self.made_ns is None else self.made_ns[0]
 
@@ -191,7 +191,7 @@ class LoopPass(NamedTuple):
 
 
 class LoopTimes(NamedTuple):
-    """Columns of a timeline that tell its passes, one entry a step, and what its events say about them."""
+    """Columns of a timeline that show its passes, one entry a step, and what its events say about them."""
 
     loader: Ints
     epoch: Ints
@@ -275,15 +275,15 @@ def _moments_of(t: LoopTimes, loader: int) -> Ints:
 
 
 def _any_between(times: Ints, begin: int, end: int) -> bool:
-    """Return True where some of the times, which are in order, lie between two others."""
+    """Return True if some of the times, which are in order, lie between two others."""
     return bool(np.searchsorted(times, begin, "right") < np.searchsorted(times, end, "left"))
 
 
 def _pass_ends(t: LoopTimes, keys: Sequence[Pass], lasts: Ints) -> Ints:
     """Return the times at which the last step of each pass had ended.
 
-    On the device, where that was seen. Where the loader had no batch left, when the loop asked for one. Where
-    the loop broke off, the iterator was let go, most often at the end of the step; see `_bodies_of_lasts`.
+    On the device, if that was seen. If the loader had no batch left, when the loop asked for one. If the loop
+    broke off, the iterator was let go, most often at the end of the step; see `_bodies_of_lasts`.
     """
     marks = [t.marks.get(key, PassMarks()) for key in keys]
     taken = np.maximum(t.take_ns[lasts], t.launch_ns[lasts])
@@ -300,7 +300,7 @@ def _ints(times: Iterable[int | None]) -> Ints:
 
 
 def _bodies_of_lasts(t: LoopTimes, lasts: Ints, dropped: Ints) -> Ints:
-    """Return how long the body of each pass's last step is taken to be, where its end was not seen.
+    """Return how long the body of each pass's last step is taken to be, if its end was not seen.
 
     The other steps of the loader show how long a step is. Until the iterator was let go, if that is neither
     shorter nor longer than all of them: `next(iter(loader))` lets it go before its step, and one that is kept
@@ -327,15 +327,15 @@ def _bodies_of_lasts(t: LoopTimes, lasts: Ints, dropped: Ints) -> Ints:
 
 def _of_single_batches(own: Ints, inner: Ints) -> Ints:
     """Return what a step of a loader is compared with whose passes have one batch each: those that take
-    several passes show it themselves, but for the longest, which may hold a pause."""
+    several passes show it themselves, except for the longest, which may hold a pause."""
     if len(own) > 2 or len(inner) == 0:
         return np.sort(own)[: max(1, len(own) - 1)]
     return inner
 
 
 def _bodies(t: LoopTimes) -> Ints:
-    """Return how long after each take the loop began a loader again: asked for a batch or an iterator, or was
-    told that there is none left. `NOT_OBSERVED` where it did not."""
+    """Return how long after each take the loop began a loader again: asked for a batch or an iterator, or
+    learned that there is none left. `NOT_OBSERVED` if it did not."""
     marked = _ints(
         at for mark in t.marks.values() for at in (mark.begun_ns, mark.last_request_ns, mark.exhausted_ns)
     )

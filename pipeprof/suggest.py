@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str], where: str = "") -> str:
-    """Return `did you mean X? (allowed: ...)`, without its first half where no known word is near.
+    """Return `did you mean X? (allowed: ...)`, without its first half if no known word is near.
 
     `where` follows "allowed", such as ` in loader`.
     """

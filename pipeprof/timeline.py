@@ -1,8 +1,8 @@
 """A recorded run as the arrays of its events, with everything that several rooms derive from them.
 
 The steps are joined with the batches that they took. What follows from the columns alone is a property of
-`Timeline`: when a step ended, whether its batch was ready, which of its wait the device did not feel, where
-the passes over the loaders begin and end, and what lies between them.
+`Timeline`: when a step ended, whether its batch was ready, which part of its wait the device did not feel,
+where the passes over the loaders begin and end, and what lies between them.
 """
 
 from __future__ import annotations
@@ -63,19 +63,21 @@ __all__ = [
 ]
 
 _ALIKE: Final = 0.2
-"""Difference in the logarithm of their times by which two batches took about as long: a fifth."""
+"""Difference in the logarithm of their times up to which two batches took about as long: a fifth."""
 LARGE_STATE_BYTES: Final = 65_536
 """Bytes of a state from which carrying it counts as a part of what the state costs: pickling, writing and
-unpickling so many, all that a pipe holds, takes a millisecond; the descriptors of a batch take as long."""
+unpickling this many, all that a pipe holds, takes a millisecond; the descriptors of a batch take as long."""
 READY_TAKE_NS: Final = 300_000
 """Time above which a wait for a batch that was finished before was a wait for the pin thread. Taking a batch
-that lies pinned takes less: waking up and handing it over, 221 µs in all as measured on an idle machine."""
+that is already pinned takes less: waking up and handing it over, 221 µs in all as measured on an idle
+machine."""
 
 
 def shapes_of(run: Run, timeline: Timeline) -> dict[int, Shape]:
-    """Return the shape of each loader of a run by its id, from run.json; what run.json does not say is seen.
+    """Return the shape of each loader of a run by its id, from run.json, or from the record if run.json does
+    not say.
 
-    A loader with workers that run.json does not name is taken to have as many as made its batches.
+    A loader with workers that run.json does not name is assumed to have as many as made its batches.
     """
     device = run.meta.accelerator
     synchronises = _synchronises(device, timeline)
@@ -108,11 +110,11 @@ def _pin_threads(run: Run) -> frozenset[int]:
 
 Floats = npt.NDArray[np.float64]
 _AUTOMATIC: Final = re.compile(r"loader\d+")
-"""Name that a session gives a loader that nobody has named."""
+"""Name that a session gives a loader without one."""
 
 
 def _alike(run: Run, taken_from: Collection[int]) -> dict[int, int]:
-    """Return for each loader of the steps the first made with the same arguments: most often itself."""
+    """Map each loader of the steps to the first one made with the same arguments: usually itself."""
     first: dict[LoaderMeta, int] = {}
     kinds = {}
     for loader in sorted(taken_from):
@@ -125,7 +127,7 @@ def _alike(run: Run, taken_from: Collection[int]) -> dict[int, int]:
 
 
 def _synchronises(device: AcceleratorMeta, timeline: Timeline) -> bool:
-    """Return True where the device says so, or nearly every step had ended when the host went on from it."""
+    """Return True if the device says so, or if nearly every step had ended when the host moved on."""
     if device.synchronises:
         return True
     seen = (timeline.compute_end_ns != NOT_OBSERVED) & (timeline.launch_ns != NOT_OBSERVED)
@@ -134,7 +136,7 @@ def _synchronises(device: AcceleratorMeta, timeline: Timeline) -> bool:
 
 
 def _copies_overlap(timeline: Timeline) -> bool:
-    """Return True where some copies began before the step before them had ended."""
+    """Return True if some copies began before the step before them had ended."""
     began, ended = timeline.copy_start_ns[1:], timeline.compute_end_ns[:-1]
     seen = (began != NOT_OBSERVED) & (ended != NOT_OBSERVED)
     return not seen.any() or bool((began[seen] >= ended[seen]).mean() < 0.9)
@@ -142,9 +144,9 @@ def _copies_overlap(timeline: Timeline) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """A recorded run, one entry a step, in the order of the steps. Times in ns, `NOT_OBSERVED` where null.
+    """A recorded run, one entry a step, in the order of the steps. Times in ns, `NOT_OBSERVED` if null.
 
-    The properties are derived from the columns, each once and in one place.
+    Each property is derived from the columns in one place.
     """
 
     step: Ints
@@ -152,8 +154,7 @@ class Timeline:
     epoch: Ints
     seq: Ints
     warmup: Bools
-    """True where the step is not measured: it comes before those that are, or its loader was not asked
-    for."""
+    """True if the step is not measured: it comes before those that are, or its loader was not asked for."""
     samples: Ints
     worker: Ints
     dispatch_ns: Ints
@@ -162,9 +163,9 @@ class Timeline:
     pickled_ns: Ints
     sent_ns: Ints
     sent_bytes: Ints
-    """Size of the pickle of each batch, without the tensors that travel beside it."""
+    """Size of the pickle of each batch, without the tensors, which travel separately."""
     state_bytes: Ints
-    """Part of it that is the data set's state, where one travels with the batch."""
+    """Part of it that is the data set's state, if one travels with the batch."""
     received_ns: Ints
     arrival_ns: Ints
     request_ns: Ints
@@ -180,7 +181,7 @@ class Timeline:
     previous: Ints
     """Entry of the batch that the same worker made before this one, of the same loader and epoch."""
     marks: Mapping[Pass, PassMarks] = field(default_factory=dict)
-    """Record in the run's events of its passes over loaders."""
+    """What the run's events say about its passes over loaders."""
     standstills: Spans = NO_SPANS
     """Spans in which the process stood still, stopped by a signal or in a frozen container; and in which the
     loop waited while a worker did."""
@@ -189,39 +190,40 @@ class Timeline:
     pin_threads: frozenset[int] = frozenset()
     """Loaders whose batches go through a thread of the main process that pins them."""
     unprobed: Bools | None = None
-    """True where the step's batch was made unprobed, to measure what observing costs; None where none was."""
+    """True if the step's batch was made unprobed, to measure what observing costs; None if none was."""
     loop_unprobed: Bools | None = None
-    """True where the loop's side of the step was, of which no line and no wait for the GIL is known then."""
+    """True if the loop's side of the step was: its lines and waits for the GIL were not sampled."""
     stand_in: Ints | None = None
-    """Entry whose batch's inside stands for each step's, which is another's where a batch was made unprobed;
-    -1 where there is none. None where each stands for itself."""
+    """Entry whose batch's inside represents each step's: another's if a batch was made unprobed, -1 if there
+    is none. None if each represents itself."""
     alike: Mapping[int, int] = field(default_factory=dict)
-    """The first of its kind, for a loader that was made anew with the same arguments."""
+    """The first of its kind, for a loader that was recreated with the same arguments."""
 
     def __len__(self) -> int:
         return len(self.step)
 
     @cached_property
     def device_observed(self) -> bool:
-        """Return True where the end of at least one step was seen on the device."""
+        """Return True if the end of at least one step was seen on the device."""
         return bool((self.compute_end_ns != NOT_OBSERVED).any())
 
     @cached_property
     def device_waits(self) -> bool:
-        """Return True where the device measured its own wait before at least one step."""
+        """Return True if the device measured its own wait before at least one step."""
         return bool((self.device_wait_ns != NOT_OBSERVED).any())
 
     @property
     def inside_row(self) -> Ints:
-        """Return the row of the `batches` table that tells of the inside of each step's batch.
+        """Return the row of the `batches` table that describes the inside of each step's batch.
 
-        Its own; of a batch that was made unprobed that of another which took about as long.
+        It is the batch's own row or, for an unprobed batch, that of another which took about as long.
         """
         return self.batch_row if self.stand_in is None else take(self.batch_row, self.stand_in)
 
     @property
     def device_timed(self) -> bool:
-        """Return True where the device told anything of its time: when steps ended, or how long it waited."""
+        """Return True if the device reported anything of its time: when steps ended, or how long it
+        waited."""
         return self.device_observed or self.device_waits
 
     @cached_property
@@ -254,7 +256,7 @@ class Timeline:
 
     @cached_property
     def usual_pickling_ns(self) -> float | None:
-        """Return the median of `pickling_ns` over the measured batches; None where none was observed."""
+        """Return the median of `pickling_ns` over the measured batches; None if none was observed."""
         seen = self.pickling_ns[self.measured & (self.pickling_ns != NOT_OBSERVED)]
         return float(np.median(seen)) if len(seen) else None
 
@@ -267,7 +269,7 @@ class Timeline:
 
     @cached_property
     def usual_pickle_bytes(self) -> Ints:
-        """Return the median of `sent_bytes` over each step's loader; `NOT_OBSERVED` where none is known."""
+        """Return the median of `sent_bytes` over each step's loader; `NOT_OBSERVED` if none is known."""
         usual = np.full(len(self), NOT_OBSERVED)
         for loader in np.unique(self.loader):
             mine = self.loader == loader
@@ -280,7 +282,7 @@ class Timeline:
     def state_share(self) -> Floats:
         """Return the share of each batch's pickle that is a large state of its data set.
 
-        Of a batch whose pickle was not seen, the mean share of its loader; 0 where no state was seen at all.
+        For a batch whose pickle was not seen, the mean share of its loader; 0 if no state was seen at all.
         """
         seen = self.sent_bytes > 0
         large = seen & (self.state_bytes >= LARGE_STATE_BYTES)
@@ -300,10 +302,11 @@ class Timeline:
 
     @cached_property
     def masked_wait_ns(self) -> Ints:
-        """Return the part of each wait that the accelerator spent working on earlier steps: no stall.
+        """Return the part of each wait that the accelerator spent working on earlier steps: this is not a
+        stall.
 
-        By the device's own measure of the wait where there is one, else by the intervals in which it computed
-        or copied a batch; 0 where no device was observed.
+        By the device's own measure of the wait if there is one, else by the intervals in which it computed or
+        copied a batch; 0 if no device was observed.
         """
         starts, ends = computing(self)
         if len(starts):
@@ -323,11 +326,12 @@ class Timeline:
 
     @cached_property
     def available_ns(self) -> Ints:
-        """Return the time at which each batch could be taken; `NOT_OBSERVED` where nothing tells.
+        """Return the time at which each batch could be taken; `NOT_OBSERVED` if nothing shows it.
 
-        When it was seen to arrive, or the main process had unpickled it, or the loop had made it itself. Else
-        when it was finished, or, where that was after it had been asked for, when the wait for it ended. A
-        batch that was finished long before may still be waited for where a thread pins: see `READY_TAKE_NS`.
+        It is when the batch was seen to arrive, or the main process had unpickled it, or the loop had made it
+        itself. Otherwise it is when the batch was finished or, if that was after it had been requested, when
+        the wait for it ended. A batch that was finished long before may still be waited for if a thread pins:
+        see `READY_TAKE_NS`.
         """
         pinned = self._pinned
         late = (self.finish_ns > self.request_ns) | (pinned & (self.wait_ns > READY_TAKE_NS))
@@ -339,12 +343,11 @@ class Timeline:
 
     @cached_property
     def ready(self) -> Ints:
-        """Return 1 where the batch lay there when the loop asked for it, 0 where not, `NOT_OBSERVED` if
-        unknown.
+        """Return 1 if the batch was ready when the loop asked for it, 0 if not, `NOT_OBSERVED` if unknown.
 
-        It lies there when nothing is left but to take it: pinned in the main process where a thread pins,
-        else in the pipe to it, from which `next` itself unpickles. A batch that the loop makes itself when it
-        asks for it never does.
+        It is ready if nothing is left but to take it: pinned in the main process if a thread pins, else in
+        the pipe to it, from which `next` itself unpickles. A batch that the loop makes itself on request is
+        never ready.
         """
         sent = np.where(self.sent_ns == NOT_OBSERVED, self.finish_ns, self.sent_ns)
         there = np.where(self._pinned, self.available_ns, sent)
@@ -362,7 +365,7 @@ class Timeline:
 
     @cached_property
     def epoch_first(self) -> Bools:
-        """Return True where the step is the first of a pass over its loader."""
+        """Return True if the step is the first of a pass over its loader."""
         return np.asarray(self.epochs.position == 0)
 
     @cached_property
@@ -386,7 +389,8 @@ class Timeline:
     def step_end_ns(self) -> Ints:
         """Return the time at which each step ended, never going back.
 
-        With its computation where the device was seen; else when the loop turned to something else.
+        A step ends with its computation if the device was observed, else when the loop turned to something
+        else.
         """
         ends = np.where(self.compute_end_ns == NOT_OBSERVED, self._turned_ns(), self.compute_end_ns)
         return np.maximum.accumulate(ends)
@@ -420,10 +424,11 @@ class Timeline:
 
     @cached_property
     def pauses(self) -> Spans:
-        """Return the spans in which the loop was in no pass over any loader, between first and last: not the
-        loop's time.
+        """Return the spans between the first and last pass in which the loop was in no pass: not the loop's
+        time.
 
-        Evaluation without a loader, checkpoints, setting up, a person between two cells of a notebook.
+        Examples are evaluation without a loader, checkpoints, setting up, or a pause between two cells of a
+        notebook.
         """
         inside = [span for loop_pass in self.passes for span in loop_pass.spans]
         if not inside:
@@ -443,10 +448,10 @@ class Timeline:
 
     @cached_property
     def first_startups(self) -> Spans:
-        """Return the spans in which the loop waited for a loader's workers to start the first time: no part
+        """Return the spans in which the loop waited for a loader's workers to start the first time: not part
         of a steady rate.
 
-        From `iter(loader)` until the first batch was begun. A loader that was made anew with the same
+        From `iter(loader)` until the first batch was begun. A loader that was recreated with the same
         arguments has started before.
         """
         spans, started = [], set[int]()
@@ -480,20 +485,20 @@ class Timeline:
 
     @cached_property
     def kinds(self) -> Ints:
-        """Return the loader of each step; of several that were made with the same arguments the first."""
+        """Return the loader of each step; the first one if several were made with the same arguments."""
         numbers = np.arange(int(self.loader.max(initial=0)) + 1)
         return np.array([self.kind_of(loader) for loader in numbers.tolist()])[self.loader]
 
     def kind_of(self, loader: int) -> int:
-        """Return the first loader that was made with the arguments of `loader`: most often itself."""
+        """Return the first loader that was made with the arguments of `loader`: usually itself."""
         return self.alike.get(loader, loader)
 
     def only(self, kind: int) -> Timeline:
-        """Return the same run with no other steps measured than those of one kind of loader."""
+        """Return the same run with only the steps of one kind of loader measured."""
         return replace(self, warmup=self.warmup | (self.kinds != kind))
 
     def part(self, kept: Ints) -> Timeline:
-        """Return the steps at the positions `kept` alone."""
+        """Return only the steps at the positions `kept`."""
         columns: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
         some = {name: values[kept] for name, values in columns.items() if isinstance(values, np.ndarray)}
         place = np.full(len(self) + 1, -1, dtype=np.int64)
@@ -569,7 +574,7 @@ def read_timeline(run: Run) -> Timeline:
 
 
 def stands_for(timeline: Timeline, rows: int) -> Ints:
-    """Return for how many batches each row of the `batches` table stands: itself, and unprobed ones."""
+    """Return how many batches each row of the `batches` table stands for: itself, and unprobed ones."""
     counted = np.ones(rows, dtype=np.int64)
     if timeline.unprobed is not None:
         others = timeline.inside_row[timeline.unprobed]
@@ -581,7 +586,7 @@ _STOOD_FOR_BY: Final = ("loader", "worker", "start_ns", "finish_ns")
 
 
 def _unprobed(run: Run) -> Ints | None:
-    """Return 1 for each row of `batches` that was made unprobed; None where none was, as in short runs."""
+    """Return 1 for each row of `batches` that was made unprobed; None if none was, as in short runs."""
     parts = [ints(piece["unprobed"]).astype(np.int8) for piece in run.pieces("batches", ["unprobed"])]
     return np.concatenate(parts) if any((part == 1).any() for part in parts) else None
 
@@ -589,9 +594,9 @@ def _unprobed(run: Run) -> Ints | None:
 def _stand_ins(unprobed: Bools, loader: Ints, worker: Ints, start_ns: Ints, finish_ns: Ints) -> Ints:
     """Return for each step the one whose batch's inside stands for its own.
 
-    Of an unprobed batch it is one of the last `UNPROBED_BLOCK` that were probed and took about as long, in
-    turns: what makes a batch slow need not be what the usual one takes its time for. It is of the same
-    worker where that had any such, else of the same loader, else the one that took the least unlike time.
+    For an unprobed batch, it is one of the last `UNPROBED_BLOCK` that were probed and took about as long, in
+    turns: what makes a batch slow need not be what the usual one spends its time on. It is from the same
+    worker if that had any such, else from the same loader, else the one whose time is closest.
     """
     took = np.log(np.maximum(finish_ns - start_ns, 1).astype(np.float64))
     chosen = np.full(len(unprobed), -1)
@@ -605,7 +610,7 @@ def _stand_ins(unprobed: Bools, loader: Ints, worker: Ints, start_ns: Ints, fini
 
 
 def _alike_length(took: Floats, unprobed: Bools) -> Floats:
-    """Return the logarithm of how long batches took, of unprobed ones with what probing makes them longer."""
+    """Return the logarithm of how long batches took, adding to unprobed ones what probing would add."""
     last = np.maximum.accumulate(np.where(unprobed, -1, np.arange(len(took))))
     known = unprobed & (last >= 0)
     longer = float(np.median((took[last] - took)[known])) if known.any() else 0.0
@@ -650,7 +655,7 @@ def _standstills(events: Iterable[RunEvent], request_ns: Ints, take_ns: Ints) ->
 
 
 def take(values: Ints, row: Ints, missing: int = NOT_OBSERVED) -> Ints:
-    """Return `values` at each row, `missing` where the row is negative."""
+    """Return `values` at each row, `missing` if the row is negative."""
     if len(values) == 0:
         return np.full(len(row), missing, dtype=np.int64)
     return np.where(row >= 0, values[row], missing)
@@ -709,9 +714,9 @@ def previous(loader: Ints, epoch: Ints, worker: Ints, start: Ints) -> Ints:
 def measured_window(timeline: Timeline) -> Window | None:
     """Return the window from the end of the last step before the first measured one to the end of the last.
 
-    Left out are the loop's pauses, standstills of the process, the first start-up of each loader's workers,
-    and steps between that are not measured. Steps at the end whose computation was not seen any more (a torn
-    run) are left out too. None where no step was measured.
+    It leaves out the loop's pauses, standstills of the process, the first start-up of each loader's workers,
+    and steps between that are not measured. It also leaves out steps at the end whose computation was no
+    longer seen (a run that was cut off). None if no step was measured.
     """
     seen = timeline.compute_end_ns != NOT_OBSERVED
     measured = np.flatnonzero(timeline.measured & (seen if seen.any() else True))

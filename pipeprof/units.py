@@ -1,4 +1,4 @@
-"""Numbers as people read them: three digits, the unit that fits, and "not observed" for what nobody saw."""
+"""Numbers as people read them: three digits, the unit that fits, and "not observed" for what was not seen."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def round_duration(ns: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share of 1 as `27%`, with a decimal where it matters: below 10% and between 99% and 100%."""
+    """Return a share of 1 as `27%`, with a decimal if it matters: below 10% and between 99% and 100%."""
     number = _number(share)
     if number is None:
         return NOT_OBSERVED
@@ -109,7 +109,7 @@ def percent(share: float | None) -> str:
 
 
 def signed_percent(share: float | None) -> str:
-    """Return a change, a share of 1, as `+27%` or `−27%`; `0%` where it would round to less than 0.1%."""
+    """Return a change, a share of 1, as `+27%` or `−27%`; `0%` if it would round to less than 0.1%."""
     number = _number(share)
     if number is None:
         return NOT_OBSERVED
@@ -123,7 +123,7 @@ def signed_points(share: float | None) -> str:
 
 
 def interval(low_high: tuple[float, float] | list[float] | None) -> str:
-    """Return a pair of shares as `24–30%`; empty where there is none."""
+    """Return a pair of shares as `24–30%`; empty if there is none."""
     if low_high is None or None in low_high:
         return ""
     low, high = (percent(value).removesuffix("%") for value in low_high)

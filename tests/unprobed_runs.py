@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,8 @@ def unprobe_loop(run: Path, every: int = 5, block: int = 4) -> Path:
     steps = pq.read_table(run / "steps.parquet")
     marked = np.arange(len(steps)) % every >= every - block
     probed_share = 1 - marked[~np.array(steps["warmup"].to_pylist())].mean()
-    field = TABLES["steps"].field("unprobed")
-    if field.name in steps.column_names:
-        steps = steps.drop_columns([field.name])
-    values = pa.array([True if each else None for each in marked], field.type)
-    pq.write_table(steps.append_column(field, values), run / "steps.parquet")
+    steps = with_column(steps, "steps", "unprobed", [True if each else None for each in marked])
+    pq.write_table(steps, run / "steps.parquet")
     for table, names in (("lines", ("wall_ns", "cpu_ns")), ("counters", ("value",))):
         path = run / f"{table}.parquet"
         if not path.exists():
@@ -79,7 +77,24 @@ def unprobe_loop(run: Path, every: int = 5, block: int = 4) -> Path:
                 round(value * probed_share) if less else value
                 for value, less in zip(rows[name].to_pylist(), fewer, strict=True)
             ]
-            at = rows.column_names.index(name)
-            rows = rows.set_column(at, rows.schema.field(at), pa.array(values, rows.schema.field(at).type))
+            rows = with_column(rows, table, name, values)
         pq.write_table(rows, path)
     return run
+
+
+def unprobe_steps(run: Path, every: int, block: int, first: int) -> None:
+    """Mark `block` of each `every` steps as unprobed, after `first` of them, and forget their CPU time."""
+    steps = pq.read_table(run / "steps.parquet")
+    marked = [n >= first and (n - first) % every < block for n in range(len(steps))]
+    steps = with_column(steps, "steps", "unprobed", [gone or None for gone in marked])
+    if "next_cpu_ns" in steps.column_names:
+        known = zip(marked, steps["next_cpu_ns"].to_pylist(), strict=True)
+        steps = with_column(steps, "steps", "next_cpu_ns", [None if gone else ns for gone, ns in known])
+    pq.write_table(steps, run / "steps.parquet")
+
+
+def with_column(rows: pa.Table, table: str, name: str, values: Sequence[object]) -> pa.Table:
+    """Return rows of a table with other values in one of its columns."""
+    kept = rows.drop_columns([name]) if name in rows.column_names else rows
+    field = TABLES[table].field(name)
+    return kept.append_column(field, pa.array(values, field.type))

@@ -85,12 +85,12 @@ class Analysis:
         return as_html(self.verdict)
 
     def loader_name(self, loader: int) -> str:
-        """Return a loader's name, with its number where several share the name."""
+        """Return a loader's name, with its number if several share the name."""
         return _loader_name(self.run.meta, loader)
 
 
 def _loader_name(meta: RunMeta, loader: int) -> str:
-    """Return a loader's name, with its number where others are called the same."""
+    """Return a loader's name, with its number if others have the same name."""
     name = meta.loader(loader).name or f"loader {loader}"
     alike = [candidate for candidate in meta.loaders if candidate.name == name]
     return f"{name} ({loader})" if len(alike) > 1 else name
@@ -99,7 +99,7 @@ def _loader_name(meta: RunMeta, loader: int) -> str:
 def analyse(run: Run, loader: str | None = None) -> Analysis:
     """Analyse an open run: all of it, or the steps of one loader alone, by its name or its number.
 
-    Raises `PipeprofError` where the run has no such loader.
+    Raises `PipeprofError` if the run has no such loader.
     """
     asked = None if loader is None else _find(run.meta, loader)
     attribution = attribute(run, loader=asked)
@@ -136,7 +136,7 @@ def _find(meta: RunMeta, loader: str) -> int:
 
 
 def _with_recorded_fix(verdict: Verdict, run: Run, facts: Facts) -> Verdict:
-    """Name the fix that a prediction chose for this run and this cause, where one is recorded."""
+    """Name the fix that a prediction chose for this run and this cause, if one is recorded."""
     recorded = read_choice(run.directory)
     if recorded is None or (recorded.cause, recorded.detail) != (verdict.cause, verdict.detail):
         return verdict
@@ -146,7 +146,7 @@ def _with_recorded_fix(verdict: Verdict, run: Run, facts: Facts) -> Verdict:
 
 
 def _measured(run: Run, attribution: Attribution | None) -> Measured:
-    """Read the figures that stand beside the verdict."""
+    """Read the figures that are shown with the verdict."""
     meta = run.meta
     if attribution is None:
         return Measured(run.status, emulated=meta.emulated, not_observed=meta.not_observed)
@@ -187,7 +187,7 @@ def _named(run: Run, number: int) -> NamedLoader:
 
 
 def load(path: Path | str, loader: str | None = None) -> Analysis:
-    """Open and analyse a run directory. Raises `TraceError` where there is none.
+    """Open and analyse a run directory. Raises `TraceError` if there is none.
 
     `loader` restricts the analysis to the steps of one loader, by its name or its number.
     """

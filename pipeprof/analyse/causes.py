@@ -22,7 +22,7 @@ FEW_BYTES: Final = 1 << 18
 SLOW_PICKLING_NS: Final = 2_000_000
 """Time of pickling a batch from which it is made of more than a few tensors, however small they are."""
 ALONE: Final = 0.8
-"""Share of the window that the loop alone would take, from which on it is as quick with workers."""
+"""Share of the window that the loop alone would take, from which it is as quick with workers."""
 
 Evidence = tuple[tuple[str, Any], ...]
 
@@ -34,13 +34,13 @@ class Finding(NamedTuple):
     detail: str | None = None
     evidence: Evidence = ()
     owner: str | None = None
-    """The owner that is blamed; None where none is."""
+    """The owner that is blamed; None if none is."""
     charged: str | None = None
-    """The owner under which the ledger has that time, where that is another."""
+    """The owner under which the ledger has that time, if that is another."""
     shown: Shown | None = None
-    """Reason why that owner is expensive, where a counter shows it."""
+    """Reason why that owner is expensive, if a counter shows it."""
     share: float | None = None
-    """Share of the window that the blamed owner has; None where none is."""
+    """Share of the window that the blamed owner has; None if none is."""
 
 
 def find_cause(ledger: Ledger, facts: Facts) -> Finding:
@@ -91,13 +91,13 @@ def cause_of_owner(owner: str, facts: Facts, storage_split_ns: Mapping[str, int]
 
 
 def is_heavy(batch_bytes: float | None, pickling_ns: float | None) -> bool:
-    """Return False where batches are so small that neither bytes nor tensors matter on their way."""
+    """Return False if batches are so small that neither bytes nor tensors matter on their way."""
     slow = pickling_ns is not None and pickling_ns >= SLOW_PICKLING_NS
     return batch_bytes is None or not batch_bytes < FEW_BYTES or slow
 
 
 def _tiny_batches(facts: Facts) -> bool:
-    """Return True where the loop alone would make its small batches sooner than they are handed over."""
+    """Return True if the loop alone would make its small batches sooner than they are handed over."""
     if facts.workers == 0 or facts.batch_bytes is None or is_heavy(facts.batch_bytes, facts.pickling_ns):
         return False
     return facts.alone_share is not None and facts.alone_share < ALONE
@@ -115,9 +115,9 @@ def _storage(facts: Facts) -> Finding:
 
 
 def _remote(facts: Facts, split_ns: Mapping[str, int] | None) -> Finding:
-    """Name the cause by what the reads waited for the longest, on the critical path where that is at hand.
+    """Name the cause after what the reads waited for longest, on the critical path if that is available.
 
-    No detail where no request was seen.
+    There is no detail if no request was seen.
     """
     evidence = (*_read_evidence(facts), *_request_evidence(facts))
     if not facts.requests:
@@ -160,16 +160,16 @@ def _read_evidence(facts: Facts) -> Evidence:
 
 
 def _thrashes(facts: Facts) -> bool:
-    """Return True where some of the set may stay in memory, and not all of it: it is read again and again."""
+    """Return True if some of the set may stay in memory, and not all of it: it is read again and again."""
     limits = [limit for limit in (facts.cache_bytes, facts.memory_bytes) if limit]
     return bool(facts.data_bytes and limits and min(limits) < facts.data_bytes and facts.epochs > 1)
 
 
 def _bandwidth_bound(facts: Facts) -> bool:
-    """Return True where bytes, not requests, are what the device has too few of a second.
+    """Return True if bytes, not requests, are what the device has too few of a second.
 
-    By the device's own figures where it is emulated or has a profile; else reads of 1 MiB and more are taken
-    to be limited by bandwidth, and smaller ones by latency.
+    By the device's own figures if it is emulated or has a profile; else reads of 1 MiB and more are taken to
+    be limited by bandwidth, and smaller ones by latency.
     """
     model, size = facts.storage_model, facts.mean_read_bytes
     if facts.device is not None and facts.device.full_of_bytes:
@@ -185,7 +185,7 @@ def _bandwidth_bound(facts: Facts) -> bool:
 
 
 def _contention(facts: Facts) -> str | None:
-    """Tell who took the cores: too small a quota, this run itself, or somebody else."""
+    """Tell who took the cores: too small a quota, this run itself, or other programs."""
     own, cores = facts.own_cores, facts.cores
     if cores is None or own is None:
         return None
@@ -209,7 +209,8 @@ def _cpu_evidence(facts: Facts) -> Evidence:
 
 
 def _blocked(facts: Facts) -> Finding:
-    """Name the cause by what workers were seen to wait for; a disk that nobody saw reading is storage too."""
+    """Name the cause after what workers were seen to wait for; a disk that was not seen reading is storage
+    too."""
     if not facts.states:
         return Finding(causes.BLOCKED.word)
     state = max(facts.states, key=facts.states.__getitem__)

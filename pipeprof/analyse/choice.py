@@ -22,10 +22,11 @@ from pipeprof.vocabulary import causes, fixes, mechanisms, owners
 from pipeprof.vocabulary.causes import Cause
 
 EQUAL: Final = 0.02
-"""Share by which predicted throughputs may differ and still be equal; a gain of no more than this is none."""
+"""Share by which predicted throughputs may differ and still be equal; a gain of no more than this does not
+count."""
 RECEIVING: Final = 0.8
-"""Share of the loop's waits from which it waits for nothing but its own unpickling: batches that come sooner
-would lie there longer."""
+"""Share of the loop's waits above which it waits only for its own unpickling: batches that came sooner would
+only lie ready longer."""
 WORTH_MENDING: Final = 0.1
 """Share of the time from which an owner is mended besides the cause: without less than that a loop is at most
 a ninth faster."""
@@ -34,7 +35,7 @@ MEMORY_SHARE: Final = 0.8
 
 
 def choose(finding: Finding, facts: Facts, gains: Mapping[str, float] | None = None) -> str:
-    """Return the word of the fix to name, that of `fixes.NONE` where nothing can be done.
+    """Return the word of the fix to name, that of `fixes.NONE` if nothing can be done.
 
     `gains` maps fixes that were predicted, and that the machine can take, to the share of the throughput that
     they add. A fix that is predicted to gain nothing is not named; of equal gains the least effort is.
@@ -57,7 +58,7 @@ def choose(finding: Finding, facts: Facts, gains: Mapping[str, float] | None = N
 
 
 def equal(gain: float, best: float) -> bool:
-    """Return True where a gain comes within `EQUAL` of the best one."""
+    """Return True if a gain comes within `EQUAL` of the best one."""
     return 1 + gain >= (1 + best) * (1 - EQUAL)
 
 
@@ -71,7 +72,7 @@ def candidates(finding: Finding, facts: Facts) -> tuple[str, ...]:
 
 
 def _of_mechanism(finding: Finding) -> tuple[str, ...]:
-    """Return the fixes that bear on the mechanism, none where none is established."""
+    """Return the fixes that bear on the mechanism, none if none is established."""
     shown = finding.shown
     return () if shown is None else tuple(fix.word for fix in (shown.fix, *shown.also))
 
@@ -180,7 +181,7 @@ def _before_all_others(finding: Finding, facts: Facts) -> str:
 
 
 def _is_likely(fix: str, finding: Finding, facts: Facts) -> bool:
-    """Return False where a fix that was not predicted helps under conditions that this run does not show."""
+    """Return False if a fix that was not predicted helps under conditions that this run does not show."""
     if fix == fixes.RAM.word:
         return bool(facts.data_bytes and facts.memory_bytes)
     if fix == fixes.MORE_WORKERS.word and causes.record_of(finding.cause) in causes.STORAGE:
@@ -191,11 +192,11 @@ def _is_likely(fix: str, finding: Finding, facts: Facts) -> bool:
 
 
 def _device_full(facts: Facts) -> bool:
-    """Return True where the device that the data comes from gives no more to more readers."""
+    """Return True if more readers get no more from the device that the data comes from."""
     return facts.device is not None and facts.device.state == "full"
 
 
 def _cores_idle(facts: Facts) -> bool:
-    """Return True where at least half a core, and a quarter of all, did nothing."""
+    """Return True if at least half a core, and a quarter of all, did nothing."""
     idle = facts.idle_cores
     return idle is None or idle >= max(0.5, 0.25 * (facts.cores or 1))

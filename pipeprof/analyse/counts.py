@@ -58,7 +58,7 @@ class WorkerShare:
     busy_share: float
     """Share of the window in which it made a batch. Far below the others': it waits for its turn."""
     mean_ns: float | None
-    """Mean time to make one of its batches; None where none was finished."""
+    """Mean time to make one of its batches; None if none was finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Drift:
     share: float
     """Share by which a step takes longer in the last quarter than in the first; 0.1: 10% longer."""
     significant: bool
-    """True where the 95% intervals of the two quarters do not overlap."""
+    """True if the 95% intervals of the two quarters do not overlap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Counts:
     masked_wait_ns: int | None
     """Part of all waits that the accelerator spent on earlier steps: no stall. None without its times."""
     ready: int | None
-    """Steps whose batch had been received before it was asked for; None where that is not known of any."""
+    """Steps whose batch had been received before it was asked for; None if that is not known of any."""
     ready_known: int
     """Steps of which that is known."""
     inline: int
@@ -117,7 +117,8 @@ class Counts:
 
     @property
     def masked_share(self) -> float | None:
-        """Return the share of all the waiting that was no stall; None where it is not known, or none was."""
+        """Return the share of all the waiting that was not a stall; None if it is not known, or there was no
+        waiting."""
         if self.masked_wait_ns is None or self.wait is None or not self.wait.mean_ns:
             return None
         return self.masked_wait_ns / (self.wait.mean_ns * self.wait.count)

@@ -1,10 +1,10 @@
 """Differences between runs with intervals, so that noise is called noise.
 
 Every figure of a run comes with a 95% interval from batch means, which respects that steps resemble their
-neighbours. The difference of two runs then lies within the root of the summed squares of the half widths:
-the runs are independent. Of rates and times it is the ratio that is compared, on a logarithmic scale (the
-delta method), so that no interval goes below -100%. Runs that measured other data or another accelerator are
-not compared, and of runs beside which other programs took unlike parts of the cores it is said.
+neighbours. The difference of two runs then lies within the root of the summed squares of the half widths: the
+runs are independent. Of rates and times it is the ratio that is compared, on a logarithmic scale (the delta
+method), so that no interval goes below -100%. Runs that measured other data or another accelerator are not
+compared, and a note says if other programs took different parts of the cores during them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Kind = Literal["share", "rate", "time"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Number of a run with its 95% interval; None where it was not observed."""
+    """Number of a run with its 95% interval; None if it was not observed."""
 
     value: float | None
     low: float | None = None
@@ -93,14 +93,14 @@ class Difference:
 
     @property
     def shown_interval(self) -> tuple[float, float] | None:
-        """Return the interval in parts of `unit`; None where there is none."""
+        """Return the interval in parts of `unit`; None if there is none."""
         if self.low is None or self.high is None:
             return None
         return self.low / self.unit, self.high / self.unit
 
     @property
     def beyond_noise(self) -> bool | None:
-        """Return True where the interval leaves out 0; None where there is no interval."""
+        """Return True if the interval leaves out 0; None if there is no interval."""
         if self.low is None or self.high is None:
             return None
         return self.low > 0 or self.high < 0
@@ -130,21 +130,21 @@ class Compared:
     settings: tuple[tuple[str, str, str], ...]
     """(key, base's value, other's value) of every knob that differs."""
     unlike: tuple[str, ...]
-    """Reasons against comparing the two, where they were compared all the same."""
+    """Reasons against comparing the two, if they were compared all the same."""
     unfair: tuple[str, ...]
     """Other differences of the machine meanwhile, which may be all that the figures show."""
     emulated: tuple[str, ...]
     cores: CoreSpeeds | None = None
-    """Speed of the cores beside the base's; None where either run did not measure it."""
+    """Speed of the cores relative to the base's; None if either run did not measure it."""
     utilization_kind: UtilizationKind | None = None
-    """Kind of both runs' utilisation; None where they differ."""
+    """Kind of both runs' utilisation; None if they differ."""
 
 
 def compare(analyses: Sequence[Analysis], force: bool = False) -> list[Compared]:
     """Compare each run with the first.
 
-    Raises `InconclusiveError` where a run has no measured step, `PipeprofError` where the runs measured other
-    data or another accelerator, unless forced.
+    Raises `InconclusiveError` if a run has no measured step, `PipeprofError` if the runs measured other data
+    or another accelerator, unless forced.
     """
     if len(analyses) < 2:
         raise PipeprofError("one run alone cannot be compared", "give two runs or more")
@@ -180,14 +180,14 @@ class Repeated:
 
     @property
     def is_fair(self) -> bool:
-        """Return False where the machine was unlike within more than half of the pairs."""
+        """Return False if the machine was unlike within more than half of the pairs."""
         return 2 * len(self.unfair) <= len(self.rates)
 
 
 def repeated(pairs: Sequence[tuple[Analysis, Analysis]]) -> Repeated:
     """Compare the throughput of pairs of runs, 2 to 10 of them.
 
-    Raises `InconclusiveError` where a run has no measured rate.
+    Raises `InconclusiveError` if a run has no measured rate.
     """
     rates, unfair = [], []
     for number, (base, other) in enumerate(pairs, 1):
@@ -257,7 +257,7 @@ def _alike(first: Word | None, second: Word | None) -> Word | None:
 
 
 def cores_between(base: Analysis, other: Analysis) -> CoreSpeeds | None:
-    """Compare the speed of the cores while two runs were taken; None where it was not measured."""
+    """Compare the speed of the cores while two runs were taken; None if it was not measured."""
     if base.facts is None or other.facts is None or base.ledger is None:
         return None
     return core_speeds(base.facts.spin_ns, other.facts.spin_ns, base.ledger.path_ns)
@@ -268,7 +268,7 @@ UNLIKE_SHARE: Final = 0.1
 
 
 def _unfair(base: Analysis, other: Analysis) -> Iterator[str]:
-    """Yield what was unlike on the machine while the two runs were taken, as far as both know it."""
+    """Yield what differed on the machine while the two runs were taken, as far as both record it."""
     left, right = base.facts, other.facts
     if left is None or right is None or left.other_cores is None or right.other_cores is None:
         return
@@ -292,11 +292,11 @@ def _name(analysis: Analysis) -> str:
 
 
 WIDEST: Final = 100.0
-"""Half widths, as shares of their figures, from which on a ratio says nothing, nor can be computed."""
+"""Half widths, as shares of their figures, from which a ratio says nothing, nor can be computed."""
 
 
 def difference(measure: Measure, base: Figure, other: Figure) -> Difference:
-    """Return `other` less `base`, with an interval only where both have one."""
+    """Return `other` less `base`, with an interval only if both have one."""
     if base.value is None or other.value is None:
         return Difference(measure, base, other, None, None, None)
     value = other.value - base.value
@@ -358,7 +358,7 @@ def _owned(attribution: Attribution, owner: str) -> np.ndarray[Any, np.dtype[np.
 
 
 _PLACE: Final = ("loader.file", "loader.line", "loader.column", "loader.in_library", "loader.changed")
-"""Facts about where a loader stands in the source, and who gave it its arguments."""
+"""Facts about where a loader is constructed in the source, and who gave it its arguments."""
 _IGNORED: Final = ("name", "about", "expect", "cell.", "run.", *_PLACE)
 
 

@@ -113,7 +113,7 @@ def _stood_still(attribution: Attribution) -> list[Doubt]:
 
 
 def _clock_steps(attribution: Attribution) -> list[Doubt]:
-    """Report that the wall clock jumped: the tables' own clock did not, and all durations stand."""
+    """Report that the wall clock jumped: the tables' own clock did not, and all durations are valid."""
     events = attribution.timeline.clock_events
     slept_ns = sum(_ns(event.detail) for event in events if event.kind == "slept")
     jumps = [_ns(event.detail) for event in events if event.kind == "clock_set"]
@@ -191,7 +191,8 @@ def _later_epochs(facts: Facts) -> list[Doubt]:
 
 
 def _warm_before(run: Run) -> str | None:
-    """Tell what lay in memory before: all that a network file system lets see; nothing counts its bytes."""
+    """Say what was in memory before: a network file system shows nothing else, and nothing counts its
+    bytes."""
     share = run.meta.storage.resident_share_before
     if share is None or share <= 1 - FROM_DEVICE:
         return None
@@ -215,7 +216,8 @@ def _may_stay(facts: Facts) -> float:
 
 
 def _storage_unseen(attribution: Attribution, facts: Facts) -> list[Doubt]:
-    """Report workers blocked for long where neither their reads nor what they waited for could be seen."""
+    """Report workers that were blocked for long although neither their reads nor what they waited for could
+    be seen."""
     ledger = attribution.whole
     blocked = ledger.ledger_ns.get(owners.BLOCKED.name, 0)
     seen = facts.device_bytes is not None or facts.reads is not None or facts.states
@@ -288,7 +290,7 @@ def _wide(attribution: Attribution) -> list[Doubt]:
     if high - low <= width or band_of(low) == band_of(high):
         return []
     problem = f"waiting may be anywhere within {interval_of(interval)} of the time"
-    # Where loop or copies kept the accelerator idle for longer, the verdict does not hang on the stall.
+    # If the loop or copies kept the accelerator idle for longer, the verdict does not hang on the stall.
     decisive = _idle_without_stall(attribution) <= attribution.whole.stall_ns
     return [Doubt(WIDE_INTERVAL, problem, "measure more steps, such as more epochs", decisive)]
 

@@ -1,4 +1,4 @@
-"""Figures of a run beside its times, by which one cause or fix is told from another."""
+"""Figures of a run other than its times, which distinguish one cause or fix from another."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeprof.vocabulary.owners import READ
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Figures of the measured window; None where they were not observed."""
+    """Figures of the measured window; None if they were not observed."""
 
     loader: int
     """The loader that figures about a loader are of."""
@@ -42,13 +42,12 @@ class Facts:
     persistent: bool
     iterable: bool
     sets_epoch: bool | None
-    """True where the data set has a `set_epoch`; None in older runs."""
+    """True if the data set has a `set_epoch`; None in older runs."""
     splits_stream: bool | None
-    """True where an iterable data set looks for its worker, and may give each its own samples; None:
-    unknown."""
+    """True if an iterable data set looks for its worker, and may give each its own samples; None: unknown."""
     start_method: str | None
     computes_on_cpu: bool
-    """True where no device other than the CPU was seen."""
+    """True if no device other than the CPU was seen."""
     epochs: int
     cores: float | None
     """Cores that the process may use at once: affinity and quota, less what its fellow ranks may use."""
@@ -58,7 +57,7 @@ class Facts:
     other_cores: float | None
     """Cores that other programs kept busy."""
     waited_cores: float
-    """Cores that the making of batches could have used besides and did not get; 0 where not observed."""
+    """Cores that the making of batches could have used besides and did not get; 0 if not observed."""
     states: Mapping[WorkerState, float]
     """Shares of what workers that were off their core waited for: see `sensors.Sensed`."""
     tier: str | None
@@ -69,7 +68,7 @@ class Facts:
     data_bytes: int | None
     """Size of the whole data set."""
     sharded: bool
-    """True where the data lie in shards, which are read onwards."""
+    """True if the data are in shards, which are read sequentially."""
     memory_bytes: int | None
     memory_left_bytes: int | None
     """The least memory that was left for any process while workers made batches."""
@@ -81,7 +80,7 @@ class Facts:
     read_queue_ns: int | None
     """Part of that spent behind other reads of the same device."""
     remote: bool
-    """True where the data are on no device of this machine, nor in its page cache."""
+    """True if the data are on no device of this machine, nor in its page cache."""
     requests: Mapping[str, tuple[int, int]]
     """Ns and count of `client`, `first-byte`, `throttled` and `retry`, of the reads of a remote place."""
     device_bytes: int | None
@@ -106,11 +105,11 @@ class Facts:
     loader_code_ns: int = 0
     """Time inside `next` in which a loader without workers made no batch."""
     device: StorageState | None = None
-    """State of the device that the data came from; None where none was read, or the data are remote."""
+    """State of the device that the data came from; None if none was read, or the data are remote."""
     slowest_operator: OperatorTime | None = None
     """The operator whose tasks took the most time by the source's own statistics, as Ray Data keeps them."""
     slow_shard: SlowShard | None = None
-    """The shard whose batches took clearly longer to make; None where none stands out, or none is known."""
+    """The shard whose batches took clearly longer to make; None if none stands out, or none is known."""
     programs: Mapping[str, float] = field(default_factory=dict)
     """Cores that the busiest other programs kept busy, by name."""
 
@@ -152,11 +151,11 @@ class Facts:
         return self.share_of_reading(self.read_queue_ns)
 
     def share_of_reading(self, spent_ns: int) -> float | None:
-        """Return what a time is of the time of all reads; None where none was timed."""
+        """Return what a time is of the time of all reads; None if none was timed."""
         return spent_ns / self.read_wall_ns if self.read_wall_ns else None
 
     def mean_request_ns(self, kind: str) -> float | None:
-        """Return the mean time of a kind of requests of a remote place; None where none was made."""
+        """Return the mean time of a kind of requests of a remote place; None if none was made."""
         spent_ns, times = self.requests.get(kind, (0, 0))
         return spent_ns / times if times else None
 
@@ -169,7 +168,7 @@ class Facts:
 
 
 def gather(run: Run, attribution: Attribution) -> Facts:
-    """Read the facts off run.json and the rows that lie in the measured window."""
+    """Read the facts from run.json and the rows in the measured window."""
     meta = run.meta
     storage, machine = meta.storage, meta.machine
     measured = attribution.timeline.measured
@@ -248,7 +247,7 @@ def _making_ns(timeline: Timeline) -> Ints:
 
 
 def _alone_share(making_ns: Ints, attribution: Attribution) -> float | None:
-    """Return None where no batch was seen being made."""
+    """Return None if no batch was seen being made."""
     computed_ns = attribution.whole.ledger_ns.get(owners.ACCELERATOR.name, 0)
     if not len(making_ns):
         return None
@@ -256,7 +255,7 @@ def _alone_share(making_ns: Ints, attribution: Attribution) -> float | None:
 
 
 def _received_share(run: Run, timeline: Timeline) -> float | None:
-    """Return None where a thread pins the batches, beside the loop, or where receiving was not observed."""
+    """Return None if a thread pins the batches alongside the loop, or if receiving was not observed."""
     t, begun = timeline, receive_starts(run)
     seen = t.measured & (begun != NOT_OBSERVED) & (t.received_ns != NOT_OBSERVED)
     waited = int(t.wait_ns[t.measured].sum())
@@ -267,7 +266,7 @@ def _received_share(run: Run, timeline: Timeline) -> float | None:
 
 
 def _prefetches_to_device(attribution: Attribution, shape: Shape) -> bool:
-    """Return True where copies were seen and ran beside the computation."""
+    """Return True if copies were seen and ran alongside the computation."""
     return shape.copies_overlap and bool((attribution.timeline.copy_end_ns != NOT_OBSERVED).any())
 
 
@@ -297,7 +296,7 @@ def _own_cores(batches: dict[str, Ints], attribution: Attribution) -> float | No
 
 @dataclass(frozen=True, slots=True)
 class _Reads:
-    """Sums over the reads of the measured steps' batches; None where they were not observed."""
+    """Sums over the reads of the measured steps' batches; None if they were not observed."""
 
     count: int | None = None
     bytes: int | None = None

@@ -1,8 +1,8 @@
 """`pipeprof check`: gates for CI that know noise.
 
-A gate compares a figure, which has an interval, with a limit. It fails where the figure is past the limit
-beyond noise, passes where it is not past it, and is inconclusive in between: the figure is past the limit and
-its interval is not. A regression fails where it is past the limit and its interval leaves out 0.
+A gate compares a figure, which has an interval, with a limit. It fails if the figure is past the limit beyond
+noise, passes if it is not past it, and is inconclusive in between: the figure is past the limit and its
+interval is not. A regression fails if it is past the limit and its interval leaves out 0.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _regression(analysis: Analysis, baseline: Analysis, limit: float, force: boo
 
 
 def exit_code(gates: Sequence[Gate]) -> int:
-    """Return 1 where a gate failed, 3 where one is inconclusive and none failed, else 0."""
+    """Return 1 if a gate failed, 3 if one is inconclusive and none failed, else 0."""
     if any(gate.passed is False for gate in gates):
         return 1
     return 3 if any(gate.passed is None for gate in gates) else 0

@@ -11,7 +11,7 @@ from pipeprof.vocabulary.fixes import Fix
 
 
 def warning(fix: str, facts: Facts | None) -> str | None:
-    """Return the harm that `fix` does to this run's training or machine; None where none applies."""
+    """Return the harm that `fix` does to this run's training or machine; None if none applies."""
     known = fixes.BY_WORD[fix]
     if facts is None or not known.harm:
         return None
@@ -25,7 +25,7 @@ def _keeps_epoch(facts: Facts) -> bool:
 
 
 def _crowds_memory(facts: Facts) -> bool:
-    """Return True where one more worker like these would take much of the memory that is left."""
+    """Return True if one more worker like these would take much of the memory that is left."""
     needs, left = facts.worker_bytes, facts.memory_left_bytes
     return bool(needs and left is not None and needs >= MUCH * left)
 

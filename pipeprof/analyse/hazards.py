@@ -20,7 +20,7 @@ def hazards_of(run: Run, attribution: Attribution) -> list[Doubt]:
 def _consumer(run: Run) -> list[Doubt]:
     """Report batches that another thread takes than the one that trains: what that one waits for is not seen.
 
-    Where no optimiser was seen to step, the thread that takes them may be the one that works with them.
+    If no optimiser was seen to step, the thread that takes them may be the one that works with them.
     """
     names = {event.kind: event.detail or "a thread" for event in read_events(run) if event.kind in _THREADS}
     taker, trainer = (names.get(kind) for kind in _THREADS)
@@ -74,7 +74,7 @@ def _growth(
 ) -> tuple[int | None, float, int | None]:
     """Return how much all workers of an epoch grew, in which share of it, and what was left before.
 
-    Of the epoch in which they grew the most; None where no worker was looked at twice.
+    Taken from the epoch in which they grew the most; None if no worker was looked at twice.
     """
     by_epoch: dict[tuple[int, int], int] = {}
     for (loader, epoch, _), looks in counts.own_memory.items():

@@ -27,7 +27,7 @@ class SlowSample(NamedTuple):
     batch: int
     """Position of the batch's row in the table `batches`."""
     file: str | None = None
-    """Path of its file, where the data set keeps a list of them and it was kept."""
+    """Path of its file, if the data set keeps a list of them and it was kept."""
 
 
 def slowest_samples(run: Run, number: int) -> list[SlowSample]:
@@ -48,7 +48,7 @@ def slowest_samples(run: Run, number: int) -> list[SlowSample]:
 
 
 def as_html(verdict: Verdict) -> str:
-    """Return the sentence, the figures beside it, and where the time went."""
+    """Return the sentence, the figures next to it, and where the time went."""
     measured = verdict.measured
     stall = f"waiting for data {units.percent(verdict.stall_share)}"
     stall += " (no verdict)" if verdict.cause == causes.INCONCLUSIVE.word else ""

@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Shares of each bin's time; they sum to 1 within the measured window, and to 0 beside it.
+    """Shares of each bin's time; they sum to 1 within the measured window, and to 0 outside it.
 
     `edges_ns` has one entry more than the others.
     """
@@ -52,7 +52,7 @@ class Shares:
 
 
 def edges(start_ns: int, end_ns: int, at_most: int = 180) -> Ints:
-    """Return bin edges over a window: whole seconds where that gives enough bins, else a rounder fraction."""
+    """Return bin edges over a window: whole seconds if that gives enough bins, else a rounder fraction."""
     wall = max(1, end_ns - start_ns)
     steps = [m * 10**e for e in range(3, 16) for m in (1, 2, 5)]
     width = next(step for step in steps if wall / step <= at_most)
@@ -80,7 +80,7 @@ def shares(attribution: Attribution, edges_ns: Ints) -> Shares:
 
 
 def mean_per_bin(time_ns: Ints, value: Floats, edges_ns: Ints) -> Floats:
-    """Return the mean of the values in each bin, NaN where there is none."""
+    """Return the mean of the values in each bin, NaN if there is none."""
     inside = (time_ns >= edges_ns[0]) & (time_ns < edges_ns[-1]) & np.isfinite(value)
     bins = np.searchsorted(edges_ns, time_ns[inside], side="right") - 1
     held = np.bincount(bins, minlength=len(edges_ns) - 1)
@@ -166,7 +166,7 @@ def histogram(waits_ns: Ints, bins_per_decade: int = 8) -> Histogram:
 def longest_waits(timeline: Timeline, most: int = 1) -> Ints:
     """Return the places of the measured steps that waited the longest for batches that were not ready.
 
-    The longest first; empty where no step waited.
+    The longest first; empty if no step waited.
     """
     lengths = np.where(timeline.measured & (timeline.ready != 1), timeline.wait_ns, 0)
     order = np.argsort(-lengths, kind="stable")[:most]
@@ -182,7 +182,7 @@ def ordinary_step(timeline: Timeline) -> int:
 
 
 def stretches(timeline: Timeline, most_steps: int, stretch: int) -> Ints:
-    """Return the places of at most `most_steps` steps: all, or the stretches that tell most of the run.
+    """Return the places of at most `most_steps` steps: all, or the stretches that show most of the run.
 
     Those are `stretch` steps each, around the first step, an ordinary one, and the longest waits.
     """

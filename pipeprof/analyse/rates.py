@@ -36,7 +36,7 @@ def batch_means(
     steps.
 
     `starts` are steps at which the run begins again, such as its epochs: with at least five of them the
-    groups begin there, so that what happens once in each is no noise.
+    groups begin there, so that what happens once in each is not noise.
     """
     groups = min(GROUPS, len(values) // 2)
     if groups < 2 or weights.sum() <= 0:
@@ -62,8 +62,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 def interval_of(attribution: Attribution, values: Floats, weights: Floats) -> tuple[float, float] | None:
     """Return a 95% interval of sum(values) / sum(weights) over the measured steps.
 
-    Each loader's steps are looked at apart: that a training and an evaluation differ is no noise. Where one
-    of them has too few, all are looked at together.
+    Each loader's steps are examined separately: a difference between training and evaluation is not noise. If
+    one of them has too few, all are examined together.
     """
     t = attribution.timeline
     kinds, first = t.kinds[t.measured], t.epoch_first[t.measured]
@@ -117,7 +117,7 @@ def throughput(attribution: Attribution) -> tuple[float | None, tuple[float, flo
 def utilization(attribution: Attribution, device: AcceleratorMeta) -> tuple[float | None, UtilizationKind]:
     """Return the busy share of the window, 0 to 1, and what kind of number that is.
 
-    A CPU has no clock beside the loop's own. A run that names no device may still have its waits.
+    A CPU has no clock other than the loop's own. A run that names no device may still have its waits.
     """
     wall = attribution.window.wall_ns
     busy = attribution.whole.ledger_ns.get(owners.ACCELERATOR.name, 0)

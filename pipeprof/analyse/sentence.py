@@ -17,7 +17,7 @@ _DEVICE: Final = {"hdd": "disk", "ssd": "SSD", "nvme": "NVMe drive", "network": 
 
 
 NEARLY_ALL: Final = 0.9
-"""Share of the waiting from which on it counts as waiting for one thing alone."""
+"""Share of the waiting from which it counts as waiting for one thing alone."""
 
 
 class Reason(NamedTuple):
@@ -55,8 +55,8 @@ def state(
 def spent_waiting(stall_share: float | None, share: float | None, waiting_for: str) -> str:
     """Return for how much of the time data were waited for, and for how much of it what is blamed.
 
-    `share` is that of the blamed owner, of the whole time; None where it is not known. Where it is nearly all
-    of the waiting, one number says both.
+    `share` is that of the blamed owner, of the whole time; None if it is not known. If it is nearly all of
+    the waiting, one number says both.
     """
     stall = f"spent {units.percent(stall_share)} of the time waiting for"
     if share is None or stall_share is None or share >= NEARLY_ALL * stall_share:
@@ -81,12 +81,12 @@ def reason(verdict: Verdict, facts: Facts | None) -> Reason:
 
 
 def _charged(verdict: Verdict) -> str:
-    """Return the name of that time in the table of owners, where it has another one there."""
+    """Return the name of that time in the table of owners, if it has another one there."""
     return f"In the table this is “{owners.label_of(verdict.charged)}”." if verdict.charged else ""
 
 
 def _device(verdict: Verdict, facts: Facts | None) -> str:
-    """Return the sentence on the state of the device; empty where the run did not wait for one."""
+    """Return the sentence on the state of the device; empty if the run did not wait for one."""
     waited = causes.record_of(verdict.cause) in (*causes.STORAGE, causes.PAGE_CACHE)
     return facts.device.evidence if waited and facts is not None and facts.device is not None else ""
 
@@ -103,7 +103,7 @@ def _shard(verdict: Verdict, facts: Facts | None) -> str:
 
 
 def _hottest(verdict: Verdict) -> str:
-    """Return a sentence on the line that cost the most; empty where lines were not sampled."""
+    """Return a sentence on the line that cost the most; empty if lines were not sampled."""
     if not verdict.hot:
         return ""
     hot = verdict.hot[0]

@@ -58,7 +58,7 @@ def sense(run: Run, window: Window) -> Sensed:
 def trained_gpu(run: Run) -> str | None:
     """Return the driver's name of the GPU that trained: NVML counts all, CUDA those that the program may see.
 
-    None where it cannot be told.
+    None if it is not known.
     """
     seen = [gpu for sensor in sensors_of(run) if (gpu := gpu_of(sensor, "utilization")) is not None]
     uuid, uuids = run.meta.accelerator.uuid, run.meta.telemetry.gpu_uuids

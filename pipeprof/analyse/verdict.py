@@ -52,7 +52,7 @@ class Doubt:
     problem: str
     remedy: str
     decisive: bool = False
-    """True where the verdict is `inconclusive` for it."""
+    """True if the verdict is `inconclusive` for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ class Statement:
     headline: str
     """Sentence that says what happened, and why."""
     evidence: str = ""
-    """Sentence with the figures that show it; empty where there are none."""
+    """Sentence with the figures that show it; empty if there are none."""
     line: str = ""
-    """Sentence on the line of code that the time was spent in; empty where none was sampled."""
+    """Sentence on the line of code that the time was spent in; empty if none was sampled."""
 
     @property
     def text(self) -> str:
@@ -74,7 +74,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Time outside of any loop: shown beside the verdict and not part of any share."""
+    """Time outside of any loop: shown with the verdict and not part of any share."""
 
     pauses_ns: int
     """Time between passes over the loaders, in the measured window: evaluation, checkpoints, a person."""
@@ -89,20 +89,20 @@ class NamedLoader:
     id: int
     name: str
     file: str | None = None
-    """Source file of the call that made it, as hot lines have it; None where not observed."""
+    """Source file of the call that made it, as hot lines have it; None if not observed."""
     line: int | None = None
     in_library: bool | None = None
-    """True where a library makes it, and not the user's code."""
+    """True if a library makes it, and not the user's code."""
 
     @property
     def place(self) -> str:
-        """Return the call as people write it, file:line; empty where not observed."""
+        """Return the call as people write it, file:line; empty if not observed."""
         return f"{self.file}:{self.line}" if self.file and self.line else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Figures of the measured window that stand beside a verdict; None where not observed."""
+    """Figures of the measured window that are shown with a verdict; None if not observed."""
 
     status: str
     wall_ns: int | None = None
@@ -122,9 +122,9 @@ class Measured:
     other_loaders: tuple[NamedLoader, ...] = ()
     """Other loaders that measured steps took batches from."""
     transfer: Transfer | None = None
-    """Parts of a batch's way from its worker, on average; None where no batch's way was observed."""
+    """Parts of a batch's way from its worker, on average; None if no batch's way was observed."""
     own_cost: OwnCost | None = None
-    """The cost of observing, measured in the run; None where no batch was recorded."""
+    """The cost of observing, measured in the run; None if no batch was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,26 +141,26 @@ class Verdict:
     evidence: tuple[tuple[str, Any], ...] = ()
     """Named figures that carried the decision, such as ('reads_per_batch', 64)."""
     mechanism: str | None = None
-    """Reason why the cause's owner is expensive; None where no counter of its own shows it."""
+    """Reason why the cause's owner is expensive; None if no counter of its own shows it."""
     mechanism_share: float | None = None
     hot: tuple[HotLine, ...] = ()
     fix_basis: FixBasis = "ledger"
-    """`forecast` where predicted gains chose the fix, `ledger` where the time's owner alone did."""
+    """`forecast` if predicted gains chose the fix, `ledger` if the time's owner alone did."""
     warning: str | None = None
-    """The harm that the fix does, where it applies to this run."""
+    """The harm that the fix does, if it applies to this run."""
     statement: Statement = Statement("")
     measured: Measured = Measured("unknown")
 
     shown: Shown | None = None
     """The mechanism, with what shows it."""
     charged: str | None = None
-    """Owner under which the ledger holds the cause's time, where that differs from the cause's own."""
+    """Owner under which the ledger holds the cause's time, if that differs from the cause's own."""
     share: float | None = None
-    """Share of the window that the blamed owner has; None where none is."""
+    """Share of the window that the blamed owner has; None if none is."""
     page_cache: PageCache | None = None
-    """Share of the reads that memory served, and will serve in later epochs; None where not known."""
+    """Share of the reads that memory served, and will serve in later epochs; None if not known."""
     device: StorageState | None = None
-    """State of the device that the data came from; None where none was read, or the data are remote."""
+    """State of the device that the data came from; None if none was read, or the data are remote."""
 
     @property
     def finding(self) -> Finding:
@@ -199,7 +199,7 @@ class Verdict:
         return replace(self, fix=fix, fix_basis=basis, warning=warning(fix, facts))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what `pipeprof report --json` prints: plain values, None where not known."""
+        """Return what `pipeprof report --json` prints: plain values, None if not known."""
         figures = asdict(self.measured)
         return {
             "schema": JSON_SCHEMA,
@@ -239,7 +239,7 @@ def judge(
 ) -> Verdict:
     """Judge the whole measured window; the fix is chosen without a prediction.
 
-    Mechanism and lines are looked for in `run`, where it is given.
+    Mechanism and lines are looked for in `run`, if it is given.
     """
     ledger = attribution.whole
     share = ledger.stall_share

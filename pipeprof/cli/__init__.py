@@ -66,7 +66,7 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb, with this project's defaults. Fails with the nearest one where there is none."""
+        """Find the verb, with this project's defaults. Fails with the nearest one if there is none."""
         if args[0] not in VERBS and not args[0].startswith("-"):
             ctx.fail(f"no such verb: {args[0]}; {_instead(args[0])}")
         _sign_of_life(args)
@@ -78,7 +78,7 @@ class _Verbs(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Read the arguments, which prints the help where it is asked for."""
+        """Read the arguments, which prints the help if it is asked for."""
         with _reader_may_go():
             return super().make_context(info_name, args, parent, **extra)
 

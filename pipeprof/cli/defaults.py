@@ -47,7 +47,7 @@ def _nearest(directory: Path) -> Path | None:
 
 
 def _tables(path: Path) -> dict[str, Any]:
-    """Return what is below `[tool.pipeprof]`; a file that cannot be read is told of, and sets nothing."""
+    """Return what is below `[tool.pipeprof]`; a file that cannot be read is reported, and sets nothing."""
     import tomllib
 
     try:

@@ -51,7 +51,7 @@ NEWEST: Final = "newest"
 def find_run(given: str) -> Path:
     """Return the directory of the run that is asked for: path, URL, number of `pipeprof list`, or name.
 
-    Of several of one name it is the newest. Raises `TraceError` where nothing in `runs/` is meant, and for a
+    If several have one name, it is the newest. Raises `TraceError` if nothing in `runs/` is meant, and for a
     directory that only holds runs of its own.
     """
     from pipeprof.record.directories import RUNS
@@ -101,7 +101,7 @@ def _refuse_shelf(path: Path) -> None:
 
 
 def _chosen(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
-    """Take the newest run where none is given, and say on standard error which one that is."""
+    """Take the newest run if none is given, and say on standard error which one that is."""
     if value is not None:
         return value
     newest = find_run(NEWEST)
@@ -117,7 +117,7 @@ newest by default."""
 def with_newest(runs: tuple[Path, ...]) -> tuple[Path, ...]:
     """Return at least two runs to compare: those given, else the newest ones, the oldest first.
 
-    Raises `TraceError` where there are too few.
+    Raises `TraceError` if there are too few.
     """
     from pipeprof.record.directories import RUNS
 
@@ -168,7 +168,7 @@ def opener(share: bool) -> Callable[[Path], Run]:
 
 
 def read(path: Path, loader: str | None = None, open_run: Callable[[Path], Run] | None = None) -> Analysis:
-    """Open and analyse a run, or one loader of it. Raises `TraceError` where there is none."""
+    """Open and analyse a run, or one loader of it. Raises `TraceError` if there is none."""
     from pipeprof.analyse.analysis import analyse
 
     return analyse((open_run or opener(False))(path), loader)
@@ -179,7 +179,7 @@ def forecast(
 ) -> Forecast:
     """Open and analyse a run, ready to be predicted from while there is time for it.
 
-    Raises `TraceError` where there is none.
+    Raises `TraceError` if there is none.
     """
     from pipeprof.simulate.forecast import PAGE_LIMIT_S, Forecast
 
@@ -218,7 +218,7 @@ _LOOKED_AT: Final = 20
 def print_comparison(directory: Path) -> None:
     """Say on standard error how to compare a run that tried a change with the newest one of the same program.
 
-    Nothing is said where the run tried none, or there is no other.
+    Nothing is said if the run tried none, or there is no other.
     """
     earlier = before_change(directory)
     if earlier is not None:
@@ -227,7 +227,7 @@ def print_comparison(directory: Path) -> None:
 
 
 def before_change(directory: Path) -> Path | None:
-    """Return the newest run of the same program beside one that tried a change; None without one."""
+    """Return the newest run of the same program other than one that tried a change; None without one."""
     from pipeprof.record.reader import load
     from pipeprof.report.run_list import entries
 
@@ -253,7 +253,7 @@ def _tries(meta: RunMeta) -> bool:
 
 
 def written_page(answer: Forecast, path: Path) -> Path | None:
-    """Write the page; return None where there is no room for it: the verdict needs none."""
+    """Write the page; return None if there is no room for it: the verdict needs none."""
     from pipeprof.report.page import html
 
     try:

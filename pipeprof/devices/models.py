@@ -39,7 +39,7 @@ _IN_MEMORY: Final = ("ram", "pinned")
 
 
 def is_in_memory(tier: str | None) -> bool:
-    """Return True for a tier that is the machine's memory; False too where it is not known."""
+    """Return True for a tier that is the machine's memory; False too if it is not known."""
     return tier in _IN_MEMORY
 
 
@@ -203,7 +203,7 @@ class StorageModel:
         """Return the model's own long-run rate for reads of `size_bytes`, `concurrency` of them outstanding.
 
         `sequential`: each reader reads a file of its own from its start; otherwise every read is elsewhere.
-        Found by letting the readers run, `MOST_READERS` at the most: a first part, in which they find their
+        Found by letting the readers run, `MOST_READERS` at most: a first part, in which they find their
         places, is left out.
         """
         return _throughput(self, size_bytes, min(max(1, concurrency), MOST_READERS), sequential)
@@ -305,8 +305,8 @@ PCIE_GEN3: Final = LinkModel(
 class AcceleratorModel:
     """An accelerator as the time that one step occupies it.
 
-    `step_ns` holds for `batch_size` samples and is scaled by the number of samples in a batch where
-    `batch_size` is given. `step_stddev_ns` is the spread of a normal distribution cut at 0.
+    `step_ns` holds for `batch_size` samples and is scaled by the number of samples in a batch if `batch_size`
+    is given. `step_stddev_ns` is the spread of a normal distribution cut at 0.
     """
 
     name: str
@@ -335,7 +335,7 @@ class AcceleratorModel:
 def with_figures(model: StorageModel, figures: Mapping[str, float]) -> StorageModel:
     """Return the model with some figures changed.
 
-    `ScenarioError` where one is unknown, cannot be, or has no effect on a device of this kind.
+    `ScenarioError` if one is unknown, cannot be, or has no effect on a device of this kind.
     """
     if not figures:
         return model

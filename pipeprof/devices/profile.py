@@ -23,8 +23,8 @@ def storage_from_profile(
 ) -> StorageModel:
     """Return the storage that `profile` measured at `path`, or the first that it measured.
 
-    With `tier` the first of that tier, where the profile could not tell the first whose tier it left open.
-    Raises `ScenarioError` where nothing of the kind was measured.
+    With `tier`, the first of that tier or, if the profile could not tell tiers, the first whose tier it left
+    open. Raises `ScenarioError` if nothing of the kind was measured.
     """
     try:
         measured = [

@@ -30,7 +30,7 @@ class ReadPoint(TypedDict):
     latency_p50_ns: int
     latency_p99_ns: int
     limited_by_python: bool
-    """True where the threads of one Python process, and not the device, may have set the pace."""
+    """True if the threads of one Python process, and not the device, may have set the pace."""
     direct: bool
     """True past the page cache (`O_DIRECT`)."""
 
@@ -45,10 +45,10 @@ class SurveyedPlace(TypedDict):
     sequential: NotRequired[SequentialRead]
     random: NotRequired[list[ReadPoint]]
     own_file_bytes: NotRequired[int]
-    """Size of the test file that was made for it; 0 where an existing file was read."""
+    """Size of the test file that was made for it; 0 if an existing file was read."""
     io_limits: NotRequired[list[dict[str, Any]]]
     model: NotRequired[dict[str, Any]]
-    """Figures of the cost model that fits best; its `tier` is None where it was not observed."""
+    """Figures of the cost model that fits best; its `tier` is None if it was not observed."""
     fit_error: NotRequired[float | None]
     """Median relative error of that model; None for memory."""
 
@@ -73,7 +73,7 @@ class LinkRate(TypedDict):
     size_bytes: int
     pageable_bytes_per_s: float
     pinned_bytes_per_s: float | None
-    """None where the device has no pinned memory."""
+    """None if the device has no pinned memory."""
 
 
 class Survey(TypedDict):
@@ -87,5 +87,5 @@ class Survey(TypedDict):
     memory: NotRequired[MemoryRate]
     decode: NotRequired[DecodeRate]
     link: NotRequired[list[LinkRate] | None]
-    """None where torch sees no device."""
+    """None if torch sees no device."""
     not_observed: NotRequired[list[str]]

@@ -12,7 +12,7 @@ from pipeprof.measure.session.session import Session
 
 @contextmanager
 def observed_block(out: Path, name: str, lines: bool = True) -> Iterator[Session]:
-    """Record the block as a run in `out`, whatever it ends with. Raises `TraceError` where it cannot."""
+    """Record the block as a run in `out`, whatever it ends with. Raises `TraceError` if it cannot."""
     with Session(out, "block", name, lines=lines) as session:
         hook.observe_all(session.watch_of)
         try:

@@ -23,9 +23,9 @@ class PipeprofCallback(Callback):  # type: ignore[misc, unused-ignore]
     as long as a fit lasts, and those of a validation, a test or a prediction of its own.
 
     The scalars of `loader.summary()` go to the trainer's loggers, behind `pipeprof/`, after each epoch and,
-    where it is given, every `every_n_steps` steps. At the end the verdict's sentence is printed and `verdict`
-    is what `pipeprof.load(RUN).verdict` gives. The run is written to `out`, and those that follow it to
-    `out-2`, `out-3`, …; without it, each is gone then. Each rank records its own part.
+    if it is given, every `every_n_steps` steps. At the end the verdict's sentence is printed and `verdict` is
+    what `pipeprof.load(RUN).verdict` gives. The run is written to `out`, and those that follow it to `out-2`,
+    `out-3`, …; without it, each is gone then. Each rank records its own part.
     """
 
     def __init__(self, out: Path | str | None = None, every_n_steps: int | None = None) -> None:

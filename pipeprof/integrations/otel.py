@@ -62,7 +62,7 @@ class _Recent:
             yield Observation(ns / whole_ns if whole_ns else 0.0, {"pipeprof.owner": owner})
 
     def mechanism(self, _: Any) -> Iterable[Observation]:
-        """Give the share of the mechanism that is named, where one is."""
+        """Give the share of the mechanism that is named, if any."""
         verdict = self.verdict()
         if verdict is not None and verdict.mechanism is not None and verdict.mechanism_share is not None:
             why = {"pipeprof.cause": verdict.cause, "pipeprof.mechanism": verdict.mechanism}
@@ -72,9 +72,9 @@ class _Recent:
 def observe(loader: Any, meter: Meter | None = None) -> None:
     """Give `loader.summary()` to OpenTelemetry: instruments `pipeprof.*`, of `meter` or the global provider.
 
-    Of the last 30 s also the stall, the ledger's owners and the mechanism, as `pipeprof live` shows them.
+    For the last 30 s, also the stall, the ledger's owners and the mechanism, as `pipeprof live` shows them.
     `loader` is a `ProfiledDataLoader` or what `profile()` gave. It is not kept alive; once it is gone, or its
-    block has ended, nothing is observed any more. What a loader does not observe has no data point.
+    block has ended, nothing more is observed. What a loader does not observe has no data point.
     """
     of = get_meter("pipeprof") if meter is None else meter
     known = weakref.ref(loader)

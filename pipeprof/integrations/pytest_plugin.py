@@ -55,7 +55,7 @@ def _gates(marker: pytest.Mark) -> dict[str, float]:
 
 
 def _hold(directory: Path, limits: dict[str, float]) -> None:
-    """Fail where a gate failed, skip where one is inconclusive. Says the verdict's sentence with it."""
+    """Fail if a gate failed, skip if one is inconclusive. Says the verdict's sentence with it."""
     from pipeprof.analyse import gates
     from pipeprof.analyse.analysis import load
 

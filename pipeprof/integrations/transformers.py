@@ -19,11 +19,11 @@ class PipeprofCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Callback that observes the Trainer's loaders: `trainer.add_callback(PipeprofCallback(trainer))`.
 
     A training is one run, with the evaluations in it; an evaluation or a prediction of its own is another.
-    The scalars of `loader.summary()` go through `trainer.log`, behind `pipeprof/`, after each epoch and,
-    where it is given, every `every_n_steps` steps. At the end the verdict's sentence is printed and `verdict`
-    is what `pipeprof.load(RUN).verdict` gives. The run is written to `out`, and those that follow it to
-    `out-2`, `out-3`, …; without it, each is gone then. Each rank records its own part. The Trainer tells its
-    callbacks of no error: a training that fails leaves a run that is recorded up to there; `close` ends it.
+    The scalars of `loader.summary()` go through `trainer.log`, behind `pipeprof/`, after each epoch and, if
+    it is given, every `every_n_steps` steps. At the end the verdict's sentence is printed and `verdict` is
+    what `pipeprof.load(RUN).verdict` gives. The run is written to `out`, and those that follow it to `out-2`,
+    `out-3`, …; without it, each is gone then. Each rank records its own part. The Trainer reports no errors
+    to its callbacks: a training that fails leaves a run that is recorded up to there; `close` ends it.
     """
 
     def __init__(self, trainer: Any, out: Path | str | None = None, every_n_steps: int | None = None) -> None:
@@ -93,7 +93,7 @@ class PipeprofCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             print(f"pipeprof: {self.verdict}")
 
     def close(self, error: BaseException | None = None) -> None:
-        """End the run where it has not ended, for `error` if there was one."""
+        """End the run if it has not ended, for `error` if there was one."""
         run, self._run, self._trains = self._run, None, False
         if run is not None:
             self.verdict = run.end(error)

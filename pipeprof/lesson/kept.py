@@ -36,7 +36,7 @@ class LessonMeta:
 
 @dataclass(frozen=True, slots=True)
 class NetworkTime:
-    """The time of one network on one device; `step_ns` is None, and `why` says why, where it failed."""
+    """The time of one network on one device; `step_ns` is None, and `why` says why, if it failed."""
 
     network: str
     device: str
@@ -56,13 +56,13 @@ class NetworkTimes:
     threads: int | None = None
     """Threads that torch computed with."""
     cuda: str | None = None
-    """Name of the GPU, None where there was none."""
+    """Name of the GPU, None if there was none."""
     torch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WayTrained:
-    """The two-layer net trained in one way; `losses` is None, and `why` says why, where it failed."""
+    """The two-layer net trained in one way; `losses` is None, and `why` says why, if it failed."""
 
     d_in: int
     way: str
@@ -81,13 +81,13 @@ class WaysTrained:
     threads: int | None = None
     """Threads that torch computed with."""
     cuda: str | None = None
-    """Name of the GPU, None where there was none."""
+    """Name of the GPU, None if there was none."""
     torch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TunedPlace:
-    """A place for the data: the best loader predicted for it and, where it was tuned, the one confirmed."""
+    """A place for the data: the best loader predicted for it and, if it was tuned, the one confirmed."""
 
     tier: str
     keep: str | None = None
@@ -95,7 +95,7 @@ class TunedPlace:
     prefetch: int | None = None
     predicted_stall: float | None = None
     stall: float | None = None
-    """Measured by the run that confirmed the setting; None where none did."""
+    """Measured by the run that confirmed the setting; None if none did."""
     trials: int | None = None
     agreed: bool | None = None
     why: str | None = None
@@ -112,7 +112,7 @@ class TunedPlaces:
 
 
 def read_kept(kind: type[Kept], path: Path) -> Kept | None:
-    """Read a record; None where there is no file, or none that can be read."""
+    """Read a record; None if there is no file, or none that can be read."""
     with suppress(OSError, ValueError, TraceError, MisfitError):
         raw = json.loads(read_text(path))
         return decode(kind, raw) if raw else None
@@ -120,7 +120,7 @@ def read_kept(kind: type[Kept], path: Path) -> Kept | None:
 
 
 def save_kept(path: Path, record: Dataclass) -> None:
-    """Write a record whole or not at all. Raises `TraceError` where it cannot be written."""
+    """Write a record whole or not at all. Raises `TraceError` if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(encode(record), indent=1))

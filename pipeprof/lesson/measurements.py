@@ -57,12 +57,12 @@ class Measurement(Protocol):
         ...
 
     def measure(self, out: Path, display: Display | None = None) -> Result:
-        """Measure, and leave the result in `out`. Raises a `PipeprofError` where that cannot be done."""
+        """Measure, and leave the result in `out`. Raises a `PipeprofError` if that cannot be done."""
         ...
 
 
 def lesson_directory() -> Path:
-    """Return where the lesson's scenarios are. Raises `ScenarioError` where they are not installed."""
+    """Return where the lesson's scenarios are. Raises `ScenarioError` if they are not installed."""
     return shipped_directory() / "lesson"
 
 
@@ -88,7 +88,7 @@ class ScenarioRun:
         return run.status == "complete" and run.meta.scenario.known and measured == self.scenario
 
     def measure(self, out: Path, display: Display | None = None) -> Result:
-        """Run the scenario, in place of an unfinished run. Raises `KeyboardInterrupt` where it is stopped."""
+        """Run the scenario, in place of an unfinished run. Raises `KeyboardInterrupt` if it is stopped."""
         from pipeprof.analyse.analysis import load as load_analysis
         from pipeprof.measure.bench.run import run
 
@@ -110,8 +110,8 @@ class ScenarioRun:
 def _one_thread() -> Iterator[None]:
     """Turn torch's threads off: a loop that decodes by itself gains nothing from them, and may lose.
 
-    Where the accelerator is emulated, torch computes nothing in the main process but the loader's work on
-    small tensors. Workers have one thread each in any case.
+    If the accelerator is emulated, torch computes nothing in the main process but the loader's work on small
+    tensors. Workers have one thread each in any case.
     """
     import torch
 
@@ -125,7 +125,7 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class NetworkTiming:
-    """Claim 7: forward and backward of the lecture's networks, on the CPU and on a GPU where there is one."""
+    """Claim 7: forward and backward of the lecture's networks, on the CPU and on a GPU if there is one."""
 
     quick: bool
     name: str = "7_networks"

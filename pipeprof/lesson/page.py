@@ -21,7 +21,7 @@ CLAIMS = (disk, devices, memory, workers, copies, accelerators, networks, two_la
 
 
 def write(directory: Path, path: Path) -> Path:
-    """Write the page of the lesson in `directory`. Raises `TraceError` where there is no lesson."""
+    """Write the page of the lesson in `directory`. Raises `TraceError` if there is no lesson."""
     write_atomically(path, render(read(directory)))
     return path
 

@@ -42,16 +42,16 @@ class Scale:
     stall: float
     """Share of the time that they wait as the machine is."""
     cores: int | None
-    """The fewest of a machine that bring it under `TARGET`, the data in RAM; None where none do."""
+    """The fewest of a machine that bring it under `TARGET`, the data in RAM; None if none do."""
     stall_in_memory: float
-    """The same with so many cores and the data in RAM."""
+    """The same with that many cores and the data in RAM."""
     storage_bytes_per_s: float
 
 
 def pairs_of(results: Results) -> list[Pair]:
     """Predict the runs of claims 1 to 4 from the run `1_hdd`, which must be there.
 
-    Raises `PipeprofError` where it cannot be predicted from.
+    Raises `PipeprofError` if it cannot be predicted from.
     """
     first = results.runs["1_hdd"].analysis
     predictor = Predictor(open_run(first.run, first.attribution))
@@ -86,7 +86,7 @@ def setting(run: LessonRun) -> str:
 
 
 def scales(run: LessonRun) -> list[Scale]:
-    """Predict one, eight and 512 accelerators from one run. Raises `PipeprofError` where it cannot be."""
+    """Predict one, eight and 512 accelerators from one run. Raises `PipeprofError` if it cannot be."""
     predictor = Predictor(open_run(run.analysis.run, run.analysis.attribution))
     return [_scale(predictor, run, *scale) for scale in SCALES]
 

@@ -1,4 +1,4 @@
-"""The lesson's directory as it was read: its runs by name, and the results that are no runs."""
+"""The lesson's directory as it was read: its runs by name, and the results that are not runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LessonRun:
 
     @property
     def tier(self) -> str | None:
-        """Return the tier that its matrix gave it; None where that is not varied."""
+        """Return the tier that its matrix gave it; None if that is not varied."""
         return self.cell.get("storage.tier")
 
     @property
@@ -93,7 +93,7 @@ class Results:
     """Runs that are there and cannot be used, with the reason."""
 
     def run(self, name: str) -> LessonRun | None:
-        """Return the run of that name, None where it is missing."""
+        """Return the run of that name, None if it is missing."""
         return self.runs.get(name)
 
     def of(self, prefix: str) -> list[LessonRun]:
@@ -122,7 +122,7 @@ class Results:
 def read(directory: Path) -> Results:
     """Read a lesson's directory. Runs that cannot be read, or have no measured step, are left out.
 
-    Raises `TraceError` where there is no lesson.
+    Raises `TraceError` if there is no lesson.
     """
     lesson = read_kept(LessonMeta, directory / LESSON_JSON)
     if lesson is None:

@@ -18,7 +18,7 @@ class Record:
     """`lesson.json` while the course is taken."""
 
     def __init__(self, out: Path, quick: bool) -> None:
-        """Take up the course in `out`, or begin one. Raises `PipeprofError` where something else is there."""
+        """Take up the course in `out`, or begin one. Raises `PipeprofError` if something else is there."""
         self.out = out
         kept = read_kept(LessonMeta, out / LESSON_JSON)
         if kept is None and out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -6,7 +6,7 @@ import ast
 
 
 def call_at(tree: ast.AST, line: int, column: int | None) -> ast.Call | None:
-    """Return the call that begins there; None where none does, or several and the column is not known.
+    """Return the call that begins there; None if none does, or several and the column is not known.
 
     `column` counts UTF-8 bytes, as `ast` does. Of calls that begin at the same place, as in `a(1).b(2)`, it
     is the longest.

@@ -36,7 +36,7 @@ class RecordedChoice:
 
 
 def read_choice(directory: Path) -> RecordedChoice | None:
-    """Read the choice recorded in a run directory; None where there is none that can be read."""
+    """Read the choice recorded in a run directory; None if there is none that can be read."""
     return read_record(directory / CHOICE_JSON, RecordedChoice, _SCHEMA)
 
 

@@ -1,9 +1,9 @@
 """Columns of a trace as Arrow arrays, made from their buffers and read from them.
 
 `pyarrow.array`, and all that makes a scalar of Arrow such as `fill_null`, ask pandas about what they are
-given, so their first call in a process imports pandas, where that is installed: up to two seconds of CPU,
-which a short run, and a verb that reads one, would feel. `cast` imports Arrow's functions, 50 ms. Buffers
-import nothing.
+given, so their first call in a process imports pandas, if that is installed: up to two seconds of CPU, which
+a short run, and a verb that reads one, would feel. `cast` imports Arrow's functions, 50 ms. Buffers import
+nothing.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def arrow_array(values: Sequence[Any] | pa.Array | None, kind: pa.DataType, rows
 
 
 def by_name(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, Sequence[Any]]:
-    """Return rows as columns under `names`; nothing where there are none."""
+    """Return rows as columns under `names`; nothing if there are none."""
     return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
 
 
 def nullable(
     values: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_], kind: pa.DataType = _INT64
 ) -> pa.Array:
-    """Return integers as `kind`, null where not `seen`."""
+    """Return integers as `kind`, null if not `seen`."""
     return _fixed(values, kind, seen)
 
 

@@ -59,7 +59,7 @@ _Reader = Callable[[object], object]
 def decode(kind: type[Record], raw: object) -> Record:
     """Build a `kind` from a JSON object. A field that lacks, or does not fit, keeps its default.
 
-    Raises `MisfitError` where `raw` is no object, or a field without a default does not fit. JSON names a
+    Raises `MisfitError` if `raw` is not an object, or a field without a default does not fit. JSON names a
     field as Python does, without the underscore that keeps `import_` from being a keyword.
     """
     if not isinstance(raw, dict):

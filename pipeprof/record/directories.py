@@ -1,4 +1,4 @@
-"""Directories of runs: where they are made, and how the parts of a job lie in one directory."""
+"""Directories of runs: where they are made, and how the parts of a job share one directory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RUNS: Final = Path("runs")
 
 
 def new_directory(name: str, parent: Path = RUNS) -> Path:
-    """Make `runs/<name>-<time>`, with a number behind it where several runs start in one second.
+    """Make `runs/<name>-<time>`, with a number behind it if several runs start in one second.
 
-    It is made at once, so that no other process can have it too, and is gone at exit where it is still empty.
-    Raises `TraceError` where it cannot be made.
+    It is made at once, so that no other process can have it too, and is gone at exit if it is still empty.
+    Raises `TraceError` if it cannot be made.
     """
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in range(1, _MOST_IN_ONE_SECOND):
@@ -60,7 +60,7 @@ _made: Final[list[Path]] = []
 
 
 def remove_unused() -> None:
-    """Remove the directories that were made and hold no run, and their parent where nothing else is in it."""
+    """Remove the directories that were made and hold no run, and their parent if nothing else is in it."""
     while _made:
         directory = _made.pop()
         with suppress(OSError):  # it holds a run
@@ -91,7 +91,7 @@ def refuse_recorded(directory: Path) -> None:
 
 
 def next_free(directory: Path) -> Path:
-    """Return `directory`; where it holds a run already, the first of `directory-2`, … that does not."""
+    """Return `directory`; if it holds a run already, the first of `directory-2`, … that does not."""
     number, free = 1, directory
     while (free / RUN_JSON).exists() or processes(free) or parts(free):
         number += 1
@@ -116,7 +116,7 @@ def attempts(directory: Path) -> list[Path]:
 
 
 def parts(directory: Path) -> dict[int, Path]:
-    """Return the runs of the ranks of a job in `directory`, by rank; empty where it is no job's directory."""
+    """Return the runs of the ranks of a job in `directory`, by rank; empty if it is not a job's directory."""
     by_rank = {path.parent.name[5:]: path.parent for path in directory.glob(f"rank-*/{RUN_JSON}")}
     return {int(rank): by_rank[rank] for rank in sorted(filter(str.isdecimal, by_rank), key=int)}
 
@@ -124,7 +124,7 @@ def parts(directory: Path) -> dict[int, Path]:
 def process_directory(directory: Path) -> Path:
     """Make the directory of one more process of a traced program, below the program's.
 
-    Raises `TraceError` where it cannot be made.
+    Raises `TraceError` if it cannot be made.
     """
     for number in range(1, MOST_PROCESSES + 1):
         path = directory / f"process-{number}"
@@ -141,7 +141,7 @@ def process_directory(directory: Path) -> Path:
 
 
 MOST_PROCESSES: Final = 256
-"""Processes of one traced program that are recorded at the most."""
+"""Processes of one traced program that are recorded at most."""
 
 
 def processes(directory: Path) -> list[Path]:

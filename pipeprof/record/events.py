@@ -9,7 +9,7 @@ from pipeprof.record.reader import Run
 
 
 class RunEvent(NamedTuple):
-    """Row of `events`. Loader and epoch are None where the event is of none."""
+    """Row of `events`. Loader and epoch are None if the event is of none."""
 
     time_ns: int
     kind: str
@@ -18,7 +18,7 @@ class RunEvent(NamedTuple):
     epoch: int | None
     detail: str | None = None
     worker: int | None = None
-    """Worker that it happened to; None where it happened to none, or to the whole process."""
+    """Worker that it happened to; None if it happened to none, or to the whole process."""
 
 
 def read_events(run: Run) -> list[RunEvent]:

@@ -14,12 +14,12 @@ NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno
 
 
 def open_new(path: Path) -> BinaryIO:
-    """Open a file to be written from its beginning. Raises `OSError` where that cannot be."""
+    """Open a file to be written from its beginning. Raises `OSError` if that cannot be."""
     return path.open("wb")
 
 
 def create_whole(path: Path, text: str) -> None:
-    """Write a text file that is whole from its first moment. Raises `FileExistsError` where there is one."""
+    """Write a text file that is whole from its first moment. Raises `FileExistsError` if there is one."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         _write(temporary, text)

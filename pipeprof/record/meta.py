@@ -1,9 +1,9 @@
-"""Model of `run.json`: what a run says about itself beside its tables.
+"""Model of `run.json`: what a run says about itself outside its tables.
 
-`run.json` is written and read as a `RunMeta`, and nobody reads it by key, so that mypy sees each name on both
-sides. What an older run lacks, and what does not fit its type or its limits, is None: not observed. Keys that
-this version does not know are passed over. A field may be added at any time; one whose meaning changes makes
-a new `SCHEMA_VERSION`.
+`run.json` is written and read as a `RunMeta`, and no code reads it by key, so that mypy sees each name on
+both sides. What an older run lacks, and what does not fit its type or its limits, is None: not observed. Keys
+that this version does not know are passed over. A field may be added at any time; one whose meaning changes
+makes a new `SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_RANKS: Final = 1 << 20
 MOST_SAMPLES: Final = 10**15
 MOST_BATCH_SIZE: Final = 10**7
 MOST_LOADERS: Final = 1 << 15
-"""Number of loaders at the most: a loader's number is an int16 in the tables."""
+"""Number of loaders at most: a loader's number is an int16 in the tables."""
 _MOST: Final = 2**63 - 1
 
 Cores = Annotated[float, Between(0, MOST_CORES)]
@@ -95,16 +95,16 @@ class LoaderMeta:
     dataset: str | None = None
     iterable: bool | None = None
     sets_epoch: bool | None = None
-    """True where the data set has a `set_epoch`, which the loop calls before each epoch."""
+    """True if the data set has a `set_epoch`, which the loop calls before each epoch."""
     splits_stream: bool | None = None
-    """True where an iterable data set's code looks for the worker that it runs in; None: not known."""
+    """True if an iterable data set's code looks for the worker that it runs in; None: not known."""
     samples: Samples | None = None
     file: str | None = None
-    """Source file of the call that made it, where a script was traced."""
+    """Source file of the call that made it, if a script was traced."""
     line: Count | None = None
     column: Count | None = None
     in_library: bool | None = None
-    """True where a library made it, and not the user's code."""
+    """True if a library made it, and not the user's code."""
     changed: tuple[ChangedMeta, ...] = ()
     """Arguments that were set from outside."""
     operators: tuple[OperatorMeta, ...] = ()
@@ -116,8 +116,8 @@ class AcceleratorMeta(Part):
     """The device that computed, or the model of an emulated one."""
 
     kind: str | None = None
-    """`cuda`, `rocm`, `xpu`, `mps` or another of torch's devices; `cpu`, `emulated`; or `none` where the run
-    saw no device."""
+    """`cuda`, `rocm`, `xpu`, `mps` or another of torch's devices; `cpu`, `emulated`; or `none` if the run saw
+    no device."""
     name: str | None = None
     emulated: bool | None = None
     queue_depth: BatchesAhead | None = None
@@ -143,7 +143,7 @@ class AcceleratorMeta(Part):
 
     @property
     def is_missing(self) -> bool:
-        """Return True where the loop has no processor but the CPU, as far as the run knows."""
+        """Return True if the loop has no processor but the CPU, as far as the run knows."""
         return self.kind in (None, "none", "cpu")
 
 
@@ -250,7 +250,7 @@ class ReadFileMeta:
 
 @dataclass(frozen=True, slots=True)
 class SlowFileMeta:
-    """The file of one of the slowest samples, where the data set keeps a list of its files."""
+    """The file of one of the slowest samples, if the data set keeps a list of its files."""
 
     loader: Annotated[int, Between(0, MOST_LOADERS)] = 0
     sample: Count = 0
@@ -344,7 +344,7 @@ class OverheadMeta(Part):
     flush_ns: Amount | None = None
     """CPU time a step of the thread that looks at the workers and writes."""
     lines_ns: Amount | None = None
-    """CPU time a step of sampling lines, in all processes; None where they were not sampled."""
+    """CPU time a step of sampling lines, in all processes; None if they were not sampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,14 +378,14 @@ class JobMeta(Part):
 
 @dataclass(frozen=True, slots=True)
 class ChosenRanks(Part):
-    """Ranks of a job that were chosen to be observed; all, where neither is given."""
+    """Ranks of a job that were chosen to be observed; all if neither is given."""
 
     ranks: tuple[RankNumber, ...] = ()
     every: Annotated[int, Between(1, MOST_RANKS)] | None = None
     """The first rank, and each that many after it."""
 
     def holds(self, rank: int) -> bool:
-        """Return True where `rank` is to be observed."""
+        """Return True if `rank` is to be observed."""
         return rank % self.every == 0 if self.every else not self.ranks or rank in self.ranks
 
     @property
@@ -449,7 +449,7 @@ class ScenarioMeta(Part):
 
     @property
     def settings(self) -> Settings:
-        """Return the settings that are read one by one; empty where the run had no scenario."""
+        """Return the settings that are read one by one; empty if the run had no scenario."""
         return decode(Settings, self.resolved)
 
 
@@ -502,18 +502,18 @@ class RunMeta(Part):
     world_size: Ranks | None = None
     local_rank: RankNumber | None = None
     local_world_size: Ranks | None = None
-    """Ranks of the job on this node; None where the launcher does not tell."""
+    """Ranks of the job on this node; None if the launcher does not say."""
     node: RankNumber | None = None
     restart: Count | None = None
     """Times that the launcher has begun the job again."""
     own_cores: bool | None = None
-    """True where the rank was bound to some of the cores that its launcher may use."""
+    """True if the rank was bound to some of the cores that its launcher may use."""
     chosen: ChosenRanks = field(default_factory=ChosenRanks)
     job: JobMeta = field(default_factory=JobMeta)
 
     @property
     def settings(self) -> Settings:
-        """Return the scenario's settings that are read one by one; empty where the run had no scenario."""
+        """Return the scenario's settings that are read one by one; empty if the run had no scenario."""
         return self.scenario.settings
 
     @property
@@ -528,7 +528,7 @@ class RunMeta(Part):
         return self.command[len(self.own_words) :] or ((path,) if path else ())
 
     def loader(self, number: int) -> LoaderMeta:
-        """Return the loader of that number; one of which nothing is known where `run.json` has none."""
+        """Return the loader of that number; one of which nothing is known if `run.json` has none."""
         return next((each for each in self.loaders if each.id == number), LoaderMeta(number))
 
     def as_json(self) -> dict[str, Any]:
@@ -548,10 +548,10 @@ class RunMeta(Part):
     def from_json(cls, text: str, path: Path) -> RunMeta:
         """Read the text of a `run.json`, which lies at `path`.
 
-        Raises `TraceError` where it is none, or of a newer schema.
+        Raises `TraceError` if it is not one, or is of a newer schema.
         """
         try:
-            # NaN and infinities, which JSON does not have and Python writes, are no observation.
+            # NaN and infinities, which JSON does not have and Python writes, are not observations.
             raw = json.loads(text, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             raise TraceError(f"{path} cannot be read: {error}") from error

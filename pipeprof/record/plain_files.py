@@ -13,7 +13,7 @@ MOST_TEXT_BYTES: Final = 64 << 20
 
 
 def check_plain(path: Path) -> None:
-    """Raise `TraceError` where `path` leads to anything but a plain file, `OSError` where to nothing."""
+    """Raise `TraceError` if `path` leads to anything but a plain file, `OSError` if it leads to nothing."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise TraceError(f"{path} is not a regular file", "give the run directory as it was written")
 
@@ -21,8 +21,8 @@ def check_plain(path: Path) -> None:
 def read_text(path: Path) -> str:
     """Return the text of a plain file.
 
-    Raises `TraceError` for anything else and for one of more than `MOST_TEXT_BYTES`, `OSError` where it
-    cannot be read, `UnicodeDecodeError` where it is no UTF-8.
+    Raises `TraceError` for anything else and for one of more than `MOST_TEXT_BYTES`, `OSError` if it cannot
+    be read, `UnicodeDecodeError` if it is not UTF-8.
     """
     check_plain(path)
     if path.stat().st_size > MOST_TEXT_BYTES:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """Run, read. Tables are read when first asked for and are empty where nothing was recorded.
+    """Run, read. Tables are read when first asked for and are empty if nothing was recorded.
 
     What reads them is imported then, too: a list of many runs asks for none.
     """
@@ -67,10 +67,10 @@ class Run:
 
 
 def load(path: Path | str) -> Run:
-    """Open a run directory. A run that says `running` is `partial` where its process is gone, or cannot be
-    seen from here: one of another machine, or of this one before it was started anew.
+    """Open a run directory. A run that says `running` is `partial` if its process is gone, or cannot be seen
+    from here: one of another machine, or of this one before it was started anew.
 
-    Raises `TraceError` where there is no run, or one of a newer schema.
+    Raises `TraceError` if there is no run, or one of a newer schema.
     """
     directory = Path(path)
     try:
@@ -106,7 +106,7 @@ def boot_id() -> str | None:
 
 
 def _alive(meta: RunMeta, directory: Path) -> bool:
-    """Say whether the process that writes a run is there.
+    """Return whether the process that writes a run is there.
 
     Of another machine its number says nothing here: of a run at a URL it is what came there last that does.
     """
@@ -123,7 +123,7 @@ def _alive(meta: RunMeta, directory: Path) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Say whether a process has ended and nobody has waited for it, as in a container without an init."""
+    """Return whether a process has ended and has not been waited for, as in a container without an init."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
     return False

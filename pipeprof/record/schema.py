@@ -29,7 +29,8 @@ STREAM_SUFFIX: Final = ".arrows"
 MAIN_PROCESS: Final = -1
 """Value of `worker` for a batch that was made in the main process."""
 MISSING: Final = -1
-"""Value that stands for a null where integers cannot be null: no time, count or size of ours is negative."""
+"""Value that stands for a null in integers, which cannot be null: no time, count or size of ours is
+negative."""
 
 UNPROBED_FIRST: Final = 512
 """Batches of a loader after which some are made unprobed: `unprobed` in `batches` and `steps`."""
@@ -38,11 +39,11 @@ UNPROBED_PERIOD: Final = 64
 UNPROBED_BLOCK: Final = 4
 """Batches of a block, and of what it is compared with before and after it."""
 PROBED_OF: Final = 8
-"""Batches of one process of which one is probed, where probing all of them would cost too much."""
+"""Number of batches of one process of which one is probed, if probing all of them would cost too much."""
 
 _I16, _I32, _I64 = "int16", "int32", "int64"
 _NAME: Final = "name"
-"""A text of which there are few: a dictionary."""
+"""A text with few values: a dictionary."""
 _KEY: Final = (("loader", _I16), ("epoch", _I32), ("seq", _I64))
 
 _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
@@ -51,11 +52,11 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     # `measure.probe.layout`.
     "batches": [
         *_KEY,
-        ("worker", _I16),  # MAIN_PROCESS where there are no workers
+        ("worker", _I16),  # MAIN_PROCESS if there are no workers
         ("samples", _I32),
         ("dispatch_ns", _I64),  # the main process put the batch's indices into the worker's queue
         ("start_ns", _I64),  # the worker turned to it
-        ("finish_ns", _I64),  # collate returned; null where it raised
+        ("finish_ns", _I64),  # collate returned; null if it raised
         ("gc_ns", _I64),  # in Python's garbage collector, between start and finish
         ("cpu_ns", _I64),  # thread CPU time in [start, finish]
         # CPU time of the thread between the batch before and this one; no column in older runs
@@ -69,12 +70,12 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         (
             "system_ns",
             _I64,
-        ),  # its time in the kernel at the finish, since it began: told by the clock's ticks
+        ),  # its time in the kernel at the finish, since it began: counted in the clock's ticks
         ("bytes", _I64),  # size of the batch's tensors
         ("slowest_index", _I64),  # data set index of the slowest sample
         ("slowest_ns", _I64),
-        ("shard", _NAME),  # the file read from last, where it holds many samples; no column in older runs
-        # True where the proxies did next to nothing, to measure what they cost: its inside is not observed
+        ("shard", _NAME),  # the file read from last, if it holds many samples; no column in older runs
+        # True if the proxies did next to nothing, to measure what they cost: its inside is not observed
         ("unprobed", "bool"),
         ("thread_cpu_ns", _I64),  # CPU clock of the worker's thread as it turned to it, around unprobed ones
         (
@@ -91,21 +92,21 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("request_ns", _I64),  # next(iterator) was called
         ("pickled_ns", _I64),  # the worker's queue thread began to pickle the batch
         ("sent_ns", _I64),  # and had written it to the pipe
-        ("sent_bytes", _I64),  # size of its pickle; tensors travel beside it, in shared memory
+        ("sent_bytes", _I64),  # size of its pickle; tensors travel outside it, in shared memory
         ("state_bytes", _I64),  # of it the data set's state that travels along; no column in older runs
         ("receive_start_ns", _I64),  # the main process or its pin thread began to unpickle the batch
         ("received_ns", _I64),  # and had unpickled it
         ("arrival_ns", _I64),  # the batch was in the main process, ready to be taken
         ("take_ns", _I64),  # next(iterator) returned
-        ("next_cpu_ns", _I64),  # CPU time of that, where workers make the batch; no column in older runs
-        ("launch_ns", _I64),  # the host had submitted the step (or finished it, where it synchronises)
+        ("next_cpu_ns", _I64),  # CPU time of that, if workers make the batch; no column in older runs
+        ("launch_ns", _I64),  # the host had submitted the step (or finished it, if it synchronises)
         ("copy_start_ns", _I64),  # host to device, on the device's clock
         ("copy_end_ns", _I64),
         ("compute_start_ns", _I64),
         ("compute_end_ns", _I64),
         ("device_wait_ns", _I64),  # unmasked wait, measured on the device itself
         ("ready_batches", _I32),  # finished by workers and not taken, at request
-        ("unprobed", "bool"),  # True where the loop's side did next to nothing, as in `batches`
+        ("unprobed", "bool"),  # True if the loop's side did next to nothing, as in `batches`
         ("thread_cpu_ns", _I64),  # CPU clock of the loop's thread at the request, around unprobed ones
         ("own_ns", _I64),  # what was still done around an unprobed one, as in `batches`
     ],
@@ -126,7 +127,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         *_KEY,
         ("worker", _I16),
         ("stage", _NAME),
-        ("sample", _I64),  # data set index; null where the span is of the whole batch
+        ("sample", _I64),  # data set index; null if the span is of the whole batch
         ("start_ns", _I64),
         ("wall_ns", _I64),
         ("cpu_ns", _I64),
@@ -156,7 +157,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     "collectives": [("step", _I64), ("start_ns", _I64), ("end_ns", _I64)],
     # What a step is made of on its device: forward, backward, optimizer, collectives. Absent in older runs.
     "parts": [("step", _I64), ("part", _NAME), ("start_ns", _I64), ("end_ns", _I64)],
-    # Kernels of a few steps, as torch.profiler traced them; operators where no device computed.
+    # Kernels of a few steps, as torch.profiler traced them; operators if no device computed.
     "kernels": [
         ("kernel", _NAME),
         ("start_ns", _I64),
@@ -210,19 +211,19 @@ TABLES: Final = _Schemas()
 
 EVENTS: Final = (
     "epoch_start",  # iter(loader) was called; once for each epoch of which a batch was asked for
-    "workers_ready",  # the iterator exists: its workers have been started; none where it started none
+    "workers_ready",  # the iterator exists: its workers have been started; none if it started none
     "last_request",  # next(iterator) was called and no batch was left: the last step had ended
-    "epoch_end",  # the loop left the loader, as `detail` says; none where that was not observed
+    "epoch_end",  # the loop left the loader, as `detail` says; none if that was not observed
     "worker_lost",
     "batch_lost",  # `worker` could not make or hand over a batch, its first such; `detail` says all of it
     "hang",  # the loop waited very long for a batch, which `worker` holds; `detail` says it in a line
-    "worker_killed",  # by SIGKILL, as the kernel does for memory; `detail` tells its memory before
+    "worker_killed",  # by SIGKILL, as the kernel does for memory; `detail` gives its memory before
     "suspended",  # the process, or `worker`, stood still until now, as after SIGSTOP; `detail`: how many ns
-    "clock_set",  # somebody set the machine's clock, by `detail` ns
+    "clock_set",  # the machine's clock was set, by `detail` ns
     "slept",  # the machine slept, for `detail` ns, which the tables' clock does not count
     "consumer_thread",  # the loop takes its batches in another thread than the main one; `detail` names it
     "trainer_thread",  # an optimiser has stepped in another thread than takes the batches; `detail` names it
-    "kernels_traced",  # torch.profiler has traced kernels; `detail` tells the first step and the last
+    "kernels_traced",  # torch.profiler has traced kernels; `detail` gives the first step and the last
     "bound",  # the process was bound to fewer cores than it began with; `detail` says since when
     "run_end",  # the last step has ended on the device
 )

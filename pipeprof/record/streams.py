@@ -22,7 +22,7 @@ from pipeprof.record.schema import STREAM_SUFFIX, TABLES
 def to_parquet(directory: Path, table: str) -> None:
     """Rewrite a stream as Parquet; the stream goes only after the Parquet file has its name.
 
-    Raises `OSError` where the file cannot be written; the stream stays then, and nothing else.
+    Raises `OSError` if the file cannot be written; the stream stays then, and nothing else.
     """
     stream, final = directory / f"{table}{STREAM_SUFFIX}", directory / f"{table}.parquet"
     temporary = directory / f".{table}.parquet"
@@ -85,7 +85,7 @@ class _Whole(io.FileIO):
     _end = 0
 
     def check(self) -> None:
-        """Look at the heads of all messages. Raises `TraceError` where a body is compressed."""
+        """Look at the heads of all messages. Raises `TraceError` if a body is compressed."""
         most = os.fstat(self.fileno()).st_size
         end = 0
         while 0 < (size := head_bytes(super().read(8))) <= most:
@@ -112,7 +112,7 @@ class _Whole(io.FileIO):
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3
 """Values of `header_type` of an Arrow message."""
 DAMAGED: Final = (struct.error, IndexError, ValueError)
-"""Errors of `head` where the bytes are no message's."""
+"""Errors of `head` if the bytes are not a message's."""
 
 
 class Head(NamedTuple):
@@ -122,9 +122,9 @@ class Head(NamedTuple):
     body_bytes: int
     """Bytes of its body, which follows."""
     number: int
-    """Number of the dictionary that it holds; 0 where it holds none."""
+    """Number of the dictionary that it holds; 0 if it holds none."""
     compressed: bool
-    """True where its body takes more memory than bytes."""
+    """True if its body takes more memory than bytes."""
 
 
 def head_bytes(start: bytes) -> int:
@@ -165,7 +165,7 @@ def _long(data: bytes, at: int) -> int:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Return where a FlatBuffers table holds a field; 0 where it has the default."""
+    """Return where a FlatBuffers table holds a field; 0 if it has the default."""
     layout = table - struct.unpack_from("<i", data, table)[0]
     if layout < 0 or table < 0:
         raise ValueError

@@ -30,11 +30,11 @@ KEYS: Final = ("loader", "epoch", "seq")
 JOINED: Final = ("steps", "batches", "stages")
 """The tables whose rows are found by `KEYS`."""
 MOST_EPOCHS: Final = 10_000_000
-"""Number of epochs at the most: they are counted in arrays of this length."""
+"""Number of epochs at most: they are counted in arrays of this length."""
 MOST_KEYS: Final = 2**62
-"""Loaders times epochs times batches of an epoch at the most: a batch's key is packed into 64 bits."""
+"""Loaders times epochs times batches of an epoch at most: a batch's key is packed into 64 bits."""
 MOST_NS: Final = 2**61
-"""Time or duration at the most: 73 years."""
+"""Time or duration at most: 73 years."""
 ROWS_OF_ANY_FILE: Final = 2_000_000
 ROWS_OF_A_PIECE: Final = 1 << 16
 LEAST_BYTES_A_ROW: Final = 4
@@ -48,9 +48,9 @@ batches, 99 MB as streams, takes 6.4 MB."""
 
 
 def read_table(directory: Path, name: str) -> pa.Table:
-    """Return the table `name` of `TABLES`, whole; empty where nothing was recorded.
+    """Return the table `name` of `TABLES`, whole; empty if nothing was recorded.
 
-    Raises `TraceError` where its file is damaged.
+    Raises `TraceError` if its file is damaged.
     """
     try:
         return _whole(table_file(directory, name), name)
@@ -77,7 +77,7 @@ def _whole(path: Path | RemoteTable | None, name: str) -> pa.Table:
 def read_pieces(directory: Path, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield `columns` of a table piece by piece: for tables that are long and read once.
 
-    Raises `TraceError` where its file is damaged.
+    Raises `TraceError` if its file is damaged.
     """
     try:
         yield from _pieces(table_file(directory, name), name, columns)
@@ -109,7 +109,7 @@ def _pieces(path: Path | RemoteTable | None, name: str, columns: Sequence[str]) 
 def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
     """Return the file of a table: its Parquet file, else the stream of a run that has not ended; else None.
 
-    Of a run at a URL it is fetched, where it is not large. Raises `TraceError` for what is no plain file.
+    For a run at a URL, it is fetched if it is not large. Raises `TraceError` for anything but a plain file.
     """
     remote = incoming.table(directory, name)
     if remote is not None:
@@ -164,8 +164,8 @@ class _GoneError(TraceError):
 
 
 def _stream(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a stream. Raises `ArrowInvalid` where there are too many rows, `_GoneError` where
-    there is no file."""
+    """Yield the batches of a stream. Raises `ArrowInvalid` if there are too many rows, `_GoneError` if there
+    is no file."""
     rows = 0
     batches = read_stream(path)
     try:
@@ -204,7 +204,7 @@ def _empty(schema: pa.Schema) -> pa.Table:
 def conform(table: pa.Table, name: str, schema: pa.Schema) -> pa.Table:
     """Return the table with exactly the columns of `schema`; those that it lacks are null.
 
-    Raises `ArrowException` for what is no table of that name.
+    Raises `ArrowException` for anything but a table of that name.
     """
     columns = [
         _as(table[field.name], field)
@@ -221,7 +221,7 @@ def conform(table: pa.Table, name: str, schema: pa.Schema) -> pa.Table:
 
 def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     """Return a column as the schema has it. Raises `ArrowInvalid` for what is another, or too much text."""
-    column.validate(full=True)  # damaged bytes may be no text, or point beyond a dictionary
+    column.validate(full=True)  # damaged bytes may not be text, or may point beyond a dictionary
     named_texts = pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)
     if named_texts and pa.types.is_string(field.type):
         if sum(map(_text_bytes, column.chunks)) > MOST_TEXT_BYTES:
@@ -245,7 +245,7 @@ def _text_bytes(chunk: pa.DictionaryArray) -> int:
 
 
 def _ends(column: pa.ChunkedArray) -> tuple[int, int]:
-    """Return the least and the largest number of a column, null as 0, and 0 where it has no rows."""
+    """Return the least and the largest number of a column, null as 0, and 0 if it has no rows."""
     chunks = (whole_numbers(chunk, 0) for chunk in column.chunks if chunk.null_count < len(chunk))
     ends = [(int(numbers.min()), int(numbers.max())) for numbers in chunks]
     return min((least for least, _ in ends), default=0), max((most for _, most in ends), default=0)

@@ -18,7 +18,7 @@ class Readings(NamedTuple):
 
     time_ns: npt.NDArray[np.int64]
     value: npt.NDArray[np.float64]
-    """Values of the readings; NaN where the sensor gave none."""
+    """Values of the readings; NaN if the sensor gave none."""
 
 
 def pieces(run: Run) -> Iterator[tuple[SensorName, Readings]]:

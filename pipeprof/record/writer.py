@@ -26,7 +26,7 @@ from pipeprof.redact import redact, redact_all, redact_command
 class TraceWriter:
     """Writer that appends to the tables of one run directory. Not thread-safe: one thread writes.
 
-    Raises `TraceError` where the directory cannot be made or is another run's.
+    Raises `TraceError` if the directory cannot be made or is another run's.
     """
 
     def __init__(self, directory: Path, meta: RunMeta) -> None:
@@ -40,13 +40,13 @@ class TraceWriter:
             raise already_recorded(directory) from error
         except OSError as error:
             with suppress(OSError):
-                directory.rmdir()  # nothing of a run is kept; it stays where it holds anything
+                directory.rmdir()  # nothing of a run is kept; it stays if it holds anything
             raise TraceError(f"cannot write {directory}: {error.strerror}", "choose another --out") from error
 
     def move(self, directory: Path) -> None:
         """Go on in `directory`, which must hold no run; what is written, and open, moves there.
 
-        Raises `TraceError` where it cannot be made or is another run's.
+        Raises `TraceError` if it cannot be made or is another run's.
         """
         try:
             make_directory(directory)
@@ -80,11 +80,11 @@ class TraceWriter:
     def flush(self) -> None:
         """Hand what was appended to the kernel: it outlives this process from here on.
 
-        Raises `OSError` where that cannot be, and where the directory was removed meanwhile.
+        Raises `OSError` if that cannot be, or if the directory was removed meanwhile.
         """
         for file, _ in self._streams.values():
             file.flush()
-        if not (self.directory / RUN_JSON).exists():  # an open file can still be written, for nobody
+        if not (self.directory / RUN_JSON).exists():  # an open file can still be written, in vain
             raise FileNotFoundError(errno.ENOENT, "it was removed")
 
     def write_meta(self, meta: RunMeta) -> None:
@@ -95,7 +95,7 @@ class TraceWriter:
     def close(self, status: Status) -> None:
         """Turn the streams into Parquet and write the final status. Safe to call twice.
 
-        Raises `OSError` where a part cannot be written; all else is written then too, and says why.
+        Raises `OSError` if a part cannot be written; all else is written then too, and says why.
         """
         names, failure = list(self._streams), self._end_streams()
         for name in names:

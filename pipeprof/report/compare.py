@@ -234,7 +234,7 @@ def headline(compared: Compared) -> str:
 
 
 def _although(compared: Compared) -> str:
-    """Return what explains a rate and a stall that moved in opposite ways: work that is no waiting."""
+    """Return what explains a rate and a stall that moved in opposite ways: work that is not waiting."""
     rate, stall = compared.differences[:2]
     if {rate.says, stall.says} != {"better", "worse"}:
         return ""

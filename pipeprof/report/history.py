@@ -21,11 +21,11 @@ MOST_ROWS: Final = 12
 """Rows of a table in the terminal."""
 MOST_ROWS_PAGE: Final = 256
 MOST_CHANGES: Final = 8
-"""Changes that the terminal tells."""
+"""Changes that the terminal shows."""
 MOST_POINTS: Final = 4_000
 """Runs that the chart draws: of more, each so-manieth."""
 MOST_SERIES: Final = 8
-"""Scripts on hosts that the chart tells apart."""
+"""Scripts on hosts that the chart distinguishes."""
 WIDEST: Final = 26
 
 

@@ -29,7 +29,7 @@ MOST_ROWS_PAGE: Final = 32
 EXCHANGE: Final = "the exchange itself"
 """What is left of a meeting when all ranks have come."""
 LEAST_DRAWN: Final = 0.002
-"""Share of a rank's time below which a part of its bar is no wider than a line."""
+"""Share of a rank's time below which a part of its bar is at most as wide as a line."""
 WIDEST: Final = 24
 """Characters of a cell in the terminal."""
 
@@ -136,14 +136,14 @@ def _aligned(clocks: Sequence[ClockFit]) -> str:
 
 
 def _order(merged: JobAnalysis, most: int) -> list[RankRow]:
-    """Return the rows to show: all in order where there is room, else those that matter."""
+    """Return the rows to show: all in order if there is room, else those that matter."""
     if len(merged.ranks) <= most:
         return merged.ranks
     return sorted(merged.ranks, key=lambda row: (-row.caused_ns, -row.waited_ns))[:most]
 
 
 def _ranks_table(merged: JobAnalysis, most: int, page: Path | None = None) -> Table:
-    """List the ranks; on a `page` each leads to its own page, where there is one below."""
+    """List the ranks; on a `page` each leads to its own page, if there is one below."""
     heads = ["rank", "host", "steps", "data wait", "rank wait", "delayed others", "late for", "status"]
     rows = [
         Row(
@@ -185,7 +185,7 @@ def _late_for(row: RankRow) -> str:
 
 
 def _nodes_table(merged: JobAnalysis) -> Iterator[Table]:
-    """Yield the cost of each node's ranks to the others; only where there are several."""
+    """Yield the cost of each node's ranks to the others; only if there are several."""
     nodes = merged.nodes()
     if len(nodes) < 2:
         return
@@ -204,7 +204,7 @@ def _nodes_table(merged: JobAnalysis) -> Iterator[Table]:
 
 
 def _shards_table(shards: Sequence[ShardRow], longest: int | None = None) -> Iterator[Table]:
-    """Yield the cost of the ranks' shards to the others; only where some are known."""
+    """Yield the cost of the ranks' shards to the others; only if some are known."""
     if not shards:
         return
     rows = [

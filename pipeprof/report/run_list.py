@@ -32,7 +32,7 @@ class Entry:
     cell: bool = False
     """True for a cell of a matrix."""
     verdict: RecordedChoice | None = None
-    """The verdict that was given of it; None where none was yet."""
+    """The verdict that was given of it; None if none was yet."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a dict, for JSON."""
@@ -54,7 +54,8 @@ class Entry:
 def entries(directory: Path, depth: int = DEPTH) -> list[Entry]:
     """Return the runs in `directory` and up to `depth` levels below, newest first; unreadable ones say so.
 
-    The ranks of a job are one entry, of the job's directory. Raises `TraceError` for what is no directory.
+    The ranks of a job are one entry, of the job's directory. Raises `TraceError` for anything but a
+    directory.
     """
     if not directory.is_dir():
         raise TraceError(f"{directory} is not a directory", "give one that holds runs")

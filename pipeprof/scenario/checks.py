@@ -108,7 +108,7 @@ def _storage(scenario: Scenario) -> Iterator[Problem]:
 def _cache(scenario: Scenario) -> Iterator[Problem]:
     storage = scenario.storage
     if storage.cache_bytes is None or (storage.path is not None and is_remote(storage.path)):
-        return  # of a remote place another check tells
+        return  # another check reports it for a remote place
     if storage.cache == "warm":
         yield Problem(
             "storage.cache_bytes",
@@ -234,7 +234,7 @@ def _expected(key: str, expected: Expected) -> Iterator[Problem]:
 
 
 def _directory(key: str, path: str) -> Iterator[Problem]:
-    if "://" in path:  # a remote place: only measuring can tell
+    if "://" in path:  # a remote place: only measuring can show it
         return
     fault = _unusable(Path(path), directory=True)
     if fault:

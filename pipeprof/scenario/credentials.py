@@ -8,7 +8,7 @@ from typing import Any, Final
 from pipeprof.redact import holds_credential, is_secret_name
 
 _NO_SECRET: Final = ("", "anon", "cache", "cloud", "google_default")
-"""Values that gcsfs takes as `token` and that are none."""
+"""Values that gcsfs takes as `token` and that are not tokens."""
 _AWS: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile of the client's own"
 _AZURE: Final = "AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING"
 _GOOGLE: Final = "GOOGLE_APPLICATION_CREDENTIALS"
@@ -35,6 +35,6 @@ def in_options(options: Any, name: str = "") -> Iterator[str]:
 
 
 def where_instead(place: str) -> str:
-    """Tell where the credentials of a remote place belong."""
+    """Return where the credentials of a remote place belong."""
     variables = _VARIABLES.get(place.rpartition("::")[2].partition("://")[0])
     return f"as {variables}, or {_FSSPEC}" if variables else _FSSPEC

@@ -13,7 +13,7 @@ DEFAULT_ACCELERATOR: Final = "a100/resnet50"
 
 
 def storage_model(part: StoragePart) -> devices.StorageModel | None:
-    """Return the model of the place that `part` names; None where `path` names a real directory.
+    """Return the model of the place that `part` names; None if `path` names a real directory.
 
     `profile` is not read here: a device profile is a measurement, and its reader belongs to `measure`.
     Raises `ScenarioError` for a preset or a figure that cannot be meant.

@@ -13,7 +13,7 @@ from pipeprof.suggest import nearest
 
 
 class Fault(NamedTuple):
-    """Fault: something wrong, worded, at the place where it was written."""
+    """Fault: something wrong, worded, with the place where it was written."""
 
     place: str
     problem: str

@@ -30,8 +30,8 @@ _PATHS: Final = (("data", "path"), ("storage", "path"), ("storage", "profile"), 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> list[Scenario]:
     """Return the scenarios that the file at `path` says, one a cell of its matrix, after `--set` overrides.
 
-    Paths written in the file are relative to the file, those of overrides to the working directory; both
-    come back absolute. Raises one `ScenarioError` that tells every problem with its line.
+    Paths written in the file are relative to the file, those of overrides to the working directory; both come
+    back absolute. Raises one `ScenarioError` that lists every problem with its line.
     """
     source = read(Path(path))
     source.values.setdefault("name", re.sub(r"[^\w.-]", "_", Path(path).stem).lstrip(".-") or "scenario")
@@ -46,8 +46,8 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> list[Scenario]:
 def with_values(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
     """Return `scenario` with some dotted keys changed and all checks made again.
 
-    Raises `ScenarioError` as `load` does. What the scenario expects is dropped where the values are not of
-    `run`, since it was said of others.
+    Raises `ScenarioError` as `load` does. What the scenario expects is dropped if the values are not those of
+    `run`, since it refers to others.
     """
     source = Source(scenario.name, scenario.resolved())
     cell = source.values.pop("cell")
@@ -105,7 +105,7 @@ def _validated(cell: Cell) -> tuple[Scenario | None, list[Fault]]:
 
 
 def _without_workers(cell: Cell) -> None:
-    """Drop what the file says of the workers where the matrix or an override takes them away."""
+    """Drop what the file says of the workers if the matrix or an override removes them."""
     loader, chosen = (
         cell.source.values.get("loader"),
         cell.source.overridden | {key_of(k) for k in cell.values},

@@ -104,7 +104,7 @@ def _check_expected(source: Source, matrix: dict[str, Any]) -> None:
 
 
 def _labels(keys: list[str]) -> dict[str, str]:
-    """Return short names of the axes: the last word of each key, or the whole key where two would agree."""
+    """Return short names of the axes: the last word of each key, or the whole key if two would agree."""
     short = [key.rpartition(".")[2] for key in keys]
     return {key: last if short.count(last) == 1 else key for key, last in zip(keys, short, strict=True)}
 

@@ -1,6 +1,6 @@
 """Checks of a scenario's text for what `run` would refuse, made when the scenario is validated.
 
-What only the machine can tell (a device, room on a disk, a module to import, the sizes of image that a
+What only the machine can show (a device, room on a disk, a module to import, the sizes of image that a
 network takes) is left to `run`.
 """
 
@@ -73,7 +73,7 @@ def _sizes(scenario: Scenario) -> Iterator[Refusal]:
 def _shards(scenario: Scenario) -> Iterator[Refusal]:
     data, loader = scenario.data, scenario.loader
     if data.format != "tar_shards" or not loader.drop_last or loader.batch_size > data.samples:
-        return  # more than there are samples is told by another check
+        return  # another check reports more than there are samples
     most = largest_share(data.samples, loader.workers)
     if most < loader.batch_size:
         yield (

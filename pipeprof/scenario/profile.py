@@ -13,7 +13,7 @@ _REMEDY: Final = "measure one with `pipeprof devices --measure --out FILE PATH`"
 
 
 def read_profile(path: Path) -> dict[str, Any]:
-    """Read the profile at `path`. Raises `ScenarioError` where there is none, or one of a newer schema."""
+    """Read the profile at `path`. Raises `ScenarioError` if there is none, or one of a newer schema."""
     if path.exists() and not path.is_file():  # a FIFO would be waited for
         raise ScenarioError(f"storage profile {path}: is not a regular file", _REMEDY)
     try:

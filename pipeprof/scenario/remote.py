@@ -15,7 +15,7 @@ _NEAR: Final = ("hdd", "ssd", "nvme")
 
 
 def is_remote(place: str | None) -> bool:
-    """Tell whether `place` is a URL and not a path of this machine."""
+    """Return whether `place` is a URL and not a path of this machine."""
     return place is not None and "://" in place
 
 
@@ -39,7 +39,7 @@ def settle_places(values: dict[str, Any]) -> None:
 
 
 def _entry(part: Any, key: str) -> Any:
-    """Return an entry of a section as it was written; None where there is none, or the section is no map."""
+    """Return an entry of a section as it was written; None if there is none, or the section is not a map."""
     return part.get(key) if isinstance(part, dict) else None
 
 

@@ -14,7 +14,7 @@ _SUFFIXES: Final = (".yaml", ".yml")
 
 
 def shipped_directory() -> Path:
-    """Return the directory of the shipped scenarios. Raises `ScenarioError` where it is not installed."""
+    """Return the directory of the shipped scenarios. Raises `ScenarioError` if it is not installed."""
     package = Path(str(resources.files("pipeprof")))
     for candidate in (package / "_scenarios", package.parent / "scenarios"):
         if candidate.is_dir():
@@ -32,8 +32,8 @@ def shipped() -> dict[str, Path]:
 def scenario_file(given: str | None) -> Path:
     """Return the scenario file that was asked for: a path, or the name of a shipped scenario.
 
-    `scenarios/NAME.yaml`, as the documents have it, is the shipped one where there is no such file. Without
-    a name it is the quickstart. Raises `ScenarioError` where there is no such file.
+    `scenarios/NAME.yaml`, as the documents have it, is the shipped one if there is no such file. Without a
+    name it is the quickstart. Raises `ScenarioError` if there is no such file.
     """
     if given is None:
         given = QUICKSTART
@@ -53,5 +53,5 @@ def scenario_file(given: str | None) -> Path:
 
 
 def _stands_alone(name: str) -> bool:
-    """Return whether a scenario is no part of a course of several."""
+    """Return whether a scenario is not part of a course of several."""
     return "/" not in name

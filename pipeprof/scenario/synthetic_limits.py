@@ -12,28 +12,28 @@ LARGEST_IMAGE_BYTES: Final = 50_000_000
 SMALLEST_IMAGE_BYTES: Final = 1_000
 """A JPEG file of 32 x 32 pixels is hardly smaller at the lowest quality."""
 _SHARD_SAMPLES, _SHARDS = 128, 16
-"""Samples of a shard, fewer where there would be fewer than so many shards for the workers to share."""
+"""Samples of a shard, fewer if there would be fewer than that many shards for the workers to share."""
 _SMALLEST_SIDE: Final = 32
 """Smallest side of a tensor that is an image; smaller ones are rows of numbers."""
 
 
 def tensor_shape(sample_bytes: int | None, crop: int) -> tuple[int, ...]:
-    """Return the shape of a float32 sample of so many bytes without its file's header; by default what a crop
-    becomes."""
+    """Return the shape of a float32 sample of that many bytes without its file's header; by default what a
+    crop becomes."""
     values = max(1, (sample_bytes or 3 * crop * crop * 4) // 4)
     side = math.isqrt(values // 3)
     return (values,) if side < _SMALLEST_SIDE else (3, side, values // 3 // side)
 
 
 def shard_samples(samples: int) -> int:
-    """Return the samples in each shard of a set, but for the last."""
+    """Return the samples in each shard of a set, except for the last."""
     return min(_SHARD_SAMPLES, -(-samples // _SHARDS))
 
 
 def largest_share(samples: int, workers: int) -> int:
-    """Return the samples of the worker that reads the most, where the workers take the shards in turn."""
+    """Return the samples of the worker that reads the most, if the workers take the shards in turn."""
     each, parts = shard_samples(samples), max(1, workers)
     shards = -(-samples // each)
     full = -(-shards // parts) * each
-    # The last shard may be smaller; its worker has the most only where no other has as many shards.
+    # The last shard may be smaller; its worker has the most only if no other has as many shards.
     return full - (shards * each - samples) if shards % parts == 1 or parts == 1 else full

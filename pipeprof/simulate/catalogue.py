@@ -37,21 +37,21 @@ class PossibleFix:
     """Text to type in a program of one's own: an argument of the DataLoader, or what to write."""
     knobs: Knobs
     ram_bytes: int | None = 0
-    """Host memory that it needs beyond what the run used; None where the run does not say."""
+    """Host memory that it needs beyond what the run used; None if the run does not say."""
     cores: float = 0.0
-    """Cores that it keeps busy beyond what the run did, at the most."""
+    """Cores that it keeps busy beyond what the run did, at most."""
     assumption: str = ""
     """Assumption about it that was not measured."""
     keys: str = ""
-    """Keys of a scenario, with their values, that carry it out where a scenario was run."""
+    """Keys of a scenario, with their values, that carry it out if a scenario was run."""
     owner: str = ""
-    """Owner whose lines are to be changed; empty where it is none's."""
+    """Owner whose lines are to be changed; empty if it is no owner's."""
     wraps: bool = False
-    """True where the data set is wrapped in the call of DataLoader."""
+    """True if the data set is wrapped in the call of DataLoader."""
 
     @property
     def is_at_loader(self) -> bool:
-        """Return True where the call of DataLoader is what is to be changed."""
+        """Return True if the call of DataLoader is what is to be changed."""
         return self.wraps or bool(fixes.BY_WORD[self.word].argument)
 
 

@@ -14,7 +14,7 @@ Then = Callable[[Any], None]
 
 
 def share_of_core(tasks: float, cores: float, neighbours: float) -> float:
-    """Return the part of a core that each of so many runnable tasks gets beside the neighbours'."""
+    """Return the part of a core that each of this many runnable tasks gets with the neighbours' running."""
     return min(1.0, cores / (tasks + neighbours))
 
 
@@ -40,9 +40,9 @@ class VirtualClock:
     def work(self, cpu_ns: float, then: Then, argument: Any = None) -> None:
         """Call `then(argument)` when a core has spent `cpu_ns` on it.
 
-        Processor sharing: n runnable tasks beside m of the neighbours' on C cores each run at
-        min(1, C / (n + m)). A task is done when the common service reaches the level it joined at plus its
-        own demand, so one heap of levels is enough.
+        Processor sharing: n runnable tasks and m of the neighbours' on C cores each run at min(1, C / (n +
+        m)). A task is done when the common service reaches the level it joined at plus its own demand, so one
+        heap of levels is enough.
         """
         self._serial += 1
         heappush(self._runnable, (self._served + cpu_ns, self._serial, then, argument))

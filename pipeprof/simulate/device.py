@@ -45,7 +45,7 @@ class VirtualStorage:
         return serve(self._state, arrival_ns, file_id, offset, size_bytes)[1]
 
     def _bundle(self, requests: float) -> Server:
-        """Return how so many requests are served in one go, to a hundredth."""
+        """Return how that many requests are served in one go, to a hundredth."""
         serve = self._bundles[requests] = _bundled(self.model, round(requests, 2)).server
         return serve
 

@@ -22,7 +22,7 @@ from pipeprof.simulate.sampling import Draw
 from pipeprof.timeline import Ints
 
 CHUNKS: Final = 8
-"""Pieces that a batch is made in where several workers share a disk, so that the reading of one overlaps the
+"""Pieces that a batch is made in if several workers share a disk, so that the reading of one overlaps the
 decoding of another. A piece is like one slow sample: the ratio of the two times decides, not their size."""
 
 
@@ -50,7 +50,7 @@ class _Job:
     left: int
     """Pieces still to be made."""
     read: Read | None
-    """Reading of a piece; None where nothing is read."""
+    """Reading of a piece; None if nothing is read."""
     read_cpu_ns: float
     cpu_ns: float
     """CPU time of a piece, that of its reads included."""
@@ -92,7 +92,7 @@ class TrainingProcess:
         shape = shape_of(knobs, draw)
         self._pins = pins = shape.pin_memory
         self._ahead = knobs.in_order and not pins
-        """It does not matter when exactly a batch comes, but where its worker's lock is waited for."""
+        """It does not matter when exactly a batch comes, unless its worker's lock is waited for."""
         begin: dict[Event, Callable[[int, float], None]] = {
             Event.DISPATCH: self._dispatch,
             Event.START: self._start,
@@ -387,7 +387,7 @@ class _Workers:
         return worker, bool(self._made[before])
 
     def lock(self, k: int) -> bool:
-        """Let batch `k` wait for the one that its worker makes after it; return False where it has none."""
+        """Let batch `k` wait for the one that its worker makes after it; return False if it has none."""
         following = self._following.get(k)
         if following is None or self._made[following]:
             return False
@@ -419,7 +419,7 @@ def _nothing(_: Any) -> None:
 
 
 def _pieces(knobs: Knobs) -> int:
-    """Return one piece a batch where reading overlaps neither with other decoding nor a limit's pause."""
+    """Return one piece a batch if reading overlaps neither with other decoding nor a limit's pause."""
     alone = max(1, knobs.workers) * knobs.ranks == 1 and knobs.storage.kind != "rate-limit"
     return 1 if alone or knobs.storage.kind == "memory" else min(CHUNKS, knobs.batch_size)
 

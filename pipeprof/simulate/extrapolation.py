@@ -13,7 +13,7 @@ class Extrapolation:
     """Extrapolation: a way in which a prediction goes beyond its run."""
 
     text: str
-    """Text that goes on from `amount` where there is one: `cores: this machine has 2`."""
+    """Text that goes on from `amount` if there is one: `cores: this machine has 2`."""
     amount: float | None = None
     """A figure that differs between predictions which go beyond the run in the same way."""
 

@@ -17,14 +17,14 @@ Begin = Callable[[int, float], None]
 
 _Follower = tuple[Begin, list[int] | None, list[float], int]
 """An event that waits for another one: its activity; how many predecessors of each batch or step have not
-happened, None where there is only one; when the last of those that have did; how much later its batch is."""
+happened, None if there is only one; when the last of those that have did; how much later its batch is."""
 
 
 class Firing:
     """A graph of one shape, unrolled over the batches and steps of a run as its events happen.
 
     What depends on the order in which events happen is for the caller to `arrive` at: which batch a worker
-    makes next, which one comes first where any may, and the first batches of an epoch.
+    makes next, which one comes first if any may, and the first batches of an epoch.
     """
 
     def __init__(self, shape: Shape, length: int, begin: Mapping[Event, Begin]) -> None:
@@ -71,7 +71,7 @@ class Firing:
 
 
 def by_order(shape: Shape, edge: Edge) -> bool:
-    """Tell whether the order in which events happen decides whom an edge leads to."""
+    """Return whether the order in which events happen decides whom an edge leads to."""
     any_first = shape.workers > 0 and not shape.in_order
     delivered = edge.event not in OF_LOADER and edge.after in OF_LOADER
     return (any_first and delivered) or shape.distance(edge.back) is None
@@ -85,7 +85,7 @@ class _Plan(NamedTuple):
     missing: Mapping[Event, list[int]]
     """Number of predecessors of each batch or step, for events that have more than one at any time."""
     leads: Mapping[Event, list[tuple[Event, int]]]
-    """For each event those that it waits for, and so many batches or steps later."""
+    """For each event those that it waits for, and that many batches or steps later."""
 
 
 @lru_cache(maxsize=256)
@@ -116,7 +116,7 @@ def _counts(shape: Shape, mine: list[Edge], size: int) -> list[int]:
 
 
 def is_simulated(edge: Edge) -> bool:
-    """Tell whether a dependency is fired.
+    """Return whether a dependency is fired.
 
     What receiving a batch takes of the main process is work of the take: a batch is received ahead of it.
     """
@@ -145,7 +145,7 @@ def _later(held: list[Edge]) -> Mapping[Event, set[Event]]:
 
 
 def _implies(later: Mapping[Event, set[Event]], other: Edge, edge: Edge) -> bool:
-    """Tell whether one dependency holds wherever another does."""
+    """Return whether one dependency holds wherever another does."""
     if other == edge or other.back != edge.back:
         return False
     since = other.after == edge.after or other.after in later[edge.after]

@@ -1,6 +1,6 @@
 """Predictions from one analysed run, each made when it is first asked for.
 
-A forecast holds an analysis and is none: reading a run predicts nothing. Where the run cannot be predicted
+A forecast holds an analysis and is not one: reading a run predicts nothing. If the run cannot be predicted
 from, everything here is empty and `unpredicted` says why.
 """
 
@@ -58,7 +58,7 @@ class Forecast:
         """
         self.analysis, self.seed = analysis, seed
         self.unfinished = ""
-        """Word on what there was no time for; empty where there was for all that was asked."""
+        """Word on what there was no time for; empty if there was for all that was asked."""
         self._limit_s, self._clock_s = limit_s, clock_s
         self._begun_s = clock_s()
 
@@ -74,7 +74,7 @@ class Forecast:
     def predictor(self) -> Predictor:
         """Return the predictor opened on the run.
 
-        Raises `InconclusiveError` where it cannot be predicted from.
+        Raises `InconclusiveError` if it cannot be predicted from.
         """
         analysis, loader = self.analysis, self.analysis.verdict.measured.loader
         demands = open_run(analysis.run, analysis.attribution, None if loader is None else loader.id)
@@ -92,7 +92,7 @@ class Forecast:
 
     @property
     def unpredicted(self) -> str:
-        """Return the reason for which there are no predictions; empty where there are."""
+        """Return the reason for which there are no predictions; empty if there are."""
         return self._opened if isinstance(self._opened, str) else ""
 
     @property
@@ -106,7 +106,7 @@ class Forecast:
         return None if isinstance(self._opened, str) else self._opened[1]
 
     def _answer(self, ask: Callable[[Predictor], T]) -> T | None:
-        """Ask the predictor; None where the run, or the question, has no answer."""
+        """Ask the predictor; None if the run, or the question, has no answer."""
         if isinstance(self._opened, str):
             return None
         try:
@@ -172,7 +172,7 @@ class Forecast:
 
     @property
     def advice(self) -> list[Ranked]:
-        """Return up to three fixes to do that are predicted, the chosen one first where it is."""
+        """Return up to three fixes to do that are predicted, the chosen one first if it is."""
         facts = self.analysis.facts
         if self.choice.word == fixes.NONE.word or facts is None:
             return []
@@ -188,7 +188,7 @@ class Forecast:
 
     @property
     def _fix_basis(self) -> FixBasis:
-        """Return `forecast` where predicted gains chose the fix, or left none of those that bear on it."""
+        """Return `forecast` if predicted gains chose the fix, or left none of those that bear on it."""
         if self.choice.word != fixes.NONE.word:
             return "ledger" if self.choice.ranked is None else "forecast"
         facts, finding = self.analysis.facts, self.analysis.verdict.finding
@@ -209,11 +209,11 @@ class Forecast:
         }
 
     def arguments_of(self, fix: PossibleFix) -> dict[str, Any]:
-        """Return the arguments of the DataLoader that carry a fix out; empty where they alone do not."""
+        """Return the arguments of the DataLoader that carry a fix out; empty if they alone do not."""
         return {} if self.unpredicted else loader_arguments(self.predictor.demands.measured, fix.knobs)
 
     def place_of(self, fix: PossibleFix) -> str:
-        """Return the line of the user's code that a fix is made at, file:line; empty where not known.
+        """Return the line of the user's code that a fix is made at, file:line; empty if not known.
 
         It is the call of DataLoader, or the line that the owner's time was spent in.
         """

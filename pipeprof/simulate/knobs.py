@@ -40,10 +40,10 @@ class Knobs:
     prefetch: int = 2
     in_order: bool = True
     pin_memory: bool = False
-    """True where the pin thread page-locks batches, which are then copied without blocking the host."""
+    """True if the pin thread page-locks batches, which are then copied without blocking the host."""
     persistent_workers: bool = False
     shares_by_name: bool = False
-    """True where tensors travel by name (`file_system`): unpickling then needs nothing of the worker."""
+    """True if tensors travel by name (`file_system`): unpickling then needs nothing of the worker."""
     batch_size: int = 32
     synchronises: bool = False
     queue_depth: int = 2
@@ -57,11 +57,11 @@ class Knobs:
     access: Access = "files"
     """Access pattern. `files`: each request goes elsewhere; `shards`: each worker reads a file onwards."""
     keep: Literal["encoded", "decoded"] = "encoded"
-    """Form in which samples are kept. `decoded`: they lie in memory; nothing is read or decoded any more."""
+    """Form in which samples are kept. `decoded`: they lie in memory; nothing is read or decoded."""
     accelerator_speed: float = 1.0
     """Factor of the accelerator's speed: steps take the recorded time divided by this."""
     prefetch_to_device: bool = False
-    """True where the next batch is copied on a side stream while this one computes."""
+    """True if the next batch is copied on a side stream while this one computes."""
     link: LinkModel | None = None
     """Model of the link that copies take; None keeps the recorded copy times."""
     ranks: int = 1

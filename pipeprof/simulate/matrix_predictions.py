@@ -1,4 +1,4 @@
-"""Predictions beside measurements: the run of one matrix cell predicts all others, which were measured too.
+"""Predictions against measurements: the run of one matrix cell predicts all others, which were measured too.
 
 A prediction sees its source's record and the other cell's settings, never what the other cell measured.
 """
@@ -21,7 +21,7 @@ from pipeprof.simulate.predict import MOST_STEPS, Prediction
 _DEFAULTS: Final = {"loader.prefetch": "2"}
 """Values of knobs that a scenario leaves out: torch's own defaults."""
 _IMPLIED: Final = ("storage.device", "loader.prefetch", "loader.persistent_workers", "loader.pin_memory")
-"""Knobs that another one settles (the tier, no workers) where they are left out."""
+"""Knobs that another one settles (the tier, no workers) if they are left out."""
 DEFAULT: Final = "default"
 _NOT_KNOBS: Final = ("name", "about", "expect", "matrix", "cell", "run.seed")
 
@@ -73,8 +73,8 @@ def text_of(value: Any) -> str:
 def predict_cells(forecasts: Sequence[Forecast], source: str | None = None) -> MatrixPredictions | None:
     """Predict every cell from the one called `source`, or from the middle one that can be predicted from.
 
-    None where no run can be predicted from. Raises `PipeprofError` where no cell is called `source`, or its
-    run cannot be predicted from.
+    None if no run can be predicted from. Raises `PipeprofError` if no cell is called `source`, or its run
+    cannot be predicted from.
     """
     at = _named(forecasts, source) if source is not None else _middle(forecasts)
     if at is None:
@@ -128,7 +128,7 @@ def _predicted(
 
 
 def _settings(own: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    """Return the other cell's knobs where they differ from the source's; the limits of a run are no knobs."""
+    """Return the other cell's knobs that differ from the source's; the limits of a run are not knobs."""
     asked = {}
     for key, text in other.items():
         if text == own.get(key) or key.startswith("run."):
@@ -158,7 +158,7 @@ class Pair:
 
     @property
     def held(self) -> bool:
-        """Return True where the interval of the prediction holds what was measured."""
+        """Return True if the interval of the prediction holds what was measured."""
         return self.prediction.throughput.low <= self.measured <= self.prediction.throughput.high
 
 

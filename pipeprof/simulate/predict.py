@@ -155,7 +155,7 @@ class Prediction:
     def limit(self) -> str:
         """Return the owner of the largest part of the critical path, which sets the pace of this run.
 
-        It is `unknown` where the run takes no time.
+        It is `unknown` if the run takes no time.
         """
         path_ns = self.ledger.path_ns
         return max(path_ns, key=path_ns.__getitem__, default=owners.UNKNOWN.name)
@@ -184,9 +184,9 @@ MAY_BE_FULL: Final = Extrapolation(
 FEWEST_STEPS: Final = 100
 """Steps of a prediction that is to show the long run."""
 MOST_STEPS: Final = 400
-"""Recorded steps played at the most: a longer run is drawn from, so that a report is made in seconds."""
+"""Recorded steps played at most: a longer run is drawn from, so that a report is made in seconds."""
 TRIED_STEPS: Final = 40
-"""Steps counted where the ends of an interval are looked for."""
+"""Steps counted when the ends of an interval are looked for."""
 MOST_REPLAYED: Final = 5_000
 """Steps up to which a run is replayed whole."""
 
@@ -213,14 +213,14 @@ class Predictor:
     def __init__(self, recorded: Demands, seed: int = 0) -> None:
         self.recorded, self.demands, self.seed = recorded, without_own_cost(recorded), seed
         self.is_late: Callable[[], bool] = bool
-        """True from when on nothing is predicted any more that is not known; never by itself."""
+        """True from the time at which nothing is predicted any more that is not known; never by itself."""
         self._known: dict[tuple[Knobs, int, int], Prediction] = {}
         self._replayed: Prediction | None = None
 
     def predict(self, knobs: Knobs, steps: int | None = None, warmup: int | None = None) -> Prediction:
         """Predict the run that `knobs` would give; see `predict` for the arguments and what it raises.
 
-        Raises `LateError` where `is_late` and the answer is not known.
+        Raises `LateError` if `is_late` and the answer is not known.
         """
         steps, warmup = _lengths(self.demands, knobs, steps, warmup)
         key = (knobs, steps, warmup)
@@ -231,7 +231,7 @@ class Predictor:
         return self._known[key]
 
     def _predicted(self, knobs: Knobs, steps: int, warmup: int) -> Prediction:
-        """Predict, with both ends where it is not known whether the device of the data is full."""
+        """Predict, with both ends if it is not known whether the device of the data is full."""
         demands, worst = self.demands, self.demands.if_full
         prediction = predict(demands, knobs, steps, warmup, self.seed)
         if worst is None or knobs.storage != demands.measured.storage or knobs == demands.measured:
@@ -253,13 +253,13 @@ class Predictor:
         return self.predict(self.demands.measured)
 
     def at_least(self, knobs: Knobs, steps: int) -> Prediction:
-        """Return the long run of `knobs` where it has been predicted, else a run of `steps` steps."""
+        """Return the long run of `knobs` if it has been predicted, else a run of `steps` steps."""
         long = (knobs, *long_run(self.demands, knobs))
         return self._known.get(long) or self.predict(knobs, steps)
 
     def replay(self) -> Prediction:
-        """Predict the recorded run step by step, with what observing it cost: beside the measured numbers it
-        shows what to trust."""
+        """Predict the recorded run step by step, with what observing it cost: compared with the measured
+        numbers it shows what to trust."""
         recorded = self.recorded
         steps = min(recorded.steps, MOST_REPLAYED)
         if recorded is self.demands:
@@ -306,7 +306,7 @@ def replay(demands: Demands, seed: int = 0) -> Prediction:
 
 
 def _lengths(demands: Demands, knobs: Knobs, steps: int | None, warmup: int | None) -> tuple[int, int]:
-    """Return steps and warm-up of a prediction, the long run's where they are not given."""
+    """Return steps and warm-up of a prediction, the long run's if they are not given."""
     usual = long_run(demands, knobs)
     steps = usual[0] if steps is None else steps
     return steps, min(steps - 1, usual[1] if warmup is None else warmup)
@@ -318,7 +318,7 @@ def predict(
     """Predict the run that `knobs` would give: of `steps` steps, the first `warmup` not counted; else the
     long run.
 
-    Raises `InconclusiveError` where the run cannot answer. Equal arguments give equal predictions.
+    Raises `InconclusiveError` if the run cannot answer. Equal arguments give equal predictions.
     """
     extrapolations = stated(demands, knobs)
     steps, warmup = _lengths(demands, knobs, steps, warmup)
@@ -346,7 +346,7 @@ def _figures(prediction: Prediction, ends: Ends) -> Figures:
 
 
 def replayed_rate(demands: Demands, most_steps: int) -> float:
-    """Return the samples a second of the run as it was recorded, of no more than so many measured steps."""
+    """Return the samples a second of the run as it was recorded, of at most that many measured steps."""
     steps = min(demands.steps, demands.warmup + most_steps)
     return _play(demands, demands.measured, steps, min(steps - 1, demands.warmup), seed=0).rate
 
@@ -363,8 +363,8 @@ def _play(demands: Demands, knobs: Knobs, steps: int, warmup: int, seed: int) ->
 def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> Ends:
     """Return the ends of the intervals.
 
-    Short runs with more and with less of the host's work show how far the pace depends on it: not at all
-    where a device sets it, and downwards only where the accelerator is just kept busy.
+    Short runs with more and with less of the host's work show how far the pace depends on it: not at all if a
+    device sets it, and downwards only if the accelerator is just kept busy.
     """
     error = work_error(demands, knobs, counted)
     warmup = max(5, knobs.outstanding)
@@ -392,7 +392,7 @@ def _ends(demands: Demands, knobs: Knobs, counted: int, seed: int) -> Ends:
 def as_timeline(walked: Walked, demands: Demands, knobs: Knobs, drawn: Draw, warmup: int) -> Timeline:
     """Return the simulated run as the arrays that attribution walks backwards.
 
-    Of its events those are shown that were recorded of the run that it is drawn from.
+    Its events are those recorded of the run that it is drawn from.
     """
     n, times, observed = len(walked.seq), walked.times, demands.observed
     steps, unseen = np.arange(n, dtype=np.int64), np.full(n, NOT_OBSERVED, dtype=np.int64)

@@ -25,7 +25,7 @@ from pipeprof.vocabulary import fixes
 def knobs_asked(
     demands: Demands, settings: Sequence[str], ranks: int | None = None, nodes: int | None = None
 ) -> Knobs:
-    """Return the recorded knobs with each `key=value` of `settings` changed, on so many ranks and nodes.
+    """Return the recorded knobs with each `key=value` of `settings` changed, on that many ranks and nodes.
 
     Raises `ScenarioError` for what cannot be asked, `InconclusiveError` for a figure that is not known.
     """
@@ -50,7 +50,7 @@ def knobs_asked(
 
 
 def refuse_more_ranks(run: Run) -> None:
-    """Raise `ScenarioError` where the run is one of several ranks: it cannot be predicted to have others."""
+    """Raise `ScenarioError` if the run is one of several ranks: it cannot be predicted to have others."""
     ranks = run.meta.world_size
     if ranks is not None:
         raise ScenarioError(
@@ -60,8 +60,8 @@ def refuse_more_ranks(run: Run) -> None:
 
 
 def _profiled(path: Path, place: str | None) -> StorageModel:
-    """Return the device of a profile that was measured at `place`, which may be left out where it is the only
-    one. Raises `ScenarioError` where the profile does not tell which is meant."""
+    """Return the device of a profile that was measured at `place`, which may be left out if it is the only
+    one. Raises `ScenarioError` if the profile does not show which is meant."""
     profile = read_profile(path)
     tiers = profile["tiers"] if isinstance(profile["tiers"], list) else []
     entries = [entry for entry in tiers if isinstance(entry, dict)]
@@ -78,7 +78,7 @@ def _profiled(path: Path, place: str | None) -> StorageModel:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one question, beside the run as it is."""
+    """The answer to one question, next to the run as it is."""
 
     demands: Demands
     knobs: Knobs
@@ -97,7 +97,7 @@ class Answer:
 
 
 def answer(predictor: Predictor, knobs: Knobs, steps: int | None = None) -> Answer:
-    """Predict the run with `knobs`. Raises `InconclusiveError` where the run cannot answer."""
+    """Predict the run with `knobs`. Raises `InconclusiveError` if the run cannot answer."""
     demands = predictor.demands
     base = predictor.predict(demands.measured, steps)
     prediction = predictor.predict(knobs, steps)
@@ -133,7 +133,7 @@ class Overview:
 
 
 def overview(forecast: Forecast, target_stall: float) -> Overview:
-    """Answer what would fix the run. Raises `InconclusiveError` where it cannot be predicted from."""
+    """Answer what would fix the run. Raises `InconclusiveError` if it cannot be predicted from."""
     predictor = forecast.predictor
     base = predictor.base()
     needs = search.what_would_it_take(

@@ -25,7 +25,7 @@ MOST_ADVISED: Final = 3
 UNLIKE: Final = 0.25
 """Largest error of a replay, as a share of the measured throughput, with which it may choose a fix."""
 NO_WORSE: Final = (fixes.FEWER_WORKERS.word, fixes.NO_WORKERS.word, fixes.FASTER_STORAGE.word)
-"""Fixes that are left out where they would lose throughput."""
+"""Fixes that are left out if they would lose throughput."""
 COUNTED: Final = (fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word, fixes.DEEPER_PREFETCH.word)
 """Fixes that are a number: the smallest of those within `EQUAL` of the best stands for all."""
 
@@ -37,13 +37,13 @@ class Ranked:
     fix: PossibleFix
     prediction: Prediction
     gain: float
-    """Share of the present throughput that it adds; below 0 where it makes things worse."""
+    """Share of the present throughput that it adds; below 0 if it makes things worse."""
     feasible: bool = True
-    """True where the machine has the memory that it needs, as far as that is known."""
+    """True if the machine has the memory that it needs, as far as that is known."""
 
     @property
     def worthwhile(self) -> bool:
-        """Return True where it gains more than nothing, and the machine can take it."""
+        """Return True if it gains more than nothing, and the machine can take it."""
         return self.feasible and self.gain > EQUAL
 
     def summary(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The fix to name; `ranked` is what is predicted of it, None where nothing is."""
+    """The fix to name; `ranked` is what is predicted of it, None if nothing is."""
 
     word: str
     ranked: Ranked | None = None
@@ -81,8 +81,8 @@ def rank(
 ) -> list[Ranked]:
     """Predict the fixes of the catalogue, the largest gain first, those that do not fit in memory last.
 
-    Those in `ineffective` are left out; where `words` are given, all others. Where more workers are
-    ineffective, so is every fix that brings more of them. Raises as `predict` does for the run as it is.
+    Those in `ineffective` are left out; if `words` are given, all others. If more workers are ineffective, so
+    is every fix that brings more of them. Raises as `predict` does for the run as it is.
     """
     demands, base = predictor.demands, predictor.base().rate
     most = demands.measured.workers if fixes.MORE_WORKERS.word in ineffective else None
@@ -116,8 +116,8 @@ def choose(
 ) -> Choice:
     """Choose among predicted fixes by what bears on the cause.
 
-    Where the replay is further than `UNLIKE` from the run, the predictor does not know what held it up: the
-    fix is then chosen without gains, and a prediction of it is kept only where it gains.
+    If the replay is further than `UNLIKE` from the run, the predictor does not know what held it up: the fix
+    is then chosen without gains, and a prediction of it is kept only if it gains.
     """
     best = {candidate.fix.word: candidate for candidate in reversed(ranked) if candidate.feasible}
     # What cannot be done here gains nothing.
@@ -143,9 +143,9 @@ def advice(
 ) -> list[Ranked]:
     """List the predicted ones of at most three fixes to do: the chosen one, then the largest gains of others.
 
-    Empty where none was chosen. What is known to be useless here, or bears on nothing that takes a share
-    worth mending (`shares` of the ledger), is left out, however much the predictor gives it, and all others
-    where the replay is unlike the run. More cores cost money, and are there only where they were chosen.
+    Empty if none was chosen. What is known to be useless here, or bears on nothing that takes a share worth
+    mending (`shares` of the ledger), is left out, however much the predictor gives it, and all others if the
+    replay is unlike the run. More cores cost money, and are there only if they were chosen.
     """
     if chosen.word == fixes.NONE.word:
         return []
@@ -170,7 +170,7 @@ def in_memory(predictor: Predictor) -> Knobs:
     knobs = demands.measured
     kept = {owners.MAIN.name, owners.H2D.name, owners.COLLECTIVE.name}
     everything = dict.fromkeys(scalable(demands) - kept, 0.0)
-    # where no read was seen none is left to be made cheaper, and another storage could not be asked for
+    # if no read was seen, none is left to be made cheaper, and another storage could not be asked for
     if demands.place.reads_observed:
         knobs = replace(knobs, storage=MEMORY, keep="decoded")
     return replace(knobs, scale={**knobs.scale, **everything})

@@ -19,15 +19,15 @@ from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import owners
 
 PIN_BYTES_PER_S: Final = 5e9
-"""The pin thread's copy into page-locked memory where the run shows none: about what one core copies."""
+"""The pin thread's copy into page-locked memory if the run shows none: about what one core copies."""
 SHARD_READ_BYTES: Final = 1 << 20
-"""Read size on shards where the run read files: tar streams read ahead by about this much."""
+"""Read size on shards if the run read files: tar streams read ahead by about this much."""
 
 HANDED_CPU_NS: Final = 130_000
 SENT_CPU_NS: Final = 240_000
 SENT_NS: Final = 800_000
 RECEIVED_CPU_NS: Final = 400_000
-"""Cost of handing a batch over where the run has no workers: between two batches of a worker, its queue
+"""Cost of handing a batch over if the run has no workers: between two batches of a worker, its queue
 thread's, the way, and the main process's. Medians of batches of one tensor, passed by file descriptor, on two
 cores of a shared virtual machine (x86-64, Linux 6.18, torch 2.15), 29 November 2026."""
 MEETING_CPU_NS: Final = 650_000
@@ -49,11 +49,11 @@ class Draw:
     handover: list[float]
     handover_away: list[float]
     recording: list[float]
-    """Of pipeprof's threads; 0 where its cost was taken off."""
+    """Of pipeprof's threads; 0 if its cost was taken off."""
     helper: list[float]
     transfer: list[float]
     locked: list[float]
-    """Above 0 where a batch is received when its worker has made the next one, whose making held its lock."""
+    """Above 0 if a batch is received when its worker has made the next one, whose making held its lock."""
     pin: list[float]
     receive: list[float]
     receive_away: list[float]
@@ -70,7 +70,7 @@ class Draw:
     onwards: bool
     """Each worker's reads go on where its last one ended."""
     compute_threads: int
-    """Threads of the host that compute a step; 0 where an accelerator does."""
+    """Threads of the host that compute a step; 0 if an accelerator does."""
     steps: int
     start_up: StartUp
     batches_per_epoch: int
@@ -136,7 +136,7 @@ def _rows(demands: Demands, wanted: int, steps: int, seed: tuple[int, int]) -> I
 
 
 def batch_ratio(demands: Demands, knobs: Knobs) -> float:
-    """Return the size of a batch under the knobs over that of the recorded ones; 1 where that was not
+    """Return the size of a batch under the knobs over that of the recorded ones; 1 if that was not
     observed."""
     return knobs.batch_size / demands.batch_samples if demands.batch_samples else 1.0
 
@@ -178,7 +178,7 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
 
 
 def _woken(demands: Demands, knobs: Knobs) -> Floats:
-    """Return the waiting for a core that nobody else explains, of each batch.
+    """Return the waiting for a core that nothing else explains, of each batch.
 
     In a worker that is its own process's other threads too. Without workers only a thread that was woken from
     a sleep or a read waits, and hardly longer than it slept.
@@ -194,10 +194,10 @@ def _total(parts: Iterable[Floats], length: int) -> Floats:
 
 
 def _pin(demands: Demands, knobs: Knobs, ratio: float) -> Floats:
-    """Return the pin thread's work: as recorded, or a copy of the batch where the knobs start that thread."""
+    """Return the pin thread's work: as recorded, or a copy of the batch if the knobs start that thread."""
     if knobs.pin_memory == demands.measured.pin_memory:
         return demands.batches.pin * ratio * knobs.scale.get(owners.PIN.name, 1.0)
-    # the thread exists only beside a real accelerator
+    # the thread exists only with a real accelerator
     pins = knobs.pin_memory and not demands.emulated_accelerator
     copied_ns = demands.batch_bytes * ratio * NS_PER_S / PIN_BYTES_PER_S
     return np.full(len(demands.batches), copied_ns * pins)
@@ -220,7 +220,7 @@ def _queue_thread(demands: Demands) -> Floats:
 
 
 def _received(demands: Demands, knobs: Knobs) -> Floats:
-    """Return what taking a batch needs: nothing crosses between processes where there are no workers.
+    """Return what taking a batch needs: nothing crosses between processes if there are no workers.
 
     The sampler draws in `next` all the same.
     """
@@ -234,14 +234,14 @@ def _received(demands: Demands, knobs: Knobs) -> Floats:
 def _handed_over(demands: Demands, knobs: Knobs) -> Floats:
     """Return what passes between two batches of the process that makes them.
 
-    Without workers that is the loader's own code in `next`, which is the loop's where there are some.
+    Without workers that is the loader's own code in `next`, which is the loop's if there are some.
     """
     same = bool(knobs.workers) == bool(demands.measured.workers)
     return demands.batches.handover * same + HANDED_CPU_NS * _begins(demands, knobs)
 
 
 def _begins(demands: Demands, knobs: Knobs) -> bool:
-    """Tell whether batches are to cross between processes that did not."""
+    """Return whether batches are to cross between processes that did not."""
     return knobs.workers > 0 and not demands.measured.workers
 
 
@@ -256,7 +256,7 @@ def _body(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
 
 
 def is_storage(owner: str) -> bool:
-    """Tell whether an owner is a part of the storage."""
+    """Return whether an owner is a part of the storage."""
     return owners.merged(owner) == owners.STORAGE.name
 
 
@@ -280,7 +280,7 @@ def cpu_by_owner(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
 
 
 def _growth(demands: Demands, knobs: Knobs) -> float:
-    """Return how many times the recorded CPU time making a batch takes beside so many other processes."""
+    """Return how many times the recorded CPU time making a batch takes with this many other processes."""
     if demands.scaling is None:
         return 1.0
     asked, recorded = (
@@ -345,7 +345,7 @@ def _requests(demands: Demands, knobs: Knobs, ratio: float) -> tuple[Floats, Flo
 
 
 def _copy(demands: Demands, knobs: Knobs, ratio: float) -> Floats:
-    """Return the time on the link; by the link's model where the question changes the link or the kind of
+    """Return the time on the link; by the link's model if the question changes the link or the kind of
     memory."""
     copy, measured = demands.batches.copy * ratio, demands.measured
     factor = knobs.scale.get(owners.H2D.name, 1.0)

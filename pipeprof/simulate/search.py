@@ -72,7 +72,7 @@ def heat_map(
 ) -> HeatMap:
     """Predict every pair of `workers` and `prefetch`, the other knobs as they are.
 
-    Each cell is the long run, or, where `steps` are given, a run of so many unless the long run is known.
+    Each cell is the long run or, if `steps` is given, a run of that many steps unless the long run is known.
     """
     knobs = predictor.demands.measured
 
@@ -110,7 +110,7 @@ class Need:
     present: float
     unit: str = ""
     prediction: Prediction | None = None
-    """The run with that amount; None where none is enough."""
+    """The run with that amount; None if none is enough."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -126,10 +126,10 @@ class Need:
 
 
 Least = tuple[int, Prediction] | tuple[None, None]
-"""A number, and the run with so many; None where no number is enough."""
+"""A number, and the run with that many; None if no number is enough."""
 MOST_CORES: Final = 128
 MOST_FASTER: Final = 80
-"""Tenths more, one on top of the other, that a device is made faster by at the most: 2,000 times."""
+"""Tenths more, one on top of the other, that a device is made faster by at most: 2,000 times."""
 
 
 def what_would_it_take(
@@ -138,8 +138,8 @@ def what_would_it_take(
     """Find the fewest workers and cores, and the slowest storage, with which the stall stays under
     `target_stall`.
 
-    Each alone, everything else as in `knobs`; cores bring a worker each. No more workers are asked about
-    where `more-workers` is among the fixes in `ineffective`.
+    Each alone, everything else as in `knobs`; cores bring a worker each. No more workers are asked about if
+    `more-workers` is among the fixes in `ineffective`.
     """
     counts = sorted({*worker_counts(knobs), knobs.workers})
     cores = [2**power for power in range(max(MOST_CORES, 2 * ceil(knobs.cores)).bit_length())]
@@ -166,8 +166,8 @@ def what_would_it_take(
 def _fewest(ask: Callable[[int], Prediction], target_stall: float, tries: Sequence[int]) -> Least:
     """Return the smallest number with which the stall is under the target, up to the last of `tries`.
 
-    Of the ascending `tries` the first that is enough is found; between it and the one before, which is not,
-    more is taken to be no worse.
+    Find the first of the ascending `tries` that is enough; between it and the one before, which is not, more
+    is taken to be at least as good.
     """
     ask = cache(ask)
 
@@ -224,9 +224,9 @@ class Shared:
 
     bytes_per_s: float | None
     requests_per_s: float | None
-    """Requests and bytes a second if no accelerator ever waited; None where not observed."""
+    """Requests and bytes a second if no accelerator ever waited; None if not observed."""
     limit_known: bool
-    """True where the storage has a cost model, which alone tells what it can give."""
+    """True if the storage has a cost model, which alone says what it can give."""
     limits_from_nodes: int | None
     """Fewest machines, a power of two up to `MOST_NODES`, whose pace the storage sets; None for none."""
 

@@ -21,26 +21,26 @@ from pipeprof.vocabulary.owners import DECODE
 QUANTILE: Final = 1.645
 """Standard errors to each side of an interval that holds nine of ten."""
 CLOCKS_ERROR: Final = 0.02
-"""Half an interval's width, relative, that remains where a device alone sets the pace. Calibrated on the
-cells of tests/benchmarks/prediction.py that read tensors, and judged on those of JPEGs, as the next."""
+"""Half an interval's width, relative, that remains if a device alone sets the pace. Calibrated on the cells
+of tests/benchmarks/prediction.py that read tensors, and judged on those of JPEGs, as the next."""
 WORK_ERROR: Final = 0.18
 """The same of the host's work: what a sample costs in one minute and in the next. Two cores of a virtual
 machine gave the same work 4 to 16% (standard deviation) more or less of themselves from run to run."""
 NEIGHBOURS_ERROR: Final = 0.2
 """Relative error for each unit of the neighbours' share of the runnable: others come and go."""
 WORTH_TELLING: Final = 0.2
-"""Runnable tasks of other programs, on average, from which on they are worth a word and a fix."""
+"""Runnable tasks of other programs, on average, from which they are worth a word and a fix."""
 PER_DOUBLING: Final = 0.03
 """Error added, in quadrature, for each doubling of workers, batch size or cores away from the recorded."""
 OTHER_PROCESS: Final = 0.4
-"""Error added where batches move from workers to the main process or back: torch computes there with as many
+"""Error added if batches move from workers to the main process or back: torch computes there with as many
 threads as there are cores, and collates into memory of its own instead of shared memory."""
 OTHER_DEVICE: Final = 0.02
 """Part of the throughput's error for a storage device or access pattern that was not the recorded one."""
 LEARNED_ERROR: Final = 0.1
 """The same for a device whose limit was learned: the kernel's own limits gave 91 to 100% of their figures."""
 BLOCKS: Final = 8
-"""Parts of a run whose means tell how its work drifts."""
+"""Parts of a run whose means show how its work drifts."""
 
 
 def stated(demands: Demands, knobs: Knobs) -> tuple[Extrapolation, ...]:
@@ -165,7 +165,7 @@ def _refuse_owners(demands: Demands, knobs: Knobs) -> None:
 
 
 def device_error(demands: Demands, knobs: Knobs) -> float:
-    """Return the relative error of the throughput where devices set the pace."""
+    """Return the relative error of the throughput if devices set the pace."""
     other = knobs.storage != demands.measured.storage or knobs.access != demands.measured.access
     learned = knobs.storage.name == LEARNED and knobs != demands.measured
     terms = [CLOCKS_ERROR, OTHER_DEVICE * other, LEARNED_ERROR * learned, *_of_a_short_run(demands, knobs)]
@@ -225,7 +225,7 @@ def spread(demands: Demands, steps: int) -> tuple[float, float]:
 
 
 def _work(demands: Demands) -> Floats:
-    """Return the work of each measured batch, the step's where no device is emulated for it."""
+    """Return the work of each measured batch, the step's if no device is emulated for it."""
     batches = demands.batches
     work = batches.make_cpu + batches.made_away + batches.receive + batches.loop
     return (work if demands.emulated_accelerator else work + batches.compute)[demands.measured_rows]

@@ -1,4 +1,4 @@
-"""The start-up hook: what makes a Python process observe itself where `PIPEPROF_TRACE` is set.
+"""The start-up hook: what makes a Python process observe itself if `PIPEPROF_TRACE` is set.
 
 Each interpreter runs it, so it is of the standard library alone until the process uses a DataLoader.
 """

@@ -1,4 +1,4 @@
-"""The start-up hook of `pipeprof trace` where the wheel's `pipeprof_trace.pth` is not installed.
+"""The start-up hook of `pipeprof trace` if the wheel's `pipeprof_trace.pth` is not installed.
 
 Its directory is put first on PYTHONPATH. A `sitecustomize` of the user's, which it hides, is run too.
 """

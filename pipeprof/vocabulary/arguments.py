@@ -22,7 +22,7 @@ ARGUMENT_OF: Final[Mapping[str, str]] = {
 MOST_TELEMETRY_HZ: Final = 100.0
 """Highest `telemetry_hz`: Linux counts CPU time in ticks of 10 ms, so looks more frequent see the same twice.
 
-It stands here, as who traces a script need not load what reads scenarios: that takes 0.2 s.
+It stands here, because tracing a script need not load what reads scenarios: that takes 0.2 s.
 """
 
 

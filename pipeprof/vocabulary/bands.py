@@ -30,5 +30,5 @@ def band_of(stall_share: float) -> Band:
 
 
 def label_of(word: str | None) -> str:
-    """Return a band's label; "in no band" where none was given."""
+    """Return a band's label; "in no band" if none was given."""
     return next((band.label for band in BANDS if band.word == word), "in no band")

@@ -19,15 +19,15 @@ class Detail:
 
     word: str
     evidence: str
-    """A sentence; `{figure}` is a named figure of the verdict. Left out where a figure is missing."""
+    """A sentence; `{figure}` is a named figure of the verdict. Left out if a figure is missing."""
     waiting_for: str = ""
-    """Text that replaces the cause's own; empty where that stays."""
+    """Text that replaces the cause's own; empty if that stays."""
     fixes: tuple[Fix, ...] | None = None
-    """Fixes that replace the cause's own, the least effort first; None where those stay."""
+    """Fixes that replace the cause's own, the least effort first; None if those stay."""
     ineffective: tuple[Fix, ...] = ()
     """Fixes that give nothing here, whatever is predicted of them."""
     part: str = ""
-    """The part of storage's time that points to it, where it is a detail of remote storage."""
+    """The part of storage's time that points to it, if it is a detail of remote storage."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,14 +42,14 @@ class Cause:
     fixes: tuple[Fix, ...]
     """Fixes that may help, the least effort first."""
     no_fix: str = ""
-    """Reason for which nothing in the loader bears on it, where `fixes` is empty."""
+    """Reason for which nothing in the loader bears on it, if `fixes` is empty."""
     evidence: str = ""
     """A sentence for where no detail has one; `{figure}` is a named figure of the verdict."""
     details: tuple[Detail, ...] = ()
     takes_name: bool = False
 
     def detail(self, word: str | None) -> Detail | None:
-        """Return the record of one of its details; None where it has none of that word."""
+        """Return the record of one of its details; None if it has none of that word."""
         return next((detail for detail in self.details if detail.word == word), None)
 
     def candidates(self, detail: str | None = None) -> tuple[Fix, ...]:
@@ -288,9 +288,9 @@ WORK: Final = (DECODE, TRANSFORM, STAGE, GETITEM, ITER, STATE, COLLATE)
 
 
 def record_of(word: str) -> Cause:
-    """Return the record of a cause's word, that of its family where the word carries a name.
+    """Return the record of a cause's word, or of its family if the word carries a name.
 
-    Raises `KeyError` for a word that is none.
+    Raises `KeyError` for an unknown word.
     """
     return _BY_WORD.get(word) or _BY_WORD[owners.family_of(word)]
 
@@ -323,7 +323,7 @@ def waiting_for(word: str, detail: str | None, device: str) -> str:
 
 
 def evidence(word: str, detail: str | None, figures: Mapping[str, str]) -> str:
-    """Return the sentence that shows it; empty where there is none or a figure of it is missing."""
+    """Return the sentence that shows it; empty if there is none or a figure of it is missing."""
     cause = record_of(word)
     known = cause.detail(detail)
     try:

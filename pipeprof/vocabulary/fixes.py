@@ -18,17 +18,17 @@ class Fix:
     changes: str
     """Change that it brings to the run, in one sentence."""
     costs: str = ""
-    """Cost beyond what the run used: memory, cores, money, work; empty where nothing."""
+    """Cost beyond what the run used: memory, cores, money, work; empty if nothing."""
     harm: str = ""
-    """Harm that it can do to the training or the machine, in one sentence; empty where none is known."""
+    """Harm that it can do to the training or the machine, in one sentence; empty if none is known."""
     reorders: bool = False
-    """True where it changes which samples a batch holds, or the order of batches."""
+    """True if it changes which samples a batch holds, or the order of batches."""
     argument: str = ""
-    """The DataLoader's argument that carries it, where it is one."""
+    """The DataLoader's argument that carries it, if it is one."""
     no_trial: str = ""
-    """Reason why no command can try it, in one sentence; empty where one may."""
+    """Reason why no command can try it, in one sentence; empty if one may."""
     at_line: bool = False
-    """True where it is made at the line that costs most."""
+    """True if it is made at the line that costs most."""
 
 
 PERSISTENT_WORKERS: Final = Fix(

@@ -1,6 +1,6 @@
 """Mechanisms: reasons for a place to be expensive, each shown by a counter of its own.
 
-A mechanism is named only where its counter passes the threshold and explains at least `EXPLAINS` of what the
+A mechanism is named only if its counter passes the threshold and explains at least `EXPLAINS` of what the
 owner is charged; else the owner stands alone. `measured` says all that must be so. The thresholds are chosen;
 the exams in tests/diagnosis, of public reports and of planted cases, are what they were tried on.
 """
@@ -29,13 +29,13 @@ class Mechanism:
     """The quantity that is compared with `at_least`."""
     at_least: float
     fixes: tuple[Fix, ...]
-    """Fixes that bear on it, the first where the run does not choose."""
+    """Fixes that bear on it, the first if the run does not choose."""
     says: str
     """Sentence of the verdict; `{figure}` is a named figure of the counter."""
     no_fix: str = ""
-    """Reason for which nothing in the loader bears on it, where `fixes` is empty."""
+    """Reason for which nothing in the loader bears on it, if `fixes` is empty."""
     is_stall: bool = True
-    """True where it takes time; False for one that only warns."""
+    """True if it takes time; False for one that only warns."""
 
 
 GIL: Final = Mechanism(

@@ -21,15 +21,15 @@ class Owner:
     how: str
     """Way to read its time, in one sentence."""
     limits: str
-    """Text that completes "Limited by ..." where it owns most of the critical path; `{name}` is the name
-    behind the colon."""
+    """Text that completes "Limited by ..." if it owns most of the critical path; `{name}` is the name behind
+    the colon."""
     colour: str
     terminal: str
     """The nearest of a terminal's own colours."""
     is_stall: bool = True
-    """True where the accelerator lacked a batch of its own meanwhile."""
+    """True if the accelerator lacked a batch of its own meanwhile."""
     takes_name: bool = False
-    """True where its words carry a name: `transform:Resize`."""
+    """True if its words carry a name: `transform:Resize`."""
     parts: tuple[str, ...] = ()
     """Names behind the colon of a fixed family, which ledgers add up under `name`."""
 
@@ -275,19 +275,19 @@ READ: Final = "read"
 UNNAMED: Final = "getitem"
 """The stage of a batch's making that lies inside the dataset and in no other stage, as it is recorded."""
 STREAM: Final = "iter"
-"""Name of that stage where the data set is iterable."""
+"""Name of that stage if the data set is iterable."""
 STATE: Final = STAGE.called("state_dict")
 """Stage of a batch, after its making: the data set's state was taken, to travel with the batch."""
 CODE: Final = (GETITEM.name, ITER.name)
-"""Owners of the data set's own code that nobody named."""
+"""Owners of the data set's own code without a name."""
 OTHER_RANKS: Final = "others"
 """Name behind `rank:` of those that each held a rank up only a little."""
 
 
 def record_of(word: str) -> Owner:
-    """Return the record of an owner's word, that of its family where the word carries a name.
+    """Return the record of an owner's word, or of its family if the word carries a name.
 
-    A word that is none has the record `UNKNOWN`.
+    An unknown word has the record `UNKNOWN`.
     """
     return _BY_NAME.get(word) or _BY_NAME.get(_split(word)[0], UNKNOWN)
 
@@ -298,7 +298,7 @@ def family_of(word: str) -> str:
 
 
 def name_in(word: str) -> str:
-    """Return the name that an owner's word carries: `Resize` of `transform:Resize`; empty where none."""
+    """Return the name that an owner's word carries: `Resize` of `transform:Resize`; empty if none."""
     return _split(word)[1]
 
 
@@ -323,7 +323,7 @@ def limit_of(word: str) -> str:
 
 
 def is_stall(word: str) -> bool:
-    """Return True where the accelerator lacked a batch of its own during the owner's time."""
+    """Return True if the accelerator lacked a batch of its own during the owner's time."""
     return record_of(word).is_stall
 
 

@@ -46,7 +46,7 @@ _BY_WORD: Final = {kind.word: kind for kind in UTILIZATIONS}
 
 
 def label_of(word: UtilizationKind | None) -> str:
-    """Return a kind's label; "utilisation" where the kind was not observed."""
+    """Return a kind's label; "utilisation" if the kind was not observed."""
     return _BY_WORD[word].label if word else "utilisation"
 
 

@@ -19,11 +19,11 @@ from pipeprof.errors import PipeprofError
 
 Values = npt.NDArray[np.float64]
 FEWEST: Final = 5
-"""Runs of a stretch at the least: fewer are an outlier."""
+"""Runs of a stretch at least: fewer are an outlier."""
 PENALTY: Final = 3.0
 """Times log n, for each change."""
 CLIPPED: Final = 4.0
-"""Distance from the neighbours' median, in units of the noise, beyond which a single run counts no more."""
+"""Distance from the neighbours' median, in units of the noise, beyond which a single run no longer counts."""
 _NEIGHBOURS: Final = 11
 _LEAST_NOISE: Final = 0.002
 """Noise below which no series is taken to be: rates have three digits."""
@@ -32,7 +32,7 @@ _LEAST_NOISE: Final = 0.002
 def change_points(rates: Sequence[float]) -> list[int]:
     """Return the places of the first runs of new levels of the rate, in order.
 
-    `rates` are above 0, in order of time. Raises `PipeprofError` where ruptures is not installed.
+    `rates` are above 0, in order of time. Raises `PipeprofError` if ruptures is not installed.
     """
     if len(rates) < 2 * FEWEST:
         return []
@@ -48,7 +48,7 @@ def change_points(rates: Sequence[float]) -> list[int]:
 
 
 def _in_noise(values: Values) -> Values:
-    """Return the values in units of their noise, with what lies far from its neighbours brought near.
+    """Return the values in units of their noise, with values far from their neighbours moved closer.
 
     The noise is taken from the differences of neighbours, by their median absolute deviation, so that levels
     do not count in it.

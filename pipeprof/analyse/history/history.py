@@ -34,7 +34,7 @@ class Group:
     mechanism: str | None
     rate: float | None
     waited_h: float | None
-    """Accelerator hours spent waiting, of all runs that tell."""
+    """Accelerator hours spent waiting, over all runs that report it."""
 
     def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """Return plain values, the key by `names`."""
@@ -45,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A run from which on a script's rate on a host was another."""
+    """A run from which a script's rate on a host was another."""
 
     script: str
     host: str
@@ -98,7 +98,7 @@ class History:
         return sum(run.status == "unreadable" for run in self.runs)
 
     def as_dict(self, price_per_h: float | None = None) -> dict[str, Any]:
-        """Return the dictionary of `pipeprof history --json`, with costs where a price is given."""
+        """Return the dictionary of `pipeprof history --json`, with costs if a price is given."""
         waited = self.waited_h
         return {
             "schema": JSON_SCHEMA,
@@ -126,7 +126,7 @@ def history(runs: Sequence[Summary], by: tuple[str, ...] = ("script", "host")) -
 
 
 def when(run: Summary) -> str | None:
-    """Return the time of a run's making in ISO 8601, UTC; None where it does not say."""
+    """Return the time of a run's making in ISO 8601, UTC; None if it does not say."""
     if run.when_s is None:
         return None
     return datetime.fromtimestamp(run.when_s, UTC).isoformat(timespec="seconds")
@@ -157,7 +157,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def _usual(words: Iterable[str | None]) -> str | None:
-    """Return the most frequent word; None where most runs have none."""
+    """Return the most frequent word; None if most runs have none."""
     counted = Counter(words).most_common(1)
     return counted[0][0] if counted else None
 

@@ -1,7 +1,7 @@
 """Summaries of the runs in a directory, one per run, cached in one file so that no run is read twice.
 
 What a run came to is in its `choice.json`, which the report at its end writes. A run without one is analysed,
-once. A summary is made anew where the run's files have changed since.
+once. A summary is made anew if the run's files have changed since.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A run or a job that lies in a directory."""
+    """A run or a job in a directory."""
 
     directory: Path
     parts: tuple[Path, ...]
     """Directories of its ranks; itself, for a run of one process."""
     signature: str
-    """State of its files: it changes where they do."""
+    """State of its files: it changes if they do."""
 
 
 Progress = Callable[[int, int], None]
@@ -102,7 +102,7 @@ Progress = Callable[[int, int], None]
 def summarise(root: Path, progress: Progress = lambda done, of: None) -> list[Summary]:
     """Return the summaries of all runs below `root`, the oldest first; those without a time come first.
 
-    Raises `TraceError` for what is no directory.
+    Raises `TraceError` for anything but a directory.
     """
     if not root.is_dir():
         raise TraceError(f"{root} is not a directory", "give one that holds runs")
@@ -131,7 +131,7 @@ def summarise(root: Path, progress: Progress = lambda done, of: None) -> list[Su
 
 
 def _places(directory: str, depth: int) -> Iterator[_Place]:
-    """Yield what lies in a directory and below. Links are not followed."""
+    """Yield the contents of a directory and below. Links are not followed."""
     try:
         with os.scandir(directory) as listing:
             found = list(listing)
@@ -217,7 +217,7 @@ def _meta(directory: Path) -> _Meta:
 
 
 def _status(place: _Place, metas: list[_Meta]) -> str:
-    """Return the worst status of the parts; one that runs no more is `partial`."""
+    """Return the worst status of the parts; one that no longer runs is `partial`."""
     states = {meta.status for meta in metas}
     if "running" in states:
         with suppress(TraceError):
@@ -226,7 +226,7 @@ def _status(place: _Place, metas: list[_Meta]) -> str:
 
 
 def _outcome(place: _Place) -> RecordedChoice:
-    """Analyse a run, or merge a job. Raises `PipeprofError` where that cannot be."""
+    """Analyse a run, or merge a job. Raises `PipeprofError` if that cannot be."""
     if place.parts != (place.directory,):
         return merge([place.directory]).choice
     return analyse(reader.load(place.directory)).verdict.choice
@@ -296,7 +296,7 @@ def _read_cache(path: Path) -> dict[str, tuple[str, Summary]]:
 
 
 def _write_cache(path: Path, entries: Mapping[str, tuple[str, Summary]]) -> None:
-    """Keep the summaries; where they cannot be written they are made again the next time.
+    """Keep the summaries; if they cannot be written they are made again the next time.
 
     A run that goes on has none: its status changes without its files.
     """

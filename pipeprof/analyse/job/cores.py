@@ -42,7 +42,7 @@ def shared_out(work: Callable[[Sequence[int]], Made], count: int) -> list[Made]:
 
 
 def _processes(count: int) -> int:
-    """Return how many processes are to share the work; one where this process cannot be copied safely."""
+    """Return how many processes are to share the work; one if this process cannot be copied safely."""
     alone = threading.active_count() == 1 and not multiprocessing.current_process().daemon
     if count < FEWEST_RANKS or not alone or not hasattr(os, "fork"):
         return 1

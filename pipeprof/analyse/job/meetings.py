@@ -1,8 +1,8 @@
 """The ranks' meetings on one clock: who came last to each step's end, how long the others waited.
 
 Data parallel ranks meet after each step, and all go on when the last has come. What a rank recorded is when
-it came and when it went on; those common ends align the clocks of several machines. Where a run recorded no
-meetings they are inferred: a step's body lasts as long as the computing and the waiting together, so the
+it came and when it went on; those common ends align the clocks of several machines. If a run recorded no
+meetings, they are inferred: a step's body lasts as long as the computing and the waiting together, so the
 shortest body among the ranks is the computing, and what the others have beyond it is their waiting.
 """
 
@@ -27,12 +27,12 @@ MOST_STEPS: Final = 1 << 24
 
 
 class Meetings(NamedTuple):
-    """A rank's meetings on its own clock, an entry for each step; `NOT_OBSERVED` where none was."""
+    """A rank's meetings on its own clock, an entry for each step; `NOT_OBSERVED` if none was."""
 
     came_ns: Ints
     left_ns: Ints
     recorded: bool
-    """False where `came_ns` is when the batch was taken, and what follows is the step's whole body."""
+    """False if `came_ns` is when the batch was taken, and what follows is the step's whole body."""
 
 
 class ClockFit(NamedTuple):
@@ -45,7 +45,7 @@ class ClockFit(NamedTuple):
     """Nanoseconds that the clock gains in a nanosecond."""
     origin_ns: int
     residual_ns: float | None
-    """Median distance of the meetings' ends from the fit; None for the reference, and where none met it."""
+    """Median distance of the meetings' ends from the fit; None for the reference, and if none met it."""
 
     def to_reference(self, times: Ints) -> Ints:
         """Convert times of this clock to the reference's; what was not observed stays so."""
@@ -70,12 +70,12 @@ class Grid:
 
     @cached_property
     def last(self) -> Ints:
-        """Return the row of the rank that came last to each step; `NOT_OBSERVED` where it came alone."""
+        """Return the row of the rank that came last to each step; `NOT_OBSERVED` if it came alone."""
         several = (self.came_ns != NOT_OBSERVED).sum(axis=0) > 1
         return np.where(several, np.argmax(self.came_ns, axis=0), NOT_OBSERVED)
 
     def waits_ns(self, row: int) -> Ints:
-        """Return the time that a rank waited in each step for the last to come; 0 where it was not there."""
+        """Return the time that a rank waited in each step for the last to come; 0 if it was not there."""
         latest = np.minimum(self.latest_ns, self.left_ns[row])
         there = self.came_ns[row] != NOT_OBSERVED
         return np.where(there, np.maximum(latest - self.came_ns[row], 0), 0)
@@ -102,9 +102,9 @@ def meetings_of(run: Run) -> Meetings:
 
 
 def of_one_kind(by_rank: Mapping[int, Meetings]) -> dict[int, Meetings]:
-    """Make meetings all recorded or all inferred: where some ranks recorded them, the others have met nobody.
+    """Make meetings all recorded or all inferred: if some ranks recorded them, the others met no one.
 
-    A rank that died before its first meeting has at most the bodies of its steps, which are no meetings.
+    A rank that died before its first meeting has at most the bodies of its steps, which are not meetings.
     """
     if not any(part.recorded for part in by_rank.values()):
         return dict(by_rank)

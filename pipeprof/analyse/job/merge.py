@@ -45,7 +45,7 @@ class RankWait(NamedTuple):
     met_ns: int
     """Length of its meetings in the measured window."""
     reading: Reading | None
-    """Shards of its measured steps, where they are known."""
+    """Shards of its measured steps, if they are known."""
 
 
 def merge(paths: Sequence[Path], open_run: Callable[[Path], Run] = reader.load) -> JobAnalysis:
@@ -53,8 +53,8 @@ def merge(paths: Sequence[Path], open_run: Callable[[Path], Run] = reader.load) 
 
     `open_run` opens each of them: `Sharing.open` does it without the names in them.
 
-    A part that cannot be read is left out, with a doubt. Raises `TraceError` where none can be, and where
-    they are not of one job.
+    A part that cannot be read is left out, with a doubt. Raises `TraceError` if none can be, and if they are
+    not of one job.
     """
     directories = find_parts(paths)
     runs, met, errors = _read(directories, open_run)
@@ -84,7 +84,7 @@ def _merged(
     met: dict[int, Meetings],
     errors: dict[int, TraceError],
 ) -> JobAnalysis:
-    """Put the ranks of `runs` together. Raises `_DamagedPartError` where one of them is damaged."""
+    """Put the ranks of `runs` together. Raises `_DamagedPartError` if one of them is damaged."""
     world_size = _world_size(runs)
     meetings = of_one_kind(met)
     machines = {rank: run.meta.boot_id or run.meta.host or "" for rank, run in runs.items()}
@@ -156,7 +156,7 @@ def _single(path: Path) -> dict[int, Path]:
 
 
 def _of_one_job(runs: dict[int, Run]) -> None:
-    """Raise `TraceError` where the parts say that they are not of one attempt of one job."""
+    """Raise `TraceError` if the parts say that they are not of one attempt of one job."""
     restarts: dict[int, Path] = {}
     jobs: dict[JobMeta, Path] = {}
     for run in runs.values():
@@ -201,7 +201,7 @@ def _attributed_all(
 ) -> tuple[list[RankWait], Blame]:
     """Attribute all ranks, on all cores, and put down what made the late ones late.
 
-    Raises `_DamagedPartError` where one of them is damaged.
+    Raises `_DamagedPartError` if one of them is damaged.
     """
     here = Counter(machines.values())
     blame, _ = Blame(grid.last), grid.latest_ns  # made once, before the work is shared out
@@ -229,7 +229,7 @@ def _attributed(
 ) -> RankWait:
     """Attribute one rank, add its path to `blame`, and keep what the job's answer needs of it.
 
-    `here` ranks of its machine are merged: they share its cores, where no launcher has said how many do.
+    `here` ranks of its machine are merged: they share its cores, if no launcher has said how many do.
     """
     run.meta = replace(run.meta, local_world_size=run.meta.local_world_size or here)
     for name in ("steps", "batches"):  # some of their columns are asked for five times
@@ -297,7 +297,7 @@ def _charged(waits: list[RankWait], grid: Grid, blame: Blame) -> tuple[list[Rank
 
 
 def _shards(waits: list[RankWait], grid: Grid, cost_ns: Matrix) -> list[ShardRow] | None:
-    """Return the shards that cost the others most; None where no rank's are known."""
+    """Return the shards that cost the others most; None if no rank's are known."""
     rows = [
         row
         for at, waiting in enumerate(waits)

@@ -61,19 +61,19 @@ class RankRow:
         return stall_in(self.ledger_ns)
 
     def explained(self, finding: Finding) -> Finding:
-        """Return the finding with the mechanism that this rank's record shows, where it has that cause."""
+        """Return the finding with the mechanism that this rank's record shows, if it has that cause."""
         own = self._own(finding)
         return finding if own is None else finding._replace(shown=own.shown)
 
     def fix(self, finding: Finding) -> str:
-        """Return the fix that this rank's own report names, where its cause is that of the job."""
+        """Return the fix that this rank's own report names, if its cause is that of the job."""
         own = self._own(finding)
         if own is not None:
             return own.fix
         return fixes.NONE.word if self.facts is None else choose(finding, self.facts)
 
     def _own(self, finding: Finding) -> Verdict | None:
-        """Return the judgement of this rank alone, where it has the cause of `finding`."""
+        """Return the judgement of this rank alone, if it has the cause of `finding`."""
         own = self.verdict
         same = own is not None and (own.cause, own.detail) == (finding.cause, finding.detail)
         return own if same else None
@@ -128,7 +128,7 @@ class JobVerdict:
     """Verdict on a job of several ranks."""
 
     rank: int | None
-    """Rank that the others waited for; None where no single one stands out."""
+    """Rank that the others waited for; None if no single one stands out."""
     cause: str
     """A word of the vocabulary: why that rank was late, or what all ranks stalled for."""
     detail: str | None
@@ -141,7 +141,7 @@ class JobVerdict:
     """Share of the other ranks' time spent waiting for `rank`; without one, for any."""
     statement: Statement
     shard: str | None = None
-    """Shard that most of the waiting for `rank` was for, of several; None where none stands out."""
+    """Shard that most of the waiting for `rank` was for, of several; None if none stands out."""
 
     @property
     def sentence(self) -> str:
@@ -163,24 +163,25 @@ class JobAnalysis:
     clocks: dict[str, ClockFit]
     spread_ns: float | None
     recorded: bool
-    """True where the meetings were recorded, and not inferred."""
+    """True if the meetings were recorded, and not inferred."""
     emulated: list[str]
     doubts: list[Doubt]
     shards: list[ShardRow] | None = None
-    """Shards that cost the others most, first; None where the ranks read from none, or none is known."""
+    """Shards that cost the others most, first; None if the ranks read from none, or none is known."""
     unobserved: Unobserved | None = None
-    """Ranks that were not chosen to be observed; None where all were."""
+    """Ranks that were not chosen to be observed; None if all were."""
 
     @property
     def status(self) -> str:
-        """Return `complete` where every rank that was chosen is there and complete; else `partial`."""
+        """Return `complete` if every rank that was chosen is there and complete; else `partial`."""
         expected = self.world_size - (self.unobserved.ranks if self.unobserved else 0)
         whole = len(self.ranks) == expected and all(row.status == "complete" for row in self.ranks)
         return "complete" if whole else "partial"
 
     @property
     def verdict(self) -> JobVerdict:
-        """Return the verdict on the job as a whole; it says what was not observed, and if it is too short."""
+        """Return the verdict on the job as a whole; it says what was not observed, and whether it is too
+        short."""
         verdict = judge(self.ranks, self.shards or [])
         said = verdict.statement
         if self.unobserved is not None:
@@ -218,7 +219,7 @@ class JobAnalysis:
         return share(sum(row.stall_ns for row in rows), sum(row.wall_ns for row in rows))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the dictionary of `pipeprof merge --json`: plain values, None where not known."""
+        """Return the dictionary of `pipeprof merge --json`: plain values, None if not known."""
         verdict = self.verdict
         return {
             "schema": JSON_SCHEMA,
@@ -266,7 +267,7 @@ def _measured(ranks: Sequence[RankRow]) -> list[RankRow]:
 
 
 def judge(ranks: list[RankRow], shards: Sequence[ShardRow] = ()) -> JobVerdict:
-    """Name whom the others waited for and why; or what all of them stalled for, where that cost more."""
+    """Name whom the others waited for and why; or what all of them stalled for, if that cost more."""
     measured = _measured(ranks)
     wall = sum(row.wall_ns for row in measured)
     if not measured:
@@ -361,7 +362,7 @@ def _rotating_lateness(ranks: list[RankRow], waited: float, lost: float) -> JobV
 
 
 def _by_operator(facts: Facts) -> str:
-    """Return what a rank's source says of its slowest operator; empty where it says nothing."""
+    """Return what a rank's source says of its slowest operator; empty if it says nothing."""
     slowest = facts.slowest_operator
     return "" if slowest is None else f"By its own statistics {operators.sentence(slowest)}."
 

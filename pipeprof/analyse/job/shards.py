@@ -35,7 +35,7 @@ class ShardRow:
     caused_ns: int
     """Time that all others together waited for them, because they were late."""
     caused_share: float | None
-    """Share of what the others waited for this rank's batches; None where they did not."""
+    """Share of what the others waited for this rank's batches; None if they did not."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -53,7 +53,7 @@ class Reading(NamedTuple):
 
 
 def reading_of(run: Run, timeline: Timeline, steps: Ints) -> Reading | None:
-    """Read the shards of the measured `steps` of a run; None where none is known."""
+    """Read the shards of the measured `steps` of a run; None if none is known."""
     numbers, names = read_shards(run)
     if not names:
         return None

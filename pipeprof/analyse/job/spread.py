@@ -27,7 +27,7 @@ class RankSpread(NamedTuple):
         return [float(value) for value in np.quantile(self.values, below, method="nearest")]
 
     def middle(self) -> tuple[float, float, float]:
-        """Return the values that a tenth, half and nine tenths of the ranks lie below."""
+        """Return the values below which a tenth, half and nine tenths of the ranks lie."""
         low, middle, high = (float(value) for value in np.quantile(self.values, (0.1, 0.5, 0.9)))
         return low, middle, high
 

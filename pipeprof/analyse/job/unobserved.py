@@ -1,4 +1,4 @@
-"""Ranks of a job that nobody looked at, because others were chosen: what the answer leaves open for them."""
+"""Ranks of a job that were not observed, because others were chosen: what the answer leaves open for them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Unobserved:
     """Number of ranks that were not chosen and have no part here."""
     world_size: int
     meetings_share: float | None
-    """Share of the observed ranks' time in meetings, beyond their waiting for each other; None where no
-    meeting was recorded."""
+    """Share of the observed ranks' time in meetings, beyond their waiting for each other; None if no meeting
+    was recorded."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -30,7 +30,7 @@ from pipeprof.timeline import Timeline, computing
 from pipeprof.vocabulary import owners
 
 LEVELS: Final = 256
-"""Steps in which the shares of two owners of one piece are told apart."""
+"""Steps in which the shares of two owners of one piece are distinguished."""
 
 
 class Breaks(NamedTuple):
@@ -56,8 +56,8 @@ def owned_path(
     """Return the path as a tiling: the making of batches by `mixes`, the loop's body to the accelerator.
 
     Handing over a batch or its indices is work for a core on both sides. It is not counted by itself, so it
-    is taken to have waited for a core as the making of the batch did. Of a batch that carries the state of
-    its data set it is the state's, as far as its pickle is.
+    is taken to have waited for a core as the making of the batch did. For a batch that carries the state of
+    its data set, it is the state's, as far as its pickle is.
     """
     width, count = len(words), len(timeline)
     rows = np.where(path.owner == MAKING, np.int32(width) + path.step, path.owner)
@@ -183,7 +183,7 @@ def day_of(timeline: Timeline, window: Window, path: Tiling, breaks: Breaks | No
 def idle_stretches(timeline: Timeline, window: Window, breaks: Breaks | None = None) -> Spans:
     """Return starts and ends of the stretches of `window` in which the accelerator did nothing, in order.
 
-    From the union of the computing intervals where the device was observed; else from the waits that were
+    From the union of the computing intervals if the device was observed; else from the waits that were
     measured on the device, which end when the batch was taken; else from the loop: its waits, and the time
     that it spent in no step.
     """

@@ -39,7 +39,7 @@ from pipeprof.timeline import Timeline, measured_window, read_ints, read_timelin
 from pipeprof.vocabulary import bands, owners
 
 HOST_WORK: Final = 0.1
-"""Least share of the loop's body that is Python from which it is told from the step itself."""
+"""Least share of the loop's body that is Python from which it is distinguished from the step itself."""
 
 
 SAMPLER: Final = 0.02
@@ -55,7 +55,7 @@ def stall_in(ledger_ns: Mapping[str, int]) -> int:
 class Ledger:
     """Owners of the time of one window. Owners are words; each map sums to `window.wall_ns`.
 
-    An owner that is missing was measured as 0 or was not observed: `not_observed` tells which.
+    An owner that is missing was measured as 0 or was not observed: `not_observed` says which.
     """
 
     window: Window
@@ -107,8 +107,8 @@ class Attribution:
     def main_loader(self) -> int:
         """Return the loader that figures about a loader are of: the one charged with most of the stall.
 
-        Where the stalls are below the lowest band, the one of most steps. Loaders that were made anew with
-        the same arguments are one, and go by the first of them.
+        If the stalls are below the lowest band, the one of most steps. Loaders that were made anew with the
+        same arguments are one, and go by the first of them.
         """
         t = self.timeline
         kinds = t.kinds[t.measured]
@@ -235,9 +235,9 @@ def _with_sampler(drawn_ns: float, window: Window, path: Tiling, day: Tiling) ->
 
 
 def attribute(run: Run, collectives: Spans | None = None, loader: int | None = None) -> Attribution | None:
-    """Give each nanosecond of the measured window its owner. None where no step was measured.
+    """Give each nanosecond of the measured window its owner. None if no step was measured.
 
-    `collectives` is when this rank met the others after its steps, where the run itself has not recorded it.
+    `collectives` is when this rank met the others after its steps, if the run itself has not recorded it.
     With a `loader` no steps are measured but those that took its batches.
     """
     timeline = read_timeline(run)
@@ -276,7 +276,7 @@ def _own_work(run: Run, timeline: Timeline, window: Window, stages: Stages) -> O
 
 
 def _host_share(run: Run) -> float:
-    """Return the share of the loop's body that was the host's own; 0 where the loop was not sampled.
+    """Return the share of the loop's body that was the host's own; 0 if the loop was not sampled.
 
     It computed outside of torch, or waited for another thread to let go of the GIL.
     """

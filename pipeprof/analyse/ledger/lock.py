@@ -14,7 +14,8 @@ import numpy as np
 from pipeprof.timeline import NOT_OBSERVED, Bools, Ints, Timeline, take
 
 SWITCH_NS: Final = 5_000_000
-"""Time after which Python code gives up its interpreter's lock: who waits longer waits for a native call."""
+"""Time after which Python code gives up its interpreter's lock: a thread that waits longer waits for a native
+call."""
 SOON: Final = 0.25
 """Share of a wait for a lock that may lie outside of the making that held it: else the making merely ended,
 or began, while the wait was under way."""
@@ -33,7 +34,7 @@ def ended_before(begin: Ints, end: Ints, finish: Ints) -> Bools:
 def under_way(begin: Ints, end: Ints, start: Ints, finish: Ints, pickle_bytes: Ints) -> Bools:
     """Return where the next making, from `start` to `finish`, went on all through a wait, and after it.
 
-    Only where the wait is too long for the work of handing over a pickle of that size.
+    Only if the wait is too long for the work of handing over a pickle of that size.
     """
     seen = (begin != NOT_OBSERVED) & (end != NOT_OBSERVED) & (pickle_bytes != NOT_OBSERVED)
     seen &= (start != NOT_OBSERVED) & (finish > end)

@@ -1,17 +1,17 @@
 """Decomposition of the making of each batch: whose time it was, on a core, waiting for one, or off both.
 
 wall = CPU + waiting for a core + blocked, of the batch and of each of its stages. Per stage as it was
-measured; where it was not, the batch's own counters are shared out:
+measured; if it was not, the batch's own counters are shared out:
 
 - a stage's CPU time is what was read out for it, else in proportion to the batches for which it was;
-- what the batch blocked goes to its reads first, then to code that nobody named, then to the other stages;
+- what the batch blocked goes to its reads first, then to code without a name, then to the other stages;
 - waiting for a core falls on what did not block, and is `cpu-contention`, wherever it happened;
 - reads are `storage`, by what they waited for: the queue of a device, or the parts of a remote request
   (`measure.remote_requests`);
-- blocked time outside reads is `storage` where the batch had major page faults, or bytes from a device and no
+- blocked time outside reads is `storage` if the batch had major page faults, or bytes from a device and no
   read that was seen (readers written in C, mmap);
-- a named stage keeps the rest of what it blocked: its name is the best address there is; `getitem` (code of
-  the user's that nobody named) gives it to `blocked`;
+- a named stage keeps the rest of what it blocked: its name is the best address there is; `getitem` (the
+  user's code without a name) gives it to `blocked`;
 - what no stage covers is `unknown`, except as far as it blocked.
 
 Attribution takes shares of it, the simulator its demands, and a simulated run's ledger is made of the same.
@@ -49,7 +49,7 @@ _FIGURES: Final = ("wall_ns", "cpu_ns", "runq_ns", "queue_ns", "bytes", "count")
 
 @dataclass(slots=True)
 class Stage:
-    """Time that one stage took for each step; NaN, or None for all, where it was not observed."""
+    """Time that one stage took for each step; NaN, or None for all, if it was not observed."""
 
     wall_ns: Floats
     cpu_ns: Floats | None = None
@@ -139,7 +139,8 @@ def _fill(stages: Stages, timeline: Timeline) -> None:
 
 
 def _scale(timeline: Timeline) -> tuple[Floats, Ints, Ints]:
-    """Return how long each batch took over the one that stands for it, and the steps that another does for.
+    """Return how long each batch took relative to the one that stands for it, and the steps that another
+    stands for.
 
     With these come the others themselves.
     """
@@ -175,7 +176,7 @@ def _add(stage: Stage, steps: Ints, figures: dict[str, Ints]) -> None:
 def with_state(timeline: Timeline, stages: Stages) -> Timeline:
     """Return the timeline with batches finished when the data set's state that travels with them was taken.
 
-    Where a state was taken at another time than before its batch was pickled, it is left out of `stages`.
+    If a state was taken at another time than before its batch was pickled, it is left out of `stages`.
     """
     stage = stages.making.get(owners.STATE)
     if stage is None:
@@ -191,13 +192,13 @@ def with_state(timeline: Timeline, stages: Stages) -> Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Counts taken while each step's batch was made, in ns; NaN where it was not observed."""
+    """Counts taken while each step's batch was made, in ns; NaN if it was not observed."""
 
     wall: Floats
     cpu: Floats
     runq: Floats
     paged: npt.NDArray[np.bool_]
-    """True where blocked time is the disk's: major faults, or device bytes and no read that was seen."""
+    """True if blocked time is the disk's: major faults, or device bytes and no read that was seen."""
 
     def part(self, kept: Ints) -> Counters:
         """Return the same of some steps."""
@@ -205,7 +206,7 @@ class Counters:
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
-        """Return True where CPU time and waiting for a core were counted."""
+        """Return True if CPU time and waiting for a core were counted."""
         return ~(np.isnan(self.cpu) | np.isnan(self.runq))
 
 
@@ -247,7 +248,7 @@ class Making:
     away: dict[str, Values] = field(default_factory=dict)
     """Time neither on a core nor waiting for one."""
     reads_away: Values | None = None
-    """Part of `away` that its reads took; None where there were none."""
+    """Part of `away` that its reads took; None if there were none."""
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -335,7 +336,7 @@ def _walls(stages: Stages, wall: Floats) -> dict[str, Floats]:
 
 
 def _expected_cpu(name: str, stage: Stage) -> Floats:
-    """Return a stage's CPU time: as read out, else in proportion to its requests or its time; 0 where none
+    """Return a stage's CPU time: as read out, else in proportion to its requests or its time; 0 if none
     was."""
     if stage.cpu_ns is None:
         return np.zeros_like(stage.wall_ns)
@@ -357,7 +358,7 @@ def _rooms(stages: Stages, walls: dict[str, Floats]) -> dict[str, Floats]:
 def _blocked(stages: Stages, walls: dict[str, Floats], counters: Counters) -> dict[str, Floats]:
     """Return blocked ns of each stage: the batch's own go to reads, then to unnamed code, then to all.
 
-    Of a batch whose CPU time was not counted only the reads are taken to have blocked.
+    For a batch whose CPU time was not counted, only the reads are taken to have blocked.
     """
     rooms, blocked = _rooms(stages, walls), {name: np.zeros_like(values) for name, values in walls.items()}
     left = _batch_blocked(counters)
@@ -376,7 +377,7 @@ def _blocked(stages: Stages, walls: dict[str, Floats], counters: Counters) -> di
 
 
 def _batch_blocked(counters: Counters) -> Floats:
-    """Return blocked ns of the batch as a whole; 0 where it was not counted."""
+    """Return blocked ns of the batch as a whole; 0 if it was not counted."""
     runq = np.minimum(np.nan_to_num(counters.runq), counters.wall)
     left = np.maximum(counters.wall - np.nan_to_num(counters.cpu) - runq, 0)
     return np.where(counters.complete, left, 0).astype(np.float32)

@@ -24,7 +24,7 @@ class Lateness(NamedTuple):
     excess_ns: Ints
     """Time that the making took beyond the median, as far as later batches sat ready meanwhile; else 0."""
     head_of_line_ns: Ints
-    """Time that the next later batch had sat finished when this one was finished; 0 where none had."""
+    """Time that the next later batch had sat finished when this one was finished; 0 if none had."""
 
 
 def lateness(timeline: Timeline, shapes: Mapping[int, Shape]) -> Lateness:

@@ -1,4 +1,4 @@
-"""Time cut into pieces, each with its owners. The law of this room: what is cut sums to what there was."""
+"""Time cut into pieces, each with its owners. The invariant of this room: the pieces sum to what was cut."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeprof.vocabulary import owners
 Rows = npt.NDArray[np.int32]
 Shares = npt.NDArray[np.float32]
 CHUNK: Final = 1 << 16
-"""Number of pieces that are worked on at a time where all at once would need much memory."""
+"""Number of pieces that are worked on at a time if all at once would need much memory."""
 
 CODE: Final = {name: code for code, name in enumerate(owners.FIXED)}
 """Codes of the owners that every run has; those with names of its own come after."""
@@ -27,7 +27,7 @@ OUTSIDE: Final = CODE[owners.OUTSIDE.name]
 class Tiling:
     """Consecutive pieces of time and who owned each.
 
-    Piece i lasts from `bounds[i]` to `bounds[i + 1]`. `rows[i]` is an owner where it is below `len(owners)`;
+    Piece i lasts from `bounds[i]` to `bounds[i + 1]`. `rows[i]` is an owner if it is below `len(owners)`;
     above, it is a row of `mixes` (float, one column an owner, each row sums to 1) plus `len(owners)`.
     """
 

@@ -36,7 +36,7 @@ class Path(NamedTuple):
 MAKING: Final = len(CODE)
 """Piece of a path: a worker, or the loop itself, makes a batch."""
 BODY: Final = len(CODE) + 1
-"""Piece of a path: the loop's body, where no device was observed."""
+"""Piece of a path: the loop's body, if no device was observed."""
 _OWNER: Final = {activity: CODE.get(activity.value, MAKING) for activity in Activity}
 _INDEX: Final = {edge: i for i, edge in enumerate(EDGES)}
 _DEVICE: Final = (Event.COPY_START, Event.COPY, Event.COMPUTE_START, Event.COMPUTE)
@@ -47,7 +47,7 @@ class Moments(NamedTuple):
 
     events: tuple[Event, ...]
     ended: Ints
-    """Times, one row an event of `events`, one column a step; `NOT_OBSERVED` where it is not known."""
+    """Times, one row an event of `events`, one column a step; `NOT_OBSERVED` if it is not known."""
 
     def of(self, event: Event) -> Ints:
         """Return one event's times."""
@@ -55,7 +55,7 @@ class Moments(NamedTuple):
 
     @property
     def device(self) -> bool:
-        """Return True where the device's own times were observed."""
+        """Return True if the device's own times were observed."""
         return Event.COMPUTE in self.events
 
 
@@ -93,7 +93,8 @@ def _times_of(event: Event, timeline: Timeline, device: bool) -> Ints:
 
 
 def _gone_on(timeline: Timeline) -> Ints:
-    """Return when the loop's body began; it has no other end than the next request, but for the last one."""
+    """Return when the loop's body began; it has no other end than the next request, except for the last
+    one."""
     launched = timeline.take_ns.copy()
     launched[-1:] = np.maximum(launched[-1:], timeline.launch_ns[-1:])
     return launched
@@ -115,7 +116,7 @@ class Predecessors(NamedTuple):
     """The last predecessor to be ready of each node `row * steps + step` of `Moments.ended`."""
 
     node: npt.NDArray[np.int32]
-    """Node of that predecessor; NO_NODE where nothing was."""
+    """Node of that predecessor; NO_NODE if nothing was."""
     edge: npt.NDArray[np.int8]
     """Index into `graph.EDGES` of the dependency that leads there."""
 
@@ -128,7 +129,7 @@ class _Graph:
         self._start, self._start_node = times.of(Event.START), times.events.index(Event.START) * len(timeline)
 
     def before(self, shape: Shape, edge: Edge, steps: Ints) -> Ints:
-        """Return for each of `steps` the step whose event `edge` waits for; NO_NODE where there is none."""
+        """Return for each of `steps` the step whose event `edge` waits for; NO_NODE if there is none."""
         timeline, order = self._timeline, self._order
         distance = shape.distance(edge.back)
         if edge.back is Back.SAME:
@@ -168,7 +169,7 @@ class _Graph:
     def last(self, shape: Shape, event: Event, steps: Ints) -> tuple[Ints, Ints]:
         """Return node and edge of the latest predecessor of one event that had happened by then.
 
-        Where none had, the first is taken that is known at all. A making that held up the event and went on
+        If none had, the first one that is known at all is taken. A making that held up the event and went on
         after it is reached at its start.
         """
         times, count = self._times, len(self._timeline)

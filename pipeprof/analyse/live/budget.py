@@ -29,7 +29,7 @@ class Analyses:
         self._newest: dict[LiveRun, Analysis] = {}
 
     def look(self, runs: Sequence[LiveRun]) -> None:
-        """Analyse the last seconds of the run whose turn it is, where it is time."""
+        """Analyse the last seconds of the run whose turn it is, if it is time."""
         if not runs or self._clock() < self._next_s:
             return
         run = runs[self._turn % len(runs)]
@@ -42,5 +42,5 @@ class Analyses:
         self._next_s = self._clock() + min(LONGEST_S, max(EVERY_S, wait_s))
 
     def of(self, run: LiveRun) -> Analysis | None:
-        """Return the newest analysis of a run; None where it has none yet."""
+        """Return the newest analysis of a run; None if it has none yet."""
         return self._newest.get(run)

@@ -12,7 +12,7 @@ from pipeprof.record.directories import attempts, parts, processes
 
 
 class LiveJob:
-    """Follows all runs of a directory, those that come later too. Raises `TraceError` where there is none."""
+    """Follows all runs of a directory, those that come later too. Raises `TraceError` if there is none."""
 
     def __init__(self, directory: Path, window_s: float = WINDOW_S) -> None:
         self.directory, self._window_s = directory, window_s

@@ -29,9 +29,9 @@ from pipeprof.units import NS_PER_S
 WINDOW_S: Final = 30.0
 _TIMED: Final = {"lines": "time_ns", "counters": "time_ns", "telemetry": "time_ns", "events": "time_ns"}
 _MANY: Final = 100
-"""Record batches from which on three columns of the whole file are read sooner than all of each."""
+"""Record batches from which three columns of the whole file are read sooner than all of each."""
 _NEWEST: Final = 8
-"""Record batches that tell what each worker does now, where many have come."""
+"""Record batches that show what each worker does now, if many have come."""
 
 
 class StepTotals(NamedTuple):
@@ -66,7 +66,7 @@ class WorkerNow(NamedTuple):
     worker: int
     stage: str
     line: Line | None
-    """The innermost; None where lines are not sampled."""
+    """The innermost; None if lines are not sampled."""
     private_bytes: int | None
 
 
@@ -79,7 +79,7 @@ class _WindowRun(Run):
 
 
 class LiveRun:
-    """A run that is being written, followed from its directory. Raises `TraceError` where there is none."""
+    """A run that is being written, followed from its directory. Raises `TraceError` if there is none."""
 
     def __init__(self, directory: Path, window_s: float = WINDOW_S) -> None:
         self.directory, self.window_ns = directory, round(window_s * NS_PER_S)
@@ -96,7 +96,7 @@ class LiveRun:
         self._counted_ns = 0
         self._workers: dict[int, WorkerNow] = {}
         self._counted_batches: dict[str, int] = {}
-        """By table, the record batches whose rows the workers' state knows."""
+        """Record batches whose rows are known to the workers' state, by table."""
         self._version = (0, 0)
         self._is_silent = True
         """True if nothing came with the last look: the run may have ended, or its process been killed."""
@@ -120,8 +120,8 @@ class LiveRun:
             tail.close()
 
     def _read_meta(self) -> None:
-        """Read the facts of the run anew where they may have changed: with each loader that it meets, and as
-        its process was killed."""
+        """Read the facts of the run again if they may have changed: with each new loader, and when its
+        process was killed."""
         with suppress(FileNotFoundError):
             state = (self.directory / RUN_JSON).stat()
             version = state.st_mtime_ns, state.st_size
@@ -138,7 +138,7 @@ class LiveRun:
         else:
             self.all = _sum((self.all, *figures))
         ready = whole_numbers(tables[-1]["ready_batches"], MISSING)
-        known = ready[ready != MISSING]  # unprobed steps do not tell
+        known = ready[ready != MISSING]  # unprobed steps do not show it
         if len(known):
             self.ready = int(known[-1])
         self._recent.extend(figures)
@@ -148,7 +148,7 @@ class LiveRun:
         self.window = _sum(self._recent)
 
     def analyse(self) -> Analysis | None:
-        """Analyse the last seconds; None where they have no step."""
+        """Analyse the last seconds; None if they have no step."""
         steps = self._tails["steps"]
         last = steps.last(1)
         if len(last) == 0:
@@ -175,7 +175,7 @@ class LiveRun:
                 continue
             tail.poll()
             if name in _TIMED:
-                whole = name == "events"  # they are few, and tell when each pass began
+                whole = name == "events"  # they are few, and show when each pass began
                 tables[name], _ = tail.since(_TIMED[name], 0 if whole else since_ns)
                 continue
             table = tail.last(2 * chunks + 2)
@@ -209,7 +209,7 @@ class LiveRun:
 
 
 def _figures(steps: pa.Table) -> StepTotals:
-    """Return the figures of some steps, of which there is one at the least."""
+    """Return the figures of some steps, of which there is one at least."""
     request, take, samples = (
         whole_numbers(steps[name], MISSING) for name in ("request_ns", "take_ns", "samples")
     )

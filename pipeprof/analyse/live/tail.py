@@ -1,7 +1,7 @@
 """Reading of the end of a table while its run is being written: what is new, and what is recent.
 
 A stream is walked forwards once, from the head of a message to that of the next: bodies are read and decoded
-where they are asked for, which is at the end. Reading on costs what was appended since.
+only when they are asked for, which is at the end. Reading on costs what was appended since.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Tail:
             self._file.close()
 
     def _take(self, file: int, size: int) -> bool:
-        """Take the message that comes next, but for its body; False where none is whole."""
+        """Take the message that comes next, except for its body; False if none is whole."""
         read = os.pread(file, _HEAD_BYTES, self._at)
         length = head_bytes(read[:8])
         start = 8 + length

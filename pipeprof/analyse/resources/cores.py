@@ -19,7 +19,7 @@ class CoreSpeeds:
     """The speed of a run's cores relative to the base run's."""
 
     relative: float
-    """Share by which they were faster; below 0 where they were slower."""
+    """Share by which they were faster; below 0 if they were slower."""
     explains: float
     """Change of the throughput that follows from it, as a share of the base's."""
 
@@ -42,7 +42,7 @@ class CoreSpeeds:
 def core_speeds(
     base_spin_ns: float | None, spin_ns: float | None, path_ns: Mapping[str, int]
 ) -> CoreSpeeds | None:
-    """Compare the cores by the time of the same work; None where either run did not measure it.
+    """Compare the cores by the time of the same work; None if either run did not measure it.
 
     What lies on the base's critical path and needs a core takes longer on slower cores, the rest does not.
     """

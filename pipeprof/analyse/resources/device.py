@@ -1,14 +1,14 @@
 """The state of the device that a run's data came from: full, with room for more readers, or not known.
 
-A full device gives no more to more readers; one with room does. What a run itself shows of it:
+More readers get no more from a full device; from one with room they do. What a run itself shows of it:
 
 - limits of control groups and the rates that came near them, or did not;
 - reads that were held back above the device: its own queue held far fewer than the workers waited for;
 - a rotating disk that was busy all the time; a real SSD whose queue was all but empty;
-- batches that were made beside more other reads than others: reads that then took longer in proportion say
+- batches that were made alongside more other reads than others: reads that then took longer in proportion say
   that the device is full, reads that took as long that it is not.
 
-A probe (`record.added.storage_probe`) asks the device itself and settles it. Where nothing does, it is not
+A probe (`record.added.storage_probe`) asks the device itself and settles it. If nothing does, it is not
 known.
 """
 
@@ -64,7 +64,7 @@ BUSY: Final = 0.9
 SHORT_QUEUE: Final = 2.0
 """Reads in the queue of an SSD, on average, up to which it has room: it serves dozens side by side."""
 FEWEST: Final = 40
-"""Batches from which on the crowded of them are compared with the others."""
+"""Batches from which the crowded of them are compared with the others."""
 APART: Final = 1.4
 """Factor by which reads in flight must differ between the two."""
 IN_PROPORTION: Final = 0.7
@@ -79,19 +79,19 @@ class StorageState:
     state: State
     basis: str = ""
     """Basis of the judgement: `probe`, `limit`, `model`, `memory`, `held-back`, `busy-disk`, `short-queue` or
-    `read-times`; empty where it is not known."""
+    `read-times`; empty if it is not known."""
     evidence: str = ""
     """A sentence with the figures."""
     reads_in_flight: float | None = None
     """Reads that were waited for at once, on average: Little's law, time of all reads over time."""
     bytes_per_s: float | None = None
-    """Bytes that came from the device, or were read where that is not counted."""
+    """Bytes that came from the device, or were read if that is not counted."""
     reads_per_s: float | None = None
     read_ns: float | None = None
     """Mean time that a read was waited for."""
     request_bytes: float | None = None
     counts_device: bool = False
-    """True where the bytes are those that block devices gave."""
+    """True if the bytes are those that block devices gave."""
     limit_bytes_per_s: float | None = None
     limit_reads_per_s: float | None = None
     used: float | None = None
@@ -108,13 +108,13 @@ class StorageState:
     growth: float | None = None
     """Growth of a read's time with the reads in flight: 1 in proportion, 0 not at all."""
     capacity_bytes_per_s: float | None = None
-    """Bytes a second that it gives at the most; None where that is not known."""
+    """Bytes a second that it gives at most; None if that is not known."""
     alone_bytes_per_s: float | None = None
     """Bytes a second that a single reader gets while it reads."""
     keeps_credit: bool = False
-    """True where what is not asked for in a pause is given afterwards, as by a limit on the rate."""
+    """True if what is not asked for in a pause is given afterwards, as by a limit on the rate."""
     full_of_bytes: bool = False
-    """True where a limit on bytes, and not on reads, is what is used up."""
+    """True if a limit on bytes, and not on reads, is what is used up."""
     waited_share: float | None = None
     """Share of the making of batches that waited for reads."""
 
@@ -131,7 +131,7 @@ def device_of_run(run: Run, attribution: Attribution) -> StorageState | None:
 def device_of(
     run: Run, attribution: Attribution, means: Mapping[SensorName, float], probe: StorageProbe | None
 ) -> StorageState | None:
-    """Return the state of the device of a run; None where nothing was read, or from memory by its design.
+    """Return the state of the device of a run; None if nothing was read, or from memory by its design.
 
     `means` are the sensors' over the measured window.
     """
@@ -156,7 +156,7 @@ class _Reading:
     size_bytes: Values
     counts_device: bool
     asked_bytes: float | None
-    """Bytes that all reads asked for together; None where no read was seen."""
+    """Bytes that all reads asked for together; None if no read was seen."""
     count: float | None
     waited_ns: Values
     queue_ns: float
@@ -167,7 +167,7 @@ class _Reading:
 
     @classmethod
     def of(cls, run: Run, attribution: Attribution) -> _Reading | None:
-        """Read them; None where no bytes were."""
+        """Read them; None if no bytes were."""
         t = attribution.timeline
         measured = np.flatnonzero(t.measured & (t.start_ns != NOT_OBSERVED) & (t.finish_ns != NOT_OBSERVED))
         if len(measured) == 0 or attribution.window.wall_ns <= 0:
@@ -203,7 +203,7 @@ class _Reading:
 
 
 def _first(means: Mapping[SensorName, float], *sensors: SensorName) -> float | None:
-    """Return the mean of the first of some sensors that was read; None where none was."""
+    """Return the mean of the first of some sensors that was read; None if none was."""
     return next((means[sensor] for sensor in sensors if sensor in means), None)
 
 
@@ -242,7 +242,7 @@ def _figures(reading: _Reading, means: Mapping[SensorName, float], meta: RunMeta
 
 
 def _limits(meta: RunMeta) -> list[IoLimitMeta]:
-    """Return the limits on the disks that the data lies on; all where those are not known."""
+    """Return the limits on the disks that the data lies on; all if those are not known."""
     limits = [*meta.storage.io_limits, *meta.reading.io_limits]
     numbers = {disk.number for disk in _disks(meta) if disk.number}
     return [limit for limit in limits if not numbers or limit.device in numbers]
@@ -342,7 +342,7 @@ def _busy_disk(seen: StorageState, meta: RunMeta) -> StorageState | None:
 
 
 def _by_growth(seen: StorageState, meta: RunMeta) -> StorageState | None:
-    """Judge by how much longer reads took where more were in flight."""
+    """Judge by how much longer reads took when more were in flight."""
     if seen.growth is None:
         return None
     if seen.growth >= IN_PROPORTION:
@@ -383,10 +383,10 @@ def _full(seen: StorageState, basis: str, figures: str, keeps_credit: bool = Fal
 
 
 def _growth(reading: _Reading) -> float | None:
-    """Return the growth of a read's time with the reads in flight; None where too little differed.
+    """Return the growth of a read's time with the reads in flight; None if too little differed.
 
-    The batches that were made beside the most other reads are compared with those beside the fewest; what
-    a batch itself waits for does not count as others.
+    The batches that were made alongside the most other reads are compared with those alongside the fewest;
+    what a batch itself waits for does not count as others.
     """
     known = (reading.size_bytes > 0) & (reading.finish_ns > reading.start_ns)
     if known.sum() < FEWEST:
@@ -443,9 +443,9 @@ def _by_model(seen: StorageState, model: StorageModel, reading: _Reading) -> Sto
 
 
 def _allowed_bytes_per_s(seen: StorageState, means: Mapping[SensorName, float]) -> float | None:
-    """Return the bytes a second that control groups allow; None where they do not limit reading.
+    """Return the bytes a second that control groups allow; None if they do not limit reading.
 
-    A limit on reads allows so many of the size that the group's, or the device's, had.
+    A limit on reads allows that many of the size that the group's, or the device's, had.
     """
     reads = _first(means, GROUP_READS, DEVICE_READS)
     size = _first(means, GROUP_READ_BYTES) or seen.bytes_per_s

@@ -40,7 +40,7 @@ class KernelTime(NamedTuple):
 
 @dataclass(frozen=True)
 class Makeup:
-    """Insides of the steps, as far as observed; empty where nothing was."""
+    """Insides of the steps, as far as observed; empty if nothing was."""
 
     parts: tuple[StepPart, ...] = ()
     steps: int = 0
@@ -54,14 +54,14 @@ class Makeup:
 
     @property
     def collective_share(self) -> float | None:
-        """Return the share of kernel time in collectives; None where no kernel of a device was traced."""
+        """Return the share of kernel time in collectives; None if no kernel of a device was traced."""
         if not self.on_device:
             return None
         return sum(each.share for each in self.kernels if _COLLECTIVE.search(each.name))
 
 
 def read_makeup(run: Run) -> Makeup:
-    """Read parts and kernels of a run. Parts of warm-up steps count only where there are no others."""
+    """Read parts and kernels of a run. Parts of warm-up steps count only if there are no others."""
     parts, steps = _parts(run)
     kernels, on_device = _kernels(run)
     return Makeup(parts, steps, kernels, _traced_steps(run), on_device)

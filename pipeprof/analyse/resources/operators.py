@@ -1,7 +1,7 @@
 """The operators of sources that keep statistics of their own, such as Ray Data: which took the most time.
 
-Their tasks run beside the loop and each other, so that their times say which is the largest, and not how long
-the loop waited for it.
+Their tasks run alongside the loop and each other, so that their times say which is the largest, and not how
+long the loop waited for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class OperatorTime:
 
 
 def operator_times(meta: RunMeta) -> list[OperatorTime]:
-    """Return the operators that made a run's batches, along the way of the data; empty where not observed."""
+    """Return the operators that made a run's batches, along the way of the data; empty if not observed."""
     by_place: dict[tuple[str, int, str], list[OperatorMeta]] = {}
     for loader in meta.loaders:
         for place, operator in enumerate(loader.operators):
@@ -56,7 +56,7 @@ def _sum(values: list[int | None]) -> int | None:
 
 
 def slowest_operator(meta: RunMeta) -> OperatorTime | None:
-    """Return the operator whose tasks took the most time; None where none is known."""
+    """Return the operator whose tasks took the most time; None if none is known."""
     return max(operator_times(meta), key=lambda each: each.wall_ns, default=None)
 
 

@@ -1,15 +1,16 @@
-"""The cost of observing a run, measured in the run: unprobed batches beside those before and after them.
+"""The cost of observing a run, measured in the run by comparing unprobed batches with those before and after
+them.
 
 Each block of unprobed batches is compared with its neighbours, in CPU time of the thread that made them, or
-of the loop's; where most batches are unprobed, each block of probed ones. The figure is the median of the
+of the loop's; if most batches are unprobed, each block of probed ones is. The figure is the median of the
 differences, times the share of the batches that were probed, with the interval that the order of the values
 gives (a binomial's quantiles: nothing is assumed of how they are spread). To it comes what the proxies still
 do in an unprobed batch, to count it and to write it down: the median of their own times by the clock; and a
 batch's share of what detailed batches, of which single spans are kept, take longer than others.
 
-Told apart is what goes on beside the batches: the threads that flush and sample, and the times in a batch's
-pickle, as measured on an empty one. In none of these are the calls between the proxies and torch, and noting
-when a batch's indices left: some 3 µs.
+Reported separately is what goes on alongside the batches: the threads that flush and sample, and the times in
+a batch's pickle, as measured on an empty one. In none of these are the calls between the proxies and torch,
+and noting when a batch's indices left: some 3 µs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pipeprof.record.schema import MAIN_PROCESS, UNPROBED_BLOCK, UNPROBED_FIRST,
 from pipeprof.timeline import read_ints
 
 FEWEST_BLOCKS: Final = 6
-"""Blocks from which on the smallest and the largest difference are an interval of 95 %."""
+"""Blocks from which the smallest and the largest difference are an interval of 95 %."""
 NEEDED_BATCHES: Final = UNPROBED_FIRST + FEWEST_BLOCKS * UNPROBED_PERIOD
 _KEY: Final = ("loader", "epoch", "seq")
 _COLUMNS: Final = ("unprobed", "thread_cpu_ns", "own_ns")
@@ -48,13 +49,13 @@ class CostPerBatch:
     blocks: int = 0
     """Blocks that were compared."""
     cost_ns: float | None = None
-    """Median of the differences times `probed_share`, with `unprobed_ns` and `detailed_ns`; None where it is
+    """Median of the differences times `probed_share`, with `unprobed_ns` and `detailed_ns`; None if it is
     below its own noise, or nothing was compared."""
     low_ns: float | None = None
-    """Ends of its 95 % interval, where there is one. Of a cost below the noise the upper one is a bound."""
+    """Ends of its 95 % interval, if there is one. Of a cost below the noise the upper one is a bound."""
     high_ns: float | None = None
     unprobed_ns: float | None = None
-    """Part of it that unprobed batches bear too; None where that was not observed, and is not in the sum."""
+    """Part of it that unprobed batches bear too; None if that was not observed, and is not in the sum."""
     detailed_ns: float | None = None
     """Part of it that detailed batches bear, spread over all; None likewise."""
     probed_share: float = 1.0
@@ -80,22 +81,22 @@ class OwnCost:
     main: CostPerBatch
     """The loop's thread; without workers it makes the batches too."""
     workers: CostPerBatch | None
-    """The workers' threads that make batches; None where there are no workers."""
+    """The workers' threads that make batches; None if there are no workers."""
     modelled_ns: float | None
     """Cost of a batch's record as it was measured on an empty one at the run's start."""
     threads_ns: float | None = None
     """CPU time a step of the threads that write the run and sample lines, in all processes."""
     handover_ns: float | None = None
     """Cost of the times in a batch's pickle, to a worker's queue thread and the main process together, as it
-    was measured on an empty one; None where there are no workers."""
+    was measured on an empty one; None if there are no workers."""
     needed_batches: int = NEEDED_BATCHES
-    """Batches of one loader below which nothing can be told."""
+    """Batches of one loader below which nothing can be said."""
     thinned: Thinned | None = None
-    """Part of the run in which most batches were unprobed; None where there was none."""
+    """Part of the run in which most batches were unprobed; None if there was none."""
 
 
 def read_own_cost(run: Run) -> OwnCost | None:
-    """Measure the cost of observing a run from its unprobed batches; None where no batch was recorded."""
+    """Measure the cost of observing a run from its unprobed batches; None if no batch was recorded."""
     steps = read_ints(run, "steps", ("step", "loader", *_COLUMNS))
     batches = read_ints(run, "batches", ("start_ns", "worker", "epoch", "seq", "cpu_ns", "loader", *_COLUMNS))
     if len(steps["step"]) == 0 or len(batches["worker"]) == 0:
@@ -120,7 +121,8 @@ def read_own_cost(run: Run) -> OwnCost | None:
 
 
 def _thinned(batches: dict[str, Ints]) -> Thinned | None:
-    """Return from where on most batches of a loader were unprobed, of the loader with the most batches.
+    """Return the place from which most batches of a loader were unprobed, of the loader with the most
+    batches.
 
     There a thread makes more of them in a row than one block.
     """
@@ -141,7 +143,7 @@ def _thinned(batches: dict[str, Ints]) -> Thinned | None:
 
 
 def _unprobed_ns(rows: dict[str, Ints]) -> float | None:
-    """Return the median of what was still done in unprobed rows; None where it was not observed."""
+    """Return the median of what was still done in unprobed rows; None if it was not observed."""
     own = rows["own_ns"][(rows["unprobed"] == 1) & (rows["own_ns"] != NOT_OBSERVED)]
     return float(np.median(own)) if len(own) else None
 
@@ -153,7 +155,7 @@ def _sum(loop_ns: float | None, making_ns: float | None) -> float | None:
 def _detailed_ns(run: Run, batches: dict[str, Ints]) -> float | None:
     """Return how much longer the batches take whose spans are kept, spread over all batches of the run.
 
-    None where too few were kept, or their CPU time is not known.
+    None if too few were kept, or their CPU time is not known.
     """
     if not (batches["unprobed"] == 1).any():
         return None
@@ -174,7 +176,7 @@ def _keys(rows: dict[str, Ints], batches: dict[str, Ints]) -> Ints:
 def _differences(rows: dict[str, Ints], order: Ints, threads: tuple[Ints, ...]) -> Floats | None:
     """Compare the blocks of all threads; rows of one thread are those that agree in `threads`.
 
-    None where no row was unprobed.
+    None if no row was unprobed.
     """
     unprobed = rows["unprobed"] == 1
     return differences(unprobed, rows["thread_cpu_ns"], order, threads) if unprobed.any() else None
@@ -196,7 +198,7 @@ def differences(
 ) -> Floats:
     """Return for each whole block how much more CPU time a probed batch took than an unprobed one.
 
-    A block and its neighbours are of so many batches each; it alone is unprobed, or it alone is probed.
+    A block and its neighbours are of this many batches each; it alone is unprobed, or it alone is probed.
     """
     sorted_rows = np.lexsort((order, *threads))
     cpu, marked = thread_cpu_ns[sorted_rows], unprobed[sorted_rows]
@@ -227,7 +229,7 @@ def cost_of(
     detailed_ns: float | None = None,
     probed_share: float = 1.0,
 ) -> CostPerBatch:
-    """Return the median of some differences with its interval, where there are enough of them.
+    """Return the median of some differences with its interval, if there are enough of them.
 
     Both are borne by the share of the batches that were probed; the parts that they do not show are added.
     """

@@ -1,7 +1,7 @@
 """The page cache: what the measured reads found in memory, and what the next epochs will find there.
 
-An epoch that reads a set for the first time waits for the device; where the set fits in the memory that the
-kernel may use for it, later ones do not. Where it does not fit, at most the part that fits is found again.
+An epoch that reads a set for the first time waits for the device; if the set fits in the memory that the
+kernel may use for it, later ones do not. If it does not fit, at most the part that fits is found again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PageCache:
 
     @property
     def changes(self) -> bool:
-        """Return True where later epochs find much more, or much less, in memory than was measured."""
+        """Return True if later epochs find much more, or much less, in memory than was measured."""
         return self.epochs <= 1 and abs(self.later_share - self.memory_share) > WORTH_TELLING
 
     @property
@@ -85,7 +85,7 @@ def page_cache_of(
 ) -> PageCache | None:
     """Return what is known of the page cache; None for emulated or remote storage, or without sizes.
 
-    `read_bytes` are those of the measured batches, of so many `samples`.
+    `read_bytes` are those of the measured batches, which had that many `samples`.
     """
     known = device is not None and device.counts_device and not meta.storage.emulated
     memory = meta.machine.memory_bytes
@@ -103,7 +103,7 @@ def page_cache_of(
 
 
 def _share_files(counts: CounterTotals, epochs: int) -> bool:
-    """Return True where samples open the same files, as rows of one table or slices of one volume do."""
+    """Return True if samples open the same files, as rows of one table or slices of one volume do."""
     opened = sum(side[counters.OPENED] for side in (counts.of_workers, counts.of_main))
     again = sum(side[counters.REOPENED] for side in (counts.of_workers, counts.of_main))
     # a folder's files are opened once in each epoch, by workers that may live for all of them

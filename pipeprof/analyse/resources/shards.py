@@ -58,7 +58,7 @@ def read_shards(run: Run) -> tuple[Ints, list[str]]:
 
 
 def shard_times(run: Run, timeline: Timeline) -> list[ShardTime]:
-    """Return the shards of the measured batches, slowest first; empty where none is known."""
+    """Return the shards of the measured batches, slowest first; empty if none is known."""
     numbers, names = read_shards(run)
     if not names:
         return []
@@ -81,7 +81,7 @@ def is_of_data(owner: str) -> bool:
 
 
 def slow_shard(times: list[ShardTime]) -> SlowShard | None:
-    """Return the slowest shard, where it is clearly slower than the others; None where none is."""
+    """Return the slowest shard, if it is clearly slower than the others; None if none is."""
     times = [each for each in times if each.batches >= FEWEST_BATCHES]
     if len(times) < FEWEST_SHARDS:
         return None

@@ -35,7 +35,7 @@ def explained(finding: Finding, observed: Observed) -> tuple[Finding, tuple[HotL
 
 
 def _blocked_by(finding: Finding, observed: Observed) -> Finding:
-    """Say what a worker was blocked by, where that is seen: an internet socket, its own helper threads."""
+    """Say what a worker was blocked by, if that is seen: an internet socket, its own helper threads."""
     if finding.owner != owners.BLOCKED.name or not observed.making_ns:
         return finding
     counts = observed.counts
@@ -55,7 +55,8 @@ def _blocked_by(finding: Finding, observed: Observed) -> Finding:
 
 
 def _made_again(finding: Finding, observed: Observed) -> Finding:
-    """Blame what batches are made of, and not their workers' starts, where ended workers lost what they kept.
+    """Blame what batches are made of, and not their workers' starts, if workers that ended lost what they
+    kept.
 
     Then both come from workers that end with the epoch, and making the same samples again is the larger part.
     """

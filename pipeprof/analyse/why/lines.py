@@ -57,7 +57,7 @@ class HotLine:
     share: float
     """Share of the owner's samples, by the time that each stands for."""
     call: str = ""
-    """Call made on that line: the library's function under it, where there is one."""
+    """Call made on that line: the library's function under it, if there is one."""
     path: str = ""
     """The file as it was recorded."""
 
@@ -130,10 +130,10 @@ class Lines:
         return tuple(sorted(totals, key=lambda owner: -totals[owner]))
 
     def hot(self, owner: str) -> tuple[HotLine, ...]:
-        """Return the lines that `owner`'s time was spent in; none where none was sampled.
+        """Return the lines that `owner`'s time was spent in; none if none was sampled.
 
         The first ends the heaviest path: from the outermost frame, always the line that most of the time went
-        through. So a function whose time is spread over its lines comes before one costly line beside it. The
+        through. So a function whose time is spread over its lines comes before one costly line elsewhere. The
         others follow by their own shares.
         """
         return self._hot(owner, self._of_owner(owner))
@@ -195,7 +195,7 @@ class Lines:
 
         That is time on the CPU below a generator that stands between the loader and the loop, or in Python's
         and other libraries. A line of the user's own that no generator leads to may call torch without a
-        frame of torch's, and is not counted. None where the loop was not sampled.
+        frame of torch's, and is not counted. None if the loop was not sampled.
         """
         return self.host_ns / self.body_ns if self.body_ns else None
 
@@ -206,7 +206,7 @@ class Lines:
 
     @property
     def body_cpu_share(self) -> float | None:
-        """Return the share of the loop's body that its thread was on a core for; None where not sampled."""
+        """Return the share of the loop's body that its thread was on a core for; None if not sampled."""
         cpu_ns = sum(stack.cpu_ns for stack in self.of_stage(MAIN))
         return min(1.0, cpu_ns / self.body_ns) if self.body_ns else None
 
@@ -277,7 +277,7 @@ def _is_host_work(lines: tuple[Line, ...]) -> bool:
 
 
 _TORCH: Final = re.compile(r"/torch/(?:nn|optim|autograd|_tensor|_ops|_dynamo|_inductor|cuda|distributed)")
-"""Code of torch that stands for the accelerator's work, where that has no clock of its own."""
+"""Code of torch that stands for the accelerator's work, if that has no clock of its own."""
 
 
 _LOADER: Final = re.compile(r"/torch/utils/data/|/torchdata/")
@@ -300,7 +300,7 @@ _STAGES: Final[Mapping[str, str]] = {
 
 
 def read_lines(run: Run) -> Lines:
-    """Read and add up the table `lines` of a run, once; empty where lines were not sampled."""
+    """Read and add up the table `lines` of a run, once; empty if lines were not sampled."""
     lines = _read.get(run)
     if lines is None:
         lines = _read[run] = _read_table(run)

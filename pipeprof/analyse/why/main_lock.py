@@ -1,4 +1,4 @@
-"""Waits for the GIL of the main process, as its counters tell them: by stage, and by the thread that ran."""
+"""Waits for the GIL of the main process, as its counters show them: by stage, and by the thread that ran."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Holder(NamedTuple):
 
     name: str
     line: Line | None
-    """Line of the user's that it was on the longest; None where no stack was kept."""
+    """Line of the user's that it was on the longest; None if no stack was kept."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class LockWaits:
     """Waits for the GIL in some stages of a thread of the main process."""
 
     ns: int
-    """Sum, at the least."""
+    """Sum, at least."""
     holder: Holder | None
-    """The thread that ran the longest meanwhile; None where nobody waited."""
+    """The thread that ran the longest meanwhile; None if no thread waited."""
 
 
 def waited_ns(counts: Mapping[CounterName, int], stage: str) -> int:
-    """Return how long the GIL was waited for in a stage, at the least, by counts of the main process."""
+    """Return how long the GIL was waited for in a stage, at least, by counts of the main process."""
     return counts.get(part_of(GIL_WAIT_NS, stage), 0)
 
 

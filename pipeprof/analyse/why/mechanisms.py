@@ -1,8 +1,8 @@
-"""Reasons why a place is expensive, where a counter of its own shows one and it explains most of the place.
+"""Reasons why a place is expensive, if a counter of its own shows one and it explains most of the place.
 
 Each mechanism is one function of what a run has recorded. It returns what share of the blamed owner's time it
-explains, with the figures of its sentence; None where its counter does not show it. Of several that explain
-at least `EXPLAINS` the one that explains the most is named; the more special one first where they are equal.
+explains, with the figures of its sentence; None if its counter does not show it. The one that explains the
+most is named, of several that explain at least `EXPLAINS`; the more special one first if they are equal.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SMALL_PICTURE: Final = 250_000
 """Pixels below which decoding a picture costs little more than opening it."""
 SLOW_PICKLING: Final = 0.5
 """Share of a worker's start that the main process is busy starting it, from which its pickling is what takes
-so long: a process that is sent little starts beside the main one."""
+so long: a process that is sent little starts alongside the main one."""
 LARGE_DATASET_BYTES: Final = 20_000_000
 """Size from which pickling a data set to a worker takes longer than starting its process."""
 
 
 def shown_by(observed: Observed) -> Shown | None:
-    """Return the mechanism that explains most of the blamed owner's time; None where none is established."""
-    # What makes the work itself expensive does not tell why there was no core for it.
+    """Return the mechanism that explains most of the blamed owner's time; None if none is established."""
+    # What makes the work itself expensive does not explain why there was no core for it.
     looks = _OF_CORES if observed.owner == owners.CPU_CONTENTION.name else _LOOKS
     all_shown = [shown for shown in (look(observed) for look in looks) if shown is not None]
     enough = [shown for shown in all_shown if shown.explains >= EXPLAINS]
@@ -79,8 +79,8 @@ def _times(number: float) -> str:
 def _duplicates(observed: Observed) -> Shown | None:
     """Look for several workers that have delivered the same first items.
 
-    Of the worker of which the fewest items were seen, since the others may have been seen longer. It explains
-    the share of those that another worker delivers too.
+    From the worker with the fewest observed items, since the others may have been observed for longer. It
+    explains the share of those that another worker delivers too.
     """
     by_epoch: dict[tuple[int, int], list[set[int]]] = {}
     for (loader, epoch, _), items in observed.counts.items.items():
@@ -216,7 +216,7 @@ def _threads(observed: Observed) -> Shown | None:
 
 
 def _runnable(counts: CounterTotals) -> int | None:
-    """Return how many threads of all workers ran or could run, at the fullest look; None where not read."""
+    """Return how many threads of all workers ran or could run, at the fullest look; None if not read."""
     looks = counts.levels.get(counters.THREADS_RUNNABLE, {})
     workers = [value for worker, value in looks.items() if worker != MAIN_PROCESS]
     return sum(workers) if workers else None
@@ -225,7 +225,7 @@ def _runnable(counts: CounterTotals) -> int | None:
 _OWN_THREADS: Final = 3
 """Threads of every worker: its own, the queue's and the one that samples lines."""
 _BUSY_HELPERS: Final = 0.1
-"""Share of the CPU of the worker's own thread below which helpers are no crowd."""
+"""Share of the CPU of the worker's own thread below which helpers are not a crowd."""
 
 
 def _affinity(observed: Observed) -> Shown | None:
@@ -254,7 +254,7 @@ def _affinity(observed: Observed) -> Shown | None:
 
 
 def _bound_since(observed: Observed, mask: int) -> str:
-    """Return since when the workers are bound, as the end of a sentence; empty where that was not seen."""
+    """Return since when the workers are bound, as the end of a sentence; empty if that was not seen."""
     since = next((event.detail for event in read_events(observed.run) if event.kind == "bound"), None)
     if since is not None:
         return f" since {since}, or soon after"
@@ -267,7 +267,7 @@ _FULL: Final = 0.7
 
 
 def _reopened(observed: Observed) -> Shown | None:
-    """Look for the same files opened again for the samples, where that takes the time.
+    """Look for the same files opened again for the samples, if that takes the time.
 
     Files that hold one sample each are opened once an epoch, which no worker can avoid.
     """
@@ -329,7 +329,7 @@ def _over_decode(observed: Observed) -> Shown | None:
 
 
 def _dropped_frames(observed: Observed) -> Shown | None:
-    """Look for moving pictures of which many frames are decoded for one that is asked for."""
+    """Look for videos in which many frames are decoded for each one that is requested."""
     frames, pictures = (observed.counts.starting(name) for name in (counters.FRAMES, counters.PICTURES))
     if not pictures or frames < mechanisms.OVER_DECODE.at_least * pictures:
         return None
@@ -341,7 +341,7 @@ def _dropped_frames(observed: Observed) -> Shown | None:
 def _dropped_pictures(observed: Observed) -> Shown | None:
     """Look for several pictures decoded per sample, with more pixels than the samples have bytes.
 
-    A pixel that is kept takes a byte at least: the true excess is no smaller than what is counted here.
+    A pixel that is kept takes a byte at least: the true excess is at least what is counted here.
     """
     pixels, pictures = (observed.counts.starting(name) for name in (counters.PIXELS, counters.PICTURES))
     kept, least = observed.total("bytes"), mechanisms.OVER_DECODE.at_least
@@ -462,14 +462,14 @@ def _forks(observed: Observed) -> bool:
 
 
 def loses_cache(observed: Observed) -> bool:
-    """Return True where workers ended with the epoch and lost what their data set had kept."""
+    """Return True if workers ended with the epoch and lost what their data set had kept."""
     return _lost_cache(observed) is not None
 
 
 def _lost_cache(observed: Observed) -> Shown | None:
     """Look for workers that grew in each epoch, ended with it, and whose samples cost as much in the next.
 
-    They grow by what they have allocated and kept since the end of their first batch; where that is not told,
+    They grow by what they have allocated and kept since the end of their first batch; if that is not known,
     by their resident memory, with its buffers.
     """
     facts, costs = observed.facts, observed.cost_by_epoch()
@@ -495,14 +495,14 @@ _CACHE_BYTES: Final = 1_000_000
 """Growth after the first batch below which nothing worth a word was kept: decoding alone kept 0.1 MB."""
 _CACHE_RESIDENT_BYTES: Final = 4_000_000
 _KEPT: Final = 0.3
-"""Share of the bytes that it made below which what a worker kept is no cache to speak of."""
+"""Share of the bytes that it made below which a worker has not kept a cache worth mentioning."""
 
 
 def _connections(observed: Observed) -> Shown | None:
     """Look for new connections for the samples, whose making and first answer took most of the time.
 
     The first answer counts as far as it is slower than later answers on connections that were kept; as a
-    whole where there were none, as for a server that greets or that prepares itself for each connection.
+    whole if there were none, as for a server that greets or that prepares itself for each connection.
     """
     counts = observed.counts.of_workers or observed.counts.of_main
     made = counts[counters.CONNECTIONS]
@@ -564,7 +564,7 @@ def _main_gil(observed: Observed) -> Shown | None:
 
 
 def _stages_in_main(observed: Observed) -> tuple[tuple[str, ...], ...]:
-    """Return the stages of the main process that the blamed owner's time passes in; none where in workers.
+    """Return the stages of the main process that the blamed owner's time passes in; none if in workers.
 
     The training thread's come first, then those of the thread that pins.
     """

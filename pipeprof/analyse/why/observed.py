@@ -27,8 +27,8 @@ from pipeprof.vocabulary import owners
 class Observed:
     """A run, asked by the mechanisms. Sums are over all batches of the run, warm-up included.
 
-    Batches that were made unprobed are left out, as counters and lines leave them out too. What is compared
-    with what a whole process or the machine did is the `whole` of a column, in which others stand for them.
+    Batches that were made unprobed are left out, as counters and lines leave them out too. Use the `whole` of
+    a column, in which other batches stand for them, to compare with what a whole process or the machine did.
     """
 
     run: Run
@@ -69,8 +69,8 @@ class Observed:
     def hot(self) -> tuple[HotLine, ...]:
         """Return the lines in which the blamed owner's time was spent.
 
-        For owners that are no stage, such as a core that was lacking: of the stage that took the most time.
-        So too for the storage where no read of Python's was sampled: mapped files are read when touched.
+        For owners that are not stages, such as a missing core: of the stage that took the most time. The same
+        holds for the storage if no read in Python was sampled: mapped files are read when touched.
         """
         lines = () if self.owner in _NO_STAGE else self.lines.hot(self.owner)
         if lines or self.owner not in (*_NO_STAGE, owners.STORAGE.name):
@@ -96,13 +96,14 @@ class Observed:
         return {name: values[probed] for name, values in self._made.items()}
 
     def total(self, column: str) -> int | None:
-        """Return the sum of a column of `batches`; None where no batch has it."""
+        """Return the sum of a column of `batches`; None if no batch has it."""
         values = self._batches[column]
         seen = values[values != NOT_OBSERVED]
         return int(seen.sum()) if len(seen) else None
 
     def whole(self, column: str) -> int | None:
-        """Return the same with each batch as often as it stands for one: an estimate for all batches."""
+        """Return the same with each batch counted once for every batch that it stands for: an estimate for
+        all batches."""
         values, times = self._batches[column], self._batches["stands_for"]
         seen = values != NOT_OBSERVED
         return int((values * times)[seen].sum()) if seen.any() else None

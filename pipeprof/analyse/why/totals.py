@@ -45,17 +45,17 @@ class CounterTotals:
         return bool(self.of_workers or self.of_main or self.levels)
 
     def worker_level(self, name: CounterName) -> int | None:
-        """Return the largest value of a level among the workers; None where it was not read."""
+        """Return the largest value of a level among the workers; None if it was not read."""
         values = [value for worker, value in self.levels.get(name, {}).items() if worker != MAIN_PROCESS]
         return max(values, default=None)
 
     def level(self, name: CounterName) -> int | None:
-        """Return the largest value of a level in any process; None where it was not read."""
+        """Return the largest value of a level in any process; None if it was not read."""
         return max(self.levels.get(name, {}).values(), default=None)
 
     @property
     def worker_bytes(self) -> int | None:
-        """Return the most memory that a worker shared with no process; None where none was looked at."""
+        """Return the most memory that a worker shared with no process; None if none was looked at."""
         return max((max(looks) for looks in self.own_memory.values()), default=None)
 
     def starting(self, beginning: CounterName) -> int:

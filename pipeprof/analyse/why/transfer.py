@@ -12,7 +12,7 @@ from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints, take
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Means over the measured batches; None where not observed."""
+    """Means over the measured batches; None if not observed."""
 
     pickling_ns: float | None
     pipe_ns: float | None
@@ -20,12 +20,12 @@ class Transfer:
     sent_bytes: float | None
     """Size of the pickle, which goes through the pipe."""
     tensor_bytes: float | None
-    """Size of the tensors, which the main process maps: they travel beside the pickle."""
+    """Size of the tensors, which the main process maps: they travel outside the pickle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Parts of the way of each measured batch where they were observed: ns and bytes."""
+    """Parts of the way of each measured batch if they were observed: ns and bytes."""
 
     pickling: Ints
     """From when the worker's queue thread began to pickle a batch until it had written it to the pipe."""
@@ -37,7 +37,7 @@ class Way:
     tensor_bytes: Ints
 
     def means(self) -> Transfer | None:
-        """Return the mean of each part; None where no part of any batch was observed."""
+        """Return the mean of each part; None if no part of any batch was observed."""
         if not any(map(len, (self.pickling, self.pipe, self.receiving))):
             return None
         parts = (self.pickling, self.pipe, self.receiving, self.sent_bytes, self.tensor_bytes)

@@ -67,7 +67,7 @@ def _progress(text: str) -> None:
 
 
 def _show(survey: Survey) -> None:
-    """Print the survey of a machine, or its profile where it was measured."""
+    """Print the survey of a machine, or its profile if it was measured."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """Measured cell of a scenario; `error` where it failed. A run that failed may be readable still."""
+    """Measured cell of a scenario; `error` if it failed. A run that failed may be readable still."""
 
     scenario: Scenario
     directory: Path
@@ -139,7 +139,7 @@ def _report(outcome: CellOutcome, page: bool, terminal: bool, quiet: bool, verbo
 
 
 def _named(scenarios: list[Scenario], name: str | None) -> list[Scenario]:
-    """Return the scenarios, the only one with another name where one is given."""
+    """Return the scenarios, the only one with another name if one is given."""
     if name is None:
         return scenarios
     if len(scenarios) > 1 or scenarios[0].cell:
@@ -204,7 +204,7 @@ def show(outcome: CellOutcome, page: Path | None, quiet: bool, verbose: bool) ->
 
 
 def _too_short(forecast: Forecast | None) -> str:
-    """Return that the run was too short to tell, where that is why; else empty."""
+    """Return that the run was too short to tell, if that is the reason; else an empty text."""
     from pipeprof.analyse.verdict import TOO_LITTLE
 
     if forecast is None or forecast.verdict.finding.detail not in TOO_LITTLE:
@@ -213,7 +213,7 @@ def _too_short(forecast: Forecast | None) -> str:
 
 
 def show_matrix(outcomes: list[CellOutcome], quiet: bool) -> None:
-    """Write a page for all cells of a matrix, beside them; nothing for a single run."""
+    """Write a page for all cells of a matrix, next to them; nothing for a single run."""
     from pipeprof.report.page import html
     from pipeprof.simulate.matrix_predictions import predict_cells
 
@@ -242,7 +242,7 @@ def as_data(outcomes: list[CellOutcome]) -> Any:
 
 
 def exit_code(outcomes: list[CellOutcome], strict: bool) -> int:
-    """Return the first error's code, a signal's after an interruption, 1 where `expect` was missed."""
+    """Return the first error's code, a signal's after an interruption, 1 if `expect` was missed."""
     for outcome in outcomes:
         if outcome.error is not None:
             return outcome.error.exit_code

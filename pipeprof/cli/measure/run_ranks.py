@@ -62,7 +62,7 @@ def _measure(
 
 
 def _wait(peers: Peers) -> bool:
-    """Wait for all ranks; return False where a rank is gone."""
+    """Wait for all ranks; return False if a rank is gone."""
     try:
         peers.gather(None)
     except PipeprofError:
@@ -71,7 +71,7 @@ def _wait(peers: Peers) -> bool:
 
 
 def _report(directory: Path, page: bool, as_json: bool, quiet: bool) -> None:
-    """Report the job, in the terminal and as a page; say why where it cannot be read."""
+    """Report the job, in the terminal and as a page; say why if it cannot be read."""
     from pipeprof.analyse.job.merge import merge
     from pipeprof.cli.show.merge import show, write_page
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeprof.analyse.analysis import Analysis
 
 PATIENCE_S: Final = 20.0
-"""Time after which no answer means no: nobody may sit at the terminal."""
+"""Time after which no answer means no: there may be no one at the terminal."""
 _QUESTION: Final = (
     "Whether the device gives more to more readers is not known. Read some of the run's own files to find "
     "out, for at most 5 s? Nothing of them is written. [y/N] "
@@ -40,7 +40,7 @@ def wants_probe(directory: Path, patience_s: float = PATIENCE_S) -> bool:
 
 
 def _leaves_open(analysis: Analysis) -> bool:
-    """Return True where the run waited for a device of unknown state, and names files that can be read."""
+    """Return True if the run waited for a device of unknown state, and names files that can be read."""
     from pipeprof.vocabulary import causes
 
     waited = analysis.verdict.cause in {cause.word for cause in (*causes.STORAGE, causes.PAGE_CACHE)}

@@ -228,14 +228,14 @@ class _Report:
     rank: Rank | None
     chosen: ChosenRanks
     changes_loaders: bool
-    """True where an option changes the script's loaders."""
+    """True if an option changes the script's loaders."""
     page: bool
     quiet: bool
     verbose: bool
     probe: bool
 
     def at_end(self, traced: Traced) -> None:
-        """Report the run, or the whole job where this is the rank that speaks for it."""
+        """Report the run, or the whole job if this is the rank that speaks for it."""
         from pipeprof.record.remote.outgoing import address
 
         if self.rank is None:

@@ -85,7 +85,7 @@ def _parts(job: LiveJob, analyses: Analyses) -> list[ShownRun]:
 
 
 def _look(job: LiveJob, analyses: Analyses) -> None:
-    """Analyse the next run that has steps, where it is time."""
+    """Analyse the next run that has steps, if it is time."""
     analyses.look([live for live in job.runs.values() if live.all.steps and live.run.status == "running"])
 
 

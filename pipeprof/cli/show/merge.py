@@ -69,7 +69,7 @@ def _keep(merged: JobAnalysis, directories: tuple[Path, ...]) -> None:
 
 
 def write_page(merged: JobAnalysis, page: Path) -> Path:
-    """Write the page of a job. Raises `PipeprofError` where it cannot be written."""
+    """Write the page of a job. Raises `PipeprofError` if it cannot be written."""
     from pipeprof.report import jobs as ranks
 
     with written(page):

@@ -98,7 +98,7 @@ def command(
 
 
 def _named(stem: str, share: bool) -> str:
-    """Return the usual name of a page. One that is given away lies beside the one that is not."""
+    """Return the usual name of a page. A shared report lies next to the one that is not shared."""
     return f"{stem}-shared.html" if share else f"{stem}.html"
 
 
@@ -153,7 +153,7 @@ def _is_current(page: Path, run: Path) -> bool:
 
 
 def _cells(run: Path) -> list[Path]:
-    """Return the runs of a matrix in `run`, in the order of their making; empty where it holds none."""
+    """Return the runs of a matrix in `run`, in the order of their making; empty if it holds none."""
     from pipeprof.record.reader import load
     from pipeprof.record.schema import RUN_JSON
 

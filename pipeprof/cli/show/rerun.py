@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from pipeprof.analyse.analysis import Analysis
 
 _LAST_LINES: Final = 3
-"""Lines of a failed command's own words that are told."""
+"""Lines of a failed command's own output that are shown."""
 
 
 def print_repeated(base: Analysis, other: Analysis, times: int, as_json: bool, force: bool) -> int:
     """Repeat both runs and print how they compare; return the exit code.
 
-    Raises `MeasureError` where a command cannot be repeated or fails, `InconclusiveError` where a run of it
-    has no measured rate.
+    Raises `MeasureError` if a command cannot be repeated or fails, `InconclusiveError` if a run of it has no
+    measured rate.
     """
     from pipeprof.analyse.differences import repeated
     from pipeprof.record.directories import new_directory

@@ -1,4 +1,4 @@
-"""Claim 10, beyond the lecture: predicted beside measured, the cheapest cures, and many accelerators."""
+"""Claim 10, beyond the lecture: predicted against measured, the cheapest cures, and many accelerators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeprof.simulate.matrix_predictions import Pair, errors
 
 
 def beyond(results: Results) -> Claim:
-    """Build claim 10: predicted beside measured, the cheapest cures, many accelerators."""
+    """Build claim 10: predicted against measured, the cheapest cures, many accelerators."""
     claim = blank_claim(10, results.directory)
     first = results.run("1_hdd")
     if first is None:
@@ -40,7 +40,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _predicted_against_measured(results: Results, claim: Claim) -> None:
-    """Draw each run of claims 1, 2 and 4, and those of claim 3 in memory, predicted beside measured."""
+    """Draw each run of claims 1, 2 and 4, and those of claim 3 in memory, predicted against measured."""
     pairs = pairs_of(results)
     error = errors(pairs)
     if error is None:
@@ -145,7 +145,7 @@ def _many(results: Results, claim: Claim) -> None:
 
 
 def _row(scale: Scale) -> list[str]:
-    """Return a row: what so many accelerators get of machines like this one, and what they would need."""
+    """Return a row: what that many accelerators get from machines like this one, and what they would need."""
     cores = str(scale.cores) if scale.cores else f"more than {MOST_CORES}"
     return [
         scale.label,

@@ -39,7 +39,7 @@ class Claim:
     legend: list[dict[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     side_by_side: bool = False
-    """Its charts are small and stand beside each other."""
+    """Its charts are small and stand side by side."""
 
 
 @cache
@@ -51,7 +51,7 @@ def texts() -> Mapping[str, Any]:
 
 
 def blank_claim(number: int, directory: Path) -> Claim:
-    """Return a claim without its numbers; commands name `directory` where that is a relative path."""
+    """Return a claim without its numbers; commands name `directory` if that is a relative path."""
     words = next(words for words in texts()["claim"] if words["number"] == number)
     runs = "DIR" if directory.is_absolute() else directory.as_posix()
     return Claim(

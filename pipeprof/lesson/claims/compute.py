@@ -40,7 +40,7 @@ _PRETTY: Final = {
 
 
 def step_ns(run: LessonRun | None) -> float | None:
-    """Return the median time that the accelerator computed in a step; None where not observed."""
+    """Return the median time that the accelerator computed in a step; None if not observed."""
     return None if run is None else run.analysis.timeline.usual_compute_ns
 
 

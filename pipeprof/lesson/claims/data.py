@@ -31,7 +31,7 @@ TIERS: Final = (
     ("network", "network storage", None),
     ("ram", "in RAM", "3_ram"),
 )
-"""Tier, its label, and its run without workers, where the course has one."""
+"""Tier, its label, and its run without workers, if the course has one."""
 COPIES: Final = (
     ("ordinary memory", "5_copy_pageable"),
     ("pinned memory", "5_copy_pinned"),
@@ -48,7 +48,7 @@ LADDER: Final = (
 NO_BETTER: Final = 0.05
 """Smaller speed-ups count as zero."""
 ALIKE: Final = 0.01
-"""Smaller differences of two runs' shares count as none where no intervals tell."""
+"""Smaller differences of two runs' shares count as none if there are no intervals to tell."""
 
 
 def labelled(results: Results, names: Names, claim: Claim) -> Labelled:
@@ -141,7 +141,7 @@ def devices(results: Results) -> Claim:
 
 
 def _no_faster(ssd: LessonRun, nvme: LessonRun) -> str:
-    """Return why the faster drive does not wait less; empty where it does."""
+    """Return why the faster drive does not wait less; empty if it does."""
     if alike(ssd, nvme):
         return (
             "Between SSD and NVMe SSD there is no difference beyond noise: the drive is no longer what the "
@@ -261,7 +261,7 @@ def _because(run: LessonRun) -> str:
 
 
 def _copying(claim: Claim, runs: dict[str, LessonRun]) -> None:
-    """Say what copying costs, and that it costs nothing where it is hidden."""
+    """Say what copying costs, and that it costs nothing if it is hidden."""
     plain, ahead, none = (runs.get(COPIES[i][0]) for i in (0, 2, 3))
     free = None if none is None else none.said.utilization
     if plain is None or free is None or plain.said.utilization is None:

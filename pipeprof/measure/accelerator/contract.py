@@ -18,9 +18,9 @@ class Accelerator(Protocol):
     kind: str
     emulated: bool
     pins: bool
-    """True if it copies from page-locked memory beside the host's work."""
+    """True if it copies from page-locked memory alongside the host's work."""
     why_untimed: str | None
-    """Reason why its steps have no times of its own; None where they have."""
+    """Reason why its steps have no times of its own; None if they have."""
 
     def request(self, step: int) -> None:
         """Note that the loop is about to ask for the batch of `step`."""
@@ -35,7 +35,7 @@ class Accelerator(Protocol):
         ...
 
     def parts(self) -> list[PartTimes]:
-        """Return the parts of the steps that `finished` has returned, where they are observed."""
+        """Return the parts of the steps that `finished` has returned, if they are observed."""
         ...
 
     def synchronize(self) -> None:
@@ -47,5 +47,5 @@ class Accelerator(Protocol):
         ...
 
     def describe_model(self) -> ModelMeta:
-        """Return the network that it trains, for `run.json`; empty where it trains none."""
+        """Return the network that it trains, for `run.json`; empty if it trains none."""
         ...

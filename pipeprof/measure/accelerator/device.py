@@ -47,8 +47,8 @@ class DeviceAccelerator:
     """Copies and trains on the current device of `device`.
 
     Pinned batches are copied with `non_blocking=True`; pageable ones block the host, as torch has it. With
-    `prefetch_to_device` copies go through a side stream, beside the computation of the step before; it takes
-    pinned batches to gain anything. `clock` is handed in by tests.
+    `prefetch_to_device` copies go through a side stream, alongside the computation of the step before; it
+    takes pinned batches to gain anything. `clock` is handed in by tests.
     """
 
     emulated = False
@@ -211,5 +211,5 @@ def _part_times(marks: _Marks) -> list[PartTimes]:
     ends = [*begins[1:], at(marks.compute_end)]
     return [
         PartTimes(marks.step, part, begin, end)
-        for (part, _), begin, end in zip(marks.parts, begins, ends, strict=False)  # none where not marked
+        for (part, _), begin, end in zip(marks.parts, begins, ends, strict=False)  # none if not marked
     ]

@@ -2,7 +2,7 @@
 
 The device's times are computed, not slept: a step that is launched occupies the device from the moment it
 could have begun. The host sleeps only where a real one would stand: behind a full queue, behind a pageable
-copy, or for each step where the loop synchronises. What the host oversleeps is hidden by the queue, so that
+copy, or for each step if the loop synchronises. What the host oversleeps is hidden by the queue, so that
 utilisation and starved time are those of the device's own clock.
 """
 
@@ -26,7 +26,7 @@ SPIN_NS: Final = 100_000
 
 
 def sleep_until(deadline_ns: int) -> None:
-    """Return at `deadline_ns` of `time.monotonic_ns`, within about a microsecond where a core is free."""
+    """Return at `deadline_ns` of `time.monotonic_ns`, within about a microsecond if a core is free."""
     ahead = deadline_ns - time.monotonic_ns()
     if ahead > SPIN_NS:
         time.sleep((ahead - SPIN_NS) / NS_PER_S)
@@ -39,9 +39,9 @@ class EmulatedAccelerator:
 
     A pageable copy goes through the stream and blocks the host until it has arrived, as `tensor.to(device)`
     does (torch synchronises the stream after it). A pinned copy is queued in the stream and the host goes on.
-    `prefetch_to_device` copies on a stream of its own, beside the computation of the step before. `pinned`
-    says which of the two the loop's batches are: without a CUDA device torch can pin nothing.
-    `clock` and `sleep` (until a time of that clock) are handed in by tests.
+    `prefetch_to_device` copies on a stream of its own, alongside the computation of the step before. `pinned`
+    says which of the two the loop's batches are: without a CUDA device torch can pin nothing. `clock` and
+    `sleep` (until a time of that clock) are handed in by tests.
     """
 
     kind = "emulated"

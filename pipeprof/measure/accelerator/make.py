@@ -9,7 +9,7 @@ from pipeprof.scenario import AcceleratorPart, Scenario, accelerator_model
 
 
 def make_accelerator(scenario: Scenario, local_rank: int | None = None) -> Accelerator:
-    """Make the accelerator that the scenario names; `auto` is torch's where there is one, else emulated.
+    """Make the accelerator that the scenario names; `auto` is torch's if there is one, else emulated.
 
     `local_rank` is this process's number among the job's ranks on this machine; None outside a job.
     Raises `MeasureError` for a device that is not there, and for a model that cannot be built.
@@ -55,7 +55,7 @@ def _emulated(scenario: Scenario) -> Accelerator:
 
 
 def choose_device(device: Device, local_rank: int | None) -> None:
-    """Make device number `local_rank` the current one, in turn where there are fewer devices than ranks.
+    """Make device number `local_rank` the current one, in turn if there are fewer devices than ranks.
 
     Outside a job (None) the current device stays what it is.
     """
@@ -64,10 +64,10 @@ def choose_device(device: Device, local_rank: int | None) -> None:
 
 
 def find_device(part: AcceleratorPart) -> Device | None:
-    """Return the device to train on; None where the accelerator is to be emulated.
+    """Return the device to train on; None if the accelerator is to be emulated.
 
-    Raises `MeasureError` where the scenario names a device that torch does not see. `device` is any; torch
-    calls ROCm's by CUDA's name, and so may the scenario.
+    Raises `MeasureError` if the scenario names a device that torch does not see. `device` is any; torch calls
+    ROCm's by CUDA's name, and so may the scenario.
     """
     from pipeprof.measure.device.here import available_device
 

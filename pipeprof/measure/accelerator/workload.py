@@ -37,7 +37,7 @@ OPTIMIZERS: Final[dict[str, Optimizers]] = {
     "adagrad": lambda params, rate: torch.optim.Adagrad(params, lr=rate),
     "rmsprop": lambda params, rate: torch.optim.RMSprop(params, lr=rate),
     "adam": lambda params, rate: torch.optim.Adam(params, lr=rate),
-    # Four evaluations of the network a step at the most, where torch's default of 20 would be 25.
+    # Four evaluations of the network a step at most, where torch's default of 20 would be 25.
     "lbfgs": lambda params, rate: torch.optim.LBFGS(params, lr=rate, max_iter=4, max_eval=4),
 }
 """The optimisers of the lecture's notes, with the notes' momentum of 0.9 and torch's other figures."""
@@ -218,7 +218,7 @@ def build_network(part: ModelPart) -> nn.Module:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a local checkpoint: a state dict, or a mapping that holds one. Nothing in it is executed.
 
-    Raises `MeasureError` where it cannot be read or is of another network.
+    Raises `MeasureError` if it cannot be read or is of another network.
     """
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeprof.errors import MeasureError
-from pipeprof.measure.attach.attach import WORKER_PATIENCE_S, inject, write_script
+from pipeprof.measure.attach.attach import WORKER_PATIENCE_S, inject, may_run_late, write_script
 from pipeprof.measure.attach.control import Control, started, word_of
 from pipeprof.measure.host import ptrace
 from pipeprof.measure.session.launchers import LAUNCHERS, TORCH, RankPlace, completed, place_in
@@ -30,30 +30,33 @@ class RankAnswer(NamedTuple):
     pid: int
     rank: int
     job: tuple[int | None, str]
-    """Number of its job's ranks, and the port at which they meet, where the environment has it."""
+    """Number of its job's ranks, and the port at which they meet, if the environment has it."""
 
 
 def ask(pids: Iterable[int]) -> list[RankAnswer]:
     """Ask processes which rank they are; return those that are one, in the order of `pids`.
 
-    A process without torch is not asked, and one that does not answer is none, nor is a loader's worker.
+    A process without torch is not asked, and one that does not answer is not a rank, nor is a loader's
+    worker.
     """
     asked = [pid for pid in pids if pid != os.getpid() and started(pid) is not None and _has_torch(pid)]
     if not asked:
         return []
     control = Control.make({"workers": [], "ask": [*_names(), _PORT]})
+    answers: list[dict[str, Any]] = []
     try:
         write_script(control)
         with ThreadPoolExecutor(len(asked), thread_name_prefix="pipeprof-ask") as threads:
             answers = list(threads.map(lambda pid: _answer(pid, control), asked))
     finally:
-        control.remove()
+        if (answers and all(answers)) or not may_run_late():
+            control.remove()  # else the one that answers last does so, or the next attach
     read = [_read_answer(pid, answer) for pid, answer in zip(asked, answers, strict=True)]
     return [rank for rank in read if rank is not None]
 
 
 def _names() -> list[str]:
-    """Return the environment variables in which any launcher tells a rank its place."""
+    """Return the environment variables in which any launcher gives a rank its place."""
     fields = ("rank", "world_size", "local_rank", "local_world_size", "node")
     names = {getattr(launcher, field) for launcher in LAUNCHERS for field in fields}
     return sorted(names - {""})

@@ -66,7 +66,7 @@ class Wanted(NamedTuple):
 
 
 def check(pid: int) -> None:
-    """Raise `MeasureError` where process `pid` cannot be attached to. Touches nothing."""
+    """Raise `MeasureError` if process `pid` cannot be attached to. Touches nothing."""
     target.check(pid)
     if _remote_exec() is None and not ptrace.is_supported():
         raise MeasureError(
@@ -84,7 +84,7 @@ def attach(
 ) -> Attached:
     """Observe process `pid` and its workers until time or steps are over, `is_stopped()`, or Ctrl-C.
 
-    `entered` is told of how many workers are observed, and `on_hang` of a loop that hangs. Raises
+    `entered` is called with the number of observed workers, and `on_hang` with a loop that hangs. Raises
     `MeasureError` for a process that cannot be attached to, which is left as it was.
     """
     check(pid)
@@ -194,6 +194,14 @@ def inject(pid: int, control: Control) -> None:
         ) from error
 
 
+def may_run_late() -> bool:
+    """Return True where a process runs the entry when it next runs Python code, however long that takes.
+
+    Python 3.14 prints an error into that process where the script is gone by then.
+    """
+    return _remote_exec() is not None
+
+
 def _remote_exec() -> Callable[[int, str], None] | None:
     """Return Python's own way in, of 3.14 and newer."""
     return getattr(sys, "remote_exec", None)
@@ -223,7 +231,7 @@ def _wait(
 
 
 def _wait_left(pid: int, control: Control) -> dict[str, Any]:
-    """Wait until the job's side has left; empty where the job has ended."""
+    """Wait until the job's side has left; empty if the job has ended."""
     deadline = time.monotonic() + LEAVE_PATIENCE_S
     while time.monotonic() < deadline and started(pid) is not None:
         state = control.wait(("left",), 0.2)

@@ -31,7 +31,7 @@ class Control:
 
     @classmethod
     def make(cls, request: dict[str, Any]) -> Control:
-        """Make a directory that holds a request, and who asks; remove those that nobody will."""
+        """Make a directory that holds a request, and who asks; remove those that no one else will."""
         remove_abandoned()
         control = cls(tempfile.mkdtemp(prefix=PREFIX))
         pid = os.getpid()
@@ -40,7 +40,7 @@ class Control:
         return control
 
     def request(self) -> dict[str, Any]:
-        """Return what pipeprof asks for. Raises `OSError` where it has given up."""
+        """Return what pipeprof asks for. Raises `OSError` if it has given up."""
         asked: dict[str, Any] = json.loads((self.directory / _REQUEST).read_text())
         return asked
 
@@ -49,7 +49,7 @@ class Control:
         self._write(_REQUEST, {**self.request(), "workers": pids})
 
     def state(self, of: int | None = None) -> dict[str, Any]:
-        """Return what the job, or its worker of pid `of`, has said last; empty where nothing."""
+        """Return what the job, or its worker of pid `of`, has said last; empty if nothing."""
         with suppress(OSError, ValueError):
             said: dict[str, Any] = json.loads((self.directory / _name(of)).read_text())
             return said
@@ -60,12 +60,12 @@ class Control:
         (self.directory / _STATE).unlink(missing_ok=True)
 
     def say(self, of: int | None = None, **state: Any) -> None:
-        """Say a state, in the job. Where pipeprof has gone, nobody hears it."""
+        """Say a state, in the job. If pipeprof has gone, no one hears it."""
         with suppress(OSError):
             self._write(_name(of), state)
 
     def wait(self, names: tuple[str, ...], patience_s: float, of: int | None = None) -> dict[str, Any]:
-        """Wait for one of the states `names`; empty where it does not come."""
+        """Wait for one of the states `names`; empty if it does not come."""
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             state = self.state(of)
@@ -91,7 +91,7 @@ class Control:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def is_abandoned(self) -> bool:
-        """Tell whether its pipeprof is gone: as far as that can be seen from here."""
+        """Return whether its pipeprof is gone: as far as that can be seen from here."""
         try:
             asked = self.request()
             if asked["pids"] != _numbering():  # of another container, which shares the directory
@@ -131,7 +131,7 @@ def _age_s(path: Path) -> float:
 
 
 def word_of(state: dict[str, Any]) -> str:
-    """Return the word of a state; empty where none has been said."""
+    """Return the word of a state; empty if none has been said."""
     return str(state.get("state", ""))
 
 
@@ -140,7 +140,7 @@ def _name(of: int | None) -> str:
 
 
 def started(pid: int) -> int | None:
-    """Return when process `pid` was started, in the kernel's ticks; None where it is gone or a zombie."""
+    """Return when process `pid` was started, in the kernel's ticks; None if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

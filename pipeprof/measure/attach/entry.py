@@ -26,7 +26,7 @@ def enter() -> None:
         request = control.request()
     except Exception:  # pipeprof has given up meanwhile
         return
-    if control.is_over(request) == "gone":  # it was killed since it asked, and nobody else knows of this
+    if control.is_over(request) == "gone":  # it was killed after it asked, and no one else knows of this
         control.remove()
         return
     if "ask" in request:
@@ -44,12 +44,14 @@ def enter() -> None:
 
 def _place(names: list[str]) -> dict[str, Any]:
     """Return what this process knows of its place in a job; `names` are variables that launchers set."""
-    data = sys.modules.get("torch.utils.data")
-    is_worker = data is None or data.get_worker_info() is not None
-    distributed = sys.modules.get("torch.distributed")
-    initialised = None
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        initialised = [distributed.get_rank(), distributed.get_world_size()]
+    is_worker, initialised = True, None
+    try:
+        data, distributed = sys.modules.get("torch.utils.data"), sys.modules.get("torch.distributed")
+        is_worker = data is None or data.get_worker_info() is not None
+        if distributed is not None and distributed.is_available() and distributed.is_initialized():
+            initialised = [distributed.get_rank(), distributed.get_world_size()]
+    except Exception:  # torch is being imported, or is on its way out: what is known is all
+        pass
     environment = {name: os.environ[name] for name in names if name in os.environ}
     return {"is_worker": is_worker, "initialised": initialised, "environment": environment}
 

@@ -59,7 +59,7 @@ class Attachment:
 
     @property
     def is_leaving(self) -> bool:
-        """Tell whether its pipeprof is gone or has had enough."""
+        """Return whether its pipeprof is gone or has had enough."""
         return self._control.is_over(self._asked) is not None
 
     def enter(self) -> list[int]:

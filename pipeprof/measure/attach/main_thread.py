@@ -11,7 +11,7 @@ _waiting: Final[list[Callable[[], None]]] = []
 
 
 def _run(_: Any) -> int:
-    with suppress(Exception):  # it stands in the middle of the user's program
+    with suppress(Exception):  # it is called in the middle of the user's program
         while _waiting:
             _waiting.pop(0)()
     return 0

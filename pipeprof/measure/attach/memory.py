@@ -13,7 +13,7 @@ def give_back() -> None:
     """Give back the free memory of Arrow, and of the heaps of glibc that each thread takes from.
 
     Each attach has threads of its own, which take from whichever heap is free, and a heap keeps the most that
-    it ever held. Of a job that was attached to ten times more, 0.1 MB more were in use and 7 MB more were
+    it ever held. In a job that was attached to ten times more, 0.1 MB more were in use and 7 MB more were
     free in such heaps, 3.4 MB of them touched (mallinfo2 and smaps; 2026-11-29, two cores of a shared virtual
     machine).
     """

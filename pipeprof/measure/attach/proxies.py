@@ -68,7 +68,7 @@ class AttachedProbe(Probe):
 
     @property
     def is_over(self) -> bool:
-        """Tell whether the observation has ended."""
+        """Return whether the observation has ended."""
         return self.slot is None or self.slot.unread
 
     def key(self) -> tuple[int, int] | None:

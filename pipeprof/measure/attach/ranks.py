@@ -20,7 +20,7 @@ from pipeprof.measure.attach.control import started
 def ranks_of(pid: int) -> list[int]:
     """Return the ranks that `pid` is one of, or the launcher of, in their order.
 
-    Raises `MeasureError` where there are none.
+    Raises `MeasureError` if there are none.
     """
     if started(pid) is None:
         raise MeasureError(f"there is no process {pid}", "give the PID of a rank, or of its launcher")
@@ -35,7 +35,7 @@ def ranks_of(pid: int) -> list[int]:
 
 
 def _by_environment(pid: int) -> dict[int, int]:
-    """Return the children of one process that were started with a RANK: nobody is asked.
+    """Return the children of one process that were started with a RANK, without asking them.
 
     A rank's workers have its environment too, and another parent.
     """
@@ -51,8 +51,9 @@ def _by_environment(pid: int) -> dict[int, int]:
 def _by_asking(pid: int) -> dict[int, int]:
     """Return the ranks that say so themselves: `pid` and its children, or else `pid` and its siblings.
 
-    A launcher may be a rank too, as Lightning's is. What a rank has started, but for workers, may take itself
-    for that rank: the eldest counts. A rank's siblings may be of another job, where a shell has started two.
+    A launcher may be a rank too, as Lightning's is. What a rank has started, except for workers, may take
+    itself for that rank: the eldest counts. A rank's siblings may be of another job, if a shell has started
+    two.
     """
     near = ask([pid, *_children(pid)])
     own = next((told for told in near if told.pid == pid), None)
@@ -77,7 +78,7 @@ def _children(parent: int | None) -> list[int]:
 def torchrun() -> int:
     """Return the process number of the one torchrun on this node.
 
-    Raises `MeasureError` where none runs here, or several.
+    Raises `MeasureError` if none runs here, or several.
     """
     launchers = set()
     for pid in _processes():
@@ -129,7 +130,7 @@ def attach_all(
 ) -> list[Attached]:
     """Observe several processes at once, until the time is over or Ctrl-C. The first error is raised.
 
-    `on_entry` is told of each process that is observed, and of how many of its workers, as it is entered.
+    `on_entry` is called with each process that is observed, and the number of its workers, as it is entered.
     """
     stop = threading.Event()
     with ThreadPoolExecutor(len(pids), thread_name_prefix="pipeprof-rank") as threads:

@@ -22,7 +22,7 @@ _CAN_TRACE: Final = 1 << 19
 
 
 def check(pid: int) -> None:
-    """Raise `MeasureError` where process `pid` cannot be attached to."""
+    """Raise `MeasureError` if process `pid` cannot be attached to."""
     if sys.platform != "linux":
         raise MeasureError("attach needs Linux", "start the job under `pipeprof trace`")
     if started(pid) is None:

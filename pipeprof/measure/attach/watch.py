@@ -42,7 +42,7 @@ def live_iterators() -> list[Any]:
 
 
 def is_making_iterator() -> bool:
-    """Tell whether a thread of this process makes an iterator, or begins an epoch with one, right now."""
+    """Return whether a thread of this process makes an iterator, or begins an epoch with one, right now."""
     innermost = frame = None
     try:
         for innermost in sys._current_frames().values():
@@ -62,7 +62,7 @@ _LOADERS: Final = ("utils/data/dataloader.py", "stateful_dataloader.py")
 
 
 def _part(iterator: Any, name: str, default: Any = None) -> Any:
-    """Return a private part of an iterator; the default where torch's version has none."""
+    """Return a private part of an iterator; the default if torch's version has none."""
     return iterator.__dict__.get(name, default)
 
 
@@ -72,7 +72,7 @@ def _is_live(iterator: Any) -> bool:
 
 
 class AttachedLoader(LoaderWatch):
-    """The observer of one loader, of which an iterator may run already."""
+    """The observer of one loader, whose iterator may already be running."""
 
     def __init__(self, session: Recorder, loader: Any, number: int, name: str) -> None:
         super().__init__(session, loader, number, name)
@@ -82,7 +82,7 @@ class AttachedLoader(LoaderWatch):
         self.has_left = False
 
     def is_of(self, loader: Any) -> bool:
-        """Tell whether this is the observer of `loader`: the same data set in batches of the same kind."""
+        """Return whether this is the observer of `loader`: the same data set in batches of the same kind."""
         return loader.dataset is self.dataset() and _kind(loader) == self.kind
 
     def leave(self) -> None:
@@ -115,7 +115,7 @@ class AttachedLoader(LoaderWatch):
         return iterator
 
     def enter(self, iterator: Any) -> AttachedIterator | None:
-        """Watch an iterator that runs; None where it cannot be."""
+        """Watch an iterator that runs; None if it cannot be."""
         self.iterated = True
         watch = AttachedIterator(self, iterator._num_workers, _mode_of_running(iterator))
         if not watch.take_over(iterator, is_new=False):
@@ -133,7 +133,7 @@ class _Described:
 
 
 def loader_of(iterator: Any) -> Any:
-    """Describe the loader of an iterator that runs, of which it holds the parts."""
+    """Describe the loader of a running iterator, which holds its parts."""
     workers = list(_part(iterator, "_workers", ()))
     sampler = iterator._index_sampler
     context = None
@@ -196,11 +196,11 @@ class AttachedIterator(IteratorWatch):
     def __init__(self, owner: LoaderWatch, workers: int, mode: Mode) -> None:
         super().__init__(owner, workers, mode)
         self._whole_from: int | None = None
-        """Number of this epoch's first batch that is observed from its begin; None where not yet known."""
+        """Number of this epoch's first batch that is observed from its begin; None if not yet known."""
         self._starts_observed = True
         """True if the workers are observed from their start; others are once they have been entered."""
         self._outstanding: set[int] = set()
-        """Batches that were asked for before the loop's request, where they may come out of order."""
+        """Batches that were asked for before the loop's request, if they may come out of order."""
         self._inside = self._has_left = False
         self._waited_for: int | None = None
         """Batch for which the loop waited when pipeprof came."""
@@ -218,7 +218,7 @@ class AttachedIterator(IteratorWatch):
         return self._probe
 
     def take_over(self, iterator: Any, is_new: bool) -> bool:
-        """Watch the iterator from now on. False where its class cannot be changed."""
+        """Watch the iterator from now on. False if its class cannot be changed."""
         if not hook.watch(iterator, self):
             return False
         self._iterator = weakref.ref(iterator)
@@ -274,7 +274,7 @@ class AttachedIterator(IteratorWatch):
         self._sending.ask_last()
 
     def is_awaited(self) -> bool:
-        """Tell whether a worker that was asked for the last, and is alive, has not yet sent it."""
+        """Return whether a worker that was asked for the last, and is alive, has not yet sent it."""
         alive = self.pids()
         return any(pid in alive for pid in self._sending.awaited())
 
@@ -338,7 +338,7 @@ class AttachedIterator(IteratorWatch):
             return super().next(original, iterator)
         finally:
             self._inside = False
-            if self._has_left:  # in the midst of it: a batch was being made in this thread
+            if self._has_left:  # in the middle of it: a batch was being made in this thread
                 self.probe.stop()
 
     def _next_unobserved(self, original: Callable[[Any], Any], iterator: Any) -> Any:

@@ -58,7 +58,7 @@ class Bench:
     def _slow_imported(self, opened: ExitStack) -> bool:
         """Slow the files below `data.path` to the device's pace: an imported data set opens its own files.
 
-        False where there is a device to emulate and no telling which files are on it.
+        False if there is a device to emulate and no telling which files are on it.
         """
         data = self.scenario.data
         if data.format != "imported" or not isinstance(self.storage, EmulatedStorage):
@@ -113,7 +113,7 @@ def own_device_number(rank: Rank | None) -> int | None:
 
 
 def emulated_parts(accelerator: AcceleratorMeta, storage: StorageMeta) -> list[str]:
-    """List the emulated parts of a run, in words that may stand beside its numbers."""
+    """List the emulated parts of a run, in words that may stand next to its numbers."""
     parts = []
     if storage.emulated:
         parts.append(f"storage: {storage.name}")

@@ -22,7 +22,7 @@ def measure_devices(paths: Sequence[Path], seconds: float, say: Callable[[str], 
     """Measure the devices under `paths`, memory, decoding and the link to the accelerator.
 
     `seconds` is how long each of a path's 18 points is read; `say` is called with what is being measured.
-    Raises `MeasureError` where a path cannot be measured.
+    Raises `MeasureError` if a path cannot be measured.
     """
     profile = survey_places(paths)
     profile["tiers"] = [measure_place(path, seconds, say) for path in paths]

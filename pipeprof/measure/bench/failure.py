@@ -18,7 +18,8 @@ _WORKER: Final = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+
 
 
 def translated(error: BaseException) -> BaseException:
-    """Return `error` as a `PipeprofError` with a remedy; what is no failure (Ctrl-C) comes back as it is."""
+    """Return `error` as a `PipeprofError` with a remedy; anything that is not a failure (Ctrl-C) is returned
+    unchanged."""
     if isinstance(error, PipeprofError) or not isinstance(error, Exception):
         return error
     lost = lost_worker(error)
@@ -53,7 +54,7 @@ LITTLE_ROOM_BYTES: Final = 16 << 20
 
 
 def lost_worker(error: BaseException) -> str | None:
-    """Return `a loader worker (process 123) is killed by signal: Killed`, where torch's error says so."""
+    """Return `a loader worker (process 123) is killed by signal: Killed`, if torch's error says so."""
     match = _WORKER.search(str(error))
     if match is not None:
         return f"a loader worker (process {match['pids'].strip()}) {match['end'].strip().rstrip('.')}"
@@ -64,7 +65,7 @@ def lost_worker(error: BaseException) -> str | None:
 
 
 def dead_children() -> list[int]:
-    """List child processes that have ended and that nobody has waited for."""
+    """List child processes that have ended and that have not been waited for."""
     dead = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):

@@ -40,7 +40,7 @@ class Offered(NamedTuple):
 class Peers:
     """All ranks of this job. Use it as a context manager around the runs that they make together.
 
-    Raises `MeasureError` where they cannot find each other.
+    Raises `MeasureError` if they cannot find each other.
     """
 
     def __init__(self, rank: Rank) -> None:

@@ -86,7 +86,7 @@ def run(
 
 
 def _leave_steps_to_measure(scenario: Scenario, kernels: int) -> None:
-    """Raise `MeasureError` where all steps would be traced: those and the ones before are not measured."""
+    """Raise `MeasureError` if all steps would be traced: those and the ones before are not measured."""
     limits = scenario.run
     last = max(limits.warmup_steps, LEAD) + kernels
     if kernels and limits.steps is not None and limits.steps <= last:
@@ -118,7 +118,7 @@ def _recorded(bench: Bench, session: Session) -> Iterator[None]:
 
 
 def _explained(raised: BaseException) -> BaseException:
-    """Translate `raised` and clear its frames: who kept them would keep the loader's workers.
+    """Translate `raised` and clear its frames: keeping them would keep the loader's workers.
 
     torch's handler of SIGCHLD raises wherever the main thread is: also here, where a lost worker was first
     noticed by its broken connection.

@@ -1,7 +1,7 @@
 """Displays a run while it lasts: a line that moves on a terminal, a plain line every few seconds elsewhere.
 
-The loop adds three numbers a step; a thread of its own draws four times a second at the most, so that
-showing costs the loop next to nothing.
+The loop adds three numbers a step; a thread of its own draws four times a second at most, so that showing
+costs the loop next to nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Progress:
 
     @property
     def done(self) -> float | None:
-        """Return the share of the run that lies behind, by whichever limit is nearer; None where there is no
+        """Return the share of the run that is done, by whichever limit is nearer; None if there is no
         limit."""
         shares = []
         if self.total_steps:
@@ -151,7 +151,7 @@ def _print_lines(stopped: threading.Event, progress: Progress, window: RecentRat
 
 
 def _panel(progress: Progress, view: View) -> Table:
-    """Draw two bars and the figures beside them."""
+    """Draw two bars and the figures next to them."""
     table = Table.grid(padding=(0, 1))
     table.add_row(Text(progress.name, style="bold"), _done(view), "")
     ready = "" if view.ready is None else _ready(view.ready)

@@ -53,10 +53,10 @@ class StopRequest:
 
 @contextmanager
 def stoppable() -> Iterator[StopRequest]:
-    """Take SIGINT, SIGTERM and SIGHUP while the block lasts; ends with `Stopped` where one came.
+    """Take SIGINT, SIGTERM and SIGHUP while the block lasts; ends with `Stopped` if one came.
 
     A signal that is ignored, as under nohup, stays so. An error after a signal is taken for its consequence.
-    Outside the main thread, where Python takes no signals, nothing is caught.
+    Outside the main thread, where Python handles no signals, nothing is caught.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():

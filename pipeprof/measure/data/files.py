@@ -55,7 +55,7 @@ def find_files(root: Path, suffixes: Iterable[str], limit: int | None = None) ->
     """Find the files below `root` with one of `suffixes`, in ImageFolder's order; hidden ones are left out.
 
     Of more than `limit` files, `limit` are taken at even distances, so that each class keeps its share.
-    Raises `DataError` where the directory is missing, cannot be read or holds no such file.
+    Raises `DataError` if the directory is missing, cannot be read or holds no such file.
     """
     wanted = tuple(suffixes)
     try:

@@ -57,9 +57,9 @@ def users_cache() -> Path:
 
 
 def made_set(scenario: Scenario) -> Path:
-    """Return the directory of the scenario's set, made now where it was not there.
+    """Return the directory of the scenario's set, made now if it was not there.
 
-    Raises `DataError` where there is no room for it or it cannot be written.
+    Raises `DataError` if there is no room for it or it cannot be written.
     """
     root = cache_root(scenario)
     final = root / set_name(scenario)

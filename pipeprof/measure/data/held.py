@@ -1,4 +1,4 @@
-"""Data sets held in host memory: loaded once, shared by all workers, refused where they do not fit.
+"""Data sets held in host memory: loaded once, shared by all workers, refused if they do not fit.
 
 What is held lies in one `SharedBlock`, so that a worker maps it and copies nothing, under fork and spawn.
 """
@@ -36,7 +36,7 @@ class HeldItems:
     """Items in shared memory, one for each file, one after the other."""
 
     def __init__(self, files: FileTable, sizes: list[int], load: Callable[[Path], Any], what: str) -> None:
-        """Load `sizes[i]` bytes for each item with `load(path)`. Raises `DataError` where they do not fit."""
+        """Load `sizes[i]` bytes for each item with `load(path)`. Raises `DataError` if they do not fit."""
         self._ends = np.cumsum(sizes, dtype=np.int64)
         title = f"{len(files)} {what}"
         _refuse_unless_it_fits(int(self._ends[-1]), title)
@@ -56,7 +56,7 @@ class HeldItems:
                 done(last)
 
     def view(self, index: int) -> memoryview:
-        """Return the bytes of item `index`, where they lie."""
+        """Return the bytes of item `index`, without copying them."""
         begin = int(self._ends[index - 1]) if index else 0
         return memoryview(self._block.buffer)[begin : int(self._ends[index])]
 
@@ -72,7 +72,7 @@ def _refuse_unless_it_fits(needed: int, title: str) -> None:
 
 
 class HeldFiles:
-    """Files that lie in memory, read as a data set reads a `Storage`; `storage` is where they came from."""
+    """Files held in memory, read as a data set reads a `Storage`; `storage` is where they came from."""
 
     def __init__(self, files: FileTable, storage: Reader) -> None:
         self.files = files
@@ -84,7 +84,7 @@ class HeldFiles:
         self._order: npt.NDArray[np.intp] = np.argsort(files.names)
 
     def open(self, path: Path) -> BinaryIO:
-        """Open a file as it was loaded. Raises `FileNotFoundError` where it was not."""
+        """Open a file as it was loaded. Raises `FileNotFoundError` if it was not."""
         return io.BytesIO(self.read_bytes(path))
 
     def size(self, path: Path) -> int:
@@ -92,7 +92,7 @@ class HeldFiles:
         return len(self._held.view(self._index(path)))
 
     def read_bytes(self, path: Path) -> bytes:
-        """Read the bytes of a file as they were loaded. Raises `FileNotFoundError` where it was not."""
+        """Read the bytes of a file as they were loaded. Raises `FileNotFoundError` if it was not."""
         index = self._index(path)
         with recorder.storage_read() as record:
             content = bytes(self._held.view(index))

@@ -37,15 +37,15 @@ from pipeprof.scenario.synthetic_limits import shard_samples
 _DECODED: Final = 32
 """Samples whose decoding is timed."""
 _DECODED_REMOTE: Final = 4
-"""Fewer where each has to come from far away."""
+"""Fewer if each has to come from far away."""
 
 
 def dataset_files(scenario: Scenario, storage: object = None) -> FileTable:
     """List the files that the scenario's data set reads; generated sets are made now.
 
-    An imported data set's are those below `data.path`, and none are known where that is not given or remote.
-    Where `storage` is a remote place, or memory that is filled from one, they are there.
-    Raises `DataError` where they are missing or cannot be made.
+    An imported data set's are those below `data.path`, and none are known if that is not given or remote. If
+    `storage` is a remote place, or memory that is filled from one, they are there. Raises `DataError` if they
+    are missing or cannot be made.
     """
     data = scenario.data
     remote = _remote(storage)
@@ -79,9 +79,9 @@ def _made_files(scenario: Scenario) -> FileTable:
 def open_dataset(scenario: Scenario, storage: Reader, files: FileTable | None = None) -> Dataset[Any]:
     """Open the scenario's data set, reading through `storage`; for `ram` and `pinned` it is loaded first.
 
-    `files` are its `dataset_files`, where they are at hand.
-    Map-style, but for `tar_shards` and imported iterable ones: an `IterableDataset` does its own shuffling.
-    Raises `DataError` where it cannot be made, found, imported or held in memory.
+    `files` are its `dataset_files`, if they are available. Map-style, except for `tar_shards` and imported
+    iterable ones: an `IterableDataset` does its own shuffling. Raises `DataError` if it cannot be made,
+    found, imported or held in memory.
     """
     data, in_memory = scenario.data, is_in_memory(scenario.storage.tier)
     if data.format == "imported":

@@ -34,18 +34,18 @@ class RemoteFiles(FileTable):
     def __init__(self, root: Path, names: list[bytes], sizes: list[int | None]) -> None:
         super().__init__(root, names)
         self.sizes: npt.NDArray[np.float64] = np.array(sizes, dtype=np.float64)
-        """In bytes; NaN where the place does not list them."""
+        """In bytes; NaN if the place does not list them."""
 
     @property
     def total_bytes(self) -> float | None:
-        """Return the size of all files together, None where it is not known."""
+        """Return the size of all files together, None if it is not known."""
         return None if np.isnan(self.sizes).any() else float(self.sizes.sum())
 
 
 def remote_files(scenario: Scenario, storage: RemoteStorage, suffixes: Iterable[str]) -> RemoteFiles:
     """List the files of the scenario's data set; a generated set is made and uploaded now.
 
-    Raises `DataError` where there are none, and `MeasureError` where the place cannot be used.
+    Raises `DataError` if there are none, and `MeasureError` if the place cannot be used.
     """
     data = scenario.data
     if data.format not in SUFFIXES:

@@ -28,7 +28,7 @@ _LOWEST, _HIGHEST = 5.0, 98.0
 """JPEG qualities between which the mean size is steered."""
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _TRIALS: Final = 34
-"""Files made to find the quality: the mean of so many is within 1% of the mean of all."""
+"""Files made to find the quality: the mean of this many is within 1% of the mean of all."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def image_recipe(seed: int, sample_bytes: int | None) -> ImageRecipe:
     """Return how to make JPEG files of `sample_bytes` in the mean, with ImageNet's bytes per pixel.
 
     Natural images have amplitudes that fall as 1 / spatial frequency (Field, J. Opt. Soc. Am. A, 1987), which
-    makes the work of a decoder resemble that on photographs. Raises `DataError` where no JPEG is that small
-    or that large.
+    makes the work of a decoder resemble that on photographs. Raises `DataError` if no JPEG is that small or
+    that large.
     """
     wanted = sample_bytes or JPEG_BYTES
     if wanted > LARGEST_IMAGE_BYTES:
@@ -127,7 +127,7 @@ def _field(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class TensorRecipe:
-    """A recipe for `.npy` files of float32: [3, rows, columns] like a cropped image, or flat where small."""
+    """A recipe for `.npy` files of float32: [3, rows, columns] like a cropped image, or flat if small."""
 
     seed: int
     shape: tuple[int, ...]

@@ -17,8 +17,8 @@ from pipeprof.suggest import nearest
 def imported_dataset(target: str) -> Dataset[Any]:
     """Import `target`, call it without arguments and return the data set that it makes.
 
-    Modules are looked for in the current directory too. Raises `DataError` where the module or the callable
-    is missing, raises, or returns no data set.
+    Modules are looked for in the current directory too. Raises `DataError` if the module or the callable is
+    missing, raises, or returns no data set.
     """
     module, _, name = target.partition(":")
     function = _attribute(_module(module, target), name, target)

@@ -20,7 +20,7 @@ class TorchDevice:
     """The accelerator that this torch was built for, or that a PrivateUse1 backend has registered.
 
     `module` is the backend's own, as `torch.get_device_module` returns it: names and memory come from there,
-    where it has them.
+    if it has them.
     """
 
     pins = True
@@ -32,7 +32,7 @@ class TorchDevice:
         self._module: Any = torch.get_device_module(torch_name) if module is None else module
 
     def in_use(self) -> bool:
-        """Return whether its runtime is initialised; a backend that does not say is used where available."""
+        """Return whether its runtime is initialised; a backend that does not say is used if available."""
         asked = getattr(self._module, "is_initialized", None) or self._module.is_available
         return bool(asked())
 
@@ -50,7 +50,7 @@ class TorchDevice:
         (getattr(_API, "set_device_index", None) or _API.set_device_idx)(index)
 
     def busiest(self) -> int | None:
-        """Return the device that holds most memory; the current one where the backend does not say."""
+        """Return the device that holds most memory; the current one if the backend does not say."""
         held = [self.held_bytes(index) for index in range(self.count())]
         known = [size for size in held if size is not None]
         if len(known) < len(held):
@@ -72,7 +72,7 @@ class TorchDevice:
 
     @contextmanager
     def on(self, stream: Any) -> Iterator[None]:
-        """Make `stream` the current one. Before torch 2.7 a `torch.Stream` was no context manager."""
+        """Make `stream` the current one. Before torch 2.7 a `torch.Stream` was not a context manager."""
         before = _API.current_stream()
         _API.set_stream(stream)
         try:
@@ -101,7 +101,7 @@ class TorchDevice:
         return tensor.to(self.torch_name, non_blocking=non_blocking)
 
     def is_pinned(self, tensor: Any) -> bool:
-        """Return whether a tensor lies in page-locked memory."""
+        """Return whether a tensor is in page-locked memory."""
         return bool(tensor.is_pinned())
 
     def pin(self, tensor: Any) -> Any:
@@ -117,7 +117,7 @@ class TorchDevice:
         return nullcontext()
 
     def facts(self, index: int) -> AcceleratorMeta:
-        """Return kind, name and number; the UUID where the backend tells one."""
+        """Return kind, name and number; the UUID if the backend has one."""
         properties = self._properties(index)
         asked = getattr(self._module, "get_device_name", None)
         named = getattr(properties, "name", None) or (asked(index) if asked is not None else None)

@@ -28,7 +28,7 @@ class DeviceEvent(Protocol):
         ...
 
     def elapsed_time(self, end_event: Any) -> float:
-        """Return the milliseconds to a later event. Raises where one has not passed, or has no time."""
+        """Return the milliseconds to a later event. Raises if one has not passed, or has no time."""
         ...
 
 
@@ -76,11 +76,11 @@ class Device(Protocol):
         ...
 
     def busiest(self) -> int | None:
-        """Return the number of the device that holds most of the program's memory; None where none does."""
+        """Return the number of the device that holds most of the program's memory; None if none does."""
         ...
 
     def held_bytes(self, index: int) -> int | None:
-        """Return the memory that the program holds on device `index`; None where the backend does not say."""
+        """Return the memory that the program holds on device `index`; None if the backend does not say."""
         ...
 
     def current_stream(self, index: int | None = None) -> Any:
@@ -112,15 +112,15 @@ class Device(Protocol):
         ...
 
     def is_pinned(self, tensor: Any) -> bool:
-        """Return whether a tensor lies in page-locked memory."""
+        """Return whether a tensor is in page-locked memory."""
         ...
 
     def pin(self, tensor: Any) -> Any:
-        """Return a copy of a tensor in page-locked memory; None where that gains nothing."""
+        """Return a copy of a tensor in page-locked memory; None if that gains nothing."""
         ...
 
     def keep_for(self, tensor: Any, stream: Any) -> None:
-        """Give the memory of `tensor` to nobody else before `stream` has done what it has been given."""
+        """Give the memory of `tensor` to no one else before `stream` has done what it has been given."""
         ...
 
     def libraries(self, enabled: bool) -> AbstractContextManager[Any]:
@@ -132,5 +132,5 @@ class Device(Protocol):
         ...
 
     def memory_bytes(self, index: int) -> int | None:
-        """Return the size of its memory; None where it is not observed."""
+        """Return the size of its memory; None if it is not observed."""
         ...

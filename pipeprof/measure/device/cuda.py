@@ -13,7 +13,7 @@ from pipeprof.record.meta import AcceleratorMeta
 
 
 class CudaDevice(TorchDevice):
-    """NVIDIA's devices, or AMD's where torch was built for HIP."""
+    """NVIDIA's devices, or AMD's if torch was built for HIP."""
 
     has_library = True
 
@@ -30,5 +30,5 @@ class CudaDevice(TorchDevice):
         return nullcontext() if enabled else torch.backends.cudnn.flags(enabled=False)
 
     def facts(self, index: int) -> AcceleratorMeta:
-        """Return what any device tells, and the version of the toolkit."""
+        """Return what any device reports, and the version of the toolkit."""
         return replace(super().facts(index), cuda=torch.version.cuda, hip=torch.version.hip)

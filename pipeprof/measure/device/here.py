@@ -54,7 +54,7 @@ def _made(name: str) -> Device:
 
 
 def available_device() -> Device | None:
-    """Return the device that this machine has; None where torch sees none. Asks the driver."""
+    """Return the device that this machine has; None if torch sees none. Asks the driver."""
     device = built_for()
     if device is None or _installed:
         return device
@@ -62,7 +62,7 @@ def available_device() -> Device | None:
 
 
 def device_in_use() -> Device | None:
-    """Return the device that the program computes on by now; None where it has touched none."""
+    """Return the device that the program computes on by now; None if it has touched none."""
     if ASKS_DRIVER and not _installed and not any(map(_is_initialised, ("cuda", "xpu"))):
         return None
     device = built_for()
@@ -74,6 +74,6 @@ def _is_initialised(name: str) -> bool:
 
 
 def device_name(index: int | None = None) -> str | None:
-    """Return the name of a device, by default of the current one; None where there is none."""
+    """Return the name of a device, by default of the current one; None if there is none."""
     device = available_device()
     return None if device is None else device.facts(device.index() if index is None else index).name

@@ -24,7 +24,7 @@ class MpsDevice(TorchDevice):
         return bool(self._module.is_available()) and self.busiest() is not None
 
     def busiest(self) -> int | None:
-        """Return the one there is, where the program holds memory of it."""
+        """Return the only device, if the program holds memory of it."""
         return 0 if self.held_bytes(0) else None
 
     def held_bytes(self, index: int) -> int | None:
@@ -47,7 +47,7 @@ class MpsDevice(TorchDevice):
         """Do nothing: there is one stream."""
 
     def facts(self, index: int) -> AcceleratorMeta:
-        """Return the kind: torch tells no name."""
+        """Return the kind: torch gives no name."""
         return AcceleratorMeta(kind=self.kind, name="Apple GPU", emulated=False, device=index)
 
     def memory_bytes(self, index: int) -> int | None:

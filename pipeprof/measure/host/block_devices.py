@@ -40,7 +40,7 @@ class Disk:
 
     @property
     def tier(self) -> Tier | None:
-        """Return the tier: hdd, ssd or nvme; None where that is not known."""
+        """Return the tier: hdd, ssd or nvme; None if that is not known."""
         if self.virtual or self.rotational is None:
             return None
         if self.rotational:
@@ -77,7 +77,7 @@ class MountedPlace:
 
     @property
     def tier(self) -> Tier | None:
-        """Return the tier of this place; None where that is not known."""
+        """Return the tier of this place; None if that is not known."""
         if self.network:
             return "network"
         if self.memory:

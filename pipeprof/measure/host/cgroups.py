@@ -28,7 +28,7 @@ _READ_LIMITS_V1: Final = (
 
 
 def cpu_quota_cores(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float | None:
-    """Return the tightest CPU quota in cores, None where there is none (v2 `cpu.max`, v1 `cfs_quota_us`)."""
+    """Return the tightest CPU quota in cores, None if there is none (v2 `cpu.max`, v1 `cfs_quota_us`)."""
     quotas = []
     for group in groups_of("cpu", root, membership):
         quota, _, period = _text(group / "cpu.max").partition(" ")
@@ -44,7 +44,7 @@ def _ratio(quota: str, period: str) -> float | None:
 
 
 def memory_limit_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int | None:
-    """Return the tightest memory limit in bytes, None where there is none."""
+    """Return the tightest memory limit in bytes, None if there is none."""
     texts = (
         _text(group / limit)
         for group in groups_of("memory", root, membership)
@@ -59,7 +59,7 @@ _NO_LIMIT_BYTES = 1 << 62
 
 
 def memory_left_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int | None:
-    """Return the bytes that can be taken before a memory limit is reached, None where there is no limit."""
+    """Return the bytes that can be taken before a memory limit is reached, None if there is no limit."""
     lefts = (
         _left_bytes(group, *files)
         for group in groups_of("memory", root, membership)
@@ -70,7 +70,7 @@ def memory_left_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int
 
 def _left_bytes(group: Path, limit: str, usage: str, prefix: str) -> int | None:
     try:
-        limit_bytes = int((group / limit).read_text())  # "max" where there is none
+        limit_bytes = int((group / limit).read_text())  # "max" if there is none
         used_bytes = int((group / usage).read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):

@@ -23,11 +23,11 @@ _BUSY: Final = "other programs use them: a verdict would be about that"
 
 
 class Check(NamedTuple):
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     name: str
     seen: bool
-    """False where something cannot be observed, or is likely to fail."""
+    """False if something cannot be observed, or is likely to fail."""
     says: str
     remedy: str = ""
 

@@ -31,7 +31,7 @@ PACKAGES: Final = (
 )  # fmt: skip
 """Packages whose versions a run records."""
 OPTIONAL: Final = ("s3fs", "aiohttp")
-"""Those of them that pipeprof does without, but for remote data."""
+"""Those of them that pipeprof does without, except for remote data."""
 
 _FRESH_BYTES: Final = 1 << 20
 _FRESH_ROUNDS: Final = 4
@@ -55,7 +55,7 @@ def machine_facts() -> MachineMeta:
 
 @dataclass(frozen=True, slots=True)
 class MemoryCosts:
-    """CPU ns that a byte costs beyond being written; None where this system cannot be asked."""
+    """CPU ns that a byte costs beyond being written; None if this system cannot be asked."""
 
     fresh_byte_ns: float
     private_byte_ns: float | None
@@ -67,8 +67,8 @@ def memory_costs() -> MemoryCosts:
     """Measure what a byte costs in fresh shared memory, in fresh memory of one process, and given back.
 
     Workers put each batch into fresh shared memory, which the main process gives back; a loop without workers
-    puts it where the last one was, or into fresh memory of its own where it is large. The least of a few
-    rounds counts, because other programs can only add to it.
+    puts it where the last one was, or into fresh memory of its own if it is large. The least of a few rounds
+    counts, because other programs can only add to it.
     """
     shared = min(_first_touch_ns(mmap.mmap(-1, _FRESH_BYTES)) for _ in range(_FRESH_ROUNDS))
     private = released = None
@@ -123,14 +123,14 @@ def _version(name: str) -> str:
 
 
 def usable_cores() -> float:
-    """Return the cores that this process may run on, or its CPU quota where that is less."""
+    """Return the cores that this process may run on, or its CPU quota if that is less."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota_cores()
     return min(float(allowed), quota) if quota is not None else float(allowed)
 
 
 def usable_memory_bytes() -> int:
-    """Return the machine's memory, or the limit of this process's control groups where that is less."""
+    """Return the machine's memory, or the limit of this process's control groups if that is less."""
     total = int(psutil.virtual_memory().total)
     limit = memory_limit_bytes()
     return total if limit is None else min(total, limit)
@@ -144,7 +144,7 @@ def free_memory_bytes() -> int:
 
 
 def cpu_name() -> str | None:
-    """Return the processor's model name, None where the system does not name it."""
+    """Return the processor's model name, None if the system does not name it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -153,7 +153,7 @@ def cpu_name() -> str | None:
 
 
 def gpu_names() -> list[str] | None:
-    """Return the names of the NVIDIA GPUs: none where there is no driver, None where the driver fails."""
+    """Return the names of the NVIDIA GPUs: none if there is no driver, None if the driver fails."""
     try:
         import pynvml
     except ImportError:

@@ -46,7 +46,7 @@ class Mount(NamedTuple):
 
 
 def mounts(mountinfo: Path = _MOUNTINFO) -> list[Mount]:
-    """List all mounts in the order in which they were made; empty where the kernel does not list them."""
+    """List all mounts in the order in which they were made; empty if the kernel does not list them."""
     try:
         # not by `open`, which is replaced while batches are made: it would ask here for this file's device
         with io.FileIO(mountinfo) as file:
@@ -84,7 +84,7 @@ def mount_of(path: Path, among: Sequence[Mount] | None = None) -> Mount | None:
 
 @functools.cache
 def counts_device_reads(device: int) -> bool:
-    """Return whether `ru_inblock` counts reads from files of `device`, an `st_dev`; True where unknown."""
+    """Return whether `ru_inblock` counts reads from files of `device`, an `st_dev`; True if unknown."""
     if not hasattr(os, "major"):  # Windows, which has no `ru_inblock` either
         return True
     number = f"{os.major(device)}:{os.minor(device)}"

@@ -37,7 +37,7 @@ _PROGRAMS: Final = tuple(
 
 
 def data_files(pid: int, proc: Path = Path("/proc")) -> list[ReadFileMeta]:
-    """List the files of a process; none where it is gone, or another user's."""
+    """List the files of a process; none if it is gone, or another user's."""
     files = dict.fromkeys(_held(proc / str(pid)), "held")
     files |= dict.fromkeys(_mapped(proc / str(pid)), "mapped")
     described = (_described(path, how) for path, how in files.items())

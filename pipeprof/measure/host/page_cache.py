@@ -1,7 +1,7 @@
 """The page cache: how much of a file it holds, and how to change that without root.
 
-`cachestat` (Linux 6.5) where it is permitted, else `mincore`. Both refuse, or lie, about files that one
-neither owns nor may write; those are not observed.
+`cachestat` (Linux 6.5) if it is permitted, else `mincore`. Both refuse, or lie, about files that one neither
+owns nor may write; those are not observed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Residency(NamedTuple):
 
     @property
     def share(self) -> float | None:
-        """Return the resident share; None where not every file could be observed, or there are none."""
+        """Return the resident share; None if not every file could be observed, or there are none."""
         if self.unobserved_files or not self.total_bytes:
             return None
         return self.resident_bytes / self.total_bytes
@@ -44,7 +44,7 @@ class _Cachestat(ctypes.Structure):
 
 
 def residency(paths: Iterable[Path]) -> Residency:
-    """Measure how much of the files is in the page cache. Raises `OSError` where a file cannot be opened."""
+    """Measure how much of the files is in the page cache. Raises `OSError` if a file cannot be opened."""
     total = resident = unobserved = 0
     for path in paths:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -106,7 +106,7 @@ def evict(paths: Iterable[Path]) -> None:
 
 
 def evict_open(fd: int) -> None:
-    """Ask the kernel to drop one open file from memory; nothing where it cannot be asked."""
+    """Ask the kernel to drop one open file from memory; nothing if it cannot be asked."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 

@@ -13,7 +13,7 @@ from pipeprof.scenario.profile import PROFILE_SCHEMA
 
 
 def check_target(path: Path) -> None:
-    """Raise `ScenarioError` where a profile cannot be written to `path`; called before measuring."""
+    """Raise `ScenarioError` if a profile cannot be written to `path`; called before measuring."""
     problem = "it is a directory" if path.is_dir() else None
     if not os.access(path.parent, os.W_OK):
         problem = (
@@ -24,7 +24,7 @@ def check_target(path: Path) -> None:
 
 
 def write_profile(path: Path, profile: Survey) -> None:
-    """Write a profile, whole or not at all. Raises `ScenarioError` where it cannot be written."""
+    """Write a profile, whole or not at all. Raises `ScenarioError` if it cannot be written."""
     try:
         write_atomically(path, json.dumps({"schema": PROFILE_SCHEMA, **profile}, indent=1))
     except OSError as error:

@@ -28,7 +28,7 @@ from pipeprof.measure.host.elf import ElfFile, Mapping, read_mappings
 
 _SEIZE, _INTERRUPT, _SYSCALL, _DETACH, _GETREGS, _SETREGS = 0x4206, 0x4207, 24, 17, 12, 13
 _TRACE_SYSTEM_CALLS: Final = 1
-"""PTRACE_O_TRACESYSGOOD: a stop at a system call is told from a signal."""
+"""PTRACE_O_TRACESYSGOOD: distinguishes a stop at a system call from a signal."""
 _ALL_THREADS: Final = 0x40000000
 """__WALL, for waitpid."""
 _SYSTEM_CALL_STOP: Final = signal.SIGTRAP | 0x80
@@ -46,7 +46,7 @@ PATIENCE_S: Final = 5.0
 ROOM_BYTES: Final = 768
 _NEEDED: Final = {"Py_AddPendingCall", "PyRun_SimpleString", "PyGILState_Ensure", "PyGILState_Release"}
 _SOON_S: Final = 0.3
-"""Time in which a thread that computes is waited for at a system call; then it is stopped where it is."""
+"""Time in which a thread that computes is waited for at a system call; then it is stopped if it is."""
 
 
 class NoRightError(Exception):
@@ -58,7 +58,7 @@ class StuckError(Exception):
 
 
 def is_supported() -> bool:
-    """Tell whether this way exists here: Linux on x86-64."""
+    """Return whether this way exists here: Linux on x86-64."""
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
@@ -66,7 +66,7 @@ def run_in_main_thread(pid: int, text: str, at_once: bool = False) -> None:
     """Have the main thread of process `pid` run one line of Python, soon after this returns.
 
     The line must raise nothing. It is run at the next bytecode, or `at_once` in the system call in which the
-    thread is. Raises `NoRightError`, `StuckError`, `ProcessLookupError`, and `MeasureError` where the process
+    thread is. Raises `NoRightError`, `StuckError`, `ProcessLookupError`, and `MeasureError` if the process
     has no place for it.
     """
     place = _Place(pid)
@@ -230,7 +230,7 @@ class _Thread:
             self._ptrace(_SYSCALL, 0 if is_event else signal_number)
 
     def is_in_system_call(self) -> bool:
-        """Tell whether the thread, which is stopped, is in a system call."""
+        """Return whether the thread, which is stopped, is in a system call."""
         return self._at_entry or self._signed(self._registers()["orig_rax"]) >= 0
 
     def _wait(self, deadline: float) -> int:
@@ -273,7 +273,7 @@ class _Thread:
         self._ptrace(_SETREGS, ctypes.addressof(values))
 
     def let_go(self) -> None:
-        """Trace the thread no more; it goes on."""
+        """Stop tracing the thread; it goes on."""
         try:
             self._ptrace(_DETACH)
         except OSError:  # it runs, and must be stopped to be let go; or it is gone

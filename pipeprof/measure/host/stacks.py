@@ -1,4 +1,4 @@
-"""Reads the Python stack of another process's main thread, where it is and whatever it waits for."""
+"""Reads the Python stack of another process's main thread, wherever it is and whatever it waits for."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ class LoopStack(NamedTuple):
     sample: int | None
     """Index of the sample that is being made."""
     seq: int | None
-    """Number of the batch that a worker of torch's makes; None where it makes none."""
+    """Number of the batch that a worker of torch's makes; None if it makes none."""
     start_ns: int | None
-    """Time at which it began with that batch, `CLOCK_MONOTONIC`; None where it is not observed."""
+    """Time at which it began with that batch, `CLOCK_MONOTONIC`; None if it is not observed."""
     file: str | None
     """File that was read from last for it."""
 
 
 def read_stack(pid: int, waits: bool) -> LoopStack | None:
-    """Return the stack of process `pid`, which `waits` in a system call or computes; None where not observed.
+    """Return the stack of process `pid`, which `waits` in a system call or computes; None if not observed.
 
     The process may be a child of this one, or any that may be traced.
     """
@@ -107,7 +107,7 @@ def _asked(pid: int, waits: bool, directory: Path) -> dict[str, Any] | None:
 def native_frame(pid: int) -> str | None:
     """Return the innermost native function in which a process's main thread is, as `NAME (LIBRARY)`.
 
-    None where py-spy is not installed, may not look, or sees the interpreter alone.
+    None if py-spy is not installed, may not look, or sees the interpreter alone.
     """
     try:
         native = list(takewhile(lambda frame: frame["module"] is not None, _spied(pid, "--native")))
@@ -120,7 +120,7 @@ def native_frame(pid: int) -> str | None:
 def stack_of_stopped(pid: int) -> LoopStack | None:
     """Return the stack of a process that is stopped, and runs no code of ours: py-spy reads its memory.
 
-    None where py-spy is not installed or may not look. The time of the batch and its file are not observed.
+    None if py-spy is not installed or may not look. The time of the batch and its file are not observed.
     """
     frames, sample, seq = [], None, None
     try:

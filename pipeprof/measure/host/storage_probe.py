@@ -2,8 +2,8 @@
 
 It only reads, the way the run did: files whole, pieces of large files, through a memory map, or objects of a
 remote place through fsspec. What lies here is dropped from the page cache before it is read; access times
-stay as they are where that is permitted. At most `MOST_S` seconds and `MOST_BYTES` bytes. Readers are
-threads: a read lets go of the interpreter's lock.
+stay as they are if that is permitted. At most `MOST_S` seconds and `MOST_BYTES` bytes. Readers are threads: a
+read lets go of the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class Plan:
     files: tuple[Path, ...]
     request_bytes: int
     first_bytes: int | None = None
-    """Size of the first request of a file, where that is another: by it the kernel chooses its read-ahead."""
+    """Size of the first request of a file, if that is another: by it the kernel chooses its read-ahead."""
     urls: tuple[str, ...] = ()
-    """What is read instead of files, where the run read from a remote place."""
+    """What is read instead of files, if the run read from a remote place."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of that place's client."""
 
@@ -75,7 +75,7 @@ class Plan:
 def probe_storage(run: Path | str) -> StorageProbe:
     """Probe the storage of a run directory, and keep the curve in it; takes at most 6 s.
 
-    Raises `TraceError` where there is no run, `MeasureError` where none of its files can be read here.
+    Raises `TraceError` if there is no run, `MeasureError` if none of its files can be read here.
     """
     opened = load(run)
     probe = probe_files(plan_of(opened))
@@ -92,7 +92,7 @@ def probe_storage(run: Path | str) -> StorageProbe:
 
 
 def plan_of(run: Run) -> Plan:
-    """Return how to read like the run. Raises `MeasureError` where its files are not known, or not here."""
+    """Return how to read like the run. Raises `MeasureError` if its files are not known, or not here."""
     meta = run.meta
     recorded = _recorded(meta)
     remote = [each.path for each in recorded if each.how == "url"]
@@ -152,8 +152,8 @@ def _client(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _whole_files(seen: Sequence[Path], size_bytes: float, request_bytes: int) -> Plan:
-    """Read files in as many requests as the run: where several, the first fills Python's buffer, as a decoder
-    does that looks at the head of a file."""
+    """Read files in as many requests as the run: if there are several, the first fills Python's buffer, as a
+    decoder does that looks at the head of a file."""
     requests = round(size_bytes / request_bytes)
     if requests < 2:
         return Plan("whole", _alike(seen), _clipped(size_bytes + _LEAST_BYTES))
@@ -181,7 +181,8 @@ def _is_readable(path: Path) -> bool:
 
 
 def _alike(seen: Sequence[Path]) -> tuple[Path, ...]:
-    """Return files that lie where those that were seen lie, or in directories beside, and end as they do."""
+    """Return files in the directories of those that were seen, or in neighbouring ones, with the same
+    endings."""
     endings = {path.suffix for path in seen}
     until = time.monotonic() + _LIST_S
     paths: dict[str, None] = dict.fromkeys(map(str, seen))
@@ -218,7 +219,7 @@ def _request_bytes(run: Run) -> int:
 
 
 def _sample_bytes(run: Run) -> int:
-    """Return the size of a sample as it lies in a batch, where no read was seen."""
+    """Return the size of a sample as it lies in a batch, if no read was seen."""
     for piece in run.pieces("batches", ("bytes", "samples")):
         sizes, samples = (np.asarray(piece[name].to_numpy(), dtype=np.float64) for name in piece.column_names)
         known = np.isfinite(sizes) & np.isfinite(samples) & (samples > 0)
@@ -274,7 +275,7 @@ def probe_files(plan: Plan, point_s: float | None = None) -> StorageProbe:
 
 
 class _Asked:
-    """Requests of so many threads, made when it is made."""
+    """Requests of that many threads, made when it is created."""
 
     def __init__(self, files: _Files, readers: int, paused: bool, seconds: float, most_bytes: int) -> None:
         self._readers, self._paused = readers, paused
@@ -340,13 +341,13 @@ class _Request(NamedTuple):
 
 
 def _read_until(read: Read, end: float, most_bytes: int, paused: bool, done: list[_Request]) -> None:
-    """Make requests until `end`, or until so many bytes came; one at the least."""
+    """Make requests until `end`, or until that many bytes came; at least one."""
     total, now = 0, time.monotonic()
     while not done or (now < end and total < most_bytes):
         began = now
         try:
             size = read()
-        except OSError:  # a file that is gone, or cannot be read any more: the next one
+        except OSError:  # a file that is gone, or can no longer be read: the next one
             size = 0
         now = time.monotonic()
         total += size
@@ -389,7 +390,7 @@ class _Files:
         return lambda: places.choice(self._large).read(places, memory)
 
     def _fetch(self, places: random.Random) -> Read:
-        """Return what gets an object, or so much of it as one request of the run."""
+        """Return what gets an object, or as much of it as one request of the run."""
         client, _ = _client(self._plan.urls[0], self._plan.options)
         names = [str(client._strip_protocol(url)) for url in self._plan.urls]
         size = self._plan.request_bytes
@@ -429,11 +430,11 @@ def _read_whole(path: Path, buffer: bytearray, first: bytearray) -> int:
 
 
 def _open(path: Path) -> int:
-    """Open a file to read; its access time stays where that is permitted, so that no page becomes dirty."""
+    """Open a file to read; its access time stays if that is permitted, so that no page becomes dirty."""
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
     try:
         return os.open(path, flags | getattr(os, "O_NOATIME", 0))
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # it is someone else's
         return os.open(path, flags)
 
 

@@ -18,7 +18,7 @@ from pipeprof.record.decode import encode
 def survey_places(paths: Sequence[Path]) -> Survey:
     """Describe the machine and the devices under `paths`, or else under every mounted file system.
 
-    Raises `MeasureError` where a path does not exist.
+    Raises `MeasureError` if a path does not exist.
     """
     for path in paths:
         if not path.exists():

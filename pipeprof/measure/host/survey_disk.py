@@ -55,7 +55,7 @@ class SurveyFile:
 def measure_place(path: Path, seconds: float, say: Say) -> SurveyedPlace:
     """Measure the device under `path`; return an entry of a profile's `tiers`.
 
-    `seconds` is how long each point is read. Raises `MeasureError` where there is nothing to read.
+    `seconds` is how long each point is read. Raises `MeasureError` if there is nothing to read.
     """
     place = place_of(path)
     entry: SurveyedPlace = {"path": str(path), "tier": place.tier, "place": encode(place.as_meta())}
@@ -70,7 +70,7 @@ def measure_place(path: Path, seconds: float, say: Say) -> SurveyedPlace:
         entry["own_file_bytes"] = file.size_bytes if file.own else 0
     entry["io_limits"] = [encode(limit) for limit in read_limits()]
     model = storage_from_profile({"tiers": [entry]})
-    entry["model"] = {**model.figures(), "tier": place.tier}  # the fit had to take one where none is observed
+    entry["model"] = {**model.figures(), "tier": place.tier}  # the fit had to take one if none is observed
     entry["fit_error"] = fit_error(model, entry["random"]) if model.kind != "memory" else None
     return entry
 

@@ -26,7 +26,7 @@ from pipeprof.vocabulary import owners
 
 _HOLDER: Final = "stages"
 _TRANSFORMS: Final = owners.TRANSFORM.called("")
-"""Begins the names of transforms' stages; kept at hand, since each sample asks."""
+"""Begins the names of transforms' stages; kept here, since each sample asks."""
 _FUNCTIONS: Final = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 

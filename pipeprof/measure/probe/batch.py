@@ -26,7 +26,7 @@ from pipeprof.record.schema import MISSING
 COUNTERS_EVERY: Final = 32
 """Interval, in batches, at which CPU time and run-queue delay are read for each stage (7 µs a span).
 
-Of the first `OFTEN_UNTIL` batches; after these it is `SPANS_EVERY`, since they tell the proportions.
+Of the first `OFTEN_UNTIL` batches; after these it is `SPANS_EVERY`, since they show the proportions.
 """
 OFTEN_UNTIL: Final = 256
 SPANS_EVERY: Final = 128
@@ -34,8 +34,8 @@ SPANS_EVERY: Final = 128
 DETAILED_FIRST: Final = 1
 """Index of the detailed batch in each interval: not the first, which pays for imports and cold caches."""
 TINY_NS: Final = 20_000
-"""Mean time of a sample below which the slowest of a batch is not looked for: a clock reading a sample
-would cost more than it tells. Its batch shows a slow one."""
+"""Mean time of a sample below which the slowest of a batch is not looked for: a clock reading a sample would
+cost more than it is worth. Its batch shows a slow one."""
 
 
 LARGE_BYTES: Final = 256 * 1024
@@ -62,7 +62,7 @@ class BatchRecorder(Sink):
         self.after: str | None = None
         """Stage of the finished batch that is under way before it is handed over."""
         self.blocks: Blocks | None = None
-        """Decides which batches are made unprobed; None where the loop does, or none is to be."""
+        """Decides which batches are made unprobed; None if the loop does, or none is to be."""
         self.unprobed = False
         """True while an unprobed batch is being made."""
         self.unprobed_next = False
@@ -74,16 +74,16 @@ class BatchRecorder(Sink):
         self.gave_sample = False
         """True if an iterable set has given a sample of the unprobed batch."""
         self.asked: Any = None
-        """What the batch that is being made is made of; None where the loop does not say."""
+        """What the batch that is being made is made of; None if the loop does not say."""
         self.after_unprobed_ns = 0
         """Time from the finish of the last unprobed batch until it was handed over: its successor's record
-        tells it."""
+        holds it."""
         self._before_unprobed_ns = 0
         self.allocated = AllocationLooks()
         self._has_key = False
         self._slot, self._every_sample, self._in_shards = slot, every_sample, in_shards
         self.shard: str | None = None
-        """The shard that the last sample came from, where the library that reads it tells."""
+        """The shard that the last sample came from, if the library that reads it says so."""
         self.opened_files = OpenedFiles()
         self._before: Sink | None = None
         self._dispatch_ns = MISSING
@@ -120,7 +120,7 @@ class BatchRecorder(Sink):
         self.start_ns = monotonic_ns()
 
     def _begin_unprobed(self, epoch: int, seq: int, dispatch_ns: int) -> None:
-        """Begin a batch of which nothing is seen but when it starts and finishes."""
+        """Begin a batch of which only the start and the finish are observed."""
         self.open = self._has_key = self.unprobed = True
         self.gave_sample = False
         self.key, self._dispatch_ns = (epoch, seq), dispatch_ns
@@ -130,7 +130,7 @@ class BatchRecorder(Sink):
         self.start_ns = monotonic_ns()
 
     def finish_unprobed(self, samples: int, finish_ns: int) -> None:
-        """Write an unprobed batch out; its finish is `MISSING` where it raised."""
+        """Write an unprobed batch out; its finish is `MISSING` if it raised."""
         self.open = self.unprobed = False
         reactivate(self._before)
         self._before = None
@@ -298,7 +298,7 @@ class BatchRecorder(Sink):
         device = helpers = faults = runq = MISSING
         if blocks_now != MISSING:
             helpers = max(0, process_now - process_then - cpu)
-        # A kernel without schedstat need not be Linux: gVisor's always tells of no block and no fault.
+        # A kernel without schedstat need not be Linux: gVisor's never reports a block or a fault.
         if MISSING not in (runq_now, runq_then):
             runq = runq_now - runq_then
             faults = faults_now - faults_then
@@ -333,6 +333,6 @@ class BatchRecorder(Sink):
 
 
 def active_batch() -> BatchRecorder | None:
-    """Return the recorder of the batch that this thread is making; None where it makes none."""
+    """Return the recorder of the batch that this thread is making; None if it makes none."""
     sink = active()
     return sink if isinstance(sink, BatchRecorder) else None

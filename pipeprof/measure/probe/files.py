@@ -83,7 +83,7 @@ def add_opener(opener: Opener) -> None:
 
 
 def remove_opener(opener: Opener) -> None:
-    """Offer files to `opener` no more."""
+    """Stop offering files to `opener`."""
     if opener in _openers:
         _openers.remove(opener)
     if not _openers:

@@ -3,10 +3,11 @@
 torch pickles each batch in the worker's queue thread and unpickles it in the main process (or its pin
 thread). `Handed` stands for the batch in that queue: pickling it writes down when pickling began, unpickling
 it calls the clock before and after the batch is rebuilt, and what comes out is the batch itself. The loop
-never sees the stand-in. When the queue thread had written a batch is told by the worker's next one.
+never sees the stand-in. The worker's next batch carries the time at which the queue thread had written this
+one.
 
 Both ends need the worker's GIL where tensors travel by file descriptor, since a thread of the worker hands
-the descriptors out: an unpickling that is long for its run tells of a worker that held it.
+the descriptors out: an unpickling that is long for its run points to a worker that held it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _pack_way: Final = _WAY.pack
 _NOTHING_SENT: Final = (MISSING,) * 5
 _NO_KEY: Final = (MISSING, MISSING)
 _END_OF_BATCH: Final = b"\0pipeprof: the batch ends, the state of its data set follows\0"
-"""Stands in a pickle between a batch and the state that travels with it: its place tells their sizes."""
+"""Stands in a pickle between a batch and the state that travels with it: its position gives their sizes."""
 
 
 class Handover(NamedTuple):
@@ -56,12 +57,12 @@ class Handover(NamedTuple):
 
 
 Way = tuple[int, int, int, int, int, int]
-"""pickled_ns, sent_ns, bytes of the pickle, of these the state's, receive_start_ns, received_ns; `MISSING`
-where not observed."""
+"""pickled_ns, sent_ns, bytes of the pickle, of these the state's, receive_start_ns, received_ns; `MISSING` if
+not observed."""
 UNSEEN_WAY: Final = (MISSING,) * 6
 
 Arrived = tuple[bytes, int, int]
-"""What its worker told of a batch's way, and when the main process began and ended to unpickle it."""
+"""What its worker recorded of a batch's way, and when the main process began and ended to unpickle it."""
 _inboxes: Final[dict[int, deque[Arrived]]] = {}
 """By the number of an iterator's observation, in the process that receives."""
 
@@ -174,7 +175,7 @@ def read(arrived: Arrived) -> Handover:
 def watch_sending(lose: Callable[[Loss], None] = lambda loss: None) -> bool:
     """Put a clock around the pipe of this worker's queue, before its first batch. False if there is none.
 
-    `lose` is told of a batch that the queue's thread cannot pickle.
+    `lose` is called with a batch that the queue's thread cannot pickle.
     """
     frame = sys._getframe()
     while frame is not None and "data_queue" not in frame.f_locals:

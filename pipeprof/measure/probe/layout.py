@@ -24,10 +24,10 @@ COLLATE_NS: Final = "collate_ns"
 
 
 class Kind(IntEnum):
-    """Kind of a record. Each value's note tells what `name` in the record's head is the number of."""
+    """Kind of a record. Each value's note says what `name` in the record's head is the number of."""
 
     BATCH = 1
-    """Number of the batch's shard; 0 where none is known."""
+    """Number of the batch's shard; 0 if none is known."""
     STAGE = 2
     """Number of the stage, in the slot's table of names."""
     SPAN = 3
@@ -140,7 +140,7 @@ def shard_name(file: str | bytes) -> str:
 
 
 def pack_shard(name: str) -> bytes:
-    """Return the name's end, as far as there is room: what tells shards apart stands there."""
+    """Return the name's end, as far as there is room: that is where the names of shards differ."""
     return name.encode(errors="replace")[-SHARD_BYTES:]
 
 

@@ -1,7 +1,7 @@
 """The one registry of what is replaced in other people's modules and classes, and of how it is put back.
 
 Each replacement is held by name, by whoever needs it. It is put back when the last holder has released it,
-unless somebody else has wrapped it meanwhile: ours then stays under theirs, and must do nothing by itself.
+unless something else has wrapped it meanwhile: ours then stays under theirs, and must do nothing by itself.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class _Patch:
         self._ours = vars(owner)[name]
 
     def was_taken_out(self) -> bool:
-        """Tell whether somebody has put back what was there before."""
+        """Return whether something has put back what was there before."""
         return vars(self.owner).get(self.name, _ABSENT) is self._before
 
     def undo(self) -> bool:
-        """Put back what was there before. False where somebody has wrapped ours."""
+        """Put back what was there before. False if something has wrapped ours."""
         if self.was_taken_out():
             return True
         if vars(self.owner).get(self.name) is not self._ours:

@@ -61,7 +61,7 @@ class Mode(NamedTuple):
     """`batch_size=None`: an item counts as one sample."""
     workers: int
     piggyback: bool
-    """Batches carry their key back: nothing else tells which one the loop has taken."""
+    """Batches carry their key back: nothing else shows which one the loop has taken."""
 
 
 class Probe:
@@ -81,7 +81,7 @@ class Probe:
         """Number of the iterator, unique in the process that iterates."""
         self.block, self.records, self.every_sample, self.mode = block, records, every_sample, mode
         self.aides = aides
-        """The ring of the workers' aides; None where lines are not sampled."""
+        """The ring of the workers' aides; None if lines are not sampled."""
         self.epoch = epoch
         """Epoch of the batches whose keys cannot be sent: counted where they are made."""
         self.recorder: BatchRecorder | None = None
@@ -96,7 +96,7 @@ class Probe:
         self.slot: Slot | None = None
         self.aide: WorkerAide | None = None
         self.unprobed_after: int | None = None
-        """Batches of a worker after which some are made unprobed; None where it makes none so."""
+        """Batches of a worker after which some are made unprobed; None if it makes none so."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "recorder": None, "counts": None, "slot": None, "aide": None}
@@ -135,7 +135,7 @@ class Probe:
         self.aide.start()
 
     def stop(self) -> None:
-        """Record no more in this process, and unmap the rings, but for those that it drains itself.
+        """Stop recording in this process, and unmap the rings, except those that it drains itself.
 
         Called by the thread that makes batches.
         """
@@ -196,7 +196,7 @@ class _State:
 
 
 def is_stateful(real: Any) -> bool:
-    """Tell whether an object implements torchdata's Stateful protocol."""
+    """Return whether an object implements torchdata's Stateful protocol."""
     try:
         return hasattr(real, "state_dict") and hasattr(real, "load_state_dict")
     except Exception:  # a `__getattr__` of the user's may raise anything for a name that it does not know
@@ -209,7 +209,7 @@ Fetch = Callable[[Any, BatchRecorder, Any], Any]
 """Asks a data set for what a sampler gave."""
 
 _WORD_BITS: Final = 63
-"""Bits of a number in a record, beside its sign."""
+"""Bits of a number in a record, not counting its sign."""
 
 
 def one_sample(real: Any, recorder: BatchRecorder, index: Any) -> Any:
@@ -242,7 +242,7 @@ def many_samples(real: Any, recorder: BatchRecorder, indices: Any) -> Any:
 def _each_of(real: Any, indices: Any) -> list[Any]:
     """Fetch the samples of a batch.
 
-    From Python 3.12 on a comprehension would leave no index behind that tells which sample has broken.
+    From Python 3.12 on a comprehension would leave no index behind that shows which sample failed.
     """
     samples = []
     for index in indices:
@@ -265,7 +265,7 @@ def _kept(real: Any, recorder: BatchRecorder, index: Any) -> Any:
 def _number(index: Any) -> int:
     """Return an index, numpy's and torch's too, as a record holds it.
 
-    `MISSING` for a key that is no number, and for a number that is too large, as a hash is.
+    `MISSING` for a key that is not a number, and for a number that is too large, as a hash is.
     """
     try:
         number = operator.index(index)
@@ -275,7 +275,7 @@ def _number(index: Any) -> int:
 
 
 def count(asked: Any, samples: Any, fetch: Fetch) -> int:
-    """Count the samples that were fetched for `asked`, where that is no list.
+    """Count the samples that were fetched for `asked`, if that is not a list.
 
     It may be an array or a range of indices, one index, one key.
     """

@@ -1,16 +1,16 @@
 """Parts of one read of a remote place: its requests, their first bytes, refusals and retries.
 
 fsspec's clients of object stores and web servers (s3fs, gcsfs, adlfs, http) send their requests through
-aiohttp, in a thread of fsspec's own. aiohttp's tracing tells when a request was sent and when its answer
-began; a context variable, which follows the call into that thread and its tasks, tells for which read. A
-client that is refused sleeps and asks again in the same task, so that the time until its next request is
-the time that it backed off.
+aiohttp, in a thread of fsspec's own. aiohttp's tracing reports when a request was sent and when its answer
+began; a context variable, which follows the call into that thread and its tasks, says for which read. A
+client that is refused sleeps and asks again in the same task, so that the time until its next request is the
+time that it backed off.
 
 A read becomes up to five stages, none inside another: `read` (the bytes came), `read:client` (the client's
 own work until it asked), `read:first-byte` (from the sending of each request, its connection included, to the
 first byte of its answer), `read:throttled` (answers 503 and 429, and waiting to ask again) and `read:retry`
 (the same after other failures). `count` is the number of reads, of those seen to ask, of answers, of refusals
-and of failures. Where many answers share a line that is full, some of their first bytes' time is the line's.
+and of failures. If many answers share a line that is full, some of their first bytes' time is the line's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Tally:
             self._add(kind, now_ns - since_ns, 0)
 
     def answered(self, task: Any, sent_ns: int, now_ns: int, status: int | None) -> None:
-        """Note that an answer began, with `status`; None where there was none."""
+        """Note that an answer began, with `status`; None if there was none."""
         kind = FIRST_BYTE
         if status is None or status >= _FAILURE or status in _REFUSALS:
             kind = THROTTLED if status in _REFUSALS else RETRY
@@ -83,7 +83,7 @@ _reading: Final[ContextVar[Tally | None]] = ContextVar("pipeprof_reading", defau
 
 @contextmanager
 def remote_read() -> Iterator[Span | NoSpan]:
-    """Time one read of a remote place; set `bytes` on what it yields. Free where nobody listens."""
+    """Time one read of a remote place; set `bytes` on what it yields. Costs nothing if no one listens."""
     sink = active()
     if sink is None:
         yield NoSpan()

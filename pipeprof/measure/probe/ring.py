@@ -69,8 +69,8 @@ def make_block(slots: int, records: int) -> SharedBlock:
 def _appender(layout: Layout, keeps_spare: bool) -> Callable[..., bool]:
     """Make the method of `Slot` that appends a record: `put(slot, name, epoch, seq, *, figure=..., ...)`.
 
-    A figure that is not passed is `MISSING`. It returns False where the slot is full: the record is dropped
-    and counted. With `keeps_spare` that is so as soon as only the room that is kept for batches is left.
+    A figure that is not passed is `MISSING`. It returns False if the slot is full: the record is dropped and
+    counted. With `keeps_spare` that is so as soon as only the room that is kept for batches is left.
 
     The method is compiled from source because keywords of a signature cost next to nothing; a mapping of them
     would cost 1 µs a batch.
@@ -120,7 +120,7 @@ class Slot:
     _put_shard = _appender(SHARD, keeps_spare=True)
 
     def _drops(self, keeps_spare: bool) -> bool:
-        """Look how far the reader has come; where there is no room still, count a dropped record."""
+        """Look how far the reader has come; if there is no room still, count a dropped record."""
         self._full_at = self._words[_TAKEN] + self._records
         self._spare_at = self._full_at - self._spare
         full = self._count >= (self._spare_at if keeps_spare else self._full_at)
@@ -146,7 +146,7 @@ class Slot:
         return n
 
     def shard_id(self, file: str | bytes) -> int:
-        """Return the number that stands for `file` in this slot's batches; 0 where there is no room."""
+        """Return the number that stands for `file` in this slot's batches; 0 if there is no room."""
         known = self._shards.get(file)
         return self._new_shard(file) if known is None else known
 
@@ -167,7 +167,8 @@ class Slot:
         self._words[_BUSY] = 0
 
     def lose(self, text: bytes) -> None:
-        """Tell of the first batch that was lost, from any thread of the worker; later ones are not told."""
+        """Report the first batch that was lost, from any thread of the worker; later ones are not
+        reported."""
         if not self._words[_LOSS]:
             text = text[:LOSS_BYTES]
             self._view[_LOSS_AT : _LOSS_AT + len(text)] = text
@@ -175,7 +176,7 @@ class Slot:
 
     @property
     def unread(self) -> bool:
-        """Return True if nobody drains this slot any more: the observation has ended."""
+        """Return True if this slot is no longer drained: the observation has ended."""
         return bool(self._words[_UNREAD])
 
     @property
@@ -193,7 +194,7 @@ class Slot:
         return self._words[_ASKED_EPOCH]
 
     def close(self) -> None:
-        """Give the memory back: nothing is written any more."""
+        """Give the memory back: nothing more is written."""
         self._words.release()
         self._view.release()
 
@@ -276,7 +277,8 @@ class Ring:
         return sum(w[_DROPPED] for w in self._words)
 
     def loss(self, slot: int) -> bytes:
-        """Return what the slot's writer has told of the first batch that was lost; nothing where none was."""
+        """Return what the slot's writer has reported of the first batch that was lost; nothing if none
+        was."""
         size, at = self._words[slot][_LOSS], slot * slot_bytes(self.records) + _LOSS_AT
         return bytes(self.block.buffer[at : at + size])
 
@@ -285,7 +287,7 @@ class Ring:
         return [w[_THREAD] for w in self._words]
 
     def busy(self, slot: int) -> bool:
-        """Tell whether the slot's writer is making a batch."""
+        """Return whether the slot's writer is making a batch."""
         return bool(self._words[slot][_BUSY])
 
     def making(self, slot: int) -> int | None:

@@ -1,8 +1,8 @@
 """Memory that processes share, under any start method, and that is gone with the process that made it.
 
 A `SharedBlock` is an anonymous file (memfd) that its owner maps. It pickles as the path of the owner's
-descriptor, which other processes of the same user may open while the owner lives; nothing can be left
-behind, not even by a SIGKILL. Where there is no memfd, an unlinked-at-exit temporary file takes its place.
+descriptor, which other processes of the same user may open while the owner lives; nothing can be left behind,
+not even by a SIGKILL. If there is no memfd, an unlinked-at-exit temporary file takes its place.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if hasattr(os, "register_at_fork"):
 def flocked(fd: int, waits: Callable[[], None]) -> Iterator[None]:
     """Hold an flock on an open file until the block's end. `waits` is called where another process has it.
 
-    Raises `MeasureError` where the system has none.
+    Raises `MeasureError` if the system has none.
     """
     if fcntl is None:
         raise _no_flock()
@@ -64,8 +64,8 @@ def _no_flock() -> MeasureError:
 class SharedBlock:
     """`size_bytes` of zeroed memory, shared by every process that this object reaches.
 
-    With a `directory` it is a file there that has no name, which the kernel may write back and forget.
-    Raises `OSError` where the directory has no room for all of it.
+    With a `directory` it is a file there that has no name, which the kernel may write back and forget. Raises
+    `OSError` if the directory has no room for all of it.
     """
 
     def __init__(self, size_bytes: int, name: str = "pipeprof", directory: Path | None = None) -> None:
@@ -88,7 +88,7 @@ class SharedBlock:
 
     @property
     def is_made_here(self) -> bool:
-        """Tell whether this process made it, and closes it when nobody here needs it any more."""
+        """Return whether this process made it, and closes it when nothing here needs it any more."""
         return self._owner_pid == os.getpid()
 
     @property

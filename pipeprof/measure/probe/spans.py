@@ -1,7 +1,7 @@
 """Spans inside a worker or the training loop: a clock and a buffer, nothing else.
 
-A thread that makes a batch, or runs the loop, has an active `Sink`; `stage`, `span` and `storage_read` add
-to it, and do next to nothing where there is none. Who drains a sink, and when, is not known here.
+A thread that makes a batch, or runs the loop, has an active `Sink`; `stage`, `span` and `storage_read` add to
+it, and do next to nothing if there is none. Who drains a sink, and when, is not known here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DECODE: Final = owners.DECODE.name
 GETITEM: Final = owners.UNNAMED
 COLLATE: Final = owners.COLLATE.name
 _STAGES: Final = owners.STAGE.called("")
-"""Begins the names of users' own stages; kept at hand, since `stage` stands in inner loops."""
+"""Begins the names of users' own stages; kept here, since `stage` is used in inner loops."""
 
 _MOST_NESTED: Final = 100
 """Spans that are looked through: one that is entered again inside itself closes the chain to a ring."""
@@ -52,7 +52,7 @@ class Mark:
     def __init__(self, name: str, outer: Mark | None = None) -> None:
         self.name = name
         self.outer = outer or self
-        """Mark of the work during which it began; `NOWHERE` where that is not known."""
+        """Mark of the work during which it began; `NOWHERE` if that is not known."""
 
 
 NOWHERE: Final = Mark("")
@@ -67,7 +67,7 @@ class Sink:
         self.current = NOWHERE
         """The innermost open span."""
         self.is_over = False
-        """True if nobody takes any more what it adds up."""
+        """True if what it adds up is no longer taken."""
         self.inner_ns = self.inner_cpu_ns = self.inner_runq_ns = 0
         """Time of the spans that have ended, those inside others counted once. It only grows while a batch
         is made: what it grew by since a span began is what the span's inner ones took."""
@@ -105,10 +105,10 @@ class Sink:
         self.inner_ns += whole_ns
 
     def keep(self, span: Span, wall_ns: int, cpu_ns: int) -> None:
-        """Take a single span, where they are kept."""
+        """Take a single span, if they are kept."""
 
     def has_open(self, span: Span) -> bool:
-        """Tell whether `span` is open still, under spans that never ended.
+        """Return whether `span` is open still, under spans that never ended.
 
         One that was held open across a `yield` is not, once what it began in has ended: its time would hold
         what others did in between.
@@ -221,7 +221,7 @@ class DetailedSpan(Span):
 
 
 class NoSpan:
-    """Stands in for a span where nobody listens."""
+    """Stands in for a span if no one listens."""
 
     __slots__ = ("bytes", "queue_ns")
     bytes: int | None
@@ -260,8 +260,8 @@ def span(owner: str) -> Span | NoSpan:
 def stage(name: str) -> Span | NoSpan:
     """Charge what happens inside to the user's own stage `name`; it is recorded as `stage:<name>`.
 
-    A context manager for code inside `__getitem__`, a collate function or the training loop. Where nothing
-    is being profiled it costs next to nothing. One that a generator holds open across a `yield` is not
+    A context manager for code inside `__getitem__`, a collate function or the training loop. If nothing is
+    being profiled, it costs next to nothing. One that a generator holds open across a `yield` is not
     recorded: what happens inside stays with the stage around it.
     """
     if _local.sink is None:
@@ -270,7 +270,7 @@ def stage(name: str) -> Span | NoSpan:
 
 
 def storage_read() -> Span | NoSpan:
-    """Charge one physical read to stage `read`; set `bytes` and, where it is known, `queue_ns` on it."""
+    """Charge one physical read to stage `read`; set `bytes` and, if it is known, `queue_ns` on it."""
     return span(READ)
 
 

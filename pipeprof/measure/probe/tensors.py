@@ -47,7 +47,7 @@ def size_bytes(batch: Any) -> int:
 
 
 def samples(batch: Any) -> int:
-    """Return the length of the first tensor's first dimension; 1 where there is none."""
+    """Return the length of the first tensor's first dimension; 1 if there is none."""
     first = next(tensors(batch), None)
     return len(first) if first is not None and first.ndim else 1
 
@@ -55,7 +55,7 @@ def samples(batch: Any) -> int:
 def split(batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return inputs and targets: the first tensor of at least two dimensions, and the next tensor after it.
 
-    Raises `MeasureError` where the batch holds nothing to train on.
+    Raises `MeasureError` if the batch holds nothing to train on.
     """
     parts = list(tensors(batch))
     for position, tensor in enumerate(parts):

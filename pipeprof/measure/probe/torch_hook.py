@@ -21,7 +21,7 @@ PRIVATE: Final = ("_get_iterator",)
 """Every private name of torch's loader, and of torchdata's subclass of it, that pipeprof touches; seen in
 torch 2.15. Without it a loader works as ever and is not observed."""
 PRIVATE_OF_LOADERS: Final = ("_iterator",)
-"""Private names of a loader with persistent workers. Without them nobody is warned of an earlier start."""
+"""Private names of a loader with persistent workers. Without them there is no warning of an earlier start."""
 PRIVATE_OF_ITERATORS: Final = ("_workers",)
 """Private names of an iterator with workers. Without them a lost worker is not recorded."""
 PRIVATE_CLASSES: Final = ("_SingleProcessDataLoaderIter", "_MultiProcessingDataLoaderIter")
@@ -48,7 +48,7 @@ class Watcher(Protocol):
         ...
 
     def dropped(self) -> None:
-        """Note that no one holds the iterator any more. Called in a finalizer, before torch's own."""
+        """Note that the iterator is no longer held. Called in a finalizer, before torch's own."""
         ...
 
 
@@ -78,7 +78,7 @@ _gates: Final[list[NextGate]] = []
 
 
 def observe(loader: DataLoader[Any], observer: Observer) -> bool:
-    """Have `observer` see each iterator of `loader`. False where this torch has no such seam."""
+    """Have `observer` see each iterator of `loader`. False if this torch has no such seam."""
     loader = _iterated(loader)
     _observers[loader] = observer
     hooked = [_hook(cls) for cls in type(loader).__mro__]
@@ -86,7 +86,7 @@ def observe(loader: DataLoader[Any], observer: Observer) -> bool:
 
 
 def forget(observer: Observer) -> None:
-    """Have `observer` see no loader any more."""
+    """Stop showing loaders to `observer`."""
     for loader in [loader for loader, each in _observers.items() if each is observer]:
         del _observers[loader]
     _unhook_unused()
@@ -179,7 +179,7 @@ class _Bystander:
 
 
 def observe_no_more(choose: Callable[[DataLoader[Any]], Observer | None]) -> None:
-    """Ask `choose` no more; the loaders for which it chose are watched by no one."""
+    """Stop asking `choose`; the loaders for which it chose are watched by no one."""
     if choose in _choosers:
         _choosers.remove(choose)
     for loader in [loader for loader, by in _chosen_by.items() if by == choose]:
@@ -198,7 +198,8 @@ def _chosen(loader: DataLoader[Any]) -> Observer | None:
 
 
 def _choose_anew() -> None:
-    """Let the choosers choose in a forked child: who watches a loader for the parent does not do so there."""
+    """Let the choosers choose in a forked child: an observer of a loader in the parent does not watch it
+    there."""
     for loader in list(_chosen_by):
         _observers.pop(loader, None)
     _chosen_by.clear()
@@ -227,7 +228,7 @@ def kept_iterators(loader: DataLoader[Any]) -> list[Any]:
 
 
 def keeps_iterator(loader: DataLoader[Any]) -> bool:
-    """Tell whether `loader` will iterate again with the iterator that it has, and make no other."""
+    """Return whether `loader` will iterate again with the iterator that it has, and make no other."""
     inner = _iterated(loader)
     return bool(inner.persistent_workers) and getattr(inner, "_iterator", None) is not None
 
@@ -301,7 +302,7 @@ def _with_subclasses(cls: type) -> Iterator[type]:
 
 
 def _hook(cls: type) -> bool:
-    """Replace torch's own `_get_iterator` in `cls`. False where `cls` has none of torch's."""
+    """Replace torch's own `_get_iterator` in `cls`. False if `cls` has none of torch's."""
     if PRIVATE[0] not in cls.__dict__ or not is_of_torch(cls):
         return False
     patch(_HOLDER, cls, PRIVATE[0], _observing)
@@ -316,7 +317,7 @@ def _unhook_unused() -> None:
 
 
 def _hook_classes() -> bool:
-    """Replace the constructors of torch's iterators. False where this torch has none of them."""
+    """Replace the constructors of torch's iterators. False if this torch has none of them."""
     classes = [getattr(dataloader, name, None) for name in PRIVATE_CLASSES]
     for cls in filter(None, classes):
         patch(_HOLDER, cls, "__init__", _constructing)
@@ -390,7 +391,7 @@ def workers_of(iterator: Any) -> list[Any]:
 
 
 def watch(iterator: Any, watcher: Watcher) -> bool:
-    """Put `watcher` around each `next(iterator)`. False where the iterator's class cannot be changed."""
+    """Put `watcher` around each `next(iterator)`. False if the iterator's class cannot be changed."""
     try:
         iterator.__class__ = _watched_class(type(iterator))
         iterator.__dict__[_WATCH] = watcher
@@ -400,7 +401,7 @@ def watch(iterator: Any, watcher: Watcher) -> bool:
 
 
 def is_watched(iterator: Any) -> bool:
-    """Tell whether somebody watches an iterator."""
+    """Return whether an iterator is watched."""
     return _WATCH in iterator.__dict__
 
 
@@ -416,21 +417,6 @@ _WATCH: Final = "_pipeprof_watch"
 """Attribute of an iterator that is watched."""
 
 
-class _LastCall:
-    """An object that nobody holds: its end calls another's finalizer, with no frame of ours below it.
-
-    Python tells of an error in a finalizer by the finalizer and the frames from it on, as it does in a forked
-    child that drops an iterator: torch finds there that the workers are not its own.
-    """
-
-    def __init__(self, finalize: Callable[[Any], None], of: Any) -> None:
-        self._call = _Finalizer(finalize, of)
-
-    @property
-    def __del__(self) -> Callable[[], None]:
-        return self._call
-
-
 class _Finalizer(partial[None]):
     """A finalizer and its object, which Python names as it names the finalizer alone."""
 
@@ -438,10 +424,29 @@ class _Finalizer(partial[None]):
         return repr(self.func)
 
 
+class _LastCall:
+    """An object that nothing holds: its end calls another's finalizer, with no frame of ours below it.
+
+    Python reports an error in a finalizer with the finalizer and the frames from it on, as it does in a
+    forked child that drops an iterator: torch finds there that the workers are not its own.
+    """
+
+    # As the interpreter ends, an iterator may outlive the names of this module.
+    _finalizer: Final = _Finalizer
+
+    def __init__(self, finalize: Callable[[Any], None], of: Any) -> None:
+        self._call = self._finalizer(finalize, of)
+
+    @property
+    def __del__(self) -> Callable[[], None]:
+        return self._call
+
+
 def _watched_class(cls: type) -> type:
     if cls not in _watched:
         original = cls.__next__  # type: ignore[attr-defined]
         finalize = getattr(cls, "__del__", None)
+        last_call: Final = _LastCall  # it may be gone as a module's name, as the interpreter ends
 
         def next_watched(self: Any) -> Any:
             watch = self.__dict__.get(_WATCH)
@@ -457,7 +462,7 @@ def _watched_class(cls: type) -> type:
                     watch.dropped()
             finally:
                 if finalize is not None:
-                    _LastCall(finalize, self)  # it shuts the workers down, which takes its time
+                    last_call(finalize, self)  # it shuts the workers down, which takes its time
 
         names = {
             "__next__": next_watched,

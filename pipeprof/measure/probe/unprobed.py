@@ -1,4 +1,4 @@
-"""Decides which batches are made unprobed: so that a run can tell what observing costs in it, and costs less.
+"""Decides which batches are made unprobed: so that a run can measure what observing it costs, and costs less.
 
 For an unprobed batch the proxies reduce to a pass-through: two readings of the clock, and no spans, counters
 and lines. Each process counts its own batches, after a loader's first ones, by one of two plans:
@@ -22,7 +22,7 @@ from typing import Final
 from pipeprof.record.schema import MISSING, PROBED_OF, UNPROBED_BLOCK, UNPROBED_PERIOD
 
 WORTH_THINNING: Final = 0.01
-"""Share of a batch's time from which on what probing costs is worth less detail."""
+"""Share of a batch's time from which what probing costs is worth less detail."""
 FEWEST_COMPARED: Final = 6
 """Comparisons before which nothing is decided: one of few can lie anywhere."""
 _MOST_COMPARED: Final = 25
@@ -48,9 +48,9 @@ FULL: Final = _plan(UNPROBED_PERIOD, UNPROBED_BLOCK, True)
 THIN: Final = _plan(PROBED_OF * UNPROBED_BLOCK, UNPROBED_BLOCK, False)
 THIN_OF_LONG: Final = _plan(PROBED_OF, 1, False)
 _LONG_NS: Final = 200_000_000
-"""Time of a batch from which on it is a long one."""
+"""Time of a batch from which it is a long one."""
 _TOO_LONG_NS: Final = 3_000_000_000
-"""Time of a batch from which on all are probed: the last 30 s would have none that was."""
+"""Time of a batch from which all are probed: the last 30 s would have none that was."""
 
 
 class Blocks:
@@ -68,7 +68,7 @@ class Blocks:
         self._shares = deque[float](maxlen=_MOST_COMPARED)
 
     def begin(self) -> bool:
-        """Count a batch that begins, and tell whether it is to be unprobed."""
+        """Count a batch that begins, and return whether it is to be unprobed."""
         try:
             place = self._plan[self._at]
         except IndexError:
@@ -100,13 +100,14 @@ class Blocks:
 
     def _begin_period(self) -> None:
         """Begin a period, by the plan that its cost asks for."""
+        self.thread_cpu_ns = MISSING  # the last batch of the one before may have been at an edge
         is_thin = self._batch_ns < _TOO_LONG_NS and self._is_costly()
         thin = THIN if self._batch_ns < _LONG_NS else THIN_OF_LONG
         self.plan = self._plan = thin if is_thin else FULL
         self._at = 0
 
     def _is_costly(self) -> bool:
-        """Tell whether probing costs too much: by the median, and seen in three of four comparisons."""
+        """Return whether probing costs too much: by the median, and seen in three of four comparisons."""
         shares = sorted(self._shares)
         if len(shares) < FEWEST_COMPARED:
             return False

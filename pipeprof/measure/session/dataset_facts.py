@@ -1,7 +1,7 @@
 """Facts about a data set, derived from its code without running it.
 
 Attributes are looked up past `__getattr__` and properties; of functions the names that their code mentions
-are read. What cannot be told so is None.
+are read. Anything that this does not show is None.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LISTS: Final = ("samples", "imgs", "files", "paths", "image_paths", "filenames"
 def file_of(dataset: Any, index: int, samples: int | None) -> str | None:
     """Return the path of a sample's file, where the data set has a list of one for each of its `samples`.
 
-    Of a `Subset` it is the file in the data set below.
+    For a `Subset`, it is the file in the data set below.
     """
     try:
         held = object.__getattribute__(dataset, "__dict__")
@@ -54,10 +54,10 @@ def file_of(dataset: Any, index: int, samples: int | None) -> str | None:
 
 
 def splits_stream(dataset: Any, worker_init: Any = None) -> bool | None:
-    """Tell whether the code of an iterable data set looks for the worker that it runs in.
+    """Return whether the code of an iterable data set looks for the worker that it runs in.
 
-    False where it does not: each worker then gives the same samples. None for other data sets, where the code
-    is not Python's, and where a `worker_init_fn` may see to it in its own way.
+    False if it does not: each worker then gives the same samples. None for other data sets, where the code is
+    not Python's, and where a `worker_init_fn` may see to it in its own way.
     """
     try:
         if not isinstance(dataset, IterableDataset):

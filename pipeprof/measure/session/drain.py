@@ -30,7 +30,7 @@ class RingSource(Protocol):
     workers: int
     ring: Ring
     aides: AideReader | None
-    """Reader of the workers' aides; None where lines are not sampled."""
+    """Reader of the workers' aides; None if lines are not sampled."""
     gone: bool
     """True if nothing more will be recorded."""
     epoch: int
@@ -52,7 +52,7 @@ class RingSource(Protocol):
         ...
 
     def waiting(self) -> Waiting | None:
-        """Return how its loop waits now; None where it does not."""
+        """Return how its loop waits now; None if it does not."""
         ...
 
     @property
@@ -96,7 +96,7 @@ class Drained:
         self._name_numbers: list[int] = []
         self._shards: dict[str, int] = {}
         self._shard_numbers: list[int] = []
-        """Shard number of each batch, -1 where none is known."""
+        """Shard number of each batch, -1 if none is known."""
         self.counters: list[Row] = []
         """Rows of `counters`."""
         self.files: list[ReadFileMeta] = []
@@ -137,7 +137,7 @@ class Drained:
         return -1 if name is None else self._shards.setdefault(name, len(self._shards))
 
     def tables(self) -> dict[str, Columns]:
-        """Return columns of `batches`, `stages` and `spans`; none where there were no records."""
+        """Return columns of `batches`, `stages` and `spans`; none if there were no records."""
         if not self._records:
             return {"batches": {}, "stages": {}, "spans": {}}
         records, loader, worker, name = self._joined()

@@ -49,11 +49,11 @@ FLUSH_EVERY_S: Final = 0.6
 """Time between two flushes: a kill loses less than a second also where the thread waits for a core."""
 LOOK_EVERY_S: Final = 0.05
 REST_S: Final = 0.15
-"""Time between two looks where there is nothing to look at: each wakes the thread, for 40 to 90 µs of CPU."""
+"""Time between two looks if there is nothing to look at: each wakes the thread, for 40 to 90 µs of CPU."""
 FULL_ENOUGH: Final = 0.25
 """A ring this full is drained at once."""
 NEARLY_EMPTY: Final = FULL_ENOUGH / 8
-"""A ring that is no fuller will not be full before the next look, however soon the batches come."""
+"""A ring that is not fuller will not be full before the next look, however soon the batches come."""
 
 
 class Rhythm:
@@ -82,7 +82,7 @@ class Rhythm:
         self._late_s /= 2
 
     def rest(self, is_idle: bool) -> None:
-        """Set the next pause: longer where there is nothing to look at, and never beyond the next flush."""
+        """Set the next pause: longer if there is nothing to look at, and never beyond the next flush."""
         until_due_s = self._flushed_s + FLUSH_EVERY_S - self._looked_s
         self.pause_s = max(LOOK_EVERY_S, min(REST_S, until_due_s)) if is_idle else LOOK_EVERY_S
 
@@ -101,11 +101,11 @@ class Flusher:
         self.lines_cpu_ns = 0
         """CPU time that sampling lines has taken, in all processes."""
         self.files: FilesRead | None = None
-        """Files that batches are made from; None where they are not kept."""
+        """Files that batches are made from; None if they are not kept."""
         self.failure: TraceError | None = None
-        """Reason why the run cannot be written any more."""
+        """Reason why the run can no longer be written."""
         self.hangs: HangWatch | None = None
-        """Watch over waits that are very long, where it is asked for."""
+        """Watch over waits that are very long, if it is asked for."""
         self.lock = threading.Lock()
         self._writer, self._steps, self._pending, self._stopped = writer, steps, pending, stopped
         self._states, self._steal, self._spin = WorkerStates(), Steal(), Spin()
@@ -127,7 +127,7 @@ class Flusher:
         self._stop.set()
 
     def is_current_thread(self) -> bool:
-        """Tell whether the calling thread is the one that flushes."""
+        """Return whether the calling thread is the one that flushes."""
         return threading.current_thread() is self._thread
 
     def join(self, patience_s: float = inf) -> BaseException | None:
@@ -167,7 +167,7 @@ class Flusher:
     def move(self, directory: Path, change: Callable[[RunMeta], RunMeta]) -> Path:
         """Go on writing in `directory`, and change `run.json`; return where that is.
 
-        Raises `TraceError` where it cannot be.
+        Raises `TraceError` if it cannot be.
         """
         with self.lock:
             if self.active:
@@ -345,7 +345,7 @@ class Flusher:
     def finish(self, status: Status, final: Callable[[RunMeta], RunMeta]) -> bool:
         """Write all that is left, change `run.json` for the last time, and close it.
 
-        Returns False where the run had ended already.
+        Returns False if the run had ended already.
         """
         with self.lock:
             if not self.active:

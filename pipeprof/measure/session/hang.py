@@ -43,7 +43,7 @@ class Waiting(NamedTuple):
     loader_number: int
     epoch: int
     seq: int | None
-    """Number of the batch that must come next; None where any may, and without workers."""
+    """Number of the batch that must come next; None if any may, and without workers."""
     holder: int | None
     """Worker that was asked for it."""
     pids: tuple[int, ...]

@@ -1,8 +1,8 @@
 """Watches an iterable used in place of a DataLoader: only the loop's waits are observed.
 
-What happens inside such an iterable, in its threads or its processes, is its own business. Where it has a
-DataLoader of torch in it, as WebDataset's `WebLoader` has, that one is observed, workers and all, and what
-the iterable does beside it is a stage of the loop.
+What happens inside such an iterable, in its threads or its processes, is its own business. If it contains a
+DataLoader of torch, as WebDataset's `WebLoader` does, that one is observed, workers and all, and what the
+iterable does besides is a stage of the loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeprof.measure.session.sources.ray_data import added, statistics_of
 from pipeprof.record.meta import LoaderMeta, OperatorMeta
 
 KIND: Final = "iterable"
-"""The `kind` in run.json of what is no DataLoader."""
+"""The `kind` in run.json of anything that is not a DataLoader."""
 
 
 def loaders_in(iterable: Any) -> list[DataLoader[Any]]:
@@ -157,7 +157,7 @@ class _Waits(_Pass):
             return next(self._iterator)
         request_ns = monotonic_ns()
         session.steps.requested(request_ns)
-        loop = activate(None)  # what the iterable itself marks is no part of the loop's body
+        loop = activate(None)  # what the iterable itself marks is not part of the loop's body
         try:
             item = next(self._iterator)
         except StopIteration:

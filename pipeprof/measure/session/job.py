@@ -2,7 +2,7 @@
 
 Under torchrun, or whatever else sets torch's environment variables, each rank writes an ordinary run below
 the job's directory. The ranks agree on nothing and exchange nothing for it: a marker, made by whichever comes
-first, tells a job from another that was given the same directory.
+first, distinguishes a job from another that was given the same directory.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class Rank(NamedTuple):
 
     rank: int
     world_size: int | None
-    """None where the launcher does not say."""
+    """None if the launcher does not say."""
     local_rank: int | None
     local_world_size: int | None
-    """Ranks of the job on this node; None where the launcher does not say: then merging counts them."""
+    """Ranks of the job on this node; None if the launcher does not say: then merging counts them."""
     node: int | None
     restart: int
     """Number of times that torchrun has started the job again."""
@@ -84,7 +84,7 @@ class Opened(NamedTuple):
 
     writer: TraceWriter
     scratch: Path | None
-    """Its directory, where it is a temporary one."""
+    """Its directory, if it is a temporary one."""
     unwritten: TraceError | None
     """Reason why it is temporary although a directory was named: one rank alone does not end its job."""
 
@@ -102,7 +102,7 @@ def here() -> Rank | None:
 
 
 def with_rank(meta: RunMeta) -> RunMeta:
-    """Return `meta` with this process's machine, and its place in its job where it is one of several."""
+    """Return `meta` with this process's machine, and its place in its job if it is one of several."""
     meta = replace(meta, host=socket.gethostname(), boot_id=boot_id())
     rank = here()
     if rank is None:
@@ -162,7 +162,7 @@ def job_directory(out: Path) -> Path:
 def own_directory(out: Path, beside_run: bool = False) -> Path:
     """Return where this process writes a run that goes to `out`: there, or in its own part of it.
 
-    With `beside_run` the run of the program that started the job may lie there too. Raises `TraceError` where
+    With `beside_run` the run of the program that started the job may lie there too. Raises `TraceError` if
     `out` is another job's or else holds a plain run.
     """
     rank = here()
@@ -186,13 +186,13 @@ def own_directory(out: Path, beside_run: bool = False) -> Path:
 def local_out(out: Path | str | None) -> Path | None:
     """Return the directory in which a run is written that goes to `out`: itself, or what stands for a URL.
 
-    Raises `TraceError` where there can be none.
+    Raises `TraceError` if there can be none.
     """
     return stage(str(out)) if is_url(out) else None if out is None else Path(out)
 
 
 def free_directory(out: Path | str | None) -> Path | None:
-    """Return `out`; where it holds a run already, as when a cell is run again, `out-2`, …, and say so.
+    """Return `out`; if it holds a run already, as when a cell is run again, `out-2`, …, and say so.
 
     Ranks of a job do not choose: all of them must write to one directory.
     """
@@ -239,7 +239,7 @@ def _master() -> str:
 
 def _claim(directory: Path, name: str, mine: Mapping[str, Any]) -> None:
     """Create the marker `name`, or find one with the same content. A marker is complete once it exists,
-    but for file systems without links.
+    except for file systems without links.
     """
     final = directory / name
     if not final.exists():
@@ -254,7 +254,7 @@ def _claim(directory: Path, name: str, mine: Mapping[str, Any]) -> None:
 
 
 def _marker(path: Path) -> dict[str, Any]:
-    """Read a marker. Where there are no links, it may have been begun and not yet be whole."""
+    """Read a marker. If there are no links, it may have been begun and not yet be whole."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         with suppress(ValueError):
@@ -271,7 +271,7 @@ def open_writer(out: Path | str | None, meta: RunMeta, placed: bool = False) -> 
     With `placed`, `out` is this process's own part already.
 
     A rank that may not write goes on unrecorded and says so: were it to end, its job would end with it.
-    Raises `TraceError` where the directory is another's, and outside a job where it cannot be written.
+    Raises `TraceError` if the directory is another's, and outside a job if it cannot be written.
     """
     if out is None:
         scratch = new_scratch()

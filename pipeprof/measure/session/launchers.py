@@ -23,19 +23,19 @@ class RankPlace(NamedTuple):
 
     rank: int
     world_size: int | None
-    """None where the launcher does not tell, as with an indexed job of Kubernetes."""
+    """None if the launcher does not say, as with an indexed job of Kubernetes."""
     local_rank: int | None
     local_world_size: int | None
     node: int | None
 
     @property
     def is_of_several(self) -> bool:
-        """Return True where this is a rank of a job of several, or of an unknown number."""
+        """Return True if this is a rank of a job of several, or of an unknown number."""
         return self.world_size is None or (self.rank < self.world_size and self.world_size > 1)
 
 
 class Launcher(NamedTuple):
-    """Environment variables of one launcher; an empty name where it has no such variable."""
+    """Environment variables of one launcher; an empty name if it has no such variable."""
 
     names: str
     """Launchers that set these variables."""
@@ -45,7 +45,7 @@ class Launcher(NamedTuple):
     local_world_size: str = ""
     node: str = ""
     size_is_told: bool = True
-    """False where the launcher gives a process its number, and not the number of all."""
+    """False if the launcher gives a process its number, and not the number of all."""
 
 
 LAUNCHERS: Final = (
@@ -85,7 +85,7 @@ LAUNCHERS: Final = (
     Launcher("Lightning", "", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK"),
     Launcher("Kubernetes' indexed jobs", "JOB_COMPLETION_INDEX", "WORLD_SIZE", size_is_told=False),
 )
-"""The first whose variables are set tells."""
+"""The first whose variables are set is used."""
 TORCH, KUBERNETES = LAUNCHERS[0], LAUNCHERS[-1]
 
 

@@ -112,7 +112,7 @@ class LoaderWatch:
         self.dataset: Callable[[], Any] = _weakly(loader.dataset)
         may = session.kind != "bench" and not session.every_sample and not session.every_batch
         self.blocks = Blocks(UNPROBED_FIRST) if may else None
-        """Decides which steps are unprobed, and without workers which batches; None where none is to be."""
+        """Decides which steps are unprobed, and without workers which batches; None if none is to be."""
         self.steps = 0
         """Steps that took its batches."""
 
@@ -178,7 +178,7 @@ class IteratorWatch:
         self._pass: Pass | None = None
         self._request_ns = self._waiting_ns = self._thread = 0
         self._after_unprobed_ns = 0
-        """Time of ours from the take of the last unprobed step on: the next one's record tells it."""
+        """Time of ours from the take of the last unprobed step on: the next one's record holds it."""
         self._iterator: Callable[[], Any] = lambda: None
         self.private_bytes: dict[int, int] = {}
         """By worker, the memory that it had to itself at the last look."""
@@ -331,7 +331,7 @@ class IteratorWatch:
         return self.epoch
 
     def dropped(self) -> None:
-        """End the pass: no one holds the iterator any more."""
+        """End the pass: the iterator is no longer held."""
         if self._pass is None:
             return
         if self.owner.newest_iterator_ns > max(self._created_ns, self._request_ns):
@@ -391,7 +391,7 @@ class IteratorWatch:
         return self.ring.finished(self.epoch) - self._taken
 
     def _keyed(self, data: Any, iterator: Any) -> tuple[Any, tuple[int, int] | None]:
-        """Return the batch that was taken, and its epoch and seq; None where the order of takes tells it."""
+        """Return the batch that was taken, and its epoch and seq; None if the order of takes shows it."""
         if self.mode.piggyback:
             return self._unwrap(data)
         if self.workers == 0 and self._probe.recorder is not None:
@@ -432,7 +432,7 @@ class IteratorWatch:
             arrived = handover.read(self.inbox.popleft())
             self.handovers[arrived.epoch, arrived.seq] = arrived
             sent_epoch, sent_seq, *sent = arrived.sent
-            if (sent_epoch, sent_seq) in self.handovers:  # else it is written already, and nobody asks
+            if (sent_epoch, sent_seq) in self.handovers:  # else it is written already, and nothing asks
                 self.sent[sent_epoch, sent_seq] = (sent[0], sent[1], sent[2])
         for kept in (self.handovers, self.sent):
             while len(kept) > handover.MOST_KEPT:  # of batches that are never found to be taken
@@ -460,7 +460,7 @@ class IteratorWatch:
             self.aides.ring.close()
 
     def waiting(self) -> Waiting | None:
-        """Return how the loop waits for a batch now; None where it does not."""
+        """Return how the loop waits for a batch now; None if it does not."""
         since_ns, iterator = self._waiting_ns, self._iterator()
         if since_ns == 0 or iterator is None:
             return None
@@ -511,7 +511,7 @@ def _weakly(dataset: Any) -> Callable[[], Any]:
 
 
 def _ended_itself(process: Any, shut_down: bool) -> bool:
-    """Tell whether a worker was killed or failed.
+    """Return whether a worker was killed or failed.
 
     One that torch has not shut down is looked at without taking its exit code, which torch then could not
     find: it would need five seconds more to see the loss.
@@ -552,7 +552,7 @@ def _facts(loader: DataLoader[Any], number: int, name: str) -> LoaderMeta:
     iterable = isinstance(loader.dataset, IterableDataset)
     try:
         samples = None if iterable else len(loader.dataset)  # type: ignore[arg-type]
-    except Exception:  # a length that is not known may be told in any way
+    except Exception:  # a length that is not known may be reported in any way
         samples = None
     context = getattr(loader, "multiprocessing_context", None) or multiprocessing
     # a loader of another library, which makes torch's iterators itself, may lack any of this

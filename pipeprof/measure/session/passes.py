@@ -39,7 +39,7 @@ class Pass:
             self._end("exhausted")
 
     def drop(self) -> None:
-        """End the pass now: its iterator is let go. Nothing where it has ended already."""
+        """End the pass now: its iterator is let go. Nothing if it has ended already."""
         if self.is_open:
             self._end("dropped")
 

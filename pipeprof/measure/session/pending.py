@@ -16,7 +16,7 @@ class Pending:
 
     def __init__(self) -> None:
         self.counts_cores = False
-        """True once the telemetry has told how many cores are busy."""
+        """True once the telemetry has shown how many cores are busy."""
         self._telemetry: list[tuple[int, SensorName, float]] = []
         self._collectives: list[tuple[int, int, int]] = []
         self._parts: list[PartTimes] = []

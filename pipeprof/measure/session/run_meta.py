@@ -1,4 +1,4 @@
-"""Content of `run.json` about a session, beside its loaders."""
+"""Content of `run.json` about a session, apart from its loaders."""
 
 from __future__ import annotations
 

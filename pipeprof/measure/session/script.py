@@ -1,4 +1,4 @@
-"""Runs somebody's training script, unmodified, with every DataLoader in it observed."""
+"""Runs a user's training script, unmodified, with every DataLoader in it observed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TraceOptions:
     name: str | None = None
     """Name of the run; None for the script's."""
     as_module: bool = False
-    """True where the target is a module, as with `python -m`."""
+    """True if the target is a module, as with `python -m`."""
     lines: bool = True
     """Sample the lines of code that take the time."""
     telemetry_hz: float = 0.0
@@ -160,7 +160,7 @@ def _session(target: str, arguments: Sequence[str], options: TraceOptions) -> Se
 def run_unobserved(target: str, arguments: Sequence[str], as_module: bool = False) -> int:
     """Run a script, or a module, as `python` would, with nothing observed; return its exit code.
 
-    For a rank that was not chosen. Raises `MeasureError` where there is no such script.
+    For a rank that was not chosen. Raises `MeasureError` if there is no such script.
     """
     execute = _module(target, arguments) if as_module else _script(target, arguments)
     leave_alone()
@@ -245,7 +245,7 @@ class _Watched:
         if self._trying.refusal is not None:
             raise self._trying.refusal
         names = self._trying.construction.names
-        if code != 0 or not names:  # it failed, or it was no more than the launcher of others
+        if code != 0 or not names:  # it failed, or it was merely the launcher of others
             return
         for asked in self._trial.changes.names:
             if not any(means(asked, name) for name in names):

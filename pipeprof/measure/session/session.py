@@ -52,7 +52,7 @@ class Session:
     `out` is the run directory, a URL that fsspec writes, or None for a temporary directory that goes with the
     process. `meta` is merged into `run.json`. The first `warmup_steps` steps are marked as such. `detail` is
     "batch", or "sample" to keep every span. `device` says that `step_launched` and `device_times` will be
-    told of each step: a step is then written when its times are known, or at the end; without it, when its
+    called for each step: a step is then written when its times are known, or at the end; without it, when its
     batch was taken. A session that is `held_by_loaders` ends with the last of them and of their iterators.
     With `lines` the stacks of the workers and of the loop's thread are sampled. `placed` says that `out` is
     this rank's own part of a job. With `files` some of the files that batches are made from are kept, for a
@@ -60,8 +60,8 @@ class Session:
     marked on the device; the kernels of `kernels` steps are traced by torch.profiler, and those steps and all
     before count as warm-up. With `every_batch` all batches of a long run are probed, whatever that costs.
 
-    Raises `TraceError` where the directory cannot be written, `MeasureError` for an unknown `detail`. A run
-    that cannot be written any more, on a full disk for one, stops being recorded; `failure` says why.
+    Raises `TraceError` if the directory cannot be written, `MeasureError` for an unknown `detail`. A run that
+    can no longer be written, on a full disk for one, stops being recorded; `failure` says why.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Session:
 
     @property
     def failure(self) -> TraceError | None:
-        """Return the reason why the run cannot be written any more; None while it can."""
+        """Return the reason why the run can no longer be written; None while it can."""
         return self._flusher.failure
 
     @property
@@ -150,9 +150,9 @@ class Session:
         self.close(status_of(error), error=error)
 
     def take_place(self) -> None:
-        """Move the run to this process's part of its job, where it has become a rank since the run began.
+        """Move the run to this process's part of its job, if it has become a rank since the run began.
 
-        It stays where it is where that cannot be.
+        It stays where it is if that cannot be done.
         """
         if self._flusher.meta.rank is not None or self._scratch is not None or here() is None:
             return
@@ -305,15 +305,15 @@ class Session:
             raise raised
 
     def wait_until_sent(self) -> None:
-        """Wait until the record is at its URL, where it goes to one; what could not be sent is told."""
+        """Wait until the record is at its URL, if it goes to one; what could not be sent is reported."""
         if self._uploader is not None:
             self._uploader.end()
 
     def end_by(self, signal: str) -> None:
         """End the run from the handler of a signal, which may have come in the middle of anything.
 
-        The flush thread ends it; where that cannot, because the main thread holds what it needs, the run
-        stays as it was last flushed.
+        The flush thread ends it; if that cannot, because the main thread holds what it needs, the run stays
+        as it was last flushed.
         """
         if self.active:
             self._signal, self._ending = signal, ("interrupted", None, None)
@@ -358,7 +358,7 @@ class Session:
         self.discard()
 
     def discard(self) -> None:
-        """Remove the temporary run directory, where there is one."""
+        """Remove the temporary run directory, if there is one."""
         if self._scratch is not None:
             remove_scratch(self._scratch)
         self._scratch = None

@@ -1,10 +1,10 @@
 """State of the workers, looked at from outside: why one that makes a batch is not on a core.
 
-`/proc/<pid>/stat` and `wchan` tell a disk (D) from a lock, a socket and a sleep (all S). Looked at about 20
-times a second while the loop waits, and some 7 while it does not, this becomes the sensors
+`/proc/<pid>/stat` and `wchan` distinguish a disk (D) from a lock, a socket and a sleep (all S). Looked at
+about 20 times a second while the loop waits, and some 7 while it does not, this becomes the sensors
 `worker<N>.state.<what>`: the share of the looks since the last report in which it was so; `<what>` is run,
 disk, lock, socket, sleep, pipe or other. Without `/proc` there are none: not observed. A worker that was
-stopped (T), as by SIGSTOP, is told with the time of it.
+stopped (T), as by SIGSTOP, is reported with the time of it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Standstill(NamedTuple):
 
 
 LEAST_STOP_NS: Final = 200_000_000
-"""Shortest standstill of a worker that is told."""
+"""Shortest standstill of a worker that is reported."""
 
 _ON_LINUX: Final = sys.platform == "linux"
 _READ: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
@@ -166,7 +166,7 @@ def _what(channel: bytes) -> WorkerState | None:
 
 
 def waits_for(channel: str) -> WorkerState | None:
-    """Return what a thread waits for, by the kernel's function; None where the kernel does not tell."""
+    """Return what a thread waits for, by the kernel's function; None if the kernel does not say."""
     if channel in ("", "0"):  # it woke up in between
         return None
     return next((what for mark, what in _CHANNELS if mark in channel), "other")

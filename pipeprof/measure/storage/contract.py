@@ -17,7 +17,7 @@ from pipeprof.record.meta import StorageMeta
 class Storage(Protocol):
     """The place of a data set's bytes. Picklable, and shared by the workers that it is sent to.
 
-    Each physical read is recorded as stage `read`, with its bytes and, where the device reports them, the
+    Each physical read is recorded as stage `read`, with its bytes and, if the device reports them, the
     nanoseconds that it queued behind other requests.
     """
 

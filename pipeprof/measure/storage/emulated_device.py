@@ -41,7 +41,7 @@ class MonotonicClock:
         return time.monotonic_ns()
 
     def sleep_until(self, end_ns: int) -> bool:
-        """Return at `end_ns` or a little later. False where that time had passed already."""
+        """Return at `end_ns` or a little later. False if that time had passed already."""
         _lower_timer_slack()
         remaining = end_ns - time.monotonic_ns()
         if remaining > 0:
@@ -62,7 +62,7 @@ def _lower_timer_slack() -> None:
 
 
 def _queued_ns() -> int:
-    """Return how long this thread has been runnable without a core; 0 where that is not observed."""
+    """Return how long this thread has been runnable without a core; 0 if that is not observed."""
     if not hasattr(_thread, "run_queue"):
         _thread.run_queue = RunQueue()
     queue: RunQueue = _thread.run_queue

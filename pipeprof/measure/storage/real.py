@@ -48,7 +48,7 @@ class LimitedFile(RecordedFile):
 class RealStorage:
     """Files of a real directory, on the device that lies behind it.
 
-    Raises `MeasureError` where `path` is no directory that can be read.
+    Raises `MeasureError` if `path` is not a readable directory.
     """
 
     emulated = False
@@ -89,7 +89,7 @@ class RealStorage:
     def before(self, files: Sequence[Path]) -> None:
         """Bring the run's own files into the state that `cache` says, and note what was reached.
 
-        Raises `MeasureError` where one of them cannot be read.
+        Raises `MeasureError` if one of them cannot be read.
         """
         if files and not files[0].is_relative_to(self.path):  # the user's own, which lie elsewhere
             self.place = place_of(files[0].parent)
@@ -184,7 +184,7 @@ def _residency_doubts(cache: str, share: float | None, place: MountedPlace) -> l
 class MemoryStorage:
     """The data set is held in memory: files are read once, to fill it, and not charged to a device.
 
-    `remote` is the place that they are read from, where it is not this machine.
+    `remote` is the place that they are read from, if it is not this machine.
     """
 
     emulated = False

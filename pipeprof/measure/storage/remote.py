@@ -40,8 +40,8 @@ def url_of(path: Path | str) -> str:
 class RemoteFile(SeekableFile):
     """A file that is fetched in blocks as it is read. Put an `io.BufferedReader` over it.
 
-    `fetch(start, end)` gives these bytes, fewer at the file's end, or the whole file where the server knows
-    no ranges; `size()` is asked only where a block was full.
+    `fetch(start, end)` gives these bytes, fewer at the file's end, or the whole file if the server knows no
+    ranges; `size()` is asked only if a block was full.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: Callable[[], int], name: str) -> None:
@@ -91,7 +91,7 @@ class RemoteFile(SeekableFile):
 class RemoteStorage:
     """Files below a URL, read through fsspec. Each process that it reaches makes a client of its own.
 
-    Raises `MeasureError` where there is no client for the URL.
+    Raises `MeasureError` if there is no client for the URL.
     """
 
     emulated = False
@@ -125,12 +125,12 @@ class RemoteStorage:
         return io.BufferedReader(self._file(path))
 
     def read_bytes(self, path: Path) -> bytes:
-        """Read the whole file, in one request where it is small."""
+        """Read the whole file, in one request if it is small."""
         with self._file(path) as file:
             return file.readall()
 
     def size(self, path: Path) -> int:
-        """Return the size of the file in bytes; asks the server where the listing had none."""
+        """Return the size of the file in bytes; asks the server if the listing had none."""
         with _named(url_of(path)):
             return int(self.client.size(self.key(path)))
 

@@ -29,7 +29,7 @@ class SharedCells:
     def join(self, block: SharedBlock) -> None:
         """Share from now on the integers in `block` in place of these.
 
-        Raises `OSError` where the process that made them is gone; these are then as before.
+        Raises `OSError` if the process that made them is gone; these are then as before.
         """
         cells = memoryview(block.buffer).cast("q")
         self.close()

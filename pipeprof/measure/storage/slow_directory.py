@@ -52,7 +52,7 @@ class Emulation:
         self.stop()
 
     def __call__(self) -> None:
-        """Start in this process too, where it was sent; nothing where it runs already."""
+        """Start in this process too, if it was sent; nothing if it runs already."""
         if all(each.path != self.path for each in _active):
             self._start()
 
@@ -94,8 +94,8 @@ def emulate(
     `device` is a preset (`hdd-7200`), a tier (`hdd`) or a `StorageModel`; `figures` change its figures, such
     as `bandwidth_bytes_per_s=100e6`. The files are really read from where they lie, so they should be in
     memory or on something faster. Reads that do not come through Python's file objects are not slowed: see
-    `NOT_SEEN`. Raises `ScenarioError` for an unknown device or a figure that cannot be, `MeasureError` where
-    `path` is no directory that can be read.
+    `NOT_SEEN`. Raises `ScenarioError` for an unknown device or a figure that cannot be, `MeasureError` if
+    `path` is not a readable directory.
 
         with pipeprof.emulate("hdd-7200", path="data/train") as disk:
             train(loader)
@@ -124,8 +124,8 @@ def _unusable(directory: Path) -> str:
 class EmulatedReader(io.BufferedIOBase):
     """The buffered file that `open` returns for a file on an emulated device.
 
-    It is no `io.BufferedReader`, because numpy reads those behind Python's back. It has a descriptor, because
-    programs ask for one, and warns that what is read through it is not slowed.
+    It is not an `io.BufferedReader`, because numpy reads those behind Python's back. It has a descriptor,
+    because programs ask for one, and warns that what is read through it is not slowed.
     """
 
     mode = "rb"

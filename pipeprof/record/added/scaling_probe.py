@@ -56,12 +56,12 @@ class ScalingProbe:
 
 
 def read_scaling(directory: Path) -> ScalingProbe | None:
-    """Read the probe of a run directory; None where there is none that can be read."""
+    """Read the probe of a run directory; None if there is none that can be read."""
     probe = read_record(directory / SCALING_JSON, ScalingProbe, _SCHEMA)
     usable = probe is not None and probe.points and all(point.processes >= 1 for point in probe.points)
     return probe if usable else None
 
 
 def write_scaling(directory: Path, probe: ScalingProbe) -> None:
-    """Keep a probe in a run directory. Raises `OSError` where it cannot be written."""
+    """Keep a probe in a run directory. Raises `OSError` if it cannot be written."""
     write_record(directory / SCALING_JSON, probe, _SCHEMA)

@@ -21,7 +21,7 @@ CREDIT_KEPT: Final = 0.8
 device keeps what was not asked for in the pauses, as a limit on the rate does and a busy arm does not."""
 
 NEAR: Final = 0.85
-"""Share of the best point's rate from which another is as good; less where the best was of few reads."""
+"""Share of the best point's rate from which another is as good; less if the best was of few reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class ProbePoint:
     bytes_per_s: Amount = 0.0
     """Bytes that the readers got."""
     device_bytes_per_s: Amount | None = None
-    """Bytes that came from block devices, read-ahead included; None where that is not counted."""
+    """Bytes that came from block devices, read-ahead included; None if that is not counted."""
     paused: bool = False
-    """True where each reader paused after each request for as long as it had taken."""
+    """True if each reader paused after each request for as long as it had taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ class StorageProbe:
     took_s: Amount = 0.0
     read_bytes: Count = 0
     cold: str = ""
-    """Way past the page cache: `direct`, `evicted`, or `remote` where there is none."""
+    """Way past the page cache: `direct`, `evicted`, or `remote` if there is none."""
 
     @property
     def counts_device(self) -> bool:
-        """Return True where the bytes from block devices were counted at every point."""
+        """Return True if the bytes from block devices were counted at every point."""
         return all(point.device_bytes_per_s for point in self.points)
 
     def curve(self, of_device: bool) -> dict[int, float]:
@@ -69,7 +69,7 @@ class StorageProbe:
     def most(self, of_device: bool) -> float:
         """Return the most bytes a second: the mean of the points that come near the best of them.
 
-        A limit works in slices, of which a short point may catch one more or less.
+        A limit works in slices, and a short point may catch one more or one fewer.
         """
         rates = self.curve(of_device)
         reads = {point.readers: point.reads for point in self.points if not point.paused}
@@ -79,7 +79,7 @@ class StorageProbe:
 
     @property
     def keeps_credit(self) -> bool:
-        """Return True where the device makes up for pauses between requests, as a limit on the rate does."""
+        """Return True if the device makes up for pauses between requests, as a limit on the rate does."""
         alone = next((point for point in self.points if point.readers == 1 and not point.paused), None)
         paused = next((point for point in self.points if point.paused), None)
         if alone is None or paused is None or not alone.bytes_per_s:
@@ -88,11 +88,11 @@ class StorageProbe:
 
 
 def read_probe(directory: Path) -> StorageProbe | None:
-    """Read the probe of a run directory; None where there is none that can be read."""
+    """Read the probe of a run directory; None if there is none that can be read."""
     probe = read_record(directory / PROBE_JSON, StorageProbe, _SCHEMA)
     return probe if probe is not None and probe.curve(of_device=False) else None
 
 
 def write_probe(directory: Path, probe: StorageProbe) -> None:
-    """Keep a probe in a run directory. Raises `OSError` where it cannot be written."""
+    """Keep a probe in a run directory. Raises `OSError` if it cannot be written."""
     write_record(directory / PROBE_JSON, probe, _SCHEMA)

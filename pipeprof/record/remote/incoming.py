@@ -41,7 +41,7 @@ class _Listing:
 
     url: str
     newest_s: float = 0.0
-    """Time at which its newest object came, in seconds since 1970; 0 where the place does not tell."""
+    """Time at which its newest object came, in seconds since 1970; 0 if the place does not say."""
     tables: dict[str, list[Any]] = field(default_factory=dict)
     """By name: path, size and version of its Parquet file."""
     pieces: dict[str, list[list[Any]]] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class RemoteTable:
 def mirror(url: str) -> Path:
     """Return the local directory that stands for `url`, with what lies there now.
 
-    Raises `TraceError` where there is no record, or it cannot be reached.
+    Raises `TraceError` if there is no record, or it cannot be reached.
     """
     fs, base = filesystem(url)
     root = local_of("incoming", url)
@@ -121,9 +121,9 @@ def refresh(directory: Path) -> None:
 
 
 def table(directory: Path, name: str) -> Path | RemoteTable | None:
-    """Return a table of a run at a URL: its local file, fetched if need be, or itself where it is large.
+    """Return a table of a run at a URL: its local file, fetched if need be, or itself if it is large.
 
-    None where the run has none, or is not at a URL. Raises `TraceError` where it cannot be reached.
+    None if the run has none, or is not at a URL. Raises `TraceError` if it cannot be reached.
     """
     if not (directory / REMOTE).exists():
         return None
@@ -144,7 +144,7 @@ def table(directory: Path, name: str) -> Path | RemoteTable | None:
 
 
 def is_recent(directory: Path) -> bool:
-    """Return True where the directory stands for a run at a URL to which something came a short time ago."""
+    """Return True if the directory stands for a run at a URL to which something came a short time ago."""
     if not (directory / REMOTE).exists():
         return False
     return time.time() - _read_listing(directory).newest_s < RECENT_S
@@ -249,7 +249,7 @@ def _written(path: Path, content: bytes) -> Path:
 
 
 def _remove_gone(root: Path, by_run: Mapping[str, object]) -> None:
-    """Remove the runs that are not at the URL any more."""
+    """Remove the runs that are no longer at the URL."""
     if not root.exists():
         return
     for listing in list(root.rglob(REMOTE)):

@@ -32,7 +32,7 @@ DEPTH: Final = 3
 
 
 def stage(url: str) -> Path:
-    """Make the local directory that stands for `url`; raises `TraceError` where it cannot be written."""
+    """Make the local directory that stands for `url`; raises `TraceError` if it cannot be written."""
     check_scheme(url)
     root = local_of("outgoing", url)
     try:
@@ -89,7 +89,7 @@ class Outgoing:
     def send(self, directory: Path) -> None:
         """Send what is new in the directory of a run, and beside it in the root.
 
-        Raises `TraceError` where another run or job is there.
+        Raises `TraceError` if another run or job is there.
         """
         for place in self._around(directory):
             self._send_all(place)
@@ -115,7 +115,7 @@ class Outgoing:
         ]
 
     def remove(self, directory: Path) -> None:
-        """Remove what was sent in and below a directory, and what lies beside it where nothing else does."""
+        """Remove what was sent in and below a directory, and what lies beside it if nothing else does."""
         for place in self._directories(directory)[::-1]:
             self._remove_files(place)
         for place in directory.parents:
@@ -142,7 +142,7 @@ class Outgoing:
             (directory / SENT).unlink(missing_ok=True)
             if directory == self.root and not any(path.is_dir() for path in directory.iterdir()):
                 (directory / DESTINATION).unlink(missing_ok=True)
-            with suppress(OSError):  # what is no record lies in it
+            with suppress(OSError):  # it holds something that is not a record
                 directory.rmdir()
 
     # -- one directory -------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Outgoing:
             self._send(path, sent)
 
     def _claim(self, path: Path) -> None:
-        """Raise `TraceError` where there is another's file of that name."""
+        """Raise `TraceError` if there is another's file of that name."""
         remote = self._remote(path)
         if not self._fs.exists(remote):
             return
@@ -218,7 +218,7 @@ class Outgoing:
         return sent.files.get(path.name) == _state(path)
 
     def _forget_moved(self) -> None:
-        """Remove at the URL the files of the root, and the runs of processes, that are here no more."""
+        """Remove at the URL the files of the root, and the runs of processes, that are no longer here."""
         sent = self._sent(self.root)
         for name in [name for name in sent.files if not (self.root / name).exists()]:
             with suppress(FileNotFoundError):

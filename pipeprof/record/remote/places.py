@@ -31,7 +31,7 @@ def is_url(text: object) -> bool:
 
 
 def check_scheme(url: str) -> None:
-    """Raise `TraceError` where fsspec has nothing for a URL, or the package is missing; imports no client."""
+    """Raise `TraceError` if fsspec has nothing for a URL, or the package is missing; imports no client."""
     from fsspec.registry import known_implementations, registry
 
     _refuse_credentials(url)
@@ -63,7 +63,7 @@ def _not_installed(url: str, scheme: str, said: str) -> TraceError:
 def filesystem(url: str) -> tuple[Any, str]:
     """Return fsspec's file system for a URL, and the path of the URL in it.
 
-    Raises `TraceError` where there is none for it, or its package is not installed.
+    Raises `TraceError` if there is none for it, or its package is not installed.
     """
     _refuse_credentials(url)
     scheme = url.partition("://")[0].lower()

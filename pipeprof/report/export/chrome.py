@@ -31,7 +31,7 @@ class _Events:
         """Name and unit of each counter, by its track."""
 
     def track(self, name: str, parent: int = ROOT, unit: str | None = None, uuid: int = 0) -> int:
-        """Describe a track; a counter where a unit is given."""
+        """Describe a track; a counter if a unit is given."""
         if uuid == ROOT:
             self._write("M", ROOT, name="process_name", args={"name": name})
             return ROOT
@@ -80,7 +80,7 @@ class _Events:
 
 
 def write(analysis: Analysis, path: Path) -> Path:
-    """Write the trace of a run. Raises `TraceError` where it cannot be written."""
+    """Write the trace of a run. Raises `TraceError` if it cannot be written."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:

@@ -3,7 +3,7 @@
 One track a worker, one for the main loop, one for the device; counters for the ready queue, the share of
 computing and every sensor. A flow leads from the slice in which a worker made a batch to the wait that it
 ended and to its step on the device. Slices of one track nest as Perfetto demands: a batch that would overlap
-the one before it gets a track of its own beside it.
+the one before it gets a track of its own next to it.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Tracks(Protocol):
     """A file of tracks, in one of the formats that ui.perfetto.dev opens."""
 
     def clock(self, run: Run) -> None:
-        """Write the run's time of day, where the format has a place for it."""
+        """Write the run's time of day, if the format has a place for it."""
 
     def track(self, name: str, parent: int = ROOT, unit: str | None = None, uuid: int = 0) -> int:
-        """Describe a track, and return its number; a counter where a unit is given."""
+        """Describe a track, and return its number; a counter if a unit is given."""
         ...
 
     def slices(self, track: int, boxes: Sequence[Slice]) -> None:
@@ -94,7 +94,7 @@ class _Out:
         self.builder.write_packet(packet)
 
     def track(self, name: str, parent: int = ROOT, unit: str | None = None, uuid: int = 0) -> int:
-        """Describe a track; a counter where a unit is given."""
+        """Describe a track; a counter if a unit is given."""
         if not uuid:
             self.tracks += 1
         packet = self.packet()
@@ -154,7 +154,7 @@ class _Out:
 
 
 def write(analysis: Analysis, path: Path) -> Path:
-    """Write the trace of a run. Raises `TraceError` where the optional `perfetto` package is missing."""
+    """Write the trace of a run. Raises `TraceError` if the optional `perfetto` package is missing."""
     try:
         from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackEvent
         from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
@@ -194,7 +194,7 @@ def _flow(row: int) -> int:
 
 
 def _loop(out: Tracks, t: Timeline) -> None:
-    """Write the main loop's waits and the device's copies and steps, where they were observed."""
+    """Write the main loop's waits and the device's copies and steps, if they were observed."""
     last = t.compute_end_ns != NOT_OBSERVED
     steps = range(len(t))
     waits = [

@@ -26,7 +26,7 @@ SCHEMA: Final = "https://www.speedscope.app/file-format-schema.json"
 def write_speedscope(run: Run, path: Path) -> Path:
     """Write a file for speedscope.app.
 
-    Raises `TraceError` where no line was sampled, or where the file cannot be written.
+    Raises `TraceError` if no line was sampled, or if the file cannot be written.
     """
     lines = _sampled(run)
     frames: dict[tuple[str, str, int], int] = {}

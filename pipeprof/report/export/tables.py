@@ -56,7 +56,7 @@ WRITERS: Final[dict[str, Callable[[pa.Table, Path], None]]] = {
 def write(run: Run, answer: dict[str, Any], form: str, directory: Path) -> list[Path]:
     """Write each table as `<table>.<form>`, with `meta.json` (run.json) and `answer.json` beside them.
 
-    The files appear all together or not at all. Raises `TraceError` where the directory exists or cannot be
+    The files appear all together or not at all. Raises `TraceError` if the directory exists or cannot be
     written.
     """
     if directory.exists():

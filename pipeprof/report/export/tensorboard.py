@@ -19,21 +19,21 @@ from pipeprof.timeline import NOT_OBSERVED, Ints
 from pipeprof.units import NS_PER_S
 
 POINTS: Final = 500
-"""Points of a curve at the most."""
+"""Points of a curve at most."""
 STEPS_A_POINT: Final = 4
-"""Each point is a mean over at least so many steps' time, in the mean."""
+"""Each point is a mean over at least that many steps' time, in the mean."""
 
 EVENT_FILE: Final = "events.out.tfevents.0.pipeprof"
 """Name of the event file: TensorBoard looks for the middle of it."""
 
 Curve = tuple[str, Any]
-"""A tag and one value a point, NaN where there is none."""
+"""A tag and one value a point, NaN if there is none."""
 
 
 def write(analysis: Analysis, directory: Path) -> Path:
     """Write an event file into the new `directory`, whole or not at all.
 
-    Raises `TraceError` without the package tensorboard, for a run without a measured step, and where the
+    Raises `TraceError` without the package tensorboard, for a run without a measured step, or if the
     directory exists or cannot be written.
     """
     try:

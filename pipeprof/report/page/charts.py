@@ -47,7 +47,7 @@ def theme(dark: bool) -> Spec:
         "background": "transparent",
         "font": "system-ui, 'DejaVu Sans', sans-serif",
         "view": {"stroke": None},
-        "mark": {"aria": False},  # the chart's description and the table beside it say more than each mark
+        "mark": {"aria": False},  # the chart's description and the table next to it say more than each mark
         "axis": axis,
         "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12, "symbolType": "square"},
         "title": {"color": ink},
@@ -193,7 +193,7 @@ def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
     """Draw a histogram, logarithmic in ms. rows: `from`, `to`, `steps`, `text`; marks: `at`, `label`.
 
     Marks are ascending. Each label stands left of its line, above the lines further left, which begin below
-    it; at the left edge, where there is no room, right of it.
+    it; at the left edge, if there is no room, right of it.
     """
     import altair as alt
 
@@ -320,7 +320,7 @@ def gains(rows: Sequence[Row], description: str) -> Spec:
 def trust(rows: Sequence[Row], description: str) -> Spec:
     """Draw predicted against measured, on equal axes.
 
-    rows: `predicted`, `measured`, `label`, `predicted_text`, `measured_text`; `low` and `high` where the
+    rows: `predicted`, `measured`, `label`, `predicted_text`, `measured_text`; `low` and `high` if the
     predictions have intervals.
     """
     import altair as alt
@@ -383,7 +383,7 @@ def of_ranks(rows: Sequence[Row], description: str) -> Spec:
 
 
 _SERIES: Final = ("#2f86d6", "#d9820f", "#17a07a", "#c0599f", "#8a6fd1", "#8b92a0", "#c2453b", "#8a8f1e")
-"""Colours of series that tell scripts and hosts apart: each is seen on light and on dark ground."""
+"""Colours of series that distinguish scripts and hosts: each is seen on light and on dark ground."""
 
 
 def rates(rows: Sequence[Row], marks: Sequence[Row], description: str, dates: str) -> Spec:
@@ -430,7 +430,7 @@ _RAMP: Final = ("#fdf0e8", "#f7d3bd", "#efae88", "#e38455", "#d1480c", "#9c3306"
 
 
 def stall_fill(stall: float | None) -> str:
-    """Return the colour of a heat-map cell for a stall share, a shade for each; grey where not observed."""
+    """Return the colour of a heat-map cell for a stall share, a shade for each; grey if not observed."""
     if stall is None or math.isnan(stall):
         return "#c3c8d0"
     at = min(1.0, max(0.0, stall)) * (len(_RAMP) - 1)
@@ -452,7 +452,7 @@ def stall_scale() -> list[dict[str, str]]:
 def pictures(specs: Mapping[str, Spec], directory: Path, width: int = 900) -> list[str]:
     """Write each chart as `<name>.png` (light, twice the pixels) into `directory`; returns the paths.
 
-    Raises `PipeprofError` where vl-convert is not installed.
+    Raises `PipeprofError` if vl-convert is not installed.
     """
     try:
         import vl_convert

@@ -34,8 +34,8 @@ def write(
 ) -> Path:
     """Write the report of one run, whole or not at all; the fix that it names is recorded beside the run.
 
-    `with_source` shows the source text of its hot lines, where their files are here and have not changed.
-    With a price of the accelerator it says what the waiting costs.
+    `with_source` shows the source text of its hot lines, if their files are here and have not changed. With a
+    price of the accelerator it says what the waiting costs.
     """
     write_atomically(path, render(forecast, with_source, price_per_hour))
     return path
@@ -144,7 +144,7 @@ def _chips(said: RunView) -> list[dict[str, str]]:
 def write_matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None, path: Path) -> Path:
     """Write the page of a matrix, all its runs as cells; whole or not at all.
 
-    Each cell stands beside what one of the runs predicts for it, where one does.
+    Each cell stands next to what one of the runs predicts for it, if one does.
     """
     laid_out = matrix.matrix(analyses, predictions)
     maps = matrix.heat_maps(laid_out)
@@ -188,7 +188,7 @@ def _matrix_trust(laid_out: matrix.Matrix) -> Section:
 
 
 def _cause(word: str) -> str:
-    """Return a cause for the table; none where the accelerator was kept busy."""
+    """Return a cause for the table; none if the accelerator was kept busy."""
     return "–" if word == causes.ACCELERATOR.word else word.replace("-", " ")
 
 

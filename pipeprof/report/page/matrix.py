@@ -57,7 +57,7 @@ class Matrix:
     missing: tuple[tuple[str, str], ...] = ()
     """Cells that were not predicted, each with the reason."""
     utilization_kind: UtilizationKind | None = None
-    """Kind of the cells' utilisation; None where they differ."""
+    """Kind of the cells' utilisation; None if they differ."""
     fixed: tuple[str, ...] = ()
     """Settings that all cells have, in words: two matrices of the same knobs may differ in them."""
 
@@ -73,7 +73,7 @@ class Matrix:
 
 
 def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None = None) -> Matrix:
-    """Lay out the runs of one matrix, each beside what another one predicts for it."""
+    """Lay out the runs of one matrix, each next to what another one predicts for it."""
     said = [view_of(each.run, each.verdict) for each in analyses]
     knobs = [settings_of(each) for each in analyses]
     varying = [key for key in _varied(said, knobs) if len({str(values.get(key)) for values in knobs}) > 1]
@@ -99,7 +99,7 @@ def matrix(analyses: Sequence[Analysis], predictions: MatrixPredictions | None =
 
 
 _FIXED: Final = ("loader.batch_size", "loader.prefetch", "loader.workers", "accelerator.step_ms")
-"""Knobs that are told where they are the same in all cells."""
+"""Knobs that are shown if they are the same in all cells."""
 
 
 def _fixed(
@@ -204,7 +204,7 @@ def knobs_text(cell: MatrixCell) -> str:
 
 
 def enough(laid_out: Matrix, target: float = 0.05) -> list[str]:
-    """Return the first cell in order of knobs from which on all stalls are below `target`, for each value of
+    """Return the first cell in order of knobs from which all stalls are below `target`, for each value of
     those without an order, as a tier is."""
     lines = []
     axes = [key for key in _axes(laid_out) if _is_ordered(laid_out, key)]
@@ -241,7 +241,7 @@ def _is_ordered(laid_out: Matrix, key: str) -> bool:
 
 
 def in_all(laid_out: Matrix) -> list[str]:
-    """Return what the cells have in common, as a sentence; nothing where that is not known."""
+    """Return what the cells have in common, as a sentence; nothing if that is not known."""
     return [f"In all cells: {'; '.join(laid_out.fixed)}."] if laid_out.fixed else []
 
 

@@ -1,4 +1,4 @@
-"""The cells of a matrix, predicted beside measured: sentences, chart and table."""
+"""The cells of a matrix, predicted against measured: sentences, chart and table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _holds(pair: Pair) -> bool:
 
 
 def _why(outside: Sequence[Pair]) -> str:
-    """Return how the predictions that missed go beyond their run, in a sentence; empty where none does."""
+    """Return how the predictions that missed go beyond their run, in a sentence; empty if none does."""
     beyond = merged(text for pair in outside for text in pair.prediction.extrapolations)
     return f" They go beyond that run: {'; '.join(beyond)}." if beyond else ""
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 MOST_LISTED: Final = 16
 """Rows above which a table is scrolled and not listed on a phone: as a list it would have no end."""
 PHONE_CHARACTERS: Final = 46
-"""Characters of a table's row that fit beside each other on a phone."""
+"""Characters of a table's row that fit side by side on a phone."""
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class Chart:
 
 @dataclass(slots=True)
 class Section:
-    """Part of a page. It is shown folded where the run is healthy, unless it says otherwise."""
+    """Part of a page. It is shown folded if the run is healthy, unless it says otherwise."""
 
     id: str
     title: str

@@ -1,4 +1,4 @@
-"""The source text of a run's hot lines, read where the files still hold what ran."""
+"""The source text of a run's hot lines, read if the files still hold what ran."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pipeprof.report.wording.view import RunView
 from pipeprof.simulate.tuning.edit import edit_of
 
 Source = Callable[[HotLine], str]
-"""Returns the text of a line; empty where it is not to be shown or cannot be read."""
+"""Returns the text of a line; empty if it is not to be shown or cannot be read."""
 
 MOST_CHARACTERS: Final = 160
 MOST_SOURCE_BYTES: Final = 4 << 20
-"""Size of a source file at the most: a run names it, and may be somebody else's."""
+"""Size of a source file at most: a run names it, and may be someone else's."""
 
 
 def no_source(line: HotLine) -> str:
@@ -52,7 +52,7 @@ def source_of(meta: RunMeta) -> Source:
 
 
 def diff_of(said: RunView, arguments: Mapping[str, Any], source: Source) -> str:
-    """Return the changed lines of the call that made the loader; empty where `source` shows none."""
+    """Return the changed lines of the call that made the loader; empty if `source` shows none."""
     made = said.loader
     if not arguments or made.file is None or made.line is None or said.meta.kind == "bench":
         return ""

@@ -120,7 +120,7 @@ def _device(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _requests(facts: Facts) -> list[tuple[str, str]]:
-    """Return the requests below the reads of a remote place; nothing where no request was seen."""
+    """Return the requests below the reads of a remote place; nothing if no request was seen."""
     if not facts.requests or not facts.read_wall_ns:
         return []
     first_byte_ns = facts.mean_request_ns(owners.FIRST_BYTE)

@@ -1,9 +1,9 @@
 """Packs a run for the page's timeline: columns of small integers, so that single batches fit a page.
 
-Times are 32-bit counts of `unit_ns` (1 µs; more where a run is longer than 71 minutes) since the first
-event; 0xFFFFFFFF is not observed. A batch carries its stages' sums, and its single spans where they were
-kept: a 16-bit length and a stage each, in the order in which they happened. What does not fit the page's
-budget is kept as sums over bins; single batches then stay for the worst stretches.
+Times are 32-bit counts of `unit_ns` (1 µs; more if a run is longer than 71 minutes) since the first event;
+0xFFFFFFFF is not observed. A batch carries its stages' sums, and its single spans if they were kept: a 16-bit
+length and a stage each, in the order in which they happened. What does not fit the page's budget is kept as
+sums over bins; single batches then stay for the worst stretches.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_BATCHES: Final = 12_000
 MAX_SPANS: Final = 48_000
 BINS: Final = 1_500
 STRETCH: Final = 240
-"""Batches kept around each of the worst waits where not all can be."""
+"""Batches kept around each of the worst waits if not all can be."""
 MAX_LANE_BOXES: Final = 9_000
 """Boxes of one row of parts or kernels: nine bytes each."""
 ABSENT: Final = 0xFFFFFFFF
@@ -65,7 +65,7 @@ class PageTime(NamedTuple):
     unit_ns: int
 
     def units(self, times: Ints) -> npt.NDArray[np.uint32]:
-        """Return 32-bit units since the origin, `ABSENT` where not observed."""
+        """Return 32-bit units since the origin, `ABSENT` if not observed."""
         scaled = (times - self.origin_ns) // self.unit_ns
         return np.where(times == NOT_OBSERVED, ABSENT, np.clip(scaled, 0, ABSENT - 1)).astype(np.uint32)
 
@@ -73,7 +73,7 @@ class PageTime(NamedTuple):
 def pack(
     run: Run, timeline: Timeline, attribution: Attribution | None, walls: Walls
 ) -> dict[str, Any] | None:
-    """Return the timeline's data as JSON with base64 columns; None where no step was recorded."""
+    """Return the timeline's data as JSON with base64 columns; None if no step was recorded."""
     if len(timeline) == 0:
         return None
     known = [getattr(timeline, name) for name in _TIMES]
@@ -218,7 +218,7 @@ def _encode(batch: Ints, begun: Ints, wall: Ints, stage: Ints, sample: Ints) -> 
 def _bins(
     timeline: Timeline, attribution: Attribution | None, walls: Walls, clock: PageTime, last: int
 ) -> dict[str, Any]:
-    """Return each bin's shares where the run's single batches were not kept, 255 for the whole."""
+    """Return each bin's shares if the run's single batches were not kept, 255 for the whole."""
     edges = np.linspace(clock.origin_ns, last, BINS + 1).astype(np.int64)
     times = [*walls.values()] or [np.zeros(len(timeline), dtype=np.float32)]
     of_stages = [series.work_shares(timeline, wall, edges) for wall in times]

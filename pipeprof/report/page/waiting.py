@@ -35,7 +35,7 @@ def waits(analysis: Analysis, counts: Counts) -> Section:
 
 
 def _said(counts: Counts) -> Iterator[str]:
-    """Yield how many steps found their batch ready, how long the waits were, how much was no stall."""
+    """Yield how many steps found their batch ready, how long the waits were, and how much was not a stall."""
     steps, wait = units.plural(counts.steps, "step"), counts.wait
     if counts.inline == counts.steps:
         yield f"The loop made the batches of all {steps} itself when it asked for them."
@@ -69,7 +69,7 @@ def _facts(counts: Counts) -> Iterator[tuple[str, str]]:
 
 
 def _drift(drift: Drift) -> str:
-    """Say whether steps took longer at the end of the run than at its beginning."""
+    """Return whether steps took longer at the end of the run than at its beginning."""
     quarters = "in the last quarter of the run than in the first"
     if not drift.significant:
         return f"steps took as long {quarters.replace('than', 'as')}, within noise"

@@ -1,6 +1,6 @@
 """Forecast of a run, drawn: what each change would give, and how far to trust that.
 
-Where a run cannot be predicted from, the sections say so.
+If a run cannot be predicted from, the sections say so.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _draw_map(section: Section, cells: HeatMap, scale: float) -> None:
 
 
 def _extrapolated(rest_on: Sequence[Extrapolation]) -> list[tuple[str, str]]:
-    """Return all that predictions rest on as one fact; none where they rest on the run alone."""
+    """Return all that predictions rest on as one fact; none if they rest on the run alone."""
     told = merged(rest_on)
     return [("Extrapolated", "; ".join(told))] if told else []
 
@@ -180,7 +180,7 @@ def fixes_table(
 
 
 def trust(forecast: Forecast, facts: RunView) -> Section:
-    """Draw the replay of the run, unchanged, beside what was measured."""
+    """Draw the replay of the run, unchanged, against what was measured."""
     section = Section(
         "trust",
         "Can you trust it",

@@ -47,7 +47,7 @@ def where(facts: RunView, makeup: Makeup | None = None) -> Section:
 
 
 def _insides(makeup: Makeup) -> list[Table]:
-    """Return what a step is made of, and its kernels, where they were observed."""
+    """Return what a step is made of, and its kernels, if they were observed."""
     tables = []
     if makeup.parts:
         rows = [
@@ -150,7 +150,7 @@ def when(analysis: Analysis, attribution: Attribution) -> Section:
 
 
 def _constant(chart: Chart) -> str | None:
-    """Return the value of a chart over time that does not vary; None where it does."""
+    """Return the value of a chart over time that does not vary; None if it does."""
     values = {row.cells[1] for row in chart.table.rows} if chart.table is not None else set()
     return values.pop() if len(values) == 1 else None
 
@@ -191,7 +191,7 @@ class LineChart(NamedTuple):
 
 
 def line(what: LineChart, values: Any, seconds: Any) -> Chart | None:
-    """Return a stepped area over the bins that have a value; None where none has."""
+    """Return a stepped area over the bins that have a value; None if none has."""
     rows = [
         {
             "from": round(float(seconds[i]), 4),

@@ -41,7 +41,7 @@ def workers(analysis: Analysis) -> Section:
 
 
 def _longest_wait(analysis: Analysis) -> str:
-    """Return in a sentence what made the longest of the measured waits; empty where no step waited."""
+    """Return in a sentence what made the longest of the measured waits; empty if no step waited."""
     t, attribution = analysis.timeline, analysis.attribution
     longest = longest_waits(t)
     if attribution is None or not len(longest):
@@ -123,7 +123,7 @@ def _balance(analysis: Analysis) -> Table:
 
 
 def _shards(analysis: Analysis) -> Table:
-    """Return how long the batches of each shard took to make, slowest first; no row where none is known."""
+    """Return how long the batches of each shard took to make, slowest first; no row if none is known."""
     table = Table(
         "Shards", ["shard", "batches", "half take less than"], [], how=reading.SHARDS_OF_RUN, folded=True
     )
@@ -133,7 +133,7 @@ def _shards(analysis: Analysis) -> Table:
 
 
 def _operators(analysis: Analysis) -> Table:
-    """Return the operators of sources with statistics of their own; no row where none are known."""
+    """Return the operators of sources with statistics of their own; no row if none are known."""
     heads = ["operator", "of their time", "time of its tasks", "CPU time", "tasks", "rows"]
     table = Table("Operators of the source", heads, [], how=reading.OPERATORS)
     for row in operator_times(analysis.run.meta):

@@ -80,8 +80,8 @@ def answer_lines(
     known: Collection[Extrapolation] = (),
     measured: float | None = None,
 ) -> Iterator[str]:
-    """Yield one prediction: its three numbers with their intervals, its limit and what it rests on, but for
-    what is `known` before. Its rate is a gain over the `measured` one, where that is known."""
+    """Yield one prediction: its three numbers with their intervals, its limit and what it rests on, except
+    for what is `known` before. Its rate is a gain over the `measured` one, if that is known."""
     now = base.throughput.value
     gain = f", {units.signed_percent(prediction.throughput.value / now - 1)}" if now else ""
     low, high = prediction.stall.low, prediction.stall.high

@@ -1,4 +1,4 @@
-"""Picture of runs while they are written: one line where it is piped, a page that is redrawn on a terminal.
+"""Picture of runs while they are written: one line if it is piped, a page that is redrawn on a terminal.
 
 The ranks of a job, or the processes of a program, stand side by side; the page shows one of them in full.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_OWNERS: Final = 8
 MOST_PARTS: Final = 16
-"""Ranks or processes that stand side by side at the most."""
+"""Ranks or processes that stand side by side at most."""
 _BAR: Final = 30
 _SMALL_BAR: Final = 10
 KEYS: Final = "q quit · a all or last seconds · w workers"
@@ -34,7 +34,7 @@ class ShownRun(NamedTuple):
     """One of the runs that are shown."""
 
     name: str
-    """Its rank or process; empty where it is the only one."""
+    """Its rank or process; empty if it is the only one."""
     live: LiveRun
     analysis: Analysis | None
 

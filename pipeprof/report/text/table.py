@@ -1,4 +1,4 @@
-"""Tables in a terminal: rich lays them out, so that columns align where characters are two columns wide."""
+"""Tables in a terminal: rich lays them out, so that columns align even if characters are two columns wide."""
 
 from __future__ import annotations
 

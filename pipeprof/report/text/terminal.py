@@ -1,8 +1,8 @@
 """The report for a terminal: the page's order in at most 40 lines, as wide as the terminal is.
 
-A file or a pipe gets all lines: nobody can scroll a report that was cut when it was written.
+A file or a pipe gets all lines: no one can scroll a report that was cut when it was written.
 
-Plain text where the output is no terminal or `NO_COLOR` is set (rich sees to both). What comes from users'
+Plain text if the output is not a terminal or `NO_COLOR` is set (rich sees to both). What comes from users'
 files is printed as text, never as rich markup, and without control characters.
 """
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 
 WIDTH = 80
-"""Columns where the output is no terminal."""
+"""Columns if the output is not a terminal."""
 NARROWEST, WIDEST = 40, 120
 MOST_LINES = 40
 MOST_OWNERS = 9
@@ -60,7 +60,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 WORTH_NAMING = 0.1
 """Share of an owner's time from which a line after the first is shown."""
 _WIDE_TABLE = 70
-"""Columns from which on the table of owners shows the critical path too."""
+"""Columns from which the table of owners shows the critical path too."""
 _TITLE = "Where each step's time went"
 
 
@@ -126,7 +126,7 @@ class _Paper:
 
     width: int
     in_full: bool
-    """True where lists are shown to their end."""
+    """True if lists are shown to their end."""
 
     def first(self, items: Sequence[_Item], most: int) -> Sequence[_Item]:
         """Return the items that are shown."""

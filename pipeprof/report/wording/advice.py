@@ -48,12 +48,12 @@ def times(value: Estimate, scale: float) -> Estimate:
 
 
 def anchor(measured: float | None, replayed: float | None) -> float:
-    """Return the factor that takes predicted rates to the measured one; 1 where either is not known."""
+    """Return the factor that takes predicted rates to the measured one; 1 if either is not known."""
     return measured / replayed if measured and replayed else 1.0
 
 
 def headroom_text(headroom: Estimate, measured: float | None, replayed: float | None) -> str:
-    """Return the rate with loading that costs nothing, beside the measured one."""
+    """Return the rate with loading that costs nothing, relative to the measured one."""
     scale, now = anchor(measured, replayed), measured or replayed or 0.0
     best = times(
         Estimate(*((replayed or now) + each for each in (headroom.value, headroom.low, headroom.high))), scale
@@ -77,14 +77,14 @@ def no_diff(arguments: Mapping[str, Any]) -> str:
 
 
 def in_code(forecast: Forecast, ranked: Ranked, facts: RunView) -> str:
-    """Return the line of the program that a fix is made at; empty where not known, or in a scenario."""
+    """Return the line of the program that a fix is made at; empty if not known, or in a scenario."""
     place = "" if facts.meta.kind == "bench" else forecast.place_of(ranked.fix)
     by_library = ranked.fix.is_at_loader and facts.loader.in_library
     return f"{place} (a library's code)" if place and by_library else place
 
 
 def written(forecast: Forecast, ranked: Ranked, facts: RunView) -> str:
-    """Return what to write or to type, after the place in the user's program where it is known."""
+    """Return what to write or to type, after the place in the user's program if it is known."""
     place = in_code(forecast, ranked, facts)
     return f"{place}: {how_of(ranked, facts)}" if place else how_of(ranked, facts)
 
@@ -94,7 +94,7 @@ def cards(
 ) -> list[dict[str, str]]:
     """Draw the first screen's fixes, the verdict's first.
 
-    `diff` shows the source with the arguments that a DataLoader is to have; empty where it cannot.
+    `diff` shows the source with the arguments that a DataLoader is to have; empty if it cannot.
     """
     drawn = [
         {
@@ -113,7 +113,7 @@ def cards(
 
 
 def warning_of(forecast: Forecast, ranked: Ranked) -> str | None:
-    """Return the harm that a fix does to this run's training or machine; None where none applies."""
+    """Return the harm that a fix does to this run's training or machine; None if none applies."""
     return warning(ranked.fix.word, forecast.analysis.facts)
 
 
@@ -129,9 +129,9 @@ def _unpredicted(facts: RunView) -> dict[str, str]:
 
 
 def unpredicted_place(facts: RunView) -> str:
-    """Return the line of the user's program at which the verdict's fix is made; empty where not known.
+    """Return the line of the user's program at which the verdict's fix is made; empty if not known.
 
-    It is the call of DataLoader where the fix is an argument of it, else the line that costs most.
+    It is the call of DataLoader if the fix is an argument of it, else the line that costs most.
     """
     if facts.meta.kind == "bench":
         return ""
@@ -142,7 +142,7 @@ def unpredicted_place(facts: RunView) -> str:
 
 
 def trying(forecast: Forecast, facts: RunView, ranked: Ranked) -> str:
-    """Return the command that tries a predicted fix on this run; empty where none does."""
+    """Return the command that tries a predicted fix on this run; empty if none does."""
     if ranked.fix.wraps and facts.meta.kind == "trace" and _passes(forecast) < 2:
         return ""
     return command.of_fix(
@@ -182,14 +182,14 @@ def trying_unpredicted(facts: RunView) -> str:
 
 
 def measuring_more(facts: RunView) -> str:
-    """Return the command that measures an inconclusive run for long enough; empty where none does."""
+    """Return the command that measures an inconclusive run for long enough; empty if none does."""
     if not facts.inconclusive or facts.detail not in NEEDS_MORE_STEPS:
         return ""
     return command.of_longer(facts.meta, facts.steps, facts.wall_ns or 0)
 
 
 def how_of(ranked: Ranked, facts: RunView) -> str:
-    """Return what to type: the keys of a scenario where one was run, else what to write in the program."""
+    """Return what to type: the keys of a scenario if one was run, else what to write in the program."""
     is_scenario = facts.meta.kind == "bench"
     return ranked.fix.keys if is_scenario and ranked.fix.keys else ranked.fix.how
 
@@ -197,7 +197,7 @@ def how_of(ranked: Ranked, facts: RunView) -> str:
 def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView, said: str = "") -> dict[str, str]:
     """Draw one fix with its predicted gain, what to type, and what it rests on beyond what all `shared`.
 
-    What is `said` beside it, as a warning, is not said again.
+    Anything already `said` with it, as a warning, is not repeated.
     """
     emulated = bool(facts.emulated)
     rate, prediction = anchored(ranked, facts.throughput), ranked.prediction
@@ -228,13 +228,13 @@ def shared_extrapolations(forecast: Forecast) -> tuple[Extrapolation, ...]:
 
 
 def hint(forecast: Forecast) -> str:
-    """Return how to read the fixes, and a warning where the simulator does not know this run."""
+    """Explain how to read the fixes, and a warning if the simulator does not know this run."""
     rough = replay_warning(forecast)
     return f"{reading.FIXES} {rough}." if rough else reading.FIXES
 
 
 def replay_warning(forecast: Forecast) -> str:
-    """Return that predictions are rough estimates, where the replay is far from the run; else empty."""
+    """Say that predictions are rough estimates, if the replay is far from the run; else empty."""
     gap, measured, replay = forecast.replay_error, forecast.analysis.verdict.stall_share, forecast.replay
     if gap is None or replay is None:
         return ""
@@ -263,7 +263,7 @@ def rests_on(ranked: Ranked, known: Collection[Extrapolation]) -> list[str]:
 
 
 def costs(ranked: Ranked) -> str:
-    """Return the needs of a fix: `1.2 GB of memory, 4 cores`; empty where it needs nothing."""
+    """Return the needs of a fix: `1.2 GB of memory, 4 cores`; empty if it needs nothing."""
     size = ranked.fix.ram_bytes
     memory = f"{units.size(size)} of memory" if size else "memory (how much was not observed)"
     parts = [] if size == 0 else [memory]

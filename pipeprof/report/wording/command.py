@@ -40,7 +40,7 @@ def of_fix(
     loader: LoaderMeta,
     others: bool,
 ) -> str:
-    """Return the command that tries the fix `word`; empty where none does without an edit.
+    """Return the command that tries the fix `word`; empty if none does without an edit.
 
     `arguments` are those of the DataLoader that it changes, `keys` those of a scenario with their values.
     With `others` the run has more loaders than `loader`, and it alone is changed.
@@ -64,7 +64,7 @@ def of_fix(
 
 
 def _trial(word: str, meta: RunMeta) -> str:
-    """Return what `--try` takes for a fix; empty where it takes nothing."""
+    """Return what `--try` takes for a fix; empty if it takes nothing."""
     if word != fixes.RAM.word:
         return word if word in _TRIED else ""
     directory = data_directory(meta)
@@ -81,10 +81,10 @@ def data_directory(meta: RunMeta) -> str:
 
 
 def again(meta: RunMeta) -> list[str]:
-    """Return the words behind `pipeprof` that repeat a run in a new place; empty where none do.
+    """Return the words behind `pipeprof` that repeat a run in a new place; empty if none do.
 
-    None do where the run was a rank's, a cell's of a matrix or a wrapper's, and where a part of its command
-    was struck out.
+    None do if the run was a rank's, a cell's of a matrix or a wrapper's, or if a part of its command was
+    struck out.
     """
     words = list(meta.command)
     verb = {"trace": "trace", "bench": "run"}.get(meta.kind, "")
@@ -102,7 +102,7 @@ SPARE: Final = 1.5
 
 
 def of_longer(meta: RunMeta, steps: int, wall_ns: int) -> str:
-    """Return the command that measures enough steps for a verdict; empty where the program ends by itself.
+    """Return the command that measures enough steps for a verdict; empty if the program ends by itself.
 
     `steps` were measured, in `wall_ns`; at least twice as many are asked for.
     """

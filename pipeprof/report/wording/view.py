@@ -51,13 +51,13 @@ class RunView:
     evidence: str
     """The figures that show it, in one sentence; may be empty."""
     mechanism: str | None
-    """The label of the mechanism; None where none is established."""
+    """The label of the mechanism; None if none is established."""
     hot: tuple[HotLine, ...]
     band: str | None
     cause: str
     fix: str
     warning: str | None
-    """The harm that the fix does, where it applies."""
+    """The harm that the fix does, if it applies."""
     detail: str | None
     stall_share: float | None
     stall_interval: tuple[float, float] | None
@@ -74,37 +74,37 @@ class RunView:
     not_observed: tuple[str, ...]
     chips: tuple[str, ...]
     outside: Outside
-    """Time that is no part of `wall_ns`."""
+    """Time that is not part of `wall_ns`."""
     loader: LoaderMeta
     """The one that cause, fix and settings are of."""
     loader_name: str
     loader_place: str
-    """The call that made it, file:line; empty where not observed."""
+    """The call that made it, file:line; empty if not observed."""
     other_loaders: tuple[str, ...]
     meta: RunMeta
     transfer: Transfer | None
-    """Parts of a batch's way from its worker, on average; None where not observed."""
+    """Parts of a batch's way from its worker, on average; None if not observed."""
     own_cost: OwnCost | None
-    """The cost of observing, measured in the run; None where no batch was recorded."""
+    """The cost of observing, measured in the run; None if no batch was recorded."""
 
     @property
     def step_ns(self) -> float | None:
-        """Return the mean time of a step; None where none was measured."""
+        """Return the mean time of a step; None if none was measured."""
         return self.wall_ns / self.steps if self.wall_ns and self.steps else None
 
     @property
     def healthy(self) -> bool:
-        """Return True where nothing in the loader is worth fixing."""
+        """Return True if nothing in the loader is worth fixing."""
         return self.band == bands.NOT.word and self.cause in (causes.ACCELERATOR.word, None)
 
     @property
     def inconclusive(self) -> bool:
-        """Return True where the run does not show what was waited for; `evidence` is then what to do."""
+        """Return True if the run does not show what was waited for; `evidence` is then what to do."""
         return self.cause == causes.INCONCLUSIVE.word
 
     @property
     def reason(self) -> str:
-        """Return why the place is expensive: the mechanism's label, where there is one, and the figures."""
+        """Explain why the place is expensive: the mechanism's label, if there is one, and the figures."""
         if self.inconclusive:
             return ""
         if self.mechanism is None:
@@ -115,7 +115,7 @@ class RunView:
     def next_step(self) -> str:
         """Return the fix with the harm that applies, or why there is no fix; empty if that is not known.
 
-        Of an inconclusive run it is what would make it conclusive.
+        For an inconclusive run, it is what would make it conclusive.
         """
         known = fixes.BY_WORD[self.fix]
         if known is fixes.NONE:
@@ -124,7 +124,7 @@ class RunView:
 
     @property
     def no_fix(self) -> str:
-        """Return why nothing in the loader bears on the cause; empty where something may."""
+        """Return why nothing in the loader bears on the cause; empty if something may."""
         cause = causes.record_of(self.cause)
         if self.fix != fixes.NONE.word or cause is causes.INCONCLUSIVE or cause.candidates(self.detail):
             return ""
@@ -132,7 +132,7 @@ class RunView:
 
     @property
     def utilization_name(self) -> str:
-        """Return the name of the utilisation figure, which says if it is emulated."""
+        """Return the name of the utilisation figure, which says whether it is emulated."""
         return label_of(self.utilization_kind)
 
 
@@ -213,11 +213,11 @@ def cost_line(said: RunView, price_per_hour: float | None) -> str:
 
 NO_VERDICT: Final = "no verdict"
 WORTH_A_LINE: Final = 0.01
-"""Time outside the loop is told of where it is at least this share of the loop's."""
+"""Time outside the loop is mentioned if it is at least this share of the loop's."""
 
 
 def transfer_line(said: RunView) -> str:
-    """Return the parts of a batch's way where that is the cause; empty elsewhere, or where none was seen."""
+    """Return the parts of a batch's way if that is the cause; empty elsewhere, or if none was seen."""
     parts = said.transfer
     if parts is None or said.cause != causes.TRANSFER.word:
         return ""
@@ -254,7 +254,7 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
 
 
 def thinned_text(thinned: Thinned) -> str:
-    """Return from which batch on not all were looked at, and how to have that."""
+    """Return the batch from which not all were probed, and how to probe them all."""
     of = units.digits(thinned.batches / max(1, thinned.probed), 2)
     return (
         f"from batch {units.count(thinned.first)} on it looked at one of {of} batches, which stands for the "
@@ -263,7 +263,7 @@ def thinned_text(thinned: Thinned) -> str:
 
 
 def _cost(cost: CostPerBatch, of_whom: str, step_ns: float | None) -> str | None:
-    """Return the cost to one thread; None where it was not measured."""
+    """Return the cost to one thread; None if it was not measured."""
     duration = units.duration
     if cost.state == "below-noise":
         return f"{of_whom}: not measurable here, below {duration(max(cost.high_ns or 0.0, 0.0))} a batch"
@@ -277,7 +277,7 @@ def _cost(cost: CostPerBatch, of_whom: str, step_ns: float | None) -> str | None
 
 
 def own_cost_line(said: RunView) -> str:
-    """Return the own cost as a note below a report; empty where the run has not measured it."""
+    """Return the own cost as a note below a report; empty if the run has not measured it."""
     own = said.own_cost
     if own is None or not (own.main.blocks or (own.workers is not None and own.workers.blocks)):
         return ""
@@ -285,7 +285,7 @@ def own_cost_line(said: RunView) -> str:
 
 
 def outside_line(said: RunView) -> str:
-    """Return what was left out of the measured time; empty where that is next to nothing."""
+    """Return what was left out of the measured time; empty if that is next to nothing."""
     parts = (
         (said.outside.pauses_ns, "between the loops"),
         (said.outside.startup_ns, "until the workers had started"),
@@ -296,7 +296,7 @@ def outside_line(said: RunView) -> str:
 
 
 def loader_line(said: RunView) -> str:
-    """Return which of several loaders the figures are of, and how to see others; empty where it is one."""
+    """Return which of several loaders the figures are of, and how to see others; empty if it is one."""
     if not said.other_loaders:
         return ""
     others = " or ".join(f"--loader {quoted(name)}" for name in said.other_loaders[:3])

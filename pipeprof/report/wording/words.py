@@ -32,7 +32,7 @@ _PARTS: Final = {
     MASKED: Drawn("in next(), device busy", "#efb79f", "bright_red", "The accelerator still had work."),
     IDLE: Drawn("otherwise idle", "#c3c8d0", "bright_black", "Idle, but not for want of a batch."),
 }
-"""Parts of charts that are no owners."""
+"""Parts of charts that are not owners."""
 _SHADES: Final = {
     owners.TRANSFORM: ("#087a57", "#55ab8b", "#056045", "#8cc9b0", "#2f7a4a"),
     owners.STAGE: ("#8c6d1f", "#b89a4e", "#66500f", "#d0bb85"),

@@ -21,16 +21,16 @@ ROUNDS: Final = 3
 CLOSE: Final = 0.005
 """Error of a replay, as a logarithm, that is left as it is."""
 MOST: Final = log(1.25)
-"""Largest change of a request's time, as a logarithm: what differs by more is no fault of the device's model.
-Of a full device's rate it is what a limit can have saved up."""
+"""Largest change of a request's time, as a logarithm: what differs by more is not an error of the device's
+model. Of a full device's rate it is what a limit can have saved up."""
 STEPS: Final = 400
-"""Measured steps of a replay for this: of a longer run so many are drawn."""
+"""Measured steps of a replay for this: from a longer run this many are drawn."""
 _LEAST_EFFECT: Final = 0.1
 """Growth of the throughput with the figure, both as logarithms, below which the figure does not matter."""
 
 
 def with_fitted_device(demands: Demands) -> Demands:
-    """Return the demands with the model of their device, where it was learned, fitted to the run."""
+    """Return the demands with the model of their device, if it was learned, fitted to the run."""
     measured = demands.throughput
     if demands.measured.storage.name != LEARNED or not measured:
         return demands

@@ -16,12 +16,12 @@ from pipeprof.simulate.demands.read import Floats, Recorded
 from pipeprof.vocabulary import owners
 
 LARGEST_REUSED: Final = 32 << 20
-"""Bytes from which on glibc gives each piece of memory back to the kernel at once, and maps the next anew."""
+"""Bytes from which glibc gives each piece of memory back to the kernel at once, and maps the next anew."""
 MOST_GROWTH: Final = 2.0
-"""Growth of a page's cost beside other processes over that of an idle machine: what the kernel took beyond
-that was for something else. Two workers on two cores paid 1.1 to 2.1 times as much."""
+"""Growth of a page's cost with other processes running, over that of an idle machine: what the kernel took
+beyond that was for other programs. Two workers on two cores paid 1.1 to 2.1 times as much."""
 ENOUGH_NS: Final = 100_000_000
-"""Time in the kernel below which the clock's ticks tell too little: 25 of them at 250 Hz."""
+"""Time in the kernel below which the clock's ticks are too coarse: 25 of them at 250 Hz."""
 _PAID: Final = 0.5
 """Share of the batch's bytes that its making must have touched first to have put it into fresh memory."""
 
@@ -56,7 +56,7 @@ class FreshMemory:
 
 
 def mapped_anew(size_bytes: float) -> float:
-    """Return the bytes of a batch that lie in fresh memory where the main process makes it."""
+    """Return the bytes of a batch that lie in fresh memory if the main process makes it."""
     return size_bytes if size_bytes > LARGEST_REUSED else 0.0
 
 
@@ -81,7 +81,7 @@ def fresh_memory(run: Run, recorded: Recorded) -> FreshMemory:
 
 
 def _in_kernel(recorded: Recorded) -> float:
-    """Return the time in the kernel of making a batch, less its reads'; 0 where there is too little of it."""
+    """Return the time in the kernel of making a batch, less its reads'; 0 if there is too little of it."""
     timeline, total, batches = recorded.timeline, 0.0, 0
     threads = np.stack([timeline.epoch, timeline.worker], axis=1)
     for thread in np.unique(threads, axis=0):

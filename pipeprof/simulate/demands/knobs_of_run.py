@@ -53,7 +53,7 @@ def storage_model(storage: StorageMeta) -> StorageModel:
 
 
 def tier_of(meta: RunMeta) -> Tier | None:
-    """Return the tier of the place of the data; None where it is not known."""
+    """Return the tier of the place of the data; None if it is not known."""
     tier = meta.storage.tier or meta.storage.device.tier or meta.reading.place.tier
     return tier if tier in ("hdd", "ssd", "nvme", "network") else None  # type: ignore[return-value]
 
@@ -66,13 +66,13 @@ def cache_share(storage: StorageMeta) -> float:
 
 
 def link_model(run: Run) -> LinkModel | None:
-    """Return the model of the link to the accelerator, where its figures are known."""
+    """Return the model of the link to the accelerator, if its figures are known."""
     return run.meta.accelerator.link
 
 
 def batches_per_epoch(run: Run, recorded: Recorded, knobs: Knobs) -> int:
-    """Return the batches that the loader gives before it ends: as many as it gave where it did, else by its
-    data set."""
+    """Return the batches that the loader gives before it ends: as many as it gave if it did, else by its data
+    set."""
     loader_id = int(recorded.timeline.loader[0])
     ended = [loop_pass.steps for loop_pass in recorded.passes if loop_pass.exhausted]
     seen = max((loop_pass.steps for loop_pass in recorded.passes), default=1)

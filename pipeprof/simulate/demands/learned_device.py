@@ -15,7 +15,7 @@ from pipeprof.simulate.knobs import LEARNED
 from pipeprof.units import NS_PER_S
 
 REQUEST_BYTES: Final = 128 * 1024
-"""Size of a request where none was seen: Linux's window of read-ahead."""
+"""Size of a request if none was seen: Linux's window of read-ahead."""
 CREDIT_S: Final = 0.1
 """Time for which a limit on the rate makes up for what was not asked: the kernel's slice."""
 SATURATED: Final = 0.9
@@ -26,7 +26,7 @@ _MOST_CHANNELS: Final = 4096
 
 
 def learned_model(device: StorageState, tier: Tier | None) -> StorageModel | None:
-    """Return the model of a device whose capacity is known; None where it is not."""
+    """Return the model of a device whose capacity is known; None if it is not."""
     capacity = device.capacity_bytes_per_s
     if device.basis == "model" or capacity is None or capacity <= 0:
         return None
@@ -51,7 +51,7 @@ def request_bytes_of(device: StorageState) -> float:
 def if_full(device: StorageState) -> StorageState:
     """Return what a device whose state is not known is, at the worst: full, as far as its readers waited.
 
-    Where most of the making did not wait for reads, a full device would have shown: it gives that much more.
+    If most of the making did not wait for reads, a full device would have shown: it gives that much more.
     """
     spare = max(1.0, MOSTLY / device.waited_share) if device.waited_share else 1.0
     return replace(

@@ -41,7 +41,7 @@ FEWEST_BATCHES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Demands of the recorded batches: one entry a batch, ns where not said otherwise."""
+    """Demands of the recorded batches: one entry a batch, ns if not said otherwise."""
 
     samples: Floats
     cpu: Mapping[str, Floats]
@@ -49,12 +49,12 @@ class Batches:
     away: Mapping[str, Floats]
     """Neither on a core nor waiting for one, by owner: locks, sleeps, reads of storage without a model."""
     waking: Floats
-    """Waiting for a core that neither siblings nor neighbours explain: of a thread that a read just woke,
-    or beside torch's own threads. `with_neighbours` finds it."""
+    """Waiting for a core that neither siblings nor neighbours explain: of a thread that a read just woke, or
+    because of torch's own threads. `with_neighbours` finds it."""
     requests: Floats
     read_bytes: Floats
     recording: Floats
-    """CPU time of pipeprof's threads beside the step."""
+    """CPU time of pipeprof's threads during the step."""
     helper: Floats
     """CPU time of a worker's other threads, such as the queue's feeder."""
     handover: Floats
@@ -64,9 +64,9 @@ class Batches:
     transfer: Floats
     """From the end of collate until the main process could take the batch, beyond `receive`."""
     locked: Floats
-    """Above 0 where it was received only when its worker had made the next batch, whose making held its lock.
+    """Above 0 if it was received only when its worker had made the next batch, whose making held its lock.
 
-    `loop.PICKLING` where it waited for that to be pickled, `loop.RECEIVING` to be unpickled.
+    `loop.PICKLING` if it waited for that to be pickled, `loop.RECEIVING` to be unpickled.
     """
     pin: Floats
     """The pin thread's, one batch after the other."""
@@ -78,7 +78,7 @@ class Batches:
     submit: Floats
     compute: Floats
     body_cpu: Floats
-    """CPU time of the loop's own thread in `compute`, which holds it: where no device was timed."""
+    """CPU time of the loop's own thread in `compute`, which holds it, if no device was timed."""
     loop: Floats
     """The loop's own Python after the step."""
     met: Floats
@@ -115,10 +115,10 @@ class DataPlace:
     """The place of the data, and what was seen of reading it."""
 
     tier: str | None
-    """None where the run does not say."""
+    """None if the run does not say."""
     emulated: bool
     set_bytes: float | None
-    """Size of the data set's files; None where it is not known."""
+    """Size of the data set's files; None if it is not known."""
     reads_observed: bool
     positioned: float
     """Share of the requests that move the arm of a disk; the others go on where the last one ended."""
@@ -133,10 +133,10 @@ class Host:
     """Cost of memory that is new for each batch."""
     link: LinkModel | None
     core_waiting: float | None
-    """Time that making batches waited for a core, over that and their CPU time; None where not observed."""
+    """Time that making batches waited for a core, over that and their CPU time; None if not observed."""
     own_cores: float | None
     other_cores: float | None
-    """Cores that the run kept busy, and that everything else did; None where not observed."""
+    """Cores that the run kept busy, and that everything else did; None if not observed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,29 +180,29 @@ class Demands:
     emulated_accelerator: bool
     computes_on_cpu: bool
     has_device: bool
-    """False where the loop has no processor but the CPU: nothing can be moved to another."""
+    """False if the loop has no processor but the CPU: nothing can be moved to another."""
     world_size: int = 1
     """Ranks of the job that this run is one of."""
     throughput: float | None = None
-    """Samples a second of the recorded loop; None where they were not observed."""
+    """Samples a second of the recorded loop; None if they were not observed."""
     device_full: bool = False
-    """True where the storage's model was learned from a run that it gave all that it could."""
+    """True if the storage's model was learned from a run that it gave all that it could."""
     scaling: ScalingProbe | None = None
-    """The cost of making batches in several processes, where that was probed."""
+    """The cost of making batches in several processes, if that was probed."""
     notes: tuple[Extrapolation, ...] = ()
     """Figures that were not observed, and what was assumed in their place."""
     own_cost: OwnCostOfBatch | None = None
-    """Cost of observing that is in these demands; None where it is not known, or taken off."""
+    """Cost of observing that is in these demands; None if it is not known, or taken off."""
     taken_off_ns: float = 0.0
     """Cost of observing a batch that was taken off; 0 of a run as it was recorded."""
     own_error_ns: float = 0.0
     """Possible error of what was taken off."""
     if_full: Demands | None = None
-    """The same on a device that is full already, where it is not known whether this one is."""
+    """The same on a device that is full already, if it is not known whether this one is."""
 
     @cached_property
     def batch_samples(self) -> float | None:
-        """Return the samples of a usual batch; None where they were not observed."""
+        """Return the samples of a usual batch; None if they were not observed."""
         known = self.batches.samples[self.batches.samples > 0]
         return float(np.median(known)) if len(known) else None
 
@@ -213,9 +213,9 @@ class Demands:
 
 
 def read_demands(run: Run, attribution: Attribution, loader: int | None = None) -> Demands:
-    """Read the demands of the loop over one loader of an attributed run: the main one where none is given.
+    """Read the demands of the loop over one loader of an attributed run: the main one if none is given.
 
-    Raises `InconclusiveError` where too few batches were recorded to say anything.
+    Raises `InconclusiveError` if too few batches were recorded to say anything.
     """
     recorded = read_recorded(run, attribution, loader)
     timeline = recorded.timeline
@@ -236,7 +236,7 @@ def read_demands(run: Run, attribution: Attribution, loader: int | None = None) 
 def _demands(
     run: Run, attribution: Attribution, recorded: Recorded, knobs: Knobs, device: StorageState | None
 ) -> Demands:
-    """Return the demands with the reads served by `device`, where its capacity is known."""
+    """Return the demands with the reads served by `device`, if its capacity is known."""
     learned = None if device is None else learned_model(device, setting.tier_of(run.meta))
     if learned is not None:
         knobs = replace(knobs, storage=learned)
@@ -302,7 +302,7 @@ def _host(run: Run, recorded: Recorded) -> Host:
         link=setting.link_model(run),
         core_waiting=recorded.core_waiting,
         own_cores=sensed.own_cores if sensed else None,
-        # what the other ranks of a job use is no neighbour's, and no sensor tells it apart
+        # what the other ranks of a job use is not a neighbour's, and no sensor distinguishes it
         other_cores=sensed.other_cores if sensed and run.meta.world_size is None else None,
     )
 
@@ -398,7 +398,7 @@ def _with_a_core(recorded: Recorded, batches: Batches) -> dict[str, Any]:
 
 
 def _cpu_between(recorded: Recorded, n: int) -> tuple[Floats, Floats]:
-    """Return the CPU time between two batches of a worker, and of taking one; NaN where it is not known.
+    """Return the CPU time between two batches of a worker, and of taking one; NaN if it is not known.
 
     Without workers both lie in `next`, which makes the batch too.
     """
@@ -414,8 +414,8 @@ def _known(values: npt.NDArray[np.float32] | None, n: int) -> Floats:
 def _made(recorded: Recorded, model: StorageModel) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """Return the CPU time and time away of making each batch, by owner.
 
-    What reads waited for is left to the storage's cost model, where it has one. Reads of memory whose CPU
-    time was not counted are CPU time.
+    What reads waited for is left to the storage's cost model, if it has one. Reads of memory whose CPU time
+    was not counted are CPU time.
     """
     making = recorded.making
     cpu, away = ({o: ns.astype(np.float64) for o, ns in part.items()} for part in (making.cpu, making.away))

@@ -11,7 +11,7 @@ from pipeprof.simulate.demands.read import Floats, Recorded
 from pipeprof.timeline import NOT_OBSERVED, Bools, Timeline
 
 MASKED_SHARE: Final = 0.02
-"""Share of a loop's waits that a device works through, from which on it is seen to run behind."""
+"""Share of a loop's waits that a device works through, from which it is seen to run behind."""
 PICKLING: Final = 1.0
 RECEIVING: Final = 2.0
 """Steps of a batch's way that wait for the lock of its worker; values of `Activities.locked`."""
@@ -22,7 +22,7 @@ class Activities(NamedTuple):
 
     handover: Floats
     handover_away: Floats
-    """Time of it in which nobody worked: for a lock, or to be woken up."""
+    """Time of it in which nothing worked: for a lock, or to be woken up."""
     transfer: Floats
     locked: Floats
     pin: Floats
@@ -35,7 +35,7 @@ class Activities(NamedTuple):
 
     def on_cores(self, share: float, handover_cpu: Floats, receive_cpu: Floats) -> Activities:
         """Shorten what the CPU does to the `share` of the time in which it had a core, and split off the time
-        in which it did nothing, where the CPU time is known.
+        in which it did nothing, if the CPU time is known.
 
         Not so a device, nor the way of a batch, which is time and no work: the thread that sends it waits for
         its worker's interpreter lock, which the next batch's decoding gives up every 5 ms.
@@ -66,16 +66,20 @@ def activities(recorded: Recorded) -> Activities:
 
 
 def _split(lasted: Floats, share: float, cpu: Floats) -> tuple[Floats, Floats]:
-    """Split time into work and waiting for others by its CPU time: all of it is work where that is not known.
+    """Split time into work and waiting for others by its CPU time.
 
-    Work takes the longer, the smaller the `share` of the time in which it has a core.
+    If it was not observed, as in unprobed steps, as much is work as usually is; all of it if it never was
+    observed. Work takes the longer, the smaller the `share` of the time in which it has a core.
     """
-    work = np.where(np.isnan(cpu), lasted * share, np.clip(cpu, 0.0, lasted * share))
+    most, seen = lasted * share, ~np.isnan(cpu)
+    worked = np.clip(cpu, 0.0, most)
+    usual = np.median(worked[seen]) if seen.any() else np.inf
+    work = np.where(seen, worked, np.minimum(usual, most))
     return work, np.maximum(lasted - work / share, 0.0) if share else lasted
 
 
 def runs_behind(timeline: Timeline) -> bool:
-    """Tell whether a device without times of its own was seen to work while the loop waited for batches."""
+    """Return whether a device without times of its own was seen to work while the loop waited for batches."""
     seen = timeline.device_wait_ns != NOT_OBSERVED
     masked = timeline.masked_wait_ns[seen].sum()
     return bool(not timeline.device_observed and masked > MASKED_SHARE * timeline.wait_ns[seen].sum())
@@ -88,7 +92,7 @@ def filled(values: Floats) -> Floats:
 
 
 def _device(recorded: Recorded) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return copy, submit, compute and loop where the device's own times were observed."""
+    """Return copy, submit, compute and loop if the device's own times were observed."""
     timeline, after = recorded.timeline, recorded.after
     copied = timeline.copy_end_ns != NOT_OBSERVED
     computed = timeline.compute_end_ns != NOT_OBSERVED
@@ -105,8 +109,8 @@ def _device(recorded: Recorded) -> tuple[Floats, Floats, Floats, Floats]:
 def _body(recorded: Recorded) -> tuple[Floats, Floats, Floats, Floats]:
     """Return the same four without a device clock: between take and request all is the accelerator's.
 
-    Less what is the loop's own work. Where the device was seen to work on while the
-    loop waited, the body is what the host does with a step, and the device's part is taken from the waits.
+    Less what is the loop's own work. If the device was seen to work on while the loop waited, the body is
+    what the host does with a step, and the device's part is taken from the waits.
     """
     timeline, nothing = recorded.timeline, np.zeros(len(recorded))
     body = np.maximum((timeline.step_end_ns - timeline.take_ns).astype(np.float64) - recorded.met, 0.0)
@@ -133,7 +137,7 @@ def _work_behind(timeline: Timeline) -> Floats:
 
 
 def _follows(timeline: Timeline) -> Bools:
-    """Return True where the step before is of the same pass."""
+    """Return True if the step before is of the same pass."""
     return np.append(False, np.diff(timeline.step) == 1) & ~timeline.epoch_first
 
 
@@ -177,9 +181,9 @@ def _pinned(recorded: Recorded) -> tuple[Floats, Floats]:
 def _hand_over(recorded: Recorded) -> tuple[float, Floats]:
     """Split take - max(request, finish) into the way there and the main process's part.
 
-    A batch that lay ready at its request shows what receiving costs; one that was waited for shows both.
-    Where none lay ready, or none was waited for, the way is what the worker's other threads used. A worker's
-    first batch opens connections that its others find open, and is left out, as is the warm-up.
+    A batch that lay ready at its request shows what receiving costs; one that was waited for shows both. If
+    none lay ready, or none was waited for, the way is what the worker's other threads used. A worker's first
+    batch opens connections that its others find open, and is left out, as is the warm-up.
     """
     timeline = recorded.timeline
     taken = np.maximum(timeline.take_ns - np.maximum(timeline.request_ns, timeline.finish_ns), 0)

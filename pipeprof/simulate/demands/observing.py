@@ -29,7 +29,7 @@ the same pairs text had 2.2% and JPEGs 3.5%, less what a tiny batch costs."""
 
 @dataclass(frozen=True, slots=True)
 class OwnCostOfBatch:
-    """Costs of observing a batch and its step, in ns of CPU time; 0 where not known."""
+    """Costs of observing a batch and its step, in ns of CPU time; 0 if not known."""
 
     making_ns: Floats
     """To the thread that made each batch."""
@@ -38,13 +38,13 @@ class OwnCostOfBatch:
     handover_ns: float
     """To a worker's queue thread and to the main process, for the times in a batch's pickle."""
     recording_ns: float
-    """To threads that write and sample, a step, but for those in the workers."""
+    """To threads that write and sample, a step, except for those in the workers."""
     sampling_ns: float
     """To threads that sample in the workers, a batch."""
     error_ns: float
     """Possible error of the sum of the first two."""
     measured: bool
-    """True where the run measured it itself."""
+    """True if the run measured it itself."""
 
     @property
     def serial_ns(self) -> float:
@@ -53,7 +53,7 @@ class OwnCostOfBatch:
 
 
 def own_cost_of(run: Run, recorded: Recorded) -> OwnCostOfBatch | None:
-    """Read the cost of observing a run; None where nothing of it is known."""
+    """Read the cost of observing a run; None if nothing of it is known."""
     own, n, workers = read_own_cost(run), len(recorded), recorded.shape.workers
     if own is None or not n:
         return None

@@ -1,9 +1,9 @@
 """Share of the cores that other programs took while a run was recorded.
 
-A worker that is runnable and has no core waits for its own siblings or for somebody else's work. The siblings
-are known: what a replay on idle cores does not explain of the waiting is the neighbours'. It is bounded by
-what others were seen to use of the cores: a worker that sleeps often, on a disk, also waits a little each
-time that it wakes, and nobody's work is in that.
+A worker that is runnable and has no core waits for its own siblings or for another program's work. The
+siblings are known: what a replay on idle cores does not explain of the waiting is the neighbours'. It is
+bounded by what others were seen to use of the cores: a worker that sleeps often, on a disk, also waits a
+little each time that it wakes, and no program's work is in that.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ STEPS: Final = 300
 
 
 def open_run(run: Run, attribution: Attribution | None = None, loader: int | None = None) -> Demands:
-    """Read the demands of one loader of a run, with the other programs that it ran beside, and the model of
-    its storage, where that was learned, fitted to it.
+    """Read the demands of one loader of a run, with the other programs that ran at the same time, and the
+    model of its storage, if that was learned, fitted to it.
 
-    `attribution` saves attributing the run again. Raises `InconclusiveError` where nothing was measured.
+    `attribution` saves attributing the run again. Raises `InconclusiveError` if nothing was measured.
     """
     attribution = attribution or attribute(run)
     if attribution is None:
@@ -74,7 +74,7 @@ def with_neighbours(demands: Demands) -> Demands:
 def _most(demands: Demands) -> float:
     """Return the neighbours that would use as much of the cores as others were seen to.
 
-    n of them beside r runnable tasks of ours get n / (n + r) of C cores, and no more than one each.
+    n of them with r runnable tasks of ours get n / (n + r) of C cores, and no more than one each.
     """
     others, own, cores = demands.host.other_cores, demands.host.own_cores, demands.measured.cores
     if others is None or own is None or others >= cores:

@@ -1,6 +1,6 @@
 """Takes pipeprof's own cost off the demands of a run: a prediction is of the run without pipeprof.
 
-Threads that write and sample work beside the loop, on cores that it then lacks. A replay, which is held
+Threads that write and sample work alongside the loop, on cores that it then lacks. A replay, which is held
 against the traced run, keeps all of it; so do predictions of a bench, whose other cells are observed too.
 """
 
@@ -23,11 +23,11 @@ main process's."""
 BETWEEN: Final = 0.5
 """Share of what a batch costs its maker that lies between two batches, and in no stage of one."""
 WORTH_SAYING: Final = 0.001
-"""Share of the work with a batch from which on the cost is told of."""
+"""Share of the work with a batch from which the cost is mentioned."""
 
 
 def without_own_cost(demands: Demands) -> Demands:
-    """Return the demands of the same run without pipeprof; the same ones where its cost is not known."""
+    """Return the demands of the same run without pipeprof; the same ones if its cost is not known."""
     own = demands.own_cost
     if own is None:
         return demands
@@ -75,13 +75,13 @@ def _serial_without(batches: Batches, names: tuple[str, ...], cost_ns: Floats) -
 
 def _of_the_loop(demands: Demands) -> tuple[str, ...]:
     """Return the activities of the loop's thread: its time in `next`, then its body, of which the device's
-    part is known only where the device was timed."""
+    part is known only if the device was timed."""
     body = ("loop", "submit") if demands.observed.device else ("loop", "submit", "compute")
     return ("receive", *body)
 
 
 def _said(demands: Demands, own: OwnCostOfBatch) -> tuple[Extrapolation, ...]:
-    """Return the note on what is taken off, as a share of a batch's work; none where it is too little."""
+    """Return the note on what is taken off, as a share of a batch's work; none if it is too little."""
     batches = demands.batches
     work = batches.make_cpu + batches.handover + batches.receive + batches.loop + batches.submit
     share = own.serial_ns / max(float(work.mean()), own.serial_ns, 1.0)

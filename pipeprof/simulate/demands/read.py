@@ -30,7 +30,7 @@ MOST_STEPS: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Steps of one loader, one entry each; times in ns, NaN where not observed."""
+    """Steps of one loader, one entry each; times in ns, NaN if not observed."""
 
     timeline: Timeline
     passes: tuple[LoopPass, ...]
@@ -63,11 +63,11 @@ class Recorded:
     system_ns: Floats
     """Time that its worker had spent in the kernel when it was finished."""
     body_cpu_share: float | None
-    """Share of the loop's body in which its thread was on a core; None where its lines were not sampled."""
+    """Share of the loop's body in which its thread was on a core; None if its lines were not sampled."""
     spans: float
     """Mean number of spans that the making of a batch had."""
     met: Floats
-    """Time that the loop met the other ranks of its job after each step; 0 where it did not."""
+    """Time that the loop met the other ranks of its job after each step; 0 if it did not."""
 
     def __len__(self) -> int:
         return len(self.timeline)
@@ -82,7 +82,7 @@ class Recorded:
 
 
 def read_recorded(run: Run, attribution: Attribution, loader: int | None = None) -> Recorded:
-    """Read the steps of one loader that can be replayed: of the main one where none is given."""
+    """Read the steps of one loader that can be replayed: of the main one if none is given."""
     whole = attribution.timeline
     loader = attribution.main_loader if loader is None else loader
     seen = (whole.start_ns != NOT_OBSERVED) & (whole.finish_ns != NOT_OBSERVED)

@@ -35,11 +35,11 @@ _TRAINER: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Change of a script's source. `diff` is empty where the source is not found or cannot be changed so."""
+    """Change of a script's source. `diff` is empty if the source is not found or cannot be changed so."""
 
     diff: str = ""
     notes: tuple[str, ...] = ()
-    """Advice on what the diff does not show, or on what to write where there is none."""
+    """Advice on what the diff does not show, or on what to write if there is none."""
 
 
 def edit_of(loader: LoaderMeta, arguments: Mapping[str, Any]) -> Edit:
@@ -81,7 +81,7 @@ def _diff(path: Path, before: str, after: str) -> str:
 def _changed(
     source: str, line: int, column: int | None, arguments: Mapping[str, Any]
 ) -> tuple[str | None, tuple[str, ...]]:
-    """Return the source with the call's arguments changed, and notes; None where that cannot be done."""
+    """Return the source with the call's arguments changed, and notes; None if that cannot be done."""
     call = call_at(ast.parse(source), line, column)
     if call is None or not (call.args or call.keywords):
         return None, ()

@@ -36,7 +36,7 @@ class Script:
     settings: tuple[str, ...] = ()
     """Settings of loaders that stay the same in all trials, as `trace --set` takes them."""
     tries: tuple[str, ...] = ()
-    """Fixes that are no arguments and are tried in all trials, as `trace --try` takes them."""
+    """Fixes that are not arguments and are tried in all trials, as `trace --try` takes them."""
 
     def words(self, settings: Sequence[str], options: Sequence[str] = ()) -> list[str]:
         """Return the arguments of `pipeprof trace`."""
@@ -53,10 +53,10 @@ def trace_once(
     warmup_steps: int,
     max_memory_bytes: int | None = None,
 ) -> Run:
-    """Run the script for so many seconds of its loop, then end it; return what was recorded.
+    """Run the script for a number of seconds of its loop, then end it; return what was recorded.
 
-    What it prints goes to a file beside the run. Raises `MeasureError` where it fails, gives no batch, or all
-    of its processes together take more than `max_memory_bytes`.
+    What it prints goes to a file beside the run. Raises `MeasureError` if it fails, gives no batch, or all of
+    its processes together take more than `max_memory_bytes`.
     """
     options = ["--quiet", "--no-report", "--no-lines", "--out", str(out), "--then-exit"]
     options += ["--seconds", f"{seconds:g}", "--warmup-steps", str(warmup_steps)]
@@ -117,7 +117,7 @@ def memory_of_session(leader: int) -> int:
 
 
 def _reason(log: Path, code: int) -> str:
-    """Return the last line that the script wrote, or pipeprof's where it refused something."""
+    """Return the last line that the script wrote, or pipeprof's if it refused something."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     of_pipeprof = [line for line in lines if line.startswith("pipeprof: ")]
     of_script = [line for line in lines if not line.startswith("pipeprof: ")]

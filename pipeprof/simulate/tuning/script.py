@@ -1,4 +1,4 @@
-"""Tune the loader of a user's own script: every trial is a fresh process of it, which nobody edits."""
+"""Tune the loader of a user's own script: every trial is a fresh process of it, unedited."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Gain:
     low: float | None
     high: float | None
     cores: str = ""
-    """How much of it the speed of the cores explains, in words; empty where that was alike."""
+    """How much of it the speed of the cores explains, in words; empty if that was alike."""
 
     @property
     def is_real(self) -> bool:
-        """Return True where it is more than noise, and more than nothing."""
+        """Return True if it is more than noise, and more than nothing."""
         return self.low is not None and self.low > 1 and self.value > 1 + EQUAL
 
 
@@ -57,14 +57,14 @@ class TunedScript:
     present: Setting
     loader: LoaderMeta
     gain: Gain | None
-    """None where nothing but the present setting was measured."""
+    """None if nothing but the present setting was measured."""
     edit: Edit = field(default_factory=Edit)
     command: str = ""
     """Command that runs the script with the best setting."""
 
     @property
     def stays(self) -> bool:
-        """Return True where the present setting is as good as any that was measured."""
+        """Return True if the present setting is as good as any that was measured."""
         return self.gain is None or not self.gain.is_real
 
 
@@ -80,7 +80,7 @@ class _Trials:
         self.loader, self.present, self._name = LoaderMeta(0), Setting(0), "loader"
 
     def begin(self, seconds: float) -> None:
-        """Run the script as it is. Raises `InconclusiveError` where it takes no batch from a DataLoader."""
+        """Run the script as it is. Raises `InconclusiveError` if it takes no batch from a DataLoader."""
         run = self._trace("present", (), seconds, WARMUP_STEPS)
         measured = analyse(run).verdict.measured
         if measured.loader is None:
@@ -113,7 +113,7 @@ class _Trials:
         return trace_once(self._script, settings, seconds, out, warmup_steps, self._max_memory_bytes)
 
     def settings(self, setting: Setting) -> tuple[str, ...]:
-        """Return what `trace --set` is told to get a setting."""
+        """Return what `trace --set` is given to get a setting."""
         return tuple(
             f"{self._name}.{key}={value_text(value)}" for key, value in self.changed(setting).items()
         )
@@ -128,7 +128,7 @@ class _Trials:
 
 
 def _holds_enough(run: Run) -> bool:
-    """Tell whether a run holds as many measured steps as a prediction asks for."""
+    """Return whether a run holds as many measured steps as a prediction asks for."""
     steps = read_ints(run, "steps", ("step",))["step"]
     return len(steps) >= WARMUP_STEPS + FEWEST_BATCHES
 
@@ -150,7 +150,7 @@ def _too_few(run: Run) -> InconclusiveError:
 
 
 _ENOUGH_STEPS: Final = 10
-"""Steps after warm-up, twice those that a prediction asks for at the least."""
+"""Steps after warm-up, twice those that a prediction asks for at least."""
 _OF_WORKERS: Final = ("prefetch_factor", "persistent_workers")
 
 
@@ -166,13 +166,13 @@ def tune_script(
 
     Takes about `budget_s` seconds; the runs go into `directory`. Batches keep their order with `keep_order`.
     A setting with which the script's processes together take more than `max_memory_bytes` is given up. Raises
-    `MeasureError` where the script fails as it is, `InconclusiveError` where too few batches came.
+    `MeasureError` if the script fails as it is, `InconclusiveError` if too few batches came.
     """
     trials = _Trials(script, directory, max_memory_bytes)
     began = trials.clock()
     trials.begin(budget_s * FOR_SEARCH / TRIALS)
     reorders = trials.present.in_order and not keep_order
-    # less prefetching gains nothing but memory: it is no change to propose by itself
+    # less prefetching gains nothing but memory: it is not a change to propose by itself
     least = 1 if max_memory_bytes is not None else min(2, trials.present.prefetch)
     tuned = search(
         trials.measure,
@@ -235,7 +235,7 @@ def _setting_of(loader: LoaderMeta) -> Setting:
 
 
 def _address(loader: LoaderMeta) -> str:
-    """Return the name by which `--set` knows a loader; that of all where it has none in the source."""
+    """Return the name by which `--set` knows a loader; that of all if it has none in the source."""
     return re.sub(r"-\d+$", "", loader.name) if loader.file and not loader.in_library else "loader"
 
 

@@ -80,7 +80,7 @@ class Trial:
     seconds: float
     """Seconds of the budget that the trial took."""
     overhead_s: float = 0.0
-    """Seconds of that which it took beside those that it was given: starting and ending a run."""
+    """Seconds of that which it took besides those that it was given: starting and ending a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Failed:
     why: str
     seconds: float
     overhead_s: float = 0.0
-    """Seconds beside those that it was given, as of a `Trial`."""
+    """Seconds besides those that it was given, as of a `Trial`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ class Tuned:
     """Samples a second of the best setting in a long run: predicted from its own trial, then corrected."""
     trials: tuple[Trial, ...]
     agreed: bool
-    """True where predicted and measured agree, and no other setting that can be measured promises more; False
-    where the budget ended the search."""
+    """True if predicted and measured agree, and no other setting that can be measured promises more; False if
+    the budget ended the search."""
     seconds: float
     """Seconds that the search took; making a scenario's data set comes before it."""
     start: Setting = field(default=Setting(0))
@@ -121,7 +121,7 @@ def described(setting: Setting) -> str:
 
 
 def line(trial: Trial | Failed) -> str:
-    """Return one trial as text: predicted beside measured."""
+    """Return one trial as text: predicted against measured."""
     if isinstance(trial, Failed):
         return f"{described(trial.setting)}: not measured: {trial.why}"
     if trial.predicted is None:

@@ -11,7 +11,7 @@ from pipeprof.vocabulary.arguments import ARGUMENT_OF
 
 
 def loader_arguments(before: Knobs, after: Knobs) -> dict[str, Any]:
-    """Return the arguments of a DataLoader that lead from one to the other; empty where others differ too."""
+    """Return the arguments of a DataLoader that lead from one to the other; empty if others differ too."""
     changed = [each.name for each in fields(Knobs) if getattr(before, each.name) != getattr(after, each.name)]
     if not all(name in ARGUMENT_OF and name != "batch_size" for name in changed):  # which changes learning
         return {}
@@ -19,5 +19,5 @@ def loader_arguments(before: Knobs, after: Knobs) -> dict[str, Any]:
 
 
 def scenario_keys(fix: PossibleFix) -> tuple[str, ...]:
-    """Return the keys of a scenario, with their values, that carry a fix out; empty where none do."""
+    """Return the keys of a scenario, with their values, that carry a fix out; empty if none do."""
     return tuple(fix.keys.split())

@@ -32,13 +32,13 @@ WARMUP_STEPS: Final = 5
 NEAR: Final = 3
 """Number of worker counts for which other depths of prefetching are asked about."""
 TRIALS: Final = 5
-"""Short runs that a budget is cut for; fewer are made where predicted and measured agree."""
+"""Short runs that a budget is cut for; fewer are made if predicted and measured agree."""
 SHORTEST: Final = 0.5
 """Share of a trial's seconds below which the rest of a budget is not worth another."""
 
 
 Measure = Callable[[Setting, float], Run]
-"""Function that measures a setting for about so many seconds and gives the run."""
+"""Function that measures a setting for about that many seconds and gives the run."""
 
 
 def search(
@@ -56,7 +56,7 @@ def search(
     delivered out of order.
 
     `on_trial` is called after each trial. A later setting that cannot be measured is left out. Raises what
-    `measure` raises for `start`, and `InconclusiveError` where no run of it that the budget holds can be
+    `measure` raises for `start`, and `InconclusiveError` if no run of it that the budget holds can be
     predicted from.
     """
     began = clock()
@@ -123,10 +123,10 @@ def _tried(
 
 
 def _overhead_s(tried: Sequence[Trial | Failed], demands: Demands, wanted: Setting) -> float:
-    """Return the seconds that a trial of `wanted` will take beside those that it is given.
+    """Return the seconds that a trial of `wanted` will take besides those that it is given.
 
-    They are those of the nearest one, and more where it has more workers to start: each starts in its
-    turn, and they share the cores while they load their libraries.
+    They are those of the nearest one, and more if it has more workers to start: each starts in its turn, and
+    they share the cores while they load their libraries.
     """
     nearest = min(tried, key=lambda trial: wanted.distance(trial.setting))
     start_up, more = demands.start_up, max(0, wanted.workers - nearest.setting.workers)
@@ -183,8 +183,8 @@ def _most_promising(
 
 
 def _dominated_by_failure(setting: Setting, trials: Sequence[Trial], failed: Sequence[Failed]) -> bool:
-    """Return True where it failed, or takes as much or more of everything than one that failed with more
-    workers than ever ran: what memory or time did not hold then, it will not hold now."""
+    """Return True if it failed, or takes as much or more of everything than one that failed with more workers
+    than ever ran: what memory or time did not hold then, it will not hold now."""
     most = max(trial.setting.workers for trial in trials)
     return any(
         setting == failure.setting
@@ -218,7 +218,7 @@ def tune_scenario(
     """Tune a scenario's loader on this machine; the runs go into `directory`. Returns the tuned scenario too.
 
     A data set that is still to be made is made before the budget's clock starts. Raises what
-    `measure.run.run` raises, and `InconclusiveError` where a run cannot be predicted from.
+    `measure.run.run` raises, and `InconclusiveError` if a run cannot be predicted from.
     """
     from pipeprof.measure.bench.bench import Bench
     from pipeprof.measure.bench.run import run
@@ -256,8 +256,8 @@ def tune(
 
     `step` is called with each batch and really trains. `arguments` go to the DataLoader as they are
     (`shuffle`, `collate_fn`, ...). Returns all arguments of the best: `DataLoader(dataset, **tune(...))`.
-    Prints what it tried. At most about `budget_s` seconds; raises `InconclusiveError` where too few batches
-    came in a fifth of them.
+    Prints what it tried. At most about `budget_s` seconds; raises `InconclusiveError` if too few batches came
+    in a fifth of them.
     """
     from pipeprof.measure.bench.failure import translated
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from pipeprof.analyse.job.merge import merge
 from pipeprof.errors import MeasureError
-from pipeprof.measure.attach import ranks
+from pipeprof.measure.attach import asking, ranks
 from pipeprof.measure.attach.asking import RankAnswer
 from pipeprof.measure.attach.attach import Wanted
 from pipeprof.measure.attach.ranks import ranks_of
@@ -197,3 +197,17 @@ def test_a_process_without_ranks_is_one_error() -> None:
                 ranks_of(process.pid)
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_a_process_may_still_run_is_left_for_it(
+    is_late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher that waits in a call runs the entry when that ends, and Python prints if it is gone."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(asking, "inject", lambda pid, control: None)
+    monkeypatch.setattr(asking, "WORKER_PATIENCE_S", 0.0)
+    monkeypatch.setattr(asking, "may_run_late", lambda: is_late)
+    monkeypatch.setattr(asking, "_has_torch", lambda pid: True)
+    assert asking.ask([os.getppid()]) == []
+    assert len(list(tmp_path.iterdir())) == is_late

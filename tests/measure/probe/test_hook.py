@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import traceback
 import warnings
@@ -169,3 +170,24 @@ def test_an_error_at_its_end_is_told_as_without_us(monkeypatch: pytest.MonkeyPat
 
     assert told(is_watched=True) == told(is_watched=False)
     assert watcher.noted == ["dropped"]
+
+
+LIVE_TO_THE_END = """
+import pipeprof, torch
+from torch.utils.data import DataLoader
+data = torch.arange(16.0)
+loader = DataLoader(data, batch_size=4, num_workers=1, persistent_workers=True)
+with pipeprof.profile(loader):
+    for _ in loader:
+        pass
+other = pipeprof.ProfiledDataLoader(data, batch_size=4, num_workers=1)
+iterator = iter(other)
+next(iterator)
+"""
+
+
+def test_iterators_that_live_as_long_as_the_interpreter_say_nothing(tmp_path: Path) -> None:
+    """Names of a module are gone by then."""
+    command = [sys.executable, "-c", LIVE_TO_THE_END]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -91,6 +91,19 @@ def test_where_probing_costs_more_than_a_hundredth_one_of_eight_is_probed(
     assert len(starts) == 10 * 4 / block
 
 
+@pytest.mark.parametrize("batch_ns", [1_000_000, 400_000_000])
+def test_a_reading_of_the_clock_is_of_one_batch(batch_ns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks, blocks, readings = Clocks(monkeypatch), Blocks(100), []
+    for _ in range(DECIDED + 10 * 32):
+        clocks.make(blocks, 1, batch_ns, batch_ns // 50)
+        readings.append(blocks.thread_cpu_ns)
+    for _ in range(25 * UNPROBED_PERIOD):  # probing costs nothing any more, so that all are probed again
+        clocks.make(blocks, 1, batch_ns, 0)
+        readings.append(blocks.thread_cpu_ns)
+    taken = [reading for reading in readings if reading != MISSING]
+    assert blocks.plan is unprobed.FULL and len(set(taken)) == len(taken)
+
+
 @pytest.mark.parametrize(("batch_ns", "probing_ns"), [(1_000_000, 5_000), (4_000_000_000, 400_000_000)])
 def test_cheap_probing_and_very_long_batches_keep_their_detail(
     batch_ns: int, probing_ns: int, monkeypatch: pytest.MonkeyPatch

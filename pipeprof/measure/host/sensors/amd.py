@@ -1,4 +1,4 @@
-"""AMD's GPUs through amdsmi, where it is installed, as a sensor."""
+"""AMD's GPUs through amdsmi, if it is installed, as a sensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeprof.record.names.sensors import GpuQuantity, SensorName, of_gpu
 class AmdGpus:
     """Utilisation, memory, power and clock of each GPU; see `record.names.sensors`.
 
-    Raises `NoGpuError` where amdsmi is not installed or shows no GPU, and what it raises where it fails. What
+    Raises `NoGpuError` if amdsmi is not installed or shows no GPU, and whatever it raises if it fails. What
     single GPUs refuse is left out and listed by `unavailable`. `amdsmi` is handed in by tests.
     """
 

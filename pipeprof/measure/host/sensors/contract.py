@@ -79,5 +79,5 @@ class Rates(Generic[Counted]):
 
 
 def reason(error: Exception) -> str:
-    """Return why a sensor is not observed: the error's text, after its class where it is not our own."""
+    """Return why a sensor is not observed: the error's text, after its class if it is not our own."""
     return str(error) if type(error).__module__.startswith("pipeprof") else f"{type(error).__name__}: {error}"

@@ -38,7 +38,7 @@ def is_whole_disk(entry: Path) -> bool:
 
 
 def disk_bytes() -> dict[SensorName, float]:
-    """Count the bytes read from and written to all disks. Raises `OSError` where none has counters."""
+    """Count the bytes read from and written to all disks. Raises `OSError` if none has counters."""
     every = disks().values()
     if not every:
         raise OSError("no disk has byte counters")
@@ -47,7 +47,7 @@ def disk_bytes() -> dict[SensorName, float]:
 
 
 class BusiestDisk(Plain):
-    """Busy share of the busiest disk. Raises `OSError` where no disk counts its busy time."""
+    """Busy share of the busiest disk. Raises `OSError` if no disk counts its busy time."""
 
     def __init__(self) -> None:
         super().__init__(self._busiest)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def device_sensor(nvidia: Callable[[], Sensor] = Gpus, amd: Callable[[], Sensor] = AmdGpus) -> Sensor:
-    """Return the first of them that works. Raises what NVML's has raised where none does."""
+    """Return the first of them that works. Raises what NVML's has raised if none does."""
     try:
         return nvidia()
     except NoGpuError as error:
@@ -31,8 +31,8 @@ def device_sensor(nvidia: Callable[[], Sensor] = Gpus, amd: Callable[[], Sensor]
 def torch_memory() -> Sensor:
     """Return a sensor of the memory that torch holds, for devices that no other one reads.
 
-    Raises `NoGpuError` where torch was built for none, or for NVIDIA's, which NVML knows all about; and where
-    the program has not imported torch.
+    Raises `NoGpuError` if torch was built for none, or for NVIDIA's, which NVML knows all about, or if the
+    program has not imported torch.
     """
     if "torch" not in sys.modules:
         raise NoGpuError("torch is not in use")

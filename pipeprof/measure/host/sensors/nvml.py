@@ -25,9 +25,9 @@ class NoGpuError(Exception):
 class Gpus:
     """Utilisation, memory, power, clock and PCIe traffic of each GPU; see `record.names.sensors`.
 
-    Raises `NoGpuError` where there is no driver, and `pynvml.NVMLError` where it fails for every GPU. What
-    single GPUs refuse is left out and listed by `unavailable`: in containers, virtual machines and partitions
-    (MIG) drivers refuse some quantities and give others. `nvml` and `clock` are handed in by tests.
+    Raises `NoGpuError` if there is no driver, and `pynvml.NVMLError` if it fails for every GPU. What single
+    GPUs refuse is left out and listed by `unavailable`: in containers, virtual machines and partitions (MIG)
+    drivers refuse some quantities and give others. `nvml` and `clock` are handed in by tests.
     """
 
     def __init__(self, nvml: Any = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -110,7 +110,7 @@ class Gpus:
             self._nvml.nvmlShutdown()
 
     def _sample_period_s(self) -> float | None:
-        """Return the median distance of the samples that the driver keeps; None where it keeps none."""
+        """Return the median distance of the samples that the driver keeps; None if it keeps none."""
         nvml = self._nvml
         try:
             handle = next(iter(self._handles.values()))

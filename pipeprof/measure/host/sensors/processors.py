@@ -32,7 +32,7 @@ from pipeprof.record.names.sensors import (
     cpu_of_process,
 )
 
-# /proc is read with these, and where there is no sysconf there is no /proc
+# /proc is read with these, and if there is no sysconf there is no /proc
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -43,11 +43,11 @@ class CpuTimes(NamedTuple):
     busy_s: float
     """Seconds in use, stolen ones included."""
     stolen_s: float | None
-    """Seconds that a hypervisor gave to other machines; None where the kernel does not count them."""
+    """Seconds that a hypervisor gave to other machines; None if the kernel does not count them."""
 
 
 def cpu_times() -> CpuTimes | None:
-    """Read the machine's CPU times; None where they cannot be read, as in a sandbox without /proc/stat."""
+    """Read the machine's CPU times; None if they cannot be read, as in a sandbox without /proc/stat."""
     try:
         return _cpu_times()
     except (OSError, RuntimeError, ValueError):
@@ -79,7 +79,7 @@ class Steal:
     def read(self, now: CpuTimes | None) -> dict[SensorName, float]:
         """Return `host.steal`, the stolen share of the CPU time asked for since the last reading until `now`.
 
-        Empty where the machine does not count it.
+        Empty if the machine does not count it.
         """
         last, self._last = self._last, now
         if last is None or now is None or last.stolen_s is None or now.stolen_s is None:
@@ -106,7 +106,7 @@ class Spin:
         self._due_s = clock()
 
     def read(self) -> dict[SensorName, float]:
-        """Return `host.spin` in ns; empty where it is not due yet."""
+        """Return `host.spin` in ns; empty if it is not due yet."""
         now_s = self._clock()
         if now_s < self._due_s:
             return {}
@@ -132,7 +132,7 @@ class Cores:
         self._processes = Processes(clock=clock)
 
     def read(self, now: CpuTimes | None) -> dict[SensorName, float]:
-        """Return `cpu.machine`, `cpu.main` and `cpu.workers` until `now`; empty where it is not due."""
+        """Return `cpu.machine`, `cpu.main` and `cpu.workers` until `now`; empty if it is not due."""
         now_s = self._clock()
         if now_s < self._due_s or now is None:
             return {}
@@ -151,7 +151,7 @@ def counts_steal() -> bool:
 
 
 def pressure() -> dict[SensorName, float]:
-    """Count the seconds for which some task waited, from Linux PSI. Raises `OSError` where there is none."""
+    """Count the seconds for which some task waited, from Linux PSI. Raises `OSError` if there is none."""
     waited_s = {}
     for resource, sensor in (("cpu", PSI_CPU), ("io", PSI_IO), ("memory", PSI_MEMORY)):
         some = Path(f"/proc/pressure/{resource}").read_text().splitlines()[0]

@@ -12,16 +12,16 @@ from typing import Final, NamedTuple
 
 MOST_NAMED: Final = 2
 LEAST_CORES: Final = 0.1
-"""Part of a core that a program keeps busy at the least to be named."""
+"""Part of a core that a program keeps busy at least to be named."""
 _SHORTEST_S: Final = 1.0
-"""Time below which the kernel's ticks of 10 ms tell too little."""
+"""Time below which the kernel's ticks of 10 ms are too coarse."""
 _LONGEST: Final = 40
 """Characters of a name."""
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class _Process(NamedTuple):
-    """A process as one line of `/proc` tells it."""
+    """A process as one line of `/proc` describes it."""
 
     parent: int
     name: str
@@ -33,7 +33,8 @@ _Key = tuple[int, int]
 
 
 class Programs:
-    """Finds the programs that use the cores beside a process and its children, between two looks at `/proc`.
+    """Finds the programs other than a process and its children that use the cores, between two looks at
+    `/proc`.
 
     A look reads one line of each process of the machine; what began and ended in between is not seen.
     """
@@ -48,14 +49,14 @@ class Programs:
         self._began: tuple[float, Mapping[_Key, _Process]] | None = None
 
     def begin(self) -> None:
-        """Take the first look, where none was taken yet."""
+        """Take the first look, if none was taken yet."""
         if self._began is None:
             self._began = self._clock(), self._look()
 
     def busiest(self) -> dict[str, float]:
         """Return the cores that the busiest two programs kept busy since then, by name, the busiest first.
 
-        Empty where nothing is known, or no program kept a tenth of a core busy.
+        Empty if nothing is known, or no program kept a tenth of a core busy.
         """
         if self._began is None or self._clock() - self._began[0] < _SHORTEST_S:
             return {}
@@ -120,7 +121,7 @@ def _whose(processes: Mapping[_Key, _Process], pid: int, process: _Process) -> t
 
 
 def _script(words: list[str]) -> Iterator[str]:
-    """Yield the file or module that an interpreter was told to run, where that is its first argument."""
+    """Yield the file or module that an interpreter was asked to run, if that is its first argument."""
     if words[:1] == ["-m"]:
         words = words[1:2]
         if words and words[0].replace(".", "").isidentifier():

@@ -124,7 +124,7 @@ def _counted(text: str, key: str) -> float:
 def _of_busiest(
     before: dict[str, _Counts], now: dict[str, _Counts], elapsed_s: float
 ) -> dict[SensorName, float]:
-    """Return the rates of the disk that served most bytes; empty where none is counted."""
+    """Return the rates of the disk that served most bytes; empty if none is counted."""
     moved = {
         name: [b - a for a, b in zip(before[name], now[name], strict=True)] for name in now if name in before
     }

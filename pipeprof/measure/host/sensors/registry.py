@@ -23,7 +23,7 @@ _MAKERS: Final[dict[str, Callable[[], Sensor]]] = {
 }
 
 GROUPS: Final = tuple(_MAKERS)
-"""Names of the sensors, under which they are reported where they are not observed."""
+"""Names of the sensors, under which they are reported if they are not observed."""
 
 
 def working_sensors() -> tuple[dict[str, Sensor], dict[str, str]]:

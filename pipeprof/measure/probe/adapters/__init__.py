@@ -2,7 +2,7 @@
 
 A seam is module and class, name, and what replaces it, as in `auto_stages`. It is used where the library is
 loaded. What is written in C and cannot be replaced, such as LMDB's transactions, stays in the stage around
-it; samples of lines tell of it.
+it; samples of lines show it.
 """
 
 from __future__ import annotations

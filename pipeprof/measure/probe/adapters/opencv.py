@@ -12,7 +12,7 @@ from pipeprof.measure.probe.spans import DECODE, NoSpan, Span
 
 
 def _decoded(picture: Any, timing: Span | NoSpan) -> None:
-    height, width, *_ = picture.shape  # None where there is no picture
+    height, width, *_ = picture.shape  # None if there is no picture
     pixels.note_decoded(width, height)
 
 

@@ -1,6 +1,6 @@
 """litdata and Mosaic Streaming: the shard that a sample is read from, by its file.
 
-Both open a shard for each sample, or keep several open, so that the files which were opened do not tell.
+Both open a shard for each sample, or keep several open, so that the opened files do not show it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipeprof.measure.probe.batch import active_batch
 
 
 def _from_shard(file: Callable[..., str]) -> Wrap:
-    """Make a wrapper of a function that reads one sample: `file` tells the shard from its arguments."""
+    """Make a wrapper of a function that reads one sample: `file` finds the shard from its arguments."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def read(*arguments: Any, **options: Any) -> Any:

@@ -11,7 +11,7 @@ from pipeprof.measure.probe.spans import NoSpan, Span, span
 from pipeprof.vocabulary import owners
 
 TRANSFORMS: Final = owners.TRANSFORM.called("")
-"""Begins the names of transforms' stages; kept at hand, since each sample asks."""
+"""Begins the names of transforms' stages; kept here, since each sample asks."""
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 Seam = tuple[str, str, Wrap]
 Note = Callable[[Any, Span | NoSpan], None]
@@ -21,8 +21,8 @@ Note = Callable[[Any, Span | NoSpan], None]
 def staged(name: Callable[[tuple[Any, ...]], str], note: Note | None = None, outermost: bool = False) -> Wrap:
     """Make a wrapper that times a function while a batch is made, as the stage `name(arguments)`.
 
-    With `outermost` it is no stage of its own inside another transform, whose part it is. What `note` raises
-    about a result that it does not know is dropped.
+    With `outermost` it is not a stage of its own inside another transform, but a part of that one. What
+    `note` raises about a result that it does not know is dropped.
     """
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -30,7 +30,7 @@ _WITHOUT_WORKERS: Final[Mapping[str, Any]] = {
     "multiprocessing_context": None,
     "timeout": 0,
 }
-"""Values that DataLoader wants where it has no workers."""
+"""Values that DataLoader wants if it has no workers."""
 _ENDINGS: Final = ("_dataloader", "_data_loader", "_loader", "_dl", "dataloader", "loader")
 
 
@@ -53,7 +53,7 @@ def _method(text: str) -> str | None:
 @dataclass(frozen=True, slots=True)
 class _Argument:
     read: Callable[[str], Any]
-    """Reader of the text of its value; None where that cannot be."""
+    """Reader of the text of its value; None if that cannot be."""
     values: str
 
 
@@ -102,7 +102,7 @@ class Changes:
 
 
 def means(asked: str, name: str) -> bool:
-    """Return True where `asked` is the loader's name, or that without its ending: `val` for `val_loader`."""
+    """Return True if `asked` is the loader's name, or that without its ending: `val` for `val_loader`."""
     return asked == name or any(f"{asked}{ending}" == name for ending in _ENDINGS)
 
 
@@ -141,7 +141,7 @@ def _allowed() -> str:
 
 
 def _check(wanted: Mapping[str, Any], where: str, workers: Any) -> None:
-    """Raise `MeasureError` where something is set that needs workers, and there are none."""
+    """Raise `MeasureError` if something is set that needs workers, and there are none."""
     needing = [name for name in _NEED_WORKERS if wanted.get(name)]
     if workers == 0 and needing:
         raise MeasureError(
@@ -153,8 +153,8 @@ def _check(wanted: Mapping[str, Any], where: str, workers: Any) -> None:
 def resolve(given: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return a constructor's arguments with those that are `wanted` instead of the `given` ones.
 
-    What needs workers goes where they are set to none. Raises `MeasureError` for what cannot be together
-    with the script's own arguments; `where` says which loader it is.
+    What needs workers goes if they are set to none. Raises `MeasureError` for what cannot be together with
+    the script's own arguments; `where` says which loader it is.
     """
     _check(wanted, where, wanted.get("num_workers", given.get("num_workers")))
     unknown = [name for name in wanted if name not in given and name != THREADS]

@@ -135,7 +135,7 @@ class Cached(Dataset[Any], Generic[Sample]):
         return pickle.loads(pickled)  # type: ignore[no-any-return]
 
     def _made(self, place: int) -> Sample:
-        """Make a sample, and keep it where there is room and no one else does."""
+        """Make a sample, and keep it if there is room and no one else does."""
         sample: Sample = self.dataset[place]
         pickled = pickle.dumps(sample, pickle.HIGHEST_PROTOCOL)
         begin = self._reserve(place, len(pickled))
@@ -146,7 +146,7 @@ class Cached(Dataset[Any], Generic[Sample]):
         return sample
 
     def _reserve(self, place: int, size: int) -> int | None:
-        """Take room for a sample; None where there is none, and where another worker writes it already."""
+        """Take room for a sample; None if there is none, and where another worker writes it already."""
         with self._rows.locked():
             free, row = int(self._index[0, 1]), self._index[place + 1]
             if row[0] != _EMPTY or free + size > self._block.size_bytes:
@@ -170,7 +170,7 @@ def _estimated_bytes(dataset: Any) -> int:
 
 
 def _refuse_unless_it_fits(needed: int, directory: Path | None, is_estimate: bool) -> None:
-    """Raise `DataError` where the machine has no room for so many bytes."""
+    """Raise `DataError` if the machine has no room for that many bytes."""
     if needed <= 0 and not is_estimate:
         raise DataError(f"cached(bytes={needed})", "give a number of bytes above 0")
     try:

@@ -30,7 +30,7 @@ class Made:
 
     site: Site | None = None
     name: str = ""
-    """Name in the source; empty where it has none."""
+    """Name in the source; empty if it has none."""
     changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """Arguments that were set from outside: the script's value and the new one."""
 
@@ -53,7 +53,7 @@ def wrap_data_sets_no_more(wrap: Callable[[Any], Any]) -> None:
 
 
 def made(loader: DataLoader[Any]) -> Made:
-    """Return how `loader` was made; nothing is known of one that was made before, or is none of torch's."""
+    """Return how `loader` was made; nothing is known of one that was made before, or is not torch's."""
     return _made.get(loader, Made()) if isinstance(loader, DataLoader) else Made()
 
 
@@ -155,7 +155,7 @@ def _where(site: Site | None, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SetThreads:
-    """Call that gives a worker's torch so many threads."""
+    """Call that gives a worker's torch that many threads."""
 
     threads: int
 

@@ -1,4 +1,4 @@
-"""Fixes that are no arguments of a loader, tried on a script without an edit, and taken back at its end.
+"""Fixes that are not arguments of a loader, tried on a script without an edit and undone at its end.
 
 `read_fixes` reads `--try` and refuses what cannot be; each fix says what it does, and what it took back.
 """
@@ -195,7 +195,7 @@ class _Ram:
         try:
             held = self._held()
             page_cache.evict(self._absent)
-        except OSError as error:  # somebody has taken the files away
+        except OSError as error:  # someone has removed the files
             return f"not taken back: {error.strerror}"
         dropped = units.plural(len(self._absent), "file")
         return f"{held} was still there at the end; {dropped} that had not been there before dropped"

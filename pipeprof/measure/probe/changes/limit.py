@@ -1,9 +1,9 @@
 """An early end of a script's loops, as the end of training would come to it.
 
-When so many batches were taken, or so much time has passed, the pass over the loader ends. What the script
-does after its loop still runs, and may ask its loaders again: the next epochs, a validation, a test. Each
-such pass gives one batch, because scripts divide by the number of their batches. A script that goes on and
-on is ended at its loader.
+The pass over the loader ends after a number of batches, or after some time. What the script does after its
+loop still runs, and may ask its loaders again: the next epochs, a validation, a test. Each such pass gives
+one batch, because scripts divide by the number of their batches. A script that goes on and on is ended at its
+loader.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from weakref import WeakKeyDictionary
 MOST_PASSES: Final = 1_000
 """Passes after the end, over all loaders, until the script is ended."""
 LONGEST_S: Final = 60.0
-"""Seconds after the end until a script that still asks for batches is ended; the observed time where that
-was longer."""
+"""Seconds after the end until a script that still asks for batches is ended; the observed time if that was
+longer."""
 
 
 class PassEnd(StopIteration):
@@ -51,7 +51,7 @@ class Limit:
         self._over_s: float | None = None
         self._left: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self.went_on = False
-        """True where the script was ended because it went on asking."""
+        """True if the script was ended because it went on asking."""
 
     @property
     def is_over(self) -> bool:
@@ -86,7 +86,7 @@ class Limit:
         return None
 
     def _end(self, iterator: Any, now_s: float) -> None:
-        """End the pass, but for the one batch of a pass that has begun since."""
+        """End the pass, except for the one batch of a pass that has begun since."""
         assert self._over_s is not None and self._began_s is not None
         in_main = threading.current_thread() is threading.main_thread()
         if self._then_exit and in_main:  # in another thread it would end that one alone

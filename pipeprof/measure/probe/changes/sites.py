@@ -33,15 +33,15 @@ class Site(NamedTuple):
     file: str
     line: int
     column: int | None
-    """UTF-8 bytes before the call in its line, as `ast` counts them; None where not known."""
+    """UTF-8 bytes before the call in its line, as `ast` counts them; None if not known."""
     name: str
-    """Name in the source; empty where it has none."""
+    """Name in the source; empty if it has none."""
     in_library: bool
-    """True where a library made the loader, and not the user's code."""
+    """True if a library made the loader, and not the user's code."""
 
 
 def site_of(loader: Any) -> Site | None:
-    """Return the place at which `loader`, whose constructor is running, is made; None where not known."""
+    """Return the place at which `loader`, whose constructor is running, is made; None if not known."""
     frame = next(_callers(sys._getframe(1)), None)
     if frame is None:
         return None
@@ -87,7 +87,7 @@ def _parsed(file: str) -> tuple[ast.Module, Parents] | None:
 
 
 def name_at(file: str, line: int, column: int | None) -> str:
-    """Return what the source calls the object that the call there makes; empty where nothing."""
+    """Return what the source calls the object that the call there makes; empty if nothing."""
     parsed = _parsed(file)
     call = None if parsed is None else call_at(parsed[0], line, column)
     if parsed is None or call is None:

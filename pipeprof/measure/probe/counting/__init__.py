@@ -1,1 +1,1 @@
-"""Counts and times of one process, beside the batches that it makes."""
+"""Counts and times of one process, apart from the batches that it makes."""

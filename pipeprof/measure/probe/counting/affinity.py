@@ -25,7 +25,7 @@ class AffinityWatch(MetaPathFinder):
 
     def __init__(self) -> None:
         self.since: str | None = None
-        """Cause of this process's smaller mask; None where it has not shrunk."""
+        """Cause of this process's smaller mask; None if it has not shrunk."""
         self._cores = 0
         self._import: str | None = None
 

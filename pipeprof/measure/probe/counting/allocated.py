@@ -1,6 +1,6 @@
 """Tells what a worker has allocated and kept, between its batches: a cache grows, whatever else is made anew.
 
-Resident memory does not tell it. It holds what was freed and not given back: beside a cache of 4 MB the
+Resident memory does not show it. It holds what was freed and not given back: with a cache of 4 MB, the
 buffers of decoding moved it by 8 MB to either side, from one epoch to the next.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 EVERY_NS: Final = 100_000_000
 SMALL_OBJECT_BYTES: Final = 64
-"""Taken for each small object of Python's own allocator, which tells their number alone: 16 to 512 bytes."""
+"""Taken for each small object of Python's own allocator, which reports only their number: 16 to 512 bytes."""
 _FIELDS: Final = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 
 
@@ -33,7 +33,7 @@ def _mallinfo() -> Callable[[], Any] | None:
 
 
 def allocated_bytes() -> int | None:
-    """Return the bytes that this process has allocated and not freed, in 15 µs; None where not told."""
+    """Return the bytes that this process has allocated and not freed, in 15 µs; None if not known."""
     mallinfo = _mallinfo()
     if mallinfo is None:
         return None
@@ -52,7 +52,7 @@ class AllocationLooks:
         self._next_ns = 0
 
     def batch_ended(self, now_ns: int) -> None:
-        """Look, where it is time."""
+        """Look, if it is time."""
         if now_ns < self._next_ns:
             return
         self._next_ns = now_ns + EVERY_NS

@@ -44,7 +44,7 @@ class RunQueue:
     """Time that the calling thread was runnable and had no core, from `/proc/thread-self/schedstat`.
 
     The file is opened by the process and thread that read it: a descriptor that came through a fork still
-    tells of the parent.
+    refers to the parent.
     """
 
     def __init__(self) -> None:
@@ -88,12 +88,12 @@ class RunQueue:
 
 Counters = tuple[int, int, int, int, int]
 """CPU time and run-queue delay of the thread; blocks read, CPU time and major faults of its process: with a
-thread pool inside `__getitem__` only the process's figures see the reads. `MISSING` where there are none."""
+thread pool inside `__getitem__` only the process's figures see the reads. `MISSING` if there are none."""
 
 
 def read_counters(run_queue: RunQueue) -> Counters:
     """Return the counters now: 0.7 µs of CPU clock, 0.7 of rusage, 1.5 of schedstat."""
-    if not _ON_LINUX:  # ru_inblock is not in sectors elsewhere, where there is one
+    if not _ON_LINUX:  # ru_inblock is not in sectors elsewhere, if there is one
         return thread_time_ns(), MISSING, MISSING, MISSING, MISSING
     usage = getrusage(RUSAGE_SELF)
     process_ns = int((usage.ru_utime + usage.ru_stime) * NS_PER_S)
@@ -102,7 +102,7 @@ def read_counters(run_queue: RunQueue) -> Counters:
 
 def thread_memory() -> tuple[int, int]:
     """Return the memory that the calling thread was the first to touch, in bytes, and its time in the kernel,
-    in ns, since it began: in 0.6 µs. `MISSING` where there are none.
+    in ns, since it began: in 0.6 µs. `MISSING` if there are none.
 
     A huge page counts as a small one. The kernel splits CPU time by what the ticks of its clock hit: only
     over many of them is that time right.

@@ -1,7 +1,7 @@
 """Keeps some of the files that batches are made from, so that a probe can read like the run did.
 
-Workers tell of files that Python's `open` opened, in records of their ring; files that are mapped or held
-open are looked for from outside. Paths are those of this machine, and go through the writer's redaction.
+Workers report files that Python's `open` opened, in records of their ring; files that are mapped or held open
+are looked for from outside. Paths are those of this machine, and go through the writer's redaction.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_FILES: Final = 32
 MOST_SLOW: Final = 20
 MOST_OF_WORKER: Final = 12
 EVERY: Final = 16
-"""Interval, in files that a worker opens, at which it tells of one: those of one directory come together."""
+"""Interval, in files that a worker opens, at which it reports one: those of one directory come together."""
 _LOOKS_AT_FIRST: Final = 3
 _LOOK_EVERY: Final = 16
 

@@ -25,7 +25,7 @@ class GcWatch:
             gc.callbacks.append(self)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         # by identity: a callback of the user's may compare as it likes
         gc.callbacks[:] = [each for each in gc.callbacks if each is not self]
         self._began_ns = 0

@@ -38,7 +38,7 @@ class _Seldom:
         self._next_ns = 0
 
     def read(self) -> Iterator[tuple[CounterName, int]]:
-        """Give the levels; nothing where it is not yet time."""
+        """Give the levels; nothing if it is not yet time."""
         began_ns = monotonic_ns()
         if began_ns < self._next_ns:
             return
@@ -77,14 +77,14 @@ _pools: Final = _Seldom(_native_pools)
 
 
 def written_bytes() -> int:
-    """Return the bytes that this process has written by calls, to files and pipes; 0 where not told."""
+    """Return the bytes that this process has written by calls, to files and pipes; 0 if not known."""
     with suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/io").read_bytes().split()[3])
     return 0
 
 
 def process_age_ns() -> int:
-    """Return the time since this process was started, to 10 ms; 0 where not told."""
+    """Return the time since this process was started, to 10 ms; 0 if not known."""
     with suppress(OSError, ValueError, IndexError, AttributeError):
         started = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[_START_TIME])
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -54,19 +54,19 @@ class Loss(NamedTuple):
     error: str
     """First line."""
     samples: tuple[int, ...] | None
-    """The first indices that it was to be made of; None where there are none, or no numbers."""
+    """The first indices that it was to be made of; None if there are none, or if they are not numbers."""
     total: int
     """Number of all of them."""
     sample: int | None
     """Index that failed, where a sample did."""
     place: Place | None
-    """Where the error was raised; None where no code of the batch's making ran."""
+    """Where the error was raised; None if no code of the batch's making ran."""
     users: Place | None
     """Innermost place outside of torch."""
     collate: Place | None
     """The collate function of a batch that was handed over."""
     room: tuple[int, int] | None
-    """Bytes that were free in shared memory, and its size, where that had no room."""
+    """Bytes that were free in shared memory, and its size, if that had no room."""
 
     def sentence(self) -> str:
         """Return it as a sentence without its subject, the worker."""
@@ -171,7 +171,7 @@ def _frames(trace: TracebackType | None) -> tuple[list[Place], int | None]:
 
 
 def _place_of(function: Any) -> Place | None:
-    """Return where a function, or an object that is called as one, begins; None where it is no Python."""
+    """Return where a function, or an object that is called as one, begins; None if it is not Python."""
     with suppress(Exception):
         while isinstance(function, functools.partial):
             function = function.func
@@ -219,7 +219,7 @@ def _as_place(packed: list[Any] | None) -> Place | None:
 
 
 def telling(on_error: Callable[[Any, Any], Any], lose: Callable[[Loss], None], kind: type[Any]) -> Any:
-    """Return a queue's handler of its thread's errors that first tells of a lost batch of class `kind`."""
+    """Return a queue's handler of its thread's errors that first reports a lost batch of class `kind`."""
 
     def handle(error: Any, message: Any) -> Any:
         with suppress(Exception):

@@ -101,7 +101,7 @@ def counted_members(original: Callable[..., Any]) -> Callable[..., Any]:
         began_ns = monotonic_ns()
         result = original(*arguments, **options)
         if active_batch() is not None:
-            with suppress(Exception):  # a member that is no array is returned as bytes
+            with suppress(Exception):  # a member that is not an array is returned as bytes
                 tally.add(counters.MEMBER_BYTES, int(result.nbytes))
                 tally.add(counters.MEMBERS_NS, monotonic_ns() - began_ns)
         return result

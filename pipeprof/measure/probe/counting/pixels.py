@@ -59,7 +59,7 @@ def shrinks() -> int:
 
 
 def note_output(output: Any, shrinks_before: int) -> None:
-    """Count what a pipeline has left of a picture, where none of its crops and resizes was seen."""
+    """Count what a pipeline has left of a picture, if none of its crops and resizes was seen."""
     if _Sample.waiting == 0 or _Sample.shrinks != shrinks_before:
         return
     with suppress(Exception):  # the last transform may return anything

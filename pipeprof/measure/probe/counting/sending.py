@@ -36,7 +36,7 @@ class CountSender:
             Finalize(None, self.send, exitpriority=10)
 
     def batch_ended(self, now_ns: int) -> None:
-        """Send what was counted, where it is time."""
+        """Send what was counted, if it is time."""
         asked = self._slot.last_asked
         if now_ns >= self._next_ns or asked:
             self._next_ns = now_ns + EVERY_NS
@@ -45,6 +45,6 @@ class CountSender:
                 self._slot.sent_last()
 
     def send(self) -> None:
-        """Send what was counted since the last call; nothing where nobody reads it any more."""
+        """Send what was counted since the last call; nothing if no one reads it any more."""
         if not self._slot.unread:
             send_counts(self._slot, self._recorder)

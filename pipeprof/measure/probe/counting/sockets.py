@@ -1,8 +1,8 @@
 """Counts and times the connections that a worker makes: to internet addresses, and TLS handshakes.
 
-A connection costs more than its making: the server may greet, or prepare itself, before its first answer.
-So the wait for the first bytes on a new connection is counted apart, and beside it the waits for later
-answers on connections that were kept: their difference is what a connection that is kept saves.
+A connection costs more than its making: the server may greet, or prepare itself, before its first answer. So
+the wait for the first bytes on a new connection is counted separately, as are the waits for later answers on
+connections that were kept: their difference is what keeping a connection saves.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ _PLAIN: Final = (str, int, float, bool, complex, type(None))
 def digest(item: Any) -> int | None:
     """Return a number for the content of an item: arrays, numbers, text, and containers of those.
 
-    None where it cannot be told: what has no content of a known kind, such as an object of the user's. No
-    method of such an object is called.
+    None if it is not known: what has no content of a known kind, such as an object of the user's. No method
+    of such an object is called.
     """
     try:
         return _add(item, 0, depth=0)

@@ -49,11 +49,11 @@ class Sampled(NamedTuple):
     samples: int
     wall_ns: int
     cpu_ns: int
-    """-1 where the thread's CPU clock was not read."""
+    """-1 if the thread's CPU clock was not read."""
 
 
 class CallTree:
-    """Counts stacks. `is_edge(code)` tells the frames at which a walk outwards ends."""
+    """Counts stacks. `is_edge(code)` identifies the frames at which a walk outwards ends."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class CpuSampler:
         self._running = False
 
     def start(self) -> bool:
-        """Begin to sample. False where that cannot be: another thread, another user of signal or timer."""
+        """Begin to sample. False if that cannot be: another thread, another user of signal or timer."""
         if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
             return False
         try:
@@ -61,11 +61,11 @@ class CpuSampler:
         return True
 
     def is_running(self) -> bool:
-        """Tell whether it samples: not where a user's own signal or timer has taken its place."""
+        """Return whether it samples: not where a user's own signal or timer has taken its place."""
         return self._running
 
     def stop(self) -> None:
-        """Sample no more. The handler stays where another thread than the main one asks: it does nothing."""
+        """Stop sampling. The handler stays where another thread than the main one asks: it does nothing."""
         if self._running:
             self._running = False
             _set_timer(0)
@@ -74,18 +74,24 @@ class CpuSampler:
                 release(_HOLDER)
         self._stage = _nowhere  # what made it has it, and it would keep that
         if threading.current_thread() is threading.main_thread():
-            self._take_last()
-            self._withdraw()
+            try:
+                self._take_last()
+            finally:
+                self._withdraw()
 
     def _take_last(self) -> None:
-        """Let a signal that has come and was not yet handled go to our handler, which does nothing any more.
+        """Let a signal that has come and was not yet handled go to our handler, which no longer does
+        anything.
 
-        Python tells of one that comes to no handler, with a traceback. Such a signal waits where this runs in
+        Python reports one that reaches no handler, with a traceback. Such a signal waits where this runs in
         another signal's handler, as of one that ends the program; a further one makes Python look for both.
+        What handlers of the user's raise there is the user's.
         """
+        is_ours = False
         with suppress(AttributeError, ValueError, OSError):
-            if signal.getsignal(signal.SIGPROF) == self._sample:
-                signal.raise_signal(signal.SIGPROF)
+            is_ours = signal.getsignal(signal.SIGPROF) == self._sample
+        if is_ours:
+            signal.raise_signal(signal.SIGPROF)
 
     def _withdraw(self) -> None:
         """Put the default handler back, where ours is in place."""
@@ -128,7 +134,7 @@ _setitimer: Final[Callable[..., Any]] = getattr(signal, "setitimer", lambda *arg
 
 
 def _yielding(what: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a wrapper that gives way to a user who wants the signal or the timer for something else."""
+    """Make a wrapper that gives way to a user who wants the signal or the timer for other programs."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -143,7 +149,7 @@ def _yielding(what: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _pausing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Stop the timer before another program takes this one's place; go on where it could not."""
+    """Stop the timer before another program takes this one's place; go on if it could not."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         _set_timer(0)

@@ -1,10 +1,10 @@
-"""Samples the Python stack of one thread some fifty times a second, from a thread beside it.
+"""Samples the Python stack of one thread some fifty times a second, from a separate thread.
 
-The sampling thread needs the GIL. Where native code holds it, the sample comes late, and finds the sampled
+The sampling thread needs the GIL. If native code holds it, the sample comes late, and finds the sampled
 thread still on the line that made the call: it then stands for all the time since the last sample, so that a
-call of 60 ms counts as 60 ms and not as one sample. Time on the CPU is left to a `CpuSampler` where there is
-one: a thread that computes in Python is seen from beside only where it lets go of the GIL. The sampling
-thread keeps account of its own CPU time.
+call of 60 ms counts as 60 ms and not as one sample. Time on the CPU is left to a `CpuSampler` if there is
+one: a thread that computes in Python is seen from another thread only where it lets go of the GIL. The
+sampling thread keeps account of its own CPU time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EARLY_NS: Final = FLUSH_NS // 8
 has attached to it, and what was not sent by then is lost."""
 SHORT_NS: Final = 2_000_000
 """Time off the CPU below which a look at the stack is put off, where time on the CPU is sampled otherwise. A
-thread that computes is off it for fractions of a millisecond; a stack costs more than these tell."""
+thread that computes is off it for fractions of a millisecond; a stack costs more than these are worth."""
 
 
 class LineSampler:
@@ -77,7 +77,7 @@ class LineSampler:
         self._running.start()
 
     def stop(self) -> None:
-        """Sample no more; what was counted is flushed."""
+        """Stop sampling; what was counted is flushed."""
         self._stopped = True
         if self._running is not None and self._running is not threading.current_thread():
             self._running.join(timeout=1)
@@ -112,7 +112,7 @@ class LineSampler:
         self._flush(self.tree)
 
     def _keep_to_budget(self) -> None:
-        """Sample as often as `BUDGET` allows, by what a look has cost so far on this machine.
+        """Sample at the rate that `BUDGET` allows, given what a look has cost so far on this machine.
 
         What is sent with the samples, once a second, does not count: after the first look it would be all,
         and the next would come when the worker has ended.
@@ -137,7 +137,7 @@ class LineSampler:
                 self.tree.add(sys._current_frames().get(self._thread), stage, wall_ns, used_ns)
 
     def _cpu_ns(self) -> int:
-        """Return the CPU time of the sampled thread; -1 where this system does not tell."""
+        """Return the CPU time of the sampled thread; -1 if this system does not report it."""
         if self._clock is None:
             return -1
         try:
@@ -155,7 +155,7 @@ def _cpu_clock(thread: int) -> int | None:
 
 
 def is_ours(code: CodeType) -> bool:
-    """Tell code of pipeprof, which stands between the user's frames and is none of theirs."""
+    """Return whether code is pipeprof's, which stands between the user's frames and is not theirs."""
     return code.co_filename.startswith(_PACKAGE)
 
 

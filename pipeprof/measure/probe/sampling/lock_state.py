@@ -1,9 +1,9 @@
 """Asks the kernel whether a thread of this process waits for the interpreter's lock (GIL).
 
-CPython counts no such wait. But the kernel tells in which system call a thread is blocked and with which
-arguments, and who waits for the lock waits on the futex of one condition variable: its address is looked up
-once, on a thread that is known to wait. All reading is done without letting go of the lock, so that what is
-seen is as it was when the caller got it.
+CPython counts no such wait. But the kernel reports in which system call a thread is blocked and with which
+arguments, and a thread that waits for the lock waits on the futex of one condition variable: its address is
+looked up once, on a thread that is known to wait. All reading is done without letting go of the lock, so that
+what is seen is as it was when the caller got it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HALVES: Final = 4
 """Bytes between the two futexes of one condition variable of glibc, which are used in turn."""
 _THREADS_CPU: Final = 6
 """Lowest bits of the number that Linux gives the CPU clock of a thread: it is asked for by number, since a
-thread that has ended is no memory to look into."""
+thread that has ended has no memory to look into."""
 _MOST_LOOKS: Final = 20
 _ENOUGH: Final = 4
 """Looks at a waiting thread that have to find it at the same address; it may lack a core at others."""
@@ -60,7 +60,7 @@ class LockState:
         self._lock_address: int | None = None
 
     def find_lock(self) -> bool:
-        """Look up where the lock is waited for. False where this system does not tell; takes some ms."""
+        """Look up where the lock is waited for. False if this system does not report it; takes some ms."""
         if sys.platform != "linux" or _FUTEX is None or not _has_lock():
             return False
         hold, read = _with_lock().usleep, _with_lock().pread
@@ -92,19 +92,19 @@ class LockState:
         return self._lock_address is not None
 
     def waits(self, thread: int) -> bool:
-        """Tell whether a thread is blocked where the lock is waited for."""
+        """Return whether a thread is blocked where the lock is waited for."""
         address = self._futex(thread)
         known = self._lock_address
         # of two futexes in turn, one of which may not have been seen
         return address is not None and known is not None and abs(address - known) <= _HALVES
 
     def used(self, thread: int) -> Used | None:
-        """Return the CPU time of a thread, and its waiting for a core; None where it has ended."""
+        """Return the CPU time of a thread, and its waiting for a core; None if it has ended."""
         fields, cpu_ns = self._text(thread, "schedstat").split(), self.cpu_ns(thread)
         return None if cpu_ns is None or len(fields) < 2 else Used(cpu_ns, int(fields[1]))
 
     def cpu_ns(self, thread: int) -> int | None:
-        """Return the CPU time of a thread; None where it has ended, or this system does not tell."""
+        """Return the CPU time of a thread; None if it has ended, or this system does not report it."""
         try:
             return time.clock_gettime_ns(~thread << 3 | _THREADS_CPU)
         except (AttributeError, OSError, OverflowError):
@@ -124,7 +124,7 @@ class LockState:
             _open_states.remove(self)
 
     def _futex(self, thread: int) -> int | None:
-        """Return the address that a thread waits at; None where it runs, or is blocked in another call."""
+        """Return the address that a thread waits at; None if it runs, or is blocked in another call."""
         fields = self._text(thread, "syscall").split()
         return int(fields[1], 16) if len(fields) > 1 and fields[0] == _FUTEX else None
 
@@ -156,7 +156,7 @@ def _close(number: int) -> None:
 
 
 _open_states: Final[list[LockState]] = []
-"""Those with open files, which a forked child closes: they tell of its parent's threads."""
+"""Those with open files, which a forked child closes: they refer to its parent's threads."""
 
 
 def _forked() -> None:

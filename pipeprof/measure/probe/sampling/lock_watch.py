@@ -26,13 +26,13 @@ from pipeprof.record.names.counters import GIL_HELD_NS, GIL_WAIT_NS, HELD_BY, pa
 BETWEEN_S: Final = 0.0005
 """Time between the two wake-ups of a look."""
 BUSY: Final = 0.02
-"""Share of a core from which a thread is looked out for: who computes less holds nobody up for long."""
+"""Share of a core from which a thread is watched: one that computes less delays no other for long."""
 RAN: Final = 0.5
 """Share of a wait in which a thread has to have run to be what was waited for."""
 MOST_NS: Final = 1_000_000_000
 """The most that one look stands for."""
 MOST_HOLDERS: Final = 200
-"""Stacks of holding threads that are told apart; further ones are left out, their thread is named."""
+"""Stacks of holding threads that are distinguished; further ones are left out, their thread is named."""
 MOST_TRIES: Final = 3
 """Times that the lock is looked up: on crowded cores once may not do."""
 OURS: Final = "pipeprof"
@@ -89,7 +89,7 @@ class LockWatch:
         self._busy = busy if self._may_look(busy) else {}
 
     def _may_look(self, busy: dict[int, threading.Thread]) -> bool:
-        """Tell whether anybody may hold up a watched thread, and whether that can be seen here."""
+        """Return whether anybody may hold up a watched thread, and whether that can be seen here."""
         if not any(busy.keys() - {thread} for thread in list(self._watched)):
             return False
         if not self._can and self._tries < MOST_TRIES:
@@ -98,7 +98,7 @@ class LockWatch:
         return self._can
 
     def look(self) -> None:
-        """Look once at all watched threads, where there is anybody whom they may wait for."""
+        """Look once at all watched threads, if there is anybody whom they may wait for."""
         if not self._busy:
             return
         began_ns, before = monotonic_ns(), self._all_used()
@@ -150,7 +150,7 @@ class LockWatch:
         return f"{name}{HELD_BY}{stack}"
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._busy, self._watched = {}, {}
         self._state.close()
 

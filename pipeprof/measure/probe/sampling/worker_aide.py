@@ -1,4 +1,4 @@
-"""Runs beside the thread that makes batches in a worker: samples its lines, and sends them and the counts.
+"""Runs alongside the thread that makes batches in a worker: samples its lines, and sends them and the counts.
 
 It writes a slot of its own, in a ring of its own, because a slot has one writer.
 """
@@ -50,13 +50,13 @@ class WorkerAide:
         self._has_sent_last = False
 
     def start(self) -> None:
-        """Begin to sample, until the worker ends or nobody drains the slot any more."""
+        """Begin to sample, until the worker ends or the slot is no longer drained."""
         self._sampler.start()
         with suppress(Exception):  # the last second's samples are not worth an error at exit
             self._at_exit = Finalize(None, self.stop, exitpriority=10)
 
     def stop(self) -> None:
-        """Sample no more; what was counted is sent."""
+        """Stop sampling; what was counted is sent."""
         self._computing.stop()
         self._sampler.stop()
 

@@ -1,7 +1,7 @@
-"""Notice that somebody set the machine's clock, and that the machine slept, while a run lasts.
+"""Notice that the machine's clock was set, or that the machine slept, while a run lasts.
 
 The tables' clock (`CLOCK_MONOTONIC`) does neither jump nor run while the machine sleeps; the wall's does, and
-`CLOCK_BOOTTIME` runs on in its sleep. So the differences of the three tell one from the other.
+`CLOCK_BOOTTIME` runs on in its sleep. The differences of the three thus distinguish one from the other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ClockReadings(NamedTuple):
     monotonic: int
     wall: int
     boot: int | None
-    """None where the system has no such clock."""
+    """None if the system has no such clock."""
     monotonic_after: int
 
 

@@ -12,12 +12,12 @@ from pipeprof.record.schema import MISSING
 LEAST_NS: Final = 500_000_000
 """A gap between two looks that is shorter than this happens on a busy machine."""
 _IDLE: Final = 0.25
-"""Share of a gap in which a process that stood still has computed, or waited for a core, at the most: on a
-busy machine it waits for one when it goes on."""
+"""Share of a gap in which a process that stood still has computed, or waited for a core, at most: on a busy
+machine it waits for one when it goes on."""
 
 
 class Gaps:
-    """Looks at the clock 7 to 20 times a second, from one thread, and tells gaps that were standstills.
+    """Looks at the clock 7 to 20 times a second, from one thread, and reports gaps that were standstills.
 
     In a gap that a busy process or machine has made, the process has computed, as in a native call that holds
     the GIL, or the thread has waited for a core. In a standstill neither has happened.

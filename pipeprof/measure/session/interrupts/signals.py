@@ -58,7 +58,7 @@ class Stops:
         self._taken = []
         if self in _standing:
             _standing.remove(self)
-            if signal.signal is self._hidden[0]:  # else somebody has wrapped ours, which does nothing now
+            if signal.signal is self._hidden[0]:  # else something has wrapped ours, which does nothing now
                 signal.signal = self._signal
             if signal.getsignal is self._hidden[1]:
                 signal.getsignal = self._getsignal
@@ -116,7 +116,7 @@ class HeldSignals:
         return True
 
     def end(self) -> bool:
-        """Put the handlers back; return True where Ctrl-C came meanwhile."""
+        """Put the handlers back; return True if Ctrl-C came meanwhile."""
         while self._before:
             signal.signal(*self._before.popitem())
         return self._interrupted

@@ -86,7 +86,7 @@ class LoopLines:
         self._place = None
 
     def stop(self) -> None:
-        """Sample no more."""
+        """Stop sampling."""
         self._computing.stop()
         if self._sampler is not None:
             self._sampler.stop()

@@ -31,7 +31,7 @@ def read_choice(text: str, source: str) -> ChosenRanks:
 def choose(ranks: str | None, every: int | None) -> ChosenRanks:
     """Choose the ranks of this process's job, and of those that it starts, by the options of a verb.
 
-    Without options it is what the environment says. Raises `MeasureError` where they name no ranks.
+    Without options it is what the environment says. Raises `MeasureError` if they name no ranks.
     """
     if ranks is not None and every is not None:
         raise MeasureError("--ranks and --every both choose the ranks", "give one of them")

@@ -37,7 +37,7 @@ def forget() -> None:
 def at_end_of_child(close: Callable[[BaseException | None], None]) -> None:
     """Have `close` called with the error, if any, at the end of a process that multiprocessing has started.
 
-    It ends without what is registered with `atexit` where it was forked. Elsewhere nothing is done.
+    It ends without what is registered with `atexit` if it was forked. Elsewhere nothing is done.
     """
     if multiprocessing.parent_process() is not None:
         # while an error goes through multiprocessing's own `finally`, it is the one being handled

@@ -78,7 +78,7 @@ def observe_this_process() -> None:
     begin_fixes(trial)
     trying = Trying(trial, observed.session_here)
     atexit.register(_tell_refusal, trying)
-    if not os.environ.get(STARTED):  # nobody else reports it
+    if not os.environ.get(STARTED):  # nothing else reports it
         atexit.register(_tell, observed, os.getpid())
 
 

@@ -1,7 +1,7 @@
 """Places of the runs of one traced program's processes, all in the directory of the program's run.
 
-The first process that is no rank of a job writes there itself, as it would alone; ranks write their parts of
-the job, as under any launcher; all others write to `process-1`, `process-2`, …
+The first process that is not a rank of a job writes there itself, as it would alone; ranks write their parts
+of the job, as under any launcher; all others write to `process-1`, `process-2`, …
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeprof.record.schema import RUN_JSON
 def place_of(out: Path) -> Path:
     """Choose, and for a further process make, the directory in which this process writes its run.
 
-    Raises `TraceError` where it cannot be made, or is another job's.
+    Raises `TraceError` if it cannot be made, or is another job's.
     """
     of_a_rank = out.name.startswith("rank-") and (out / RUN_JSON).exists()  # which it has inherited
     if here() is not None and not of_a_rank:
@@ -46,7 +46,7 @@ def observe_children(
 
 
 def put_back(environment: dict[str, str | None]) -> None:
-    """Give environment variables the values that they had; None where there was none."""
+    """Give environment variables the values that they had; None if there was none."""
     for name, value in environment.items():
         if value is None:
             os.environ.pop(name, None)
@@ -62,7 +62,7 @@ def _hook_directory() -> Path:
 
 
 def _is_installed() -> bool:
-    """Tell whether each process of this interpreter runs the start-up hook anyway."""
+    """Return whether each process of this interpreter runs the start-up hook anyway."""
     import site
 
     places = [*site.getsitepackages(), site.getusersitepackages()]

@@ -38,10 +38,10 @@ class Gathered(NamedTuple):
     ranks: int
     """Ranks that were observed, where the program was a job of several; else 0."""
     processes: int
-    """Further processes that were observed beside the first, where there are several runs."""
+    """Further processes that were observed besides the first, if there are several runs."""
     unobserved: list[str]
     elsewhere: bool = False
-    """True where other processes than the first were observed."""
+    """True if other processes than the first were observed."""
 
 
 class Program:
@@ -81,7 +81,7 @@ class Program:
             self.session.add_unseen(what)
 
     def at_os_exit(self, tell: Callable[[int], None]) -> None:
-        """Close the run, and call `tell` with the exit code, where the program ends by `os._exit`."""
+        """Close the run, and call `tell` with the exit code, if the program ends by `os._exit`."""
 
         def close(status: int) -> None:
             self.let_go()
@@ -110,8 +110,8 @@ class Program:
     def gathered(self, patience_s: float = PATIENCE_S) -> Gathered:
         """Return the runs, when this process's own is closed.
 
-        Where there are others, the empty run of a mere launcher is removed, and a run of its own lies beside
-        them; the only run of all lies where it was asked for.
+        If there are others, the empty run of a mere launcher is removed, and their own runs lie next to it; a
+        single run lies where it was asked for.
         """
         session, root, own = self.session, self._root, self.own_run()
         if self._was_rank:
@@ -178,7 +178,7 @@ def _remove_run(directory: Path) -> None:
 
 
 def _move_up(run: Path, root: Path) -> None:
-    """Put the one run that there is where it was asked for."""
+    """Put the only run where it was asked for."""
     with suppress(OSError):
         for path in run.iterdir():
             path.rename(root / path.name)
@@ -186,7 +186,7 @@ def _move_up(run: Path, root: Path) -> None:
 
 
 def _add_unseen(directory: Path, unseen: list[str]) -> None:
-    """Enter into a closed run what was not observed beside it."""
+    """Enter into a closed run what else was not observed."""
     if unseen:
         with suppress(TraceError, OSError):
             meta = load(directory).meta

@@ -37,16 +37,16 @@ class BatchMaker:
     dataset: Any
     collate: Callable[[Any], Any]
     indices: Any
-    """The batch sampler, or where there is none the sampler; None for a stream."""
+    """The batch sampler, or if there is none, the sampler; None for a stream."""
     batch_size: int | None
-    """None where samples come one by one."""
+    """None if samples come one by one."""
     drop_last: bool
     worker_init: Callable[[int], None] | None
     context: Any
 
     @classmethod
     def of(cls, loader: DataLoader[Any]) -> BatchMaker | None:
-        """Take them from a loader; None where another library makes its batches."""
+        """Take them from a loader; None if another library makes its batches."""
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
             return None
         stream = isinstance(loader.dataset, IterableDataset)
@@ -135,7 +135,7 @@ class Makings:
     def probe(self, run: Path) -> ScalingProbe:
         """Probe the loader that gave most of the run's batches, and keep the result in the run.
 
-        Raises `MeasureError` where that cannot be.
+        Raises `MeasureError` if that cannot be.
         """
         taken = Counter(load(run).table("steps").column("loader").to_pylist())
         known = {number: taken[number] for number in self._known if taken[number]}
@@ -153,7 +153,7 @@ class Makings:
 def probe_scaling(making: BatchMaker, name: str = "", point_s: float | None = None) -> ScalingProbe:
     """Make batches in 1, 2 and 4 processes, each number for twice `point_s`, by default `POINT_S`.
 
-    Raises `MeasureError` where they cannot be made.
+    Raises `MeasureError` if they cannot be made.
     """
     seconds, began = POINT_S if point_s is None else point_s, time.monotonic()
     made: dict[int, list[_Point]] = defaultdict(list)
@@ -178,7 +178,7 @@ def probe_scaling(making: BatchMaker, name: str = "", point_s: float | None = No
 
 
 class _Point(NamedTuple):
-    """Batches of so many processes: their number, samples, CPU time and time."""
+    """Batches of that many processes: their number, samples, CPU time and time."""
 
     batches: int = 0
     samples: int = 0

@@ -32,14 +32,14 @@ class Started:
         self._programs: dict[int, str] = {}
         """By process, the name of each program of Python that was started."""
         self.file = _new_file()
-        """File in which each process that runs the hook enters itself; None where there can be none."""
+        """File in which each process that runs the hook enters itself; None if there can be none."""
 
     def begin(self) -> None:
         """Note each program from now on."""
         patch(_HOLDER, subprocess.Popen, "__init__", self._noting)
 
     def end(self) -> list[str]:
-        """Note no more. Return the programs that were not observed, each with the reason."""
+        """Stop noting. Return the programs that were not observed, each with the reason."""
         release(_HOLDER)
         if self.file is None:
             return []
@@ -70,7 +70,7 @@ class Started:
     def _note(self, process: subprocess.Popen[Any]) -> None:
         words = _words(process.args)
         program = words[0] if words else ""
-        with suppress(OSError):  # it has ended already, or this is no Linux
+        with suppress(OSError):  # it has ended already, or this is not Linux
             program = os.readlink(f"/proc/{process.pid}/exe")  # noqa: PTH115
         if Path(program).name.startswith("python"):
             self._programs[process.pid] = _name(words)
@@ -86,7 +86,7 @@ def _new_file() -> Path | None:
 
 
 def _read_reasons(file: Path) -> dict[int, str | None]:
-    """Return why each process that ran the start-up hook is not observed; None where it may be."""
+    """Return why each process that ran the start-up hook is not observed; None if it may be."""
     reasons: dict[int, str | None] = {}
     with suppress(OSError, ValueError, TraceError):
         for line in read_text(file).splitlines():

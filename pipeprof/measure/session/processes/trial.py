@@ -35,15 +35,15 @@ class TriedChanges:
     seconds: float | None = None
     """Seconds from the first request for a batch until its loops are ended."""
     then_exit: bool = False
-    """True where the script is ended then too."""
+    """True if the script is ended then too."""
     quiet: bool = False
-    """True where nothing is said of the end."""
+    """True if nothing is said of the end."""
     fixes: tuple[tuple[str, Tried], ...] = ()
-    """Fixes that are no arguments, with their words."""
+    """Fixes that are not arguments, with their words."""
     settings: tuple[str, ...] = ()
     """The texts that `changes` were read from."""
     probes_scaling: bool = False
-    """True where what makes the batches is kept, to make some in 1, 2 and 4 processes at the end."""
+    """True if what makes the batches is kept, to make some in 1, 2 and 4 processes at the end."""
 
 
 def read_trial(
@@ -69,7 +69,8 @@ def read_trial(
 
 @contextmanager
 def handed_on(trial: TriedChanges) -> Iterator[None]:
-    """Have the processes that this one starts from now on try the same, but for `ram`, which serves all."""
+    """Have the processes that this one starts from now on try the same, except for `ram`, which serves
+    all."""
     words = [word for word, _ in trial.fixes if "=" not in word]
     asked = {
         "settings": trial.settings,
@@ -155,7 +156,7 @@ class Trying:
         raise Ended(error.exit_code)
 
     def _reached(self, why: str) -> None:
-        """End the record: what follows is no part of it."""
+        """End the record: what follows is not part of it."""
         self.say(f"the loop was ended {why}" + ("" if self._trial.then_exit else "; the script goes on"))
         hook.observe_no_more(self._choose)
         self._before_end()

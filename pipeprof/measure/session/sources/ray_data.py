@@ -1,6 +1,6 @@
 """Ray Data's own statistics of the operators that made the batches: how long its tasks took.
 
-They are read from private parts of Ray 2.60; where a version has others they are not observed. Nothing is
+They are read from private parts of Ray 2.60; if a version has others, they are not observed. Nothing is
 imported: whoever iterates Ray Data has loaded it.
 """
 
@@ -18,11 +18,12 @@ NAME: Final = "Ray Data"
 PATIENCE_S: Final = 5.0
 """Seconds that the actor which hands blocks to the ranks has for its answer."""
 Statistics = Callable[[], "tuple[OperatorMeta, ...] | None"]
-"""Reads the operators of the pass that ended last; None where they cannot be read."""
+"""Reads the operators of the pass that ended last; None if they cannot be read."""
 
 
 def statistics_of(iterable: Any) -> Statistics | None:
-    """Return what reads the statistics of the Ray Data behind an iterable; None for what is none of Ray's."""
+    """Return what reads the statistics of the Ray Data behind an iterable; None for anything that is not
+    Ray's."""
     data = sys.modules.get("ray.data")
     try:
         iterator = None if data is None else _iterator_behind(iterable, data.DataIterator)

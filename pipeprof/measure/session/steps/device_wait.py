@@ -89,7 +89,7 @@ class DeviceWait:
         return self._facts is not None
 
     def _event(self) -> Any:
-        """Mark the device's current stream; None where it is being captured."""
+        """Mark the device's current stream; None if it is being captured."""
         assert self._facts is not None
         if self._device.capturing():
             return None

@@ -24,7 +24,7 @@ class Finished:
         heapq.heappush(self._order, seq)
 
     def take(self, seq: int) -> Made | None:
-        """Return, and forget, the batch `seq`, which the loop has taken; None where it is not known."""
+        """Return, and forget, the batch `seq`, which the loop has taken; None if it is not known."""
         made = self._made.pop(seq, None)
         while self._order and self._order[0] not in self._made:  # else it grows with the epoch's length
             heapq.heappop(self._order)

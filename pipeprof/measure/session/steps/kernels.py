@@ -26,7 +26,7 @@ _OPERATOR: Final = "aten::"
 
 
 class Kernel(NamedTuple):
-    """One kernel of the device; one outermost operator where the program uses none."""
+    """One kernel of the device; one outermost operator if the program uses none."""
 
     name: str
     start_ns: int
@@ -40,8 +40,8 @@ class KernelTrace:
     """Traces `count` steps of the loop, from step `first` on.
 
     `report` is called with the number of steps and their kernels when they have been traced; `unseen` with
-    the reason where they could not be. The loop's thread calls `took` and `end`: torch.profiler wants to be
-    stopped where it was started.
+    the reason if they could not be. The loop's thread calls `took` and `end`: torch.profiler must be stopped
+    in the thread that started it.
     """
 
     def __init__(
@@ -160,13 +160,13 @@ def _kernels(events: Any, marks: list[tuple[int, int]]) -> list[Kernel]:
 
 
 def _is_outermost_operator(event: Any) -> bool:
-    """Return True for an operator that no other one called; annotations of torch's are none."""
+    """Return True for an operator that no other one called; torch's annotations are not operators."""
     parent = event.cpu_parent
     return event.name.startswith(_OPERATOR) and (parent is None or not parent.name.startswith(_OPERATOR))
 
 
 def _offset_ns(traced: list[tuple[float, float]], marks: list[tuple[int, int]]) -> int:
-    """Return what to add to the trace's nanoseconds. Raises `ValueError` where it lacks our marks."""
+    """Return what to add to the trace's nanoseconds. Raises `ValueError` if it lacks our marks."""
     if len(traced) != len(marks):
         raise ValueError("the trace lacks the marks that were set in it")
     _, offset = min(

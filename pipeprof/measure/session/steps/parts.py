@@ -1,7 +1,7 @@
-"""Parts of the steps of somebody's loop on the device: forward, backward, optimiser and collectives.
+"""Parts of the steps of a user's loop on the device: forward, backward, optimiser and collectives.
 
 Marks are events in the current stream, made at hooks of the model, of the gradients of its output and of
-every optimiser, and around torch.distributed's functions where the program calls them itself. Each part lasts
+every optimiser, and around torch.distributed's functions if the program calls them itself. Each part lasts
 until the next mark. What DistributedDataParallel sends from threads of its own shows in its kernels alone.
 """
 
@@ -50,8 +50,8 @@ class _Step(NamedTuple):
 class StepParts:
     """Marks the parts of each step while it is installed on `model`.
 
-    Raises `MeasureError` for what is no module. After the first error of the driver nothing more is marked,
-    and `why_not` says so; the program never sees one.
+    Raises `MeasureError` for anything but a module. After the first error of the driver nothing more is
+    marked, and `why_not` says so; the program never sees one.
     """
 
     def __init__(

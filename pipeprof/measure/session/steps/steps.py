@@ -36,7 +36,7 @@ class Steps:
     """Steps of a session's loop.
 
     With `device_times_follow` a step waits for `add_device_times` before it is written; else for the wait on
-    the device's own clock, where the program uses a device. With `lines` the loop's thread is sampled.
+    the device's own clock, if the program uses a device. With `lines` the loop's thread is sampled.
     """
 
     def __init__(self, record: RecordEvent, warmup: int, device_times_follow: bool, lines: bool) -> None:
@@ -124,7 +124,7 @@ class Steps:
 
     @property
     def may_pass(self) -> bool:
-        """Return True where a step may be unprobed: nothing in the loop is marked, and no device timed."""
+        """Return True if a step may be unprobed: nothing in the loop is marked, and no device timed."""
         if (
             self.sink.was_used
             or self.sink.totals
@@ -199,7 +199,7 @@ class Steps:
                 step.complete = True
 
     def stop_sampling(self) -> None:
-        """Sample no more lines, and trace and mark no more: the loop's thread alone can end some of it."""
+        """Stop sampling lines, tracing and marking: the loop's thread alone can end some of it."""
         if self.lines is not None:
             self.lines.stop()
         if self.kernels is not None:
@@ -229,7 +229,7 @@ class Steps:
         return {(id(step.source), step.epoch) for step in list(self._waiting.values())}
 
     def take(self, taken: int, last: bool) -> dict[str, Any]:
-        """Return columns of the steps that are complete, of the first `taken`; all of them where `last`.
+        """Return columns of the steps that are complete, of the first `taken`; all of them if `last`.
 
         `taken` was read before the rings were drained: what those steps took is known by now.
         """

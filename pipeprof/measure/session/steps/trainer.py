@@ -1,4 +1,4 @@
-"""Finds the thread that trains, where another one than the main thread takes the batches."""
+"""Finds the thread that trains, if a thread other than the main one takes the batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TrainerWatch:
             self._handle = register_optimizer_step_post_hook(self._stepped)
 
     def stop(self) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         handle, self._handle = self._handle, None
         if handle is not None:
             handle.remove()

@@ -1,7 +1,7 @@
 """The process that sends a record: `main` with the arguments ROOT URL EVERY_S PATIENCE_S REMOVES.
 
 It reads orders from its standard input, a line of JSON each: `{"directory": PATH}` says where the run is
-written, `{"end": true}` that it is whole. It sends what is new every so many seconds. It outlives the program
+written, `{"end": true}` that it is whole. It sends what is new at regular intervals. It outlives the program
 that it sends for, however that ends, until all is sent or its patience is over. Its one line of output says
 what was left.
 """
@@ -72,7 +72,7 @@ class Sender:
 
     @property
     def why(self) -> str:
-        """Return the reason of the last failure; empty where there is none."""
+        """Return the reason of the last failure; empty if there is none."""
         return self._why
 
     def _send(self, last: bool) -> None:
@@ -131,5 +131,5 @@ def main() -> None:
         os.nice(10)
     sender = Sender(Path(root), url, float(every_s), float(patience_s), removes)
     left = sender.run()
-    with suppress(OSError):  # nobody waits for it any more
+    with suppress(OSError):  # nothing waits for it any longer
         print(json.dumps({"left": left, "why": sender.why}), flush=True)

@@ -53,7 +53,8 @@ class Uploader:
         self._order({"directory": str(directory)})
 
     def end(self) -> None:
-        """Wait until all is sent, and tell what is not. Later calls do nothing, nor do forked children's."""
+        """Wait until all is sent, and report what is not. Later calls do nothing, nor do forked
+        children's."""
         if self._pid != os.getpid():
             return
         self._pid = 0
@@ -103,7 +104,7 @@ class _AtItsEnd:
 
 
 def begin_upload(directory: Path, is_rank: bool) -> Uploader | _AtItsEnd | None:
-    """Begin to send the run that is written in `directory`; None where it is to stay there."""
+    """Begin to send the run that is written in `directory`; None if it is to stay there."""
     found = destination(directory)
     if found is None:
         return None
