@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeprof.record.schema import TABLES
+from pipeprof.record.schema import MAIN_PROCESS, TABLES
 
 _KNOWN = ("loader", "epoch", "seq", "worker", "samples", "dispatch_ns", "start_ns", "finish_ns")
 """Columns of an unprobed batch that are known."""
@@ -50,6 +50,36 @@ def unprobe(run: Path, to: Path, every: int = 16, block: int = 4) -> Path:
         kept = [where == 1 or key not in keys for where, key in zip(scope, of_rows, strict=True)]
         pq.write_table(table.filter(pa.array(kept)), path)
     return to
+
+
+def unprobe_loop(run: Path, every: int = 5, block: int = 4) -> Path:
+    """Leave out of `run` what is not known of the last `block` of each `every` steps of the loop.
+
+    Samples and counts of the loop's thread become fewer; those of the thread that pins do not.
+    """
+    steps = pq.read_table(run / "steps.parquet")
+    marked = np.arange(len(steps)) % every >= every - block
+    probed_share = 1 - marked[~np.array(steps["warmup"].to_pylist())].mean()
+    steps = with_column(steps, "steps", "unprobed", [True if each else None for each in marked])
+    pq.write_table(steps, run / "steps.parquet")
+    for table, names in (("lines", ("wall_ns", "cpu_ns")), ("counters", ("value",))):
+        path = run / f"{table}.parquet"
+        if not path.exists():
+            continue
+        rows = pq.read_table(path)
+        kinds = rows["stage" if table == "lines" else "counter"].to_pylist()
+        fewer = [
+            worker == MAIN_PROCESS and (table == "lines" or (kind.startswith("gil.") and ".pin" not in kind))
+            for worker, kind in zip(rows["worker"].to_pylist(), kinds, strict=True)
+        ]
+        for name in names:
+            values = [
+                round(value * probed_share) if less else value
+                for value, less in zip(rows[name].to_pylist(), fewer, strict=True)
+            ]
+            rows = with_column(rows, table, name, values)
+        pq.write_table(rows, path)
+    return run
 
 
 def unprobe_steps(run: Path, every: int, block: int, first: int) -> None:
