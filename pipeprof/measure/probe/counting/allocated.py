@@ -1,4 +1,5 @@
-"""Tells what a worker has allocated and kept, between its batches: a cache grows, whatever else is made anew.
+"""Tells what a worker has allocated and kept, between its batches: a cache grows, whatever else is made
+again.
 
 Resident memory does not show it. It holds what was freed and not given back: with a cache of 4 MB, the
 buffers of decoding moved it by 8 MB to either side, from one epoch to the next.
