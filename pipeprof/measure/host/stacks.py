@@ -107,7 +107,7 @@ def _asked(pid: int, waits: bool, directory: Path) -> dict[str, Any] | None:
 def native_frame(pid: int) -> str | None:
     """Return the innermost native function in which a process's main thread is, as `NAME (LIBRARY)`.
 
-    None if py-spy is not installed, may not look, or sees the interpreter alone.
+    None if py-spy is not installed, may not look, or sees only the interpreter.
     """
     try:
         native = list(takewhile(lambda frame: frame["module"] is not None, _spied(pid, "--native")))
