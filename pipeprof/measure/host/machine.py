@@ -81,7 +81,7 @@ def memory_costs() -> MemoryCosts:
 
 
 def _first_touch_ns(memory: mmap.mmap) -> int:
-    """Return the cost of writing some memory first over that of the second time, and close it."""
+    """Return the cost of first writing some memory beyond that of writing it again, and close it."""
     with memory:
         pages = np.frombuffer(memory, np.uint8)
         began = time.thread_time_ns()

@@ -118,7 +118,7 @@ def native_frame(pid: int) -> str | None:
 
 
 def stack_of_stopped(pid: int) -> LoopStack | None:
-    """Return the stack of a process that is stopped, and runs no code of ours: py-spy reads its memory.
+    """Return the stack of a process that is stopped, without running code in it: py-spy reads its memory.
 
     None if py-spy is not installed or may not look. The time of the batch and its file are not observed.
     """

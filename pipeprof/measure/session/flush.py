@@ -59,9 +59,9 @@ NEARLY_EMPTY: Final = FULL_ENOUGH / 8
 class Rhythm:
     """Times of the looks and of the flushes.
 
-    Looks are rarer while the rings are nearly empty and no loop waits for a batch, since only then is it of
-    interest what workers do. Flushes come sooner if the thread gets its core late, as may happen again the
-    next time.
+    Looks are rarer while the rings are nearly empty and no loop waits for a batch, since what workers do
+    matters only while one waits. Flushes come sooner if the thread gets its core late, as may happen again
+    the next time.
     """
 
     def __init__(self, now_s: float) -> None:

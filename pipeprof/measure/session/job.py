@@ -154,7 +154,7 @@ def directory_for(name: str) -> Path:
 
 
 def job_directory(out: Path) -> Path:
-    """Return where all ranks write: in `out`, or in `restart-<n>` below it where torchrun has begun again."""
+    """Return where all ranks write: in `out`, or in `restart-<n>` below it if torchrun has restarted."""
     rank = here()
     return out if rank is None else attempt_of(out, rank.restart)
 

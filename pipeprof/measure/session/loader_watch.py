@@ -540,8 +540,8 @@ def _ended_by(process: Any, number: signal.Signals | None) -> bool:
 def _mode(loader: DataLoader[Any]) -> Mode:
     iterable = isinstance(loader.dataset, IterableDataset)
     workers = loader.num_workers
-    # In order, the batches of a map-style set are taken by number; else each must carry its own back. So must
-    # they where a StatefulDataLoader resumes: it takes some that the loop never sees.
+    # In order, the batches of a map-style set are taken by number; else each must carry its own back. They
+    # must also if a StatefulDataLoader resumes: it takes some that the loop never sees.
     resumes = getattr(loader, "next_iter_state", None) is not None
     piggyback = workers > 0 and (iterable or resumes or not getattr(loader, "in_order", True))
     return Mode(iterable, getattr(loader, "batch_sampler", None) is None, workers, piggyback)

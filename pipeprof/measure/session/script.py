@@ -116,7 +116,7 @@ def trace_script(
             finally:
                 held.begin()
         except BaseException as raised:  # SystemExit and Ctrl-C end the script, and not us
-            held.begin()  # where a second Ctrl-C came between the two
+            held.begin()  # in case a second Ctrl-C came between the two
             error = _as_interrupted(raised)
     if os.getpid() != pid:
         held.end()
