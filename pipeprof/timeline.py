@@ -191,6 +191,8 @@ class Timeline:
     """Loaders whose batches go through a thread of the main process that pins them."""
     unprobed: Bools | None = None
     """True if the step's batch was made unprobed, to measure what observing costs; None if none was."""
+    loop_unprobed: Bools | None = None
+    """True if the loop's side of the step was: its lines and waits for the GIL were not sampled."""
     stand_in: Ints | None = None
     """Entry whose batch's inside represents each step's: another's if a batch was made unprobed, -1 if there
     is none. None if each represents itself."""
@@ -388,8 +390,20 @@ class Timeline:
         """Return the time at which each step ended, never going back.
 
         A step ends with its computation if the device was observed, else when the loop turned to something
-        else: the next request, the next iterator, or the end of the pass. See `LoopPass.end_ns` for the last
-        of a pass.
+        else.
+        """
+        ends = np.where(self.compute_end_ns == NOT_OBSERVED, self._turned_ns(), self.compute_end_ns)
+        return np.maximum.accumulate(ends)
+
+    @property
+    def in_body_ns(self) -> Ints:
+        """Return how long the loop's body ran after each step: from taking its batch until it turned."""
+        return np.maximum(np.maximum.accumulate(self._turned_ns()) - self.take_ns, 0)
+
+    def _turned_ns(self) -> Ints:
+        """Return when the loop turned from each step: to the next request or iterator, or the pass ended.
+
+        See `LoopPass.end_ns` for the last of a pass.
         """
         ends = np.append(self.request_ns[1:], self.take_ns[-1:])
         for loop_pass in self.passes:
@@ -406,8 +420,7 @@ class Timeline:
                 and loop_pass.made_ns[0] >= self.take_ns[loop_pass.first - 1]
             ):
                 ends[loop_pass.first - 1] = min(ends[loop_pass.first - 1], loop_pass.made_ns[0])
-        ends = np.where(self.compute_end_ns == NOT_OBSERVED, ends, self.compute_end_ns)
-        return np.maximum.accumulate(ends)
+        return np.asarray(ends)
 
     @cached_property
     def pauses(self) -> Spans:
@@ -531,7 +544,7 @@ _FROM_BATCHES = ["worker", "dispatch_ns", "start_ns", "finish_ns"]
 def read_timeline(run: Run) -> Timeline:
     """Join the steps of a run with the batches that they took, on (loader, epoch, seq)."""
     events = read_events(run)
-    columns = read_ints(run, "steps", [*_FROM_STEPS, "warmup"])
+    columns = read_ints(run, "steps", [*_FROM_STEPS, "warmup", "unprobed"])
     if (np.diff(columns["step"]) < 0).any():
         order = np.argsort(columns["step"], kind="stable")
         columns = {name: values[order] for name, values in columns.items()}
@@ -543,11 +556,13 @@ def read_timeline(run: Run) -> Timeline:
         columns[name] = take(batches.pop(name), row, MAIN_PROCESS if name == "worker" else NOT_OBSERVED)
     before = previous(columns["loader"], columns["epoch"], columns["worker"], columns["start_ns"])
     marked = None if unprobed is None else take(unprobed, row, 0) == 1
+    by_loop = columns.pop("unprobed") == 1
     return Timeline(
         warmup=columns.pop("warmup") == 1,
         batch_row=row,
         previous=before,
         unprobed=marked,
+        loop_unprobed=by_loop if by_loop.any() else None,
         stand_in=None if marked is None else _stand_ins(marked, *(columns[name] for name in _STOOD_FOR_BY)),
         marks=read_marks(events),
         standstills=_standstills(events, columns["request_ns"], columns["take_ns"]),

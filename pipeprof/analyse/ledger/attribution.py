@@ -269,9 +269,8 @@ def _own_work(run: Run, timeline: Timeline, window: Window, stages: Stages) -> O
     body, drawn_ns = stages.marked, sampler_ns(run, window)
     host = 0.0 if timeline.device_observed else _host_share(run)
     if host >= HOST_WORK:
-        known = np.zeros(len(timeline)) if body is None else body
-        whole = np.maximum(timeline.step_end_ns - timeline.take_ns, 0)
-        body = np.asarray(known + host * np.maximum(whole - known, 0))
+        own = host * stages.unmarked_ns(timeline)
+        body = own if body is None else body + own
     drawn = drawn_ns / max(1, timeline.measured.sum()) if drawn_ns >= SAMPLER * window.wall_ns else 0.0
     return OwnWork(body, float(drawn))
 

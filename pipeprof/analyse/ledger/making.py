@@ -80,6 +80,11 @@ class Stages:
         """Return all that was marked in the loop's body after each step, in ns; None if nothing was."""
         return sum(list(self.loop.values())[1:], next(iter(self.loop.values()))) if self.loop else None
 
+    def unmarked_ns(self, timeline: Timeline) -> Values:
+        """Return how long the loop's body ran after each step, without what the user marked in it."""
+        marked = 0.0 if self.marked is None else self.marked
+        return np.asarray(np.maximum(timeline.in_body_ns - marked, 0))
+
     def part(self, kept: Ints) -> Stages:
         """Return the same of some steps."""
         making, parts = (

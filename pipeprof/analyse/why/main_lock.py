@@ -33,8 +33,11 @@ def waited_ns(counts: Mapping[CounterName, int], stage: str) -> int:
     return counts.get(part_of(GIL_WAIT_NS, stage), 0)
 
 
-def lock_waits_in(counts: Mapping[CounterName, int], stages: tuple[str, ...]) -> LockWaits:
-    """Return the waits in any of `stages`, which are one thread's: two threads may wait at one time."""
+def lock_waits_in(counts: Mapping[CounterName, int], stages: Mapping[str, float]) -> LockWaits:
+    """Return the waits in any of `stages`, which are one thread's: two threads may wait at one time.
+
+    With each stage comes how often what was counted in it stands for itself.
+    """
     threads: dict[str, int] = {}
     lines: dict[str, dict[Line | None, int]] = {}
     for stage in stages:
@@ -47,7 +50,7 @@ def lock_waits_in(counts: Mapping[CounterName, int], stages: tuple[str, ...]) ->
                 mine = lines.setdefault(name, {})
                 mine[line] = mine.get(line, 0) + ns
     longest = max(threads, key=threads.__getitem__, default=None)
-    waits_ns = sum(waited_ns(counts, stage) for stage in stages)
+    waits_ns = round(sum(times * waited_ns(counts, stage) for stage, times in stages.items()))
     if longest is None:
         return LockWaits(waits_ns, None)
     line = max(lines[longest], key=lines[longest].__getitem__)

@@ -525,12 +525,15 @@ def _connections(observed: Observed) -> Shown | None:
 
 
 def _host_body(observed: Observed) -> Shown | None:
-    """Look for a training thread whose time went into the loop's own Python."""
-    share, host_ns = observed.lines.host_share(), observed.lines.host_ns
+    """Look for a training thread whose time went into the loop's own Python.
+
+    Lines are of the probed steps alone: their share of the body is taken to be that of all.
+    """
+    share = observed.lines.host_share()
     if observed.owner != owners.MAIN.name or not share:
         return None
     figures = {"step_share": units.percent(share)}
-    explains = min(1.0, host_ns / max(1, observed.owner_ns))
+    explains = min(1.0, share * observed.body_ns / max(1, observed.owner_ns))
     return Shown(mechanisms.HOST_BODY, explains, figures, fixes.LOOP)
 
 
@@ -539,7 +542,10 @@ def _main_gil(observed: Observed) -> Shown | None:
     is_work = _is_work(observed)
     whole_ns = observed.owner_making_ns if is_work else observed.owner_ns
     counted = observed.counts.of_main if is_work else of_main_in(observed.run, observed.window, counters.GIL)
-    by_thread = [lock_waits_in(counted, stages) for stages in _stages_in_main(observed)]
+    by_thread = [
+        lock_waits_in(counted, {stage: observed.times_seen(stage) for stage in stages})
+        for stages in _stages_in_main(observed)
+    ]
     waits = max(by_thread, key=lambda each: each.ns, default=None)
     if waits is None or waits.holder is None or not whole_ns:
         return None

@@ -12,8 +12,8 @@ import numpy as np
 from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.ledger.attribution import Attribution
 from pipeprof.analyse.ledger.lock import lock_waits
-from pipeprof.analyse.ledger.making import Stages
-from pipeprof.analyse.why.lines import HotLine, Lines, read_lines, stage_of
+from pipeprof.analyse.ledger.making import Stages, Values
+from pipeprof.analyse.why.lines import MAIN, WAIT, HotLine, Lines, read_lines, stage_of
 from pipeprof.analyse.why.totals import CounterTotals, read_counts
 from pipeprof.analyse.why.transfer import receive_starts
 from pipeprof.passes import Window
@@ -150,6 +150,31 @@ class Observed:
         if self.owner in (owners.CPU_CONTENTION.name, owners.BLOCKED.name):
             return self.making_ns
         return int(self.stages_ns.get(stage_of(self.owner), 0))
+
+    @cached_property
+    def body_ns(self) -> float:
+        """Return the time of the measured steps in the loop's body, without what the user marked in it."""
+        return float(self._in_loop_ns(MAIN)[self.timeline.measured].sum())
+
+    def times_seen(self, stage: str) -> float:
+        """Return how often what was sampled of the training thread in a stage stands for itself.
+
+        Of unprobed steps its waiting and its own code were not. What it did in making batches was as much as
+        the batches' own columns are of; another thread is sampled all along.
+        """
+        t = self.timeline
+        if t.loop_unprobed is None or stage not in (MAIN, WAIT):
+            return 1.0
+        lasted_ns = self._in_loop_ns(stage)
+        seen_ns = float(lasted_ns[t.measured & ~t.loop_unprobed].sum())
+        return float(lasted_ns[t.measured].sum()) / seen_ns if seen_ns else 1.0
+
+    def _in_loop_ns(self, stage: str) -> Values:
+        """Return the time of each step in the loop's own code, or waiting for its batch, in ns."""
+        t = self.timeline
+        if stage == MAIN:
+            return self.made.unmarked_ns(t)
+        return np.where(t.worker < 0, t.loader_code_ns, t.wait_ns).astype(np.float64)
 
     def per_sample(self, counter: CounterName) -> float:
         """Return how often the workers counted something for each sample that they made."""

@@ -89,7 +89,7 @@ class BatchRecorder(Sink):
         self._dispatch_ns = MISSING
         self._gc_ns = 0
         self._finish_cpu_ns = MISSING
-        """CPU clock of the thread when it had finished the batch before."""
+        """CPU clock of the thread when it had finished the batch before; `MISSING` between unprobed ones."""
         self._made = self._samples = 0
 
     def begin(self, epoch: int, seq: int, dispatch_ns: int, turned_ns: int | None = None) -> None:
@@ -135,6 +135,8 @@ class BatchRecorder(Sink):
         reactivate(self._before)
         self._before = None
         blocks = self.blocks
+        if blocks is not None and blocks.probes_next:  # whose record has the CPU time since this one
+            self._finish_cpu_ns = thread_time_ns()
         self._slot.put_batch(
             0, *self.key, samples=samples, dispatch_ns=self._dispatch_ns, start_ns=self.start_ns,
             finish_ns=finish_ns, unprobed=1,

@@ -85,6 +85,11 @@ class Blocks:
                 self._compare()
         return place & 1 == 1
 
+    @property
+    def probes_next(self) -> bool:
+        """Return whether the next batch is to be probed; False if its period has not begun."""
+        return self._at < len(self._plan) and not self._plan[self._at] & 1
+
     def _compare(self) -> None:
         """Note which share of a batch's time probing costs, by the readings around a block."""
         cpu = [cpu_ns for cpu_ns, _ in self._readings]

@@ -66,11 +66,15 @@ def activities(recorded: Recorded) -> Activities:
 
 
 def _split(lasted: Floats, share: float, cpu: Floats) -> tuple[Floats, Floats]:
-    """Split time into work and waiting for others by its CPU time: all of it is work if that is not known.
+    """Split time into work and waiting for others by its CPU time.
 
-    Work takes the longer, the smaller the `share` of the time in which it has a core.
+    If it was not observed, as in unprobed steps, as much is work as usually is; all of it if it never was
+    observed. Work takes the longer, the smaller the `share` of the time in which it has a core.
     """
-    work = np.where(np.isnan(cpu), lasted * share, np.clip(cpu, 0.0, lasted * share))
+    most, seen = lasted * share, ~np.isnan(cpu)
+    worked = np.clip(cpu, 0.0, most)
+    usual = np.median(worked[seen]) if seen.any() else np.inf
+    work = np.where(seen, worked, np.minimum(usual, most))
     return work, np.maximum(lasted - work / share, 0.0) if share else lasted
 
 

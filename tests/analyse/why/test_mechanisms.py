@@ -19,6 +19,7 @@ from pipeprof.analyse.why.explain import explained
 from pipeprof.analyse.why.observed import Observed
 from pipeprof.vocabulary import mechanisms
 from tests.factory import MS, US, Counted, Plan, S, Sampled, loader_meta, make_run, walk
+from tests.unprobed_runs import unprobe, unprobe_loop
 
 pytestmark = pytest.mark.usefixtures("of_any_length")
 
@@ -388,6 +389,25 @@ def test_a_mechanism_is_named_where_its_counter_shows_it_and_nowhere_else(tmp_pa
     assert verdict.fix == verdict.shown.fix.word and verdict.shown.fix in verdict.shown.mechanism.fixes
     assert verdict.shown.sentence in verdict.sentence
     assert "{" not in verdict.sentence and "not observed" not in verdict.sentence
+
+
+OF_THE_LOOP = [case for case in CASES if case.in_main or case.plan.lines]
+
+
+@pytest.mark.parametrize("case", OF_THE_LOOP, ids=lambda case: case.name)
+def test_steps_that_were_not_looked_at_count_as_much_as_the_others(tmp_path: Path, case: Case) -> None:
+    """Lines and waits for the GIL of the loop's thread are of its probed steps; what they explain is of all.
+
+    The thread that pins is sampled all along: its waits are compared with those of the loop's thread.
+    """
+    whole = verdict_of(case, tmp_path)
+    thinned = tmp_path / "run"
+    if case.plan.workers == 0:
+        thinned = unprobe(tmp_path / "run", tmp_path / "some", every=5, block=4)
+    verdict = load(unprobe_loop(thinned)).verdict
+    assert (verdict.cause, verdict.mechanism) == (whole.cause, whole.mechanism), verdict.sentence
+    if whole.shown is not None and verdict.shown is not None:
+        assert verdict.shown.explains == pytest.approx(whole.shown.explains, rel=0.1)
 
 
 def test_a_mechanism_explains_a_share_of_its_owner(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from time import monotonic_ns
 from typing import Any
 
 import pytest
 
-from pipeprof.measure.probe import unprobed
+from pipeprof.measure.probe import batch, unprobed
 from pipeprof.measure.probe.batch import BatchRecorder
+from pipeprof.measure.probe.counting import counters
 from pipeprof.measure.probe.layout import BATCH, SPAN, STAGE
 from pipeprof.measure.probe.ring import Ring, Slot
 from pipeprof.measure.probe.spans import Sink, activate, active, stage
@@ -21,6 +23,7 @@ class Every:
     """Blocks of which each batch is unprobed."""
 
     thread_cpu_ns = MISSING
+    probes_next = False
 
     def begin(self) -> bool:
         return True
@@ -148,6 +151,30 @@ def test_an_unprobed_batch_has_times_and_nothing_else(ring: Ring) -> None:
     assert not (records["kind"] == SPAN.kind).any()
     assert ring.finished(2) == 1
     assert not ring.busy(0)
+
+
+@pytest.mark.parametrize("name", ["FULL", "THIN", "THIN_OF_LONG"])
+def test_a_probed_batch_has_the_cpu_time_since_any_before_it(
+    name: str, ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan: bytes = getattr(unprobed, name)
+    ticks = itertools.count(1_000, 7)
+    for module in (batch, counters):
+        monkeypatch.setattr(module, "thread_time_ns", lambda: next(ticks))
+    monkeypatch.setattr(unprobed, "FULL", plan)
+    recorder = recorder_of(ring, Blocks(0))
+    for seq in range(len(plan)):
+        recorder.begin(0, seq, 0)
+        if recorder.unprobed:
+            recorder.finish_unprobed(1, recorder.start_ns)
+        else:
+            recorder.finish(0)
+    records = ring.drain(0)
+    rows = records[records["kind"] == BATCH.kind].view(BATCH.dtype)
+    known = {int(row["seq"]): int(row["handover_cpu_ns"]) for row in rows if row["unprobed"] == MISSING}
+    assert {ns for seq, ns in known.items() if seq} == {7}, "one reading after the other"
+    assert known.get(0, MISSING) == MISSING, "there is none before it"
+    assert {int(row["handover_cpu_ns"]) for row in rows if row["unprobed"] == 1} == {MISSING}
 
 
 def test_one_that_raises_or_is_none_leaves_the_sink_as_it_was(ring: Ring) -> None:
