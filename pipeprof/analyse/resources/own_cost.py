@@ -64,12 +64,12 @@ class CostPerBatch:
 
 @dataclass(frozen=True, slots=True)
 class Thinned:
-    """Batches of which most were unprobed, since looking at all of them would have cost too much."""
+    """Batches, or steps of the loop, of which most were unprobed: probing all would have cost too much."""
 
     first: int
-    """Batch of its loader, in the order in which they were begun, with which that began."""
+    """The one of its loader, in the order in which they were begun, with which that began."""
     batches: int
-    """Batches from there on, of that loader."""
+    """Those from there on, of that loader."""
     probed: int
     """Those of them that were probed."""
 
@@ -93,6 +93,8 @@ class OwnCost:
     """Batches of one loader below which nothing can be said."""
     thinned: Thinned | None = None
     """Part of the run in which most batches were unprobed; None if there was none."""
+    thinned_steps: Thinned | None = None
+    """Part in which most of the loop's steps were; None if there was none, or the loop makes the batches."""
 
 
 def read_own_cost(run: Run) -> OwnCost | None:
@@ -108,7 +110,8 @@ def read_own_cost(run: Run) -> OwnCost | None:
     main = _differences(steps, steps["step"], (steps["loader"],))
     if not (batches["worker"] != MAIN_PROCESS).any():
         cost = _cost(main, steps, _sum(_unprobed_ns(steps), in_making), detailed_ns)
-        return OwnCost(cost, None, overhead.batch_ns, threads_ns, thinned=_thinned(batches))
+        thinned = _thinned(batches, batches["start_ns"], batches["worker"])
+        return OwnCost(cost, None, overhead.batch_ns, threads_ns, thinned=thinned)
     making = _differences(batches, batches["start_ns"], (batches["worker"], batches["loader"]))
     return OwnCost(
         _cost(main, steps, _unprobed_ns(steps)),
@@ -116,20 +119,20 @@ def read_own_cost(run: Run) -> OwnCost | None:
         overhead.batch_ns,
         threads_ns,
         overhead.handover_ns,
-        thinned=_thinned(batches),
+        thinned=_thinned(batches, batches["start_ns"], batches["worker"]),
+        thinned_steps=_thinned(steps, steps["step"], np.full(len(steps["step"]), MAIN_PROCESS)),
     )
 
 
-def _thinned(batches: dict[str, Ints]) -> Thinned | None:
-    """Return the place from which most batches of a loader were unprobed, of the loader with the most
-    batches.
+def _thinned(rows: dict[str, Ints], order: Ints, thread: Ints) -> Thinned | None:
+    """Return the place from which most rows of a loader were unprobed, of the loader with the most rows.
 
     There a thread makes more of them in a row than one block.
     """
-    loaders, counts = np.unique(batches["loader"], return_counts=True)
-    mine = np.flatnonzero(batches["loader"] == loaders[counts.argmax()])
-    mine = mine[np.argsort(batches["start_ns"][mine], kind="stable")]
-    unprobed, worker = batches["unprobed"][mine] == 1, batches["worker"][mine]
+    loaders, counts = np.unique(rows["loader"], return_counts=True)
+    mine = np.flatnonzero(rows["loader"] == loaders[counts.argmax()])
+    mine = mine[np.argsort(order[mine], kind="stable")]
+    unprobed, worker = rows["unprobed"][mine] == 1, thread[mine]
     firsts = []
     for one in np.unique(worker):
         own = np.flatnonzero(worker == one)

@@ -248,18 +248,26 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
         (own.handover_ns, "the times in a batch's pickle"),
     )
     parts += [f"{what}: {units.duration(ns)} a batch" for ns, what in beside if ns is not None]
-    if own.thinned is not None:
-        parts.append(thinned_text(own.thinned))
+    parts.append(thinned_text(own))
     return "; ".join(part for part in parts if part)
 
 
-def thinned_text(thinned: Thinned) -> str:
-    """Return the batch from which not all were probed, and how to probe them all."""
-    of = units.digits(thinned.batches / max(1, thinned.probed), 2)
+def thinned_text(own: OwnCost) -> str:
+    """Return from where on not all was looked at, on which side, and how to change that; empty if all was."""
+    batches = "batches" if own.workers is None else "of the workers' batches"
+    sides = ((own.thinned, "batch", batches), (own.thinned_steps, "step", "of the loop's steps"))
+    parts = [_looked_at(thinned, one, all_of) for thinned, one, all_of in sides if thinned is not None]
+    if not parts:
+        return ""
     return (
-        f"from batch {units.count(thinned.first)} on it looked at one of {of} batches, which stands for the "
-        "others, since looking at all took more than 1% (--every-batch looks at all)"
+        f"it looked {' and '.join(parts)}, which {'stands' if len(parts) == 1 else 'stand'} for the others, "
+        "since looking at all took more than 1% (--every-batch looks at all)"
     )
+
+
+def _looked_at(thinned: Thinned, one: str, all_of: str) -> str:
+    number = units.digits(thinned.batches / max(1, thinned.probed), 2)
+    return f"at one of {number} {all_of} from {one} {units.count(thinned.first)} on"
 
 
 def _cost(cost: CostPerBatch, of_whom: str, step_ns: float | None) -> str | None:

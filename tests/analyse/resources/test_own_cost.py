@@ -17,6 +17,7 @@ from pipeprof.analyse.resources.own_cost import (
     NEEDED_BATCHES,
     CostPerBatch,
     OwnCost,
+    Thinned,
     cost_of,
     differences,
     read_own_cost,
@@ -24,12 +25,12 @@ from pipeprof.analyse.resources.own_cost import (
 from pipeprof.analyse.why.observed import Observed
 from pipeprof.record.reader import load as read_run
 from pipeprof.record.schema import TABLES
-from pipeprof.report.wording.view import own_cost_text
+from pipeprof.report.wording.view import own_cost_text, thinned_text
 from pipeprof.simulate.demands.loader import read_demands
 from pipeprof.simulate.demands.read import read_recorded
 from pipeprof.timeline import NOT_OBSERVED, read_timeline
 from tests.factory import MS, US, Plan, make_run
-from tests.unprobed_runs import unprobe
+from tests.unprobed_runs import unprobe, unprobe_loop
 
 
 def test_a_cost_is_the_median_with_the_interval_of_its_order() -> None:
@@ -171,6 +172,35 @@ def test_the_words() -> None:
         "; the threads that write and sample: 5.00 µs a batch; the times in a batch's pickle: 4.00 µs a batch"
     )
     assert own_cost_text(None) == "not observed"
+
+
+@pytest.mark.parametrize(
+    ("workers", "batches", "steps", "said"),
+    [
+        (
+            1,
+            7,
+            7,
+            "at one of 8.2 of the workers' batches from batch 1 on and at one of 8.2 of the loop's steps",
+        ),
+        (1, 7, 4, "at one of 8.2 of the workers' batches from batch 1 on, which stands"),
+        (1, 4, 7, "at one of 8.2 of the loop's steps from step 1 on, which stands"),
+        (1, 4, 4, None),
+        (0, 7, 7, "at one of 8.2 batches from batch 1 on, which stands"),
+    ],
+)
+def test_each_side_of_a_run_says_from_where_on_few_were_probed(
+    workers: int, batches: int, steps: int, said: str | None, tmp_path: Path
+) -> None:
+    make_run(tmp_path / "whole", Plan(batches=320, workers=workers))
+    run = unprobe(tmp_path / "whole", tmp_path / "some", every=8, block=batches)
+    unprobe_loop(run, every=8, block=steps)
+    own = read_own_cost(read_run(run))
+    assert own is not None
+    assert own.thinned == (Thinned(1, 319, 39) if batches == 7 else None)
+    assert own.thinned_steps == (Thinned(1, 319, 39) if steps == 7 and workers else None)
+    text = thinned_text(own)
+    assert text == "" if said is None else f"it looked {said}" in text
 
 
 def test_a_short_run_says_how_short(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_batches_are_the_same_where_few_are_probed(
     own = pipeprof.load(tmp_path / "run").verdict.as_dict()["own_cost"]
     assert own["thinned"]["first"] == 0
     assert own["thinned"]["batches"] == len(batches)
+    assert (own["thinned_steps"] is None) == (workers == 0)
 
 
 def test_a_loop_that_is_marked_is_not_unprobed(tmp_path: Path) -> None:
