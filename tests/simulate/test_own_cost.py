@@ -79,29 +79,32 @@ def mark(run: Path, table: str, taken_ns: list[int], still_ns: int, gone: list[b
     pq.write_table(rows, path)
 
 
-def traced(directory: Path, plan: Plan, part: str, spread_ns: int = 0) -> Demands:
+def traced(
+    directory: Path, plan: Plan, part: str, spread_ns: int = 0, gone: list[bool] | None = None
+) -> Demands:
     """The run of `plan` with the cost in its making or in its step, which it has measured itself."""
-    dear, plain = borne(9 * MS, spread_ns), [9 * MS] * BATCHES
+    dear, plain = borne(9 * MS, spread_ns, gone), [9 * MS] * BATCHES
     if part == "batches":
         plan = replace(plan, stages={**plan.stages, "decode": dear})
     else:
-        plan = replace(plan, compute=borne(int(np.asarray(plan.compute)), spread_ns))
+        plan = replace(plan, compute=borne(int(np.asarray(plan.compute)), spread_ns, gone))
     run = make_run(directory, plan, machine=MACHINE, storage=IN_MEMORY, **NONE_TOLD)
     # of a loop without workers the steps' table has all of the cost
     in_steps = part == "steps" or not plan.workers
-    mark(run, "batches", plain if in_steps else dear, 0 if in_steps else STILL)
-    mark(run, "steps", dear if in_steps else plain, STILL if in_steps else 0)
+    mark(run, "batches", plain if in_steps else dear, 0 if in_steps else STILL, gone)
+    mark(run, "steps", dear if in_steps else plain, STILL if in_steps else 0, gone)
     return open_run(load(run))
 
 
 @pytest.mark.parametrize(("workers", "part"), [(0, "batches"), (1, "batches"), (1, "steps")])
+@pytest.mark.parametrize("gone", [unprobed(), mostly_unprobed()], ids=["some", "most"])
 @pytest.mark.parametrize("asked", [0, 1, 2, 4])
 def test_a_cost_that_the_run_measured_is_in_no_prediction(
-    tmp_path: Path, workers: int, part: str, asked: int
+    tmp_path: Path, workers: int, part: str, asked: int, gone: list[bool]
 ) -> None:
     plan = plan_of(workers, step_ns=14 * MS if part == "steps" else 2 * MS)
     true = demands_of(tmp_path / "true", plan, machine=MACHINE, **NONE_TOLD)
-    observed = traced(tmp_path / "traced", plan, part)
+    observed = traced(tmp_path / "traced", plan, part, gone=gone)
     knobs = replace(true.measured, workers=asked)
     expected = Predictor(true).predict(knobs).rate
     assert Predictor(observed).predict(replace(observed.measured, workers=asked)).rate == pytest.approx(
