@@ -1,6 +1,7 @@
 """The shards that batches were read from: how long a batch of each took to make, and one that stands out.
 
-A shard is a file that holds many samples; a batch's record names the one that was read from last.
+A shard is a file that holds many samples; a batch's record names the one that was read from last. That of an
+unprobed batch is not known: figures are of the others alone, and so is the least number of them.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from pipeprof.vocabulary import owners
 NO_SHARD: Final = NOT_OBSERVED
 """The number of no shard."""
 FEWEST_BATCHES: Final = 3
-"""Batches of a shard below which a slow one may be chance."""
+"""Batches known to be of a shard below which a slow one may be chance."""
 FEWEST_SHARDS: Final = 3
 CLEARLY_SLOWER: Final = 1.5
 """Time of a shard's batches, of the median of the other shards' times, from which it stands out."""
 
 
 class ShardTime(NamedTuple):
-    """The measured batches that were read from one shard."""
+    """The measured batches that are known to be read from one shard."""
 
     shard: str
     batches: int

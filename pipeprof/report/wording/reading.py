@@ -54,7 +54,8 @@ OPERATORS: Final = (
     "the times say which operator is the largest, not how long the loop waited for it."
 )
 SHARDS_OF_RUN: Final = (
-    "A shard is a file of many samples; a batch counts for the one that was read from last. Slowest first."
+    "A shard is a file of many samples; a batch counts for the one that was read from last. Slowest first. "
+    "Unprobed batches do not tell theirs."
 )
 RANK_LEDGERS: Final = (
     "Each rank's ledger sums to its wall time; waiting is charged to the rank waited for and its cause."

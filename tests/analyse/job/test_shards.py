@@ -13,6 +13,7 @@ from pipeprof.analyse.job.merged import JobAnalysis
 from pipeprof.report import jobs as report
 from tests.analyse.jobs import Job, make_job
 from tests.factory import MS
+from tests.unprobed_runs import unprobe
 
 FOUR = [f"train/{number:05}.tar" for number in range(4)]
 BAD = FOUR[3]
@@ -63,6 +64,31 @@ def test_page_terminal_and_dictionary_show_it(one_bad: JobAnalysis, tmp_path: Pa
     lines = report.lines(one_bad)
     assert any(line.startswith(BAD) and "100%" in line for line in lines)
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_the_shards_of_unprobed_batches_are_those_of_probed_ones(tmp_path: Path) -> None:
+    """Seven of eight batches name no shard, and the others waited for the bad one's among them too."""
+    job = make_job(tmp_path / "whole", reading([*FOUR, None], {BAD}))
+    whole = merge([job])
+    for part in job.glob("rank-*"):
+        unprobe(part, tmp_path / "some" / part.name, every=8, block=7)
+    some = merge([tmp_path / "some"])
+    assert (some.verdict.rank, some.verdict.shard) == (2, BAD)
+    assert "100% of the waiting was for batches read from" in some.verdict.sentence
+    assert whole.shards is not None and some.shards is not None
+    worst, usual = some.shards[0], whole.shards[0]
+    assert worst.caused_ns == pytest.approx(usual.caused_ns, rel=1e-6)
+    assert (worst.shard, worst.steps, worst.caused_share) == (BAD, 2, 1)
+    assert {(row.rank, row.caused_ns) for row in some.shards[1:]} <= {(1, 0), (2, 0)}
+
+
+def test_a_probed_batch_whose_shard_is_not_known_costs_none_of_the_known_ones(tmp_path: Path) -> None:
+    make_job(tmp_path / "whole", reading(["a.tar", None], {None}))
+    for part in (tmp_path / "whole").glob("rank-*"):
+        unprobe(part, tmp_path / "some" / part.name, every=7, block=6)
+    found = merge([tmp_path / "some"])
+    assert found.shards is not None and found.verdict.shard is None
+    assert [(row.shard, row.caused_ns) for row in found.shards if row.rank == 2] == [("a.tar", 0)]
 
 
 def test_shards_that_all_cost_their_share_accuse_none(tmp_path: Path) -> None:
