@@ -221,6 +221,16 @@ class Timeline:
         return self.batch_row if self.stand_in is None else take(self.batch_row, self.stand_in)
 
     @property
+    def inside_scale(self) -> npt.NDArray[np.float32]:
+        """Return how long each batch took to make, over the one whose inside represents its own."""
+        if self.stand_in is None:
+            return np.ones(len(self), dtype=np.float32)
+        wall_ns = np.maximum(self.finish_ns - self.start_ns, 0)
+        usual_ns = take(wall_ns, self.stand_in, 0)
+        scale = np.divide(wall_ns, usual_ns, out=np.ones(len(self)), where=usual_ns > 0)
+        return np.asarray(scale, dtype=np.float32)
+
+    @property
     def device_timed(self) -> bool:
         """Return True if the device reported anything of its time: when steps ended, or how long it
         waited."""
@@ -573,13 +583,38 @@ def read_timeline(run: Run) -> Timeline:
     )
 
 
-def stands_for(timeline: Timeline, rows: int) -> Ints:
-    """Return how many batches each row of the `batches` table stands for: itself, and unprobed ones."""
-    counted = np.ones(rows, dtype=np.int64)
+OF_ITS_LENGTH: Final = frozenset({"cpu_ns", "runq_ns", "helper_cpu_ns"})
+"""Columns of `batches` that an unprobed batch has in proportion to how long it took to make."""
+
+
+def read_inside(run: Run, timeline: Timeline, names: Sequence[str]) -> dict[str, Ints]:
+    """Read columns of `batches` that tell of the inside of each step's batch.
+
+    Those of an unprobed batch are its stand-in's, scaled if they are times of its making.
+    """
+    columns, rows = read_ints(run, "batches", names), timeline.inside_row
+    inside = {name: take(columns.pop(name), rows) for name in names}
     if timeline.unprobed is not None:
-        others = timeline.inside_row[timeline.unprobed]
-        counted += np.bincount(others[others >= 0], minlength=rows)
-    return counted
+        gone = np.flatnonzero(timeline.unprobed)
+        scale = timeline.inside_scale[gone]
+        for name in OF_ITS_LENGTH.intersection(names):
+            values = inside[name]
+            values[gone] = np.where(values[gone] == NOT_OBSERVED, NOT_OBSERVED, values[gone] * scale)
+    return inside
+
+
+def stands_for(timeline: Timeline, rows: int) -> tuple[Ints, Floats]:
+    """Return how many batches each row of `batches` stands for, itself and unprobed ones, and their length.
+
+    That is the sum of their lengths over its own.
+    """
+    counted, lengths = np.ones(rows, dtype=np.int64), np.ones(rows)
+    if timeline.unprobed is not None:
+        others = timeline.inside_row
+        gone = timeline.unprobed & (others >= 0)
+        counted += np.bincount(others[gone], minlength=rows)
+        lengths += np.bincount(others[gone], timeline.inside_scale[gone], minlength=rows)
+    return counted, lengths
 
 
 _STOOD_FOR_BY: Final = ("loader", "worker", "start_ns", "finish_ns")

@@ -1,4 +1,4 @@
-"""The step from a ledger to the cause that it points at, with the figures that decided."""
+"""The step from a ledger to the cause it points to, with the figures that decided."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import bands, causes, owners
 
 HEALTHY: Final = bands.NOT.below
-"""Share of the window below which neither the loader nor the loop is worth a word: the lowest band."""
+"""Share of the window below which neither the loader nor the loop is worth mentioning: the lowest band."""
 MOSTLY: Final = 0.5
 AS_LARGE: Final = 0.9
-"""Share of the unnamed code's time from which a named stage is as large: that code is the rest of several."""
+"""Share of the unnamed code's time above which a named stage counts as equally large: that code is the rest
+of several."""
 
 FEW_BYTES: Final = 1 << 18
 """Bytes below which handing over is calls and wake-ups: 0.2 to 0.5 ms, as copying this much takes."""
@@ -63,7 +64,8 @@ def find_cause(ledger: Ledger, facts: Facts) -> Finding:
 
 
 def _largest(blamed: Mapping[str, int]) -> str:
-    """Return the owner of the most time; of the data set's unnamed code and a stage as large, the stage."""
+    """Return the owner with the most time; between the data set's unnamed code and an equally large stage,
+    the stage."""
     owner = max(blamed, key=blamed.__getitem__)
     if owner not in owners.CODE:
         return owner
@@ -74,7 +76,7 @@ def _largest(blamed: Mapping[str, int]) -> str:
 
 
 def cause_of_owner(owner: str, facts: Facts, storage_split_ns: Mapping[str, int] | None = None) -> Finding:
-    """Return the cause that an owner's time stands for, by the figures of the run."""
+    """Return the cause behind an owner's time, given the figures of the run."""
     if owner == owners.STORAGE.name:
         return _remote(facts, storage_split_ns) if facts.remote or facts.requests else _storage(facts)
     if owner == owners.CPU_CONTENTION.name:
@@ -166,10 +168,10 @@ def _thrashes(facts: Facts) -> bool:
 
 
 def _bandwidth_bound(facts: Facts) -> bool:
-    """Return True if bytes, not requests, are what the device has too few of a second.
+    """Return True if the device is limited by bytes a second, not by requests a second.
 
-    By the device's own figures if it is emulated or has a profile; else reads of 1 MiB and more are taken to
-    be limited by bandwidth, and smaller ones by latency.
+    It goes by the device's own figures if it is emulated or has a profile; else reads of 1 MiB and more are
+    taken to be limited by bandwidth, and smaller ones by latency.
     """
     model, size = facts.storage_model, facts.mean_read_bytes
     if facts.device is not None and facts.device.full_of_bytes:

@@ -2,7 +2,7 @@
 
 `candidates` lists what bears on the cause and can be carried out on this run, the least effort first.
 `choose` picks one of them: with predicted gains the largest, without them the first. A run that was analysed
-and not predicted from therefore has a fix too, by the same rule.
+but not used for prediction therefore has a fix too, by the same rule.
 
 A prediction knows more than the ledger, so its choice may differ. So that nothing that is read later
 contradicts a page that exists, the predicted choice is recorded beside the run when it is shown
@@ -28,8 +28,8 @@ RECEIVING: Final = 0.8
 """Share of the loop's waits above which it waits only for its own unpickling: batches that came sooner would
 only lie ready longer."""
 WORTH_MENDING: Final = 0.1
-"""Share of the time from which an owner is mended besides the cause: without less than that a loop is at most
-a ninth faster."""
+"""Share of the time from which an owner is worth fixing besides the cause: without less than that, a loop is
+at most a ninth faster."""
 MEMORY_SHARE: Final = 0.8
 """Share of the machine's memory that a data set held in it may take."""
 
@@ -38,7 +38,8 @@ def choose(finding: Finding, facts: Facts, gains: Mapping[str, float] | None = N
     """Return the word of the fix to name, that of `fixes.NONE` if nothing can be done.
 
     `gains` maps fixes that were predicted, and that the machine can take, to the share of the throughput that
-    they add. A fix that is predicted to gain nothing is not named; of equal gains the least effort is.
+    they add. A fix that is predicted to gain nothing is not named; among equal gains the one with the least
+    effort is.
     """
     gains = gains or {}
     possible = candidates(finding, facts)
@@ -67,7 +68,7 @@ def candidates(finding: Finding, facts: Facts) -> tuple[str, ...]:
     cause = causes.record_of(finding.cause)
     bearing = [fix.word for fix in cause.candidates(finding.detail)]
     possible = [fix for fix in bearing if _can_be_carried_out(fix, cause, facts)]
-    # what bears on the mechanism bears on the cause, and is more to the point
+    # what bears on the mechanism also bears on the cause, and is more specific
     return tuple(dict.fromkeys((*_of_mechanism(finding), *possible)))
 
 
@@ -87,7 +88,7 @@ def bearing(finding: Finding, shares: Mapping[str, float]) -> frozenset[str]:
     for owner, share in shares.items():
         if share >= WORTH_MENDING:
             words |= causes.fixes_of_owner(owner)
-    if shares.get(owners.STATE):  # torchdata resumes a state with the same number of workers alone
+    if shares.get(owners.STATE):  # torchdata resumes a state only with the same number of workers
         words -= {fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word, fixes.NO_WORKERS.word}
     return frozenset(words)
 
@@ -126,8 +127,8 @@ _NO_MORE_WORKERS: Final = (
     causes.STARTUP,
     causes.STATE,
 )
-"""Causes for which what more workers need is full, or to which each of them adds: its start, or its own
-state, which torchdata resumes with the same number of workers alone."""
+"""Causes for which the resource that more workers need is full, or to which each of them adds: its start, or
+its own state, which torchdata resumes only with the same number of workers."""
 _MADE_WORSE: Final = (
     mechanisms.PER_SAMPLE,
     mechanisms.THREADS,
@@ -144,7 +145,7 @@ def fits_in_memory(size_bytes: float, memory_bytes: float | None) -> bool:
 
 
 def _can_be_carried_out(fix: str, cause: Cause, facts: Facts) -> bool:
-    """Return False for what is in place already, or known to be useless on this machine."""
+    """Return False for a fix that is already in place, or known to be useless on this machine."""
     is_work, in_memory = cause in causes.WORK, is_in_memory(facts.tier)
     fits = fits_in_memory(facts.data_bytes or 0, facts.memory_bytes)
     copies = facts.iterable and facts.splits_stream is False  # each worker would deliver the same samples
@@ -197,6 +198,6 @@ def _device_full(facts: Facts) -> bool:
 
 
 def _cores_idle(facts: Facts) -> bool:
-    """Return True if at least half a core, and a quarter of all, did nothing."""
+    """Return True if at least half a core, and a quarter of all cores, were idle."""
     idle = facts.idle_cores
     return idle is None or idle >= max(0.5, 0.25 * (facts.cores or 1))

@@ -1,4 +1,4 @@
-"""The counts that people ask for: percentiles of waits and stages, queue depth, balance, drift.
+"""The counts that users ask for: percentiles of waits and stages, queue depth, balance, drift.
 
 All of the measured window. A count that was not observed is None, or missing from its mapping; never 0.
 """
@@ -41,7 +41,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class SingleReads:
-    """Percentiles of the reads that were recorded one by one: p50, p95, p99 and the largest."""
+    """Percentiles of the reads that were recorded individually: p50, p95, p99 and the largest."""
 
     wall_ns: tuple[float, float, float, float] | None
     size_bytes: tuple[float, float, float, float] | None
@@ -90,7 +90,7 @@ class Counts:
     wait: Spread | None
     """Time of the main thread in `next(iterator)`, per step."""
     masked_wait_ns: int | None
-    """Part of all waits that the accelerator spent on earlier steps: no stall. None without its times."""
+    """Part of all waits that the accelerator spent on earlier steps: not a stall. None without its times."""
     ready: int | None
     """Steps whose batch had been received before it was asked for; None if that is not known of any."""
     ready_known: int
@@ -100,7 +100,8 @@ class Counts:
     stages: dict[str, Spread]
     """Times per batch: `read` (fetch), `decode`, `transform` (all), each stage by name, `collate`, ..."""
     transfer: Spread | None
-    """Time from collated to in the main process, of the batches that were waited for."""
+    """Time from the end of collate until the batch was in the main process, for the batches that were waited
+    for."""
     way: dict[str, Spread]
     """Times of its parts, per batch: `pickling`, `pipe`, `receiving`; see `why.transfer`."""
     making: Spread | None
@@ -256,7 +257,7 @@ def _workers(run: Run, attribution: Attribution) -> list[WorkerShare]:
 
 
 def _head_of_line(attribution: Attribution) -> int:
-    """Return the part of each wait in which a later batch lay finished."""
+    """Return the part of each wait in which a later batch was already finished."""
     t, window = attribution.timeline, attribution.window
     wait = window.loop_time(t.take_ns) - window.loop_time(t.request_ns)
     stuck = np.minimum(attribution.lateness.head_of_line_ns, wait)

@@ -1,10 +1,10 @@
-"""Differences between runs with intervals, so that noise is called noise.
+"""Differences between runs, with intervals, so that noise is recognised as noise.
 
 Every figure of a run comes with a 95% interval from batch means, which respects that steps resemble their
 neighbours. The difference of two runs then lies within the root of the summed squares of the half widths: the
-runs are independent. Of rates and times it is the ratio that is compared, on a logarithmic scale (the delta
-method), so that no interval goes below -100%. Runs that measured other data or another accelerator are not
-compared, and a note says if other programs took different parts of the cores during them.
+runs are independent. Rates and times are compared by their ratio, on a logarithmic scale (the delta method),
+so that no interval goes below -100%. Runs that measured other data or another accelerator are not compared,
+and a note says if other programs took different parts of the cores during them.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def compare(analyses: Sequence[Analysis], force: bool = False) -> list[Compared]
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """Two runs that were repeated in turn, pair after pair."""
+    """Two runs that were repeated alternately, pair after pair."""
 
     rates: tuple[tuple[float, float], ...]
     """Samples a second of base and other in each pair."""
@@ -180,7 +180,7 @@ class Repeated:
 
     @property
     def is_fair(self) -> bool:
-        """Return False if the machine was unlike within more than half of the pairs."""
+        """Return False if the machine differed within more than half of the pairs."""
         return 2 * len(self.unfair) <= len(self.rates)
 
 

@@ -29,7 +29,7 @@ from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.bands import BANDS, band_of
 
 FROM_DEVICE: Final = 0.95
-"""Least share of its bytes that a cold run gets from the device. An honest one gets more than all of them:
+"""Least share of its bytes that a cold run gets from the device. A truly cold one gets more than all of them:
 whole pages, what is read ahead, and the file system's own blocks count too."""
 BACKWARDS: Final = 0.01
 """Share of steps with time running backwards above which there is clock trouble."""
@@ -39,7 +39,7 @@ MAPPED: Final = 0.5
 
 
 def doubts_about(run: Run, attribution: Attribution, facts: Facts) -> tuple[Doubt, ...]:
-    """List everything that speaks against taking the verdict at its word, the decisive first."""
+    """List every reason to doubt the verdict, the decisive ones first."""
     doubts = [
         *_too_few(run, attribution),
         *_clock(attribution),
@@ -63,7 +63,7 @@ def doubts_about(run: Run, attribution: Attribution, facts: Facts) -> tuple[Doub
 
 
 def doubts_about_record(run: Run) -> tuple[Doubt, ...]:
-    """List what speaks against the record, whether or not a step was measured."""
+    """List the reasons to doubt the record, whether or not a step was measured."""
     return (*_status(run), *_unrecorded(run))
 
 
@@ -77,7 +77,7 @@ def _too_few(run: Run, attribution: Attribution) -> list[Doubt]:
 
 
 def _too_brief(attribution: Attribution) -> list[Doubt]:
-    """Report steps enough in too short a time: a pause of the machine would decide the verdict."""
+    """Report enough steps in too short a time: a pause of the machine would decide the verdict."""
     wall, steps = attribution.window.wall_ns, _steps(attribution)
     if wall >= MIN_WALL_NS or steps < MIN_STEPS:
         return []

@@ -23,7 +23,7 @@ from pipeprof.record.added.storage_probe import read_probe
 from pipeprof.record.meta import RunMeta
 from pipeprof.record.names.sensors import SPIN, WorkerState
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints, take
+from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_inside
 from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.owners import READ
@@ -201,7 +201,7 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         quota_cores=machine.cpu_quota_cores,
         own_cores=_own_cores(batches, attribution) if sensed.own_cores is None else sensed.own_cores,
         other_cores=_strangers(sensed.other_cores, sensed.own_cores, meta),
-        waited_cores=(_total(batches["runq_ns"]) or 0) / max(1, attribution.window.wall_ns),
+        waited_cores=(_sum(attribution.counters.runq[measured]) or 0) / max(1, attribution.window.wall_ns),
         states=sensed.states,
         tier=storage.tier,
         emulated_storage=bool(storage.emulated),
@@ -272,9 +272,8 @@ def _prefetches_to_device(attribution: Attribution, shape: Shape) -> bool:
 
 def _rows_of(run: Run, attribution: Attribution) -> dict[str, Ints]:
     """Return columns of the batches that the measured steps took."""
-    rows = attribution.timeline.inside_row[attribution.timeline.measured]
-    columns = read_ints(run, "batches", ("cpu_ns", "runq_ns", "helper_cpu_ns", "device_bytes", "bytes"))
-    return {name: take(values, rows) for name, values in columns.items()}
+    columns = read_inside(run, attribution.timeline, ("helper_cpu_ns", "device_bytes", "bytes"))
+    return {name: values[attribution.timeline.measured] for name, values in columns.items()}
 
 
 def _mean(values: Ints) -> float | None:
@@ -288,7 +287,7 @@ def _total(values: Ints) -> int | None:
 
 
 def _own_cores(batches: dict[str, Ints], attribution: Attribution) -> float | None:
-    cpu = _total(batches["cpu_ns"])
+    cpu = _sum(attribution.counters.cpu[attribution.timeline.measured])
     if cpu is None or attribution.window.wall_ns == 0:
         return None
     return (cpu + (_total(batches["helper_cpu_ns"]) or 0)) / attribution.window.wall_ns

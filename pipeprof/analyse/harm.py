@@ -37,7 +37,7 @@ def _locks_memory(facts: Facts) -> bool:
 
 
 MUCH: Final = 0.25
-"""Share of memory from which taking it may starve other programs, or end in the kernel's killing."""
+"""Share of memory whose use may starve other programs, or make the kernel kill one."""
 LEAST_HELD: Final = 2
 """Batches of each worker that are under way at once: torch's own prefetch factor."""
 APPLIES: Final[Mapping[Fix, Callable[[Facts], bool]]] = {

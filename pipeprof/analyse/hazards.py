@@ -18,7 +18,8 @@ def hazards_of(run: Run, attribution: Attribution) -> list[Doubt]:
 
 
 def _consumer(run: Run) -> list[Doubt]:
-    """Report batches that another thread takes than the one that trains: what that one waits for is not seen.
+    """Report batches taken by a thread other than the one that trains: what the training thread waits for is
+    not observed.
 
     If no optimiser was seen to step, the thread that takes them may be the one that works with them.
     """

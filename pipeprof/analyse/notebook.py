@@ -1,4 +1,4 @@
-"""A run as a notebook shows it: its verdict as a little HTML, and its slowest samples."""
+"""A run as a notebook shows it: its verdict as a short piece of HTML, and its slowest samples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class SlowSample(NamedTuple):
 def slowest_samples(run: Run, number: int) -> list[SlowSample]:
     """Return up to `number` slowest samples of the batches that were probed, the slowest first.
 
-    Those whose index is known: `own_cost` of a verdict says how many batches were probed in a long run.
+    It includes only those whose index is known: `own_cost` of a verdict says how many batches were probed in
+    a long run.
     """
     table = run.table("batches")
     index, took, worker = (ints(table[name]) for name in ("slowest_index", "slowest_ns", "worker"))

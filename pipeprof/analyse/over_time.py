@@ -164,7 +164,7 @@ def histogram(waits_ns: Ints, bins_per_decade: int = 8) -> Histogram:
 
 
 def longest_waits(timeline: Timeline, most: int = 1) -> Ints:
-    """Return the places of the measured steps that waited the longest for batches that were not ready.
+    """Return the positions of the measured steps that waited the longest for batches that were not ready.
 
     The longest first; empty if no step waited.
     """

@@ -1,4 +1,4 @@
-"""The verdict in words that a person can act on: a headline, and the evidence for it."""
+"""The verdict in words that the reader can act on: a headline, and the evidence for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEVICE: Final = {"hdd": "disk", "ssd": "SSD", "nvme": "NVMe drive", "network": 
 
 
 NEARLY_ALL: Final = 0.9
-"""Share of the waiting from which it counts as waiting for one thing alone."""
+"""Share of the waiting from which it counts as waiting for one thing only."""
 
 
 class Reason(NamedTuple):
@@ -34,7 +34,8 @@ class Reason(NamedTuple):
 def state(
     verdict: Verdict, facts: Facts | None, utilization_kind: UtilizationKind | None = None
 ) -> Statement:
-    """Return how long the accelerator, or without its times the loop, waited, for what, and what shows it."""
+    """Say how long the accelerator (or the loop, without the accelerator's times) waited, for what, and the
+    evidence."""
     if verdict.cause == causes.INCONCLUSIVE.word:
         return _inconclusive(verdict)
     who = waiter_of(utilization_kind)
@@ -53,9 +54,9 @@ def state(
 
 
 def spent_waiting(stall_share: float | None, share: float | None, waiting_for: str) -> str:
-    """Return for how much of the time data were waited for, and for how much of it what is blamed.
+    """Say for how much of the time data were waited for, and how much of that was for the blamed owner.
 
-    `share` is that of the blamed owner, of the whole time; None if it is not known. If it is nearly all of
+    `share` is the blamed owner's share of the whole time; None if it is not known. If that is nearly all of
     the waiting, one number says both.
     """
     stall = f"spent {units.percent(stall_share)} of the time waiting for"

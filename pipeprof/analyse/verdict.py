@@ -30,9 +30,9 @@ from pipeprof.vocabulary.utilization import UtilizationKind
 JSON_SCHEMA: Final = 1
 
 MIN_STEPS: Final = 20
-"""Number of steps after warm-up below which a run says nothing."""
+"""Number of steps after warm-up below which a run is inconclusive."""
 MIN_WALL_NS: Final = 2 * NS_PER_S
-"""Time of the measured window below which a run says nothing: a few steps of other programs fill it."""
+"""Time of the measured window below which a run is inconclusive: a few steps of other programs fill it."""
 ENOUGH: Final = f"measure at least {MIN_STEPS} steps and {MIN_WALL_NS // NS_PER_S} s, such as more epochs"
 """Remedy of a run that is too short."""
 TOO_FEW_STEPS: Final = "too-few-steps"
@@ -77,14 +77,15 @@ class Outside:
     """Time outside of any loop: shown with the verdict and not part of any share."""
 
     pauses_ns: int
-    """Time between passes over the loaders, in the measured window: evaluation, checkpoints, a person."""
+    """Time between passes over the loaders, in the measured window: evaluation, checkpoints, a user's
+    pause."""
     startup_ns: int
     """Time of the whole run in which workers started for the first time."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedLoader:
-    """A loader with its number in the record and what it is called."""
+    """A loader with its number in the record and its name."""
 
     id: int
     name: str
@@ -96,7 +97,7 @@ class NamedLoader:
 
     @property
     def place(self) -> str:
-        """Return the call as people write it, file:line; empty if not observed."""
+        """Return the call in the usual form, file:line; empty if not observed."""
         return f"{self.file}:{self.line}" if self.file and self.line else ""
 
 
@@ -239,7 +240,7 @@ def judge(
 ) -> Verdict:
     """Judge the whole measured window; the fix is chosen without a prediction.
 
-    Mechanism and lines are looked for in `run`, if it is given.
+    Mechanism and lines are searched for in `run`, if it is given.
     """
     ledger = attribution.whole
     share = ledger.stall_share

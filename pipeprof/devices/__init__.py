@@ -1,4 +1,4 @@
-"""Pure cost models of the things data passes through, and the presets of known devices."""
+"""Pure cost models of everything that data passes through, and the presets of known devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure cost models of the things data passes through: storage, the host-to-device link, accelerators.
+"""Pure cost models of everything that data passes through: storage, the host-to-device link, accelerators.
 
 Nothing here sleeps, reads a clock or touches a file. A model maps (state, arrival time, request) to a
 completion time in integer nanoseconds. The emulated device sleeps until that time; the simulator adds it to
@@ -28,7 +28,7 @@ MOST_RATE: Final = 1e18
 """Bytes or requests a second: what the arithmetic in nanoseconds bears."""
 MOST_CHANNELS: Final = 1 << 20
 MOST_READERS: Final = 1 << 12
-"""Readers beyond which a model's rate is not asked: it takes a tenth of a second to find."""
+"""Number of readers beyond which a model's rate is not computed: that takes a tenth of a second."""
 MOST_READAHEAD_BYTES: Final = 1 << 40
 NOWHERE: Final = -1
 """Arm position of a device that has not served a request yet."""
@@ -176,7 +176,7 @@ class StorageModel:
     def _serve_parallel(
         self, state: State, arrival_ns: int, file_id: int, offset: int, size_bytes: int
     ) -> tuple[int, int]:
-        # Requests end in the order in which they came, so the channel used longest ago is free first.
+        # Requests end in the order in which they arrived, so the channel used longest ago is free first.
         number = state[1] + 1
         if number >= self.channels:
             number = 0
@@ -203,8 +203,8 @@ class StorageModel:
         """Return the model's own long-run rate for reads of `size_bytes`, `concurrency` of them outstanding.
 
         `sequential`: each reader reads a file of its own from its start; otherwise every read is elsewhere.
-        Found by letting the readers run, `MOST_READERS` at most: a first part, in which they find their
-        places, is left out.
+        It is found by letting at most `MOST_READERS` readers run; a first part, in which they settle, is left
+        out.
         """
         return _throughput(self, size_bytes, min(max(1, concurrency), MOST_READERS), sequential)
 

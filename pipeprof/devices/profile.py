@@ -1,8 +1,8 @@
 """Cost models with the figures of device profiles, which `pipeprof devices --measure` saved.
 
-The figures are read off where each of them shows: bandwidth where most bytes came, latency where one small
-read was outstanding, channels from how many small reads a second came at best (Little's law). `fit_error`
-says how far the model then is from what was measured.
+Each figure is read off where it shows: bandwidth where the most bytes came, latency where one small read was
+outstanding, channels from the best number of small reads a second (Little's law). `fit_error` says how far
+the model then is from what was measured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Types of what `pipeprof devices` prints and saves: a machine, its places for data and, if measured, rates.
+"""Types of the data that `pipeprof devices` prints and saves: a machine, its places for data and, if
+measured, rates.
 
-A survey is JSON: it is written by measuring, shown by the command line, and read back as a device profile.
+A survey is JSON: measuring writes it, the command line shows it, and it is read back as a device profile.
 """
 
 from __future__ import annotations

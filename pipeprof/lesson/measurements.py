@@ -1,6 +1,6 @@
 """The kinds of measurement in the course: a scenario's run, networks' step times, the two-layer net.
 
-Each leaves its result below the course's directory as soon as it has one; what lies there is not measured
+Each leaves its result below the course's directory as soon as it has one; an existing result is not measured
 again.
 """
 
@@ -79,7 +79,7 @@ class ScenarioRun:
         return self.scenario.name
 
     def done(self, out: Path) -> bool:
-        """Return whether a complete run of this scenario is there; keys that it lacks had their defaults."""
+        """Return whether a complete run of this scenario exists; keys that it lacks had their defaults."""
         try:
             run = load_run(out / self.name)
             measured = Scenario.model_validate(run.meta.scenario.resolved)
@@ -108,7 +108,7 @@ class ScenarioRun:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Turn torch's threads off: a loop that decodes by itself gains nothing from them, and may lose.
+    """Turn torch's threads off: a loop that decodes by itself gains nothing from them, and may lose time.
 
     If the accelerator is emulated, torch computes nothing in the main process but the loader's work on small
     tensors. Workers have one thread each in any case.
@@ -228,7 +228,7 @@ def _train(d_in: int, way: str, device: str) -> WayTrained:
 
 
 def _devices() -> dict[str, Any]:
-    """Return what there is to compute on: the CPU's threads and the GPU's name, None without one."""
+    """Return the hardware to compute on: the CPU's threads and the GPU's name, None without one."""
     import torch
 
     from pipeprof.measure.device.here import device_name

@@ -1,6 +1,6 @@
 """The lesson's page: each claim with what was measured, the chart, why, and what to change.
 
-Built from what is on disk, so that it can be built again without measuring and without torch.
+It is built from files on disk, so that it can be rebuilt without measuring and without torch.
 """
 
 from __future__ import annotations
@@ -61,6 +61,6 @@ def _machine(results: Results) -> list[tuple[str, str]]:
 
 
 def _unexpected(results: Results) -> list[tuple[str, str]]:
-    """List runs that did not come to what their scenario expects, and what failed."""
+    """List runs that did not give the result that their scenario expects, and failures."""
     missed = [(name, "; ".join(texts)) for name, texts in results.lesson.missed.items()]
     return missed + [(name, " ".join(text.split())) for name, text in results.lesson.errors.items()]

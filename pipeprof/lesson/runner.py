@@ -1,4 +1,4 @@
-"""Takes the course: measures what is not measured yet, and keeps what became of each measurement."""
+"""Runs the course: measures what is not measured yet, and keeps the outcome of each measurement."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Record:
 
 
 def take(course: Sequence[Measurement], record: Record, say: Say, display: Display | None = None) -> int:
-    """Measure what is not measured yet, one after the other; return the exit code.
+    """Run the measurements that are missing, one after the other; return the exit code.
 
     What fails is noted, and the rest goes on. Ctrl-C ends it; a later call goes on from there.
     """

@@ -17,7 +17,7 @@ TARGET: Final = 0.05
 HOPELESS: Final = 0.15
 """A place whose best prediction waits longer than this is not measured."""
 NO_BETTER: Final = 0.01
-"""A place that waits less than a cheaper one by no more than this is not measured either."""
+"""A place whose waiting is less than a cheaper one's by at most this is not measured either."""
 PLACES: Final[tuple[dict[str, str], ...]] = (
     {"storage.tier": "hdd"},
     {"storage.tier": "ssd"},
@@ -31,7 +31,8 @@ WORKERS: Final = (0, 1, 2, 3, 4, 6, 8)
 
 @dataclass(frozen=True)
 class Tuning:
-    """Predicts every place from the first run, and tunes those worth it until one waits hardly at all."""
+    """Predicts every place from the first run, and tunes the worthwhile ones until one hardly waits at
+    all."""
 
     quick: bool
     name: str = "10_tune"

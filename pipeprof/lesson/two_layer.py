@@ -1,7 +1,7 @@
 """The two-layer net of CS231n lecture 8, written in every way that the lecture writes it.
 
 All ways minimise the same sum of squared errors of `relu(x @ w1) @ w2` by gradient descent from one start, so
-they must agree in loss; what differs is who computes the gradients, who keeps the parameters, and the time.
+they must agree in loss; they differ in what computes the gradients, what keeps the parameters, and the time.
 """
 
 from __future__ import annotations

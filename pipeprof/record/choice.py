@@ -1,7 +1,7 @@
-"""The verdict that was given of a run, kept beside its record with the fix that a prediction chose.
+"""The verdict that was given for a run, kept beside its record with the fix that a prediction chose.
 
-Whoever reads the run later without predicting names the same fix as the page that was made of it, and a list
-of many runs says what each came to without analysing them.
+A later reader that does not predict names the same fix as the run's page, and a list of many runs shows the
+result of each without analysing them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FixBasis = Literal["forecast", "ledger"]
 
 @dataclass(frozen=True, slots=True)
 class RecordedChoice:
-    """A fix by its word, the cause, with its detail, that it was chosen for, and the two main figures."""
+    """A fix by its word, the cause (with its detail) for which it was chosen, and the two main figures."""
 
     cause: str
     detail: str | None
@@ -31,7 +31,7 @@ class RecordedChoice:
     throughput_samples_per_s: float | None = None
     mechanism: str | None = None
     wall_ns: int | None = None
-    """Measured time; of a job that of all ranks together. None in records of before it was kept."""
+    """Measured time; for a job, that of all ranks together. None in records from before it was kept."""
     fix_basis: FixBasis = "forecast"
 
 

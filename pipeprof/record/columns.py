@@ -2,7 +2,7 @@
 
 `pyarrow.array`, and all that makes a scalar of Arrow such as `fill_null`, ask pandas about what they are
 given, so their first call in a process imports pandas, if that is installed: up to two seconds of CPU, which
-a short run, and a verb that reads one, would feel. `cast` imports Arrow's functions, 50 ms. Buffers import
+a short run, and a verb that reads one, would notice. `cast` imports Arrow's functions, 50 ms. Buffers import
 nothing.
 """
 
@@ -103,7 +103,7 @@ def _fixed(values: npt.NDArray[Any], kind: pa.DataType, seen: npt.NDArray[np.boo
 
 
 def text_array(values: Sequence[str | None]) -> pa.Array:
-    """Return texts as an array. It is the way of every text into a table: no credential passes."""
+    """Return texts as an array. Every text enters a table through it, so that no credential passes."""
     texts = [redact(value or "").encode("utf-8", "replace") for value in values]
     offsets = np.array([0, *accumulate(map(len, texts))], np.int32)
     seen = _bits(np.array([value is not None for value in values], np.bool_))

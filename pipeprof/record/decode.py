@@ -1,7 +1,7 @@
 """Conversion of JSON into frozen dataclasses by their type hints, and back.
 
-What does not fit its hint is "not observed": the field keeps its default, an item of a list is left out. So a
-record that was damaged, or written by another version, is read as far as it can be, and never raises.
+What does not fit its hint is "not observed": the field keeps its default, an item of a list is left out. A
+record that was damaged, or written by another version, is thus read as far as possible, and never raises.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _Reader = Callable[[object], object]
 
 
 def decode(kind: type[Record], raw: object) -> Record:
-    """Build a `kind` from a JSON object. A field that lacks, or does not fit, keeps its default.
+    """Build a `kind` from a JSON object. A field that is missing, or does not fit, keeps its default.
 
     Raises `MisfitError` if `raw` is not an object, or a field without a default does not fit. JSON names a
     field as Python does, without the underscore that keeps `import_` from being a keyword.
@@ -123,7 +123,7 @@ def _reader(hint: Any) -> _Reader:
 
 
 def _only(members: tuple[Any, ...]) -> Any:
-    """Return the T of `T | None`, and know no other union."""
+    """Return the T of `T | None`; no other union is supported."""
     (inner,) = (each for each in members if each is not NoneType)
     return inner
 

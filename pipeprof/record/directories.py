@@ -14,7 +14,7 @@ from pipeprof.errors import TraceError
 from pipeprof.record.schema import RUN_JSON
 
 RUNS: Final = Path("runs")
-"""Directory in which run directories are made, below the current directory, when none is named."""
+"""Directory, below the current one, in which run directories are made when none is named."""
 
 
 def new_directory(name: str, parent: Path = RUNS) -> Path:

@@ -1,4 +1,4 @@
-"""Typed reading of the `events` table: happenings of a run, in order of time."""
+"""Typed reading of the `events` table: the events of a run, in order of time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeprof.record.reader import Run
 
 
 class RunEvent(NamedTuple):
-    """Row of `events`. Loader and epoch are None if the event is of none."""
+    """Row of `events`. Loader and epoch are None if the event belongs to none."""
 
     time_ns: int
     kind: str

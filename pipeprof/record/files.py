@@ -1,4 +1,4 @@
-"""Files that are whole or not there. All that is written of a record goes through `open_new`."""
+"""Files that are whole or not there. Everything written to a record goes through `open_new`."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 `run.json` is written and read as a `RunMeta`, and no code reads it by key, so that mypy sees each name on
 both sides. What an older run lacks, and what does not fit its type or its limits, is None: not observed. Keys
-that this version does not know are passed over. A field may be added at any time; one whose meaning changes
-makes a new `SCHEMA_VERSION`.
+that this version does not know are skipped. A field may be added at any time; one whose meaning changes makes
+a new `SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeprof.record.decode import Between, decode, encode
 from pipeprof.record.schema import SCHEMA_VERSION, Status
 
 MOST_CORES: Final = 8_192
-"""Number of cores that a Linux kernel can be built for at the most (NR_CPUS)."""
+"""Largest number of cores that a Linux kernel can be built for (NR_CPUS)."""
 MOST_WORKERS: Final = 1_024
 MOST_BATCHES_AHEAD: Final = 1_024
 """Largest prefetch factor, and longest queue of an accelerator."""
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ChangedMeta:
-    """Argument that was given to a script's loader from outside, in place of the script's own."""
+    """Argument that was set from outside for a script's loader, replacing the script's own."""
 
     argument: str
     script: str | None = None
@@ -79,7 +79,7 @@ class OperatorMeta:
 
 @dataclass(frozen=True, slots=True)
 class LoaderMeta:
-    """A DataLoader, or what was iterated in place of one (`kind` is then "iterable")."""
+    """A DataLoader, or the object that was iterated in its place (`kind` is then "iterable")."""
 
     id: Annotated[int, Between(0, MOST_LOADERS)]
     """Its number in the tables."""
@@ -186,7 +186,7 @@ class DiskMeta:
 
 @dataclass(frozen=True, slots=True)
 class PlaceMeta(Part):
-    """The file system and the disks that a directory lies on."""
+    """The file system and the disks that a directory is on."""
 
     path: str | None = None
     mount: str | None = None
@@ -269,7 +269,7 @@ class ReadingMeta(Part):
     slowest: tuple[SlowFileMeta, ...] = ()
     """Files of the slowest samples, the slowest first; bounded."""
     place: PlaceMeta = field(default_factory=PlaceMeta)
-    """The file system and the disks that the first of them lies on."""
+    """The file system and the disks that the first of them is on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +428,7 @@ class RunSettings(Part):
 
 @dataclass(frozen=True, slots=True)
 class Settings(Part):
-    """Settings of a scenario that other rooms read one by one."""
+    """Settings of a scenario that other rooms read by name."""
 
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
@@ -449,7 +449,7 @@ class ScenarioMeta(Part):
 
     @property
     def settings(self) -> Settings:
-        """Return the settings that are read one by one; empty if the run had no scenario."""
+        """Return the settings that are read by name; empty if the run had no scenario."""
         return decode(Settings, self.resolved)
 
 
@@ -513,7 +513,7 @@ class RunMeta(Part):
 
     @property
     def settings(self) -> Settings:
-        """Return the scenario's settings that are read one by one; empty if the run had no scenario."""
+        """Return the scenario's settings that are read by name; empty if the run had no scenario."""
         return self.scenario.settings
 
     @property

@@ -233,9 +233,10 @@ EpochEnd = Literal["exhausted", "dropped"]
 
 Exhausted: next(iterator) raised StopIteration, after it had shut its workers down. Dropped: the iterator was
 let go before its end, as by a `break`; the last step had ended. An iterator that its loader keeps (persistent
-workers, a StatefulDataLoader) is not let go: its end is not observed. Older runs know the exhausted alone.
+workers, a StatefulDataLoader) is not let go: its end is not observed. Older runs only have the exhausted
+ones.
 """
 
 Status = Literal["running", "complete", "interrupted", "failed", "partial"]
-"""Status of a run. `partial` is never written: a reader calls so a run that says `running` and no
-longer is."""
+"""Status of a run. `partial` is never written: a reader assigns it to a run that says `running` and no longer
+runs."""

@@ -21,7 +21,7 @@ class StepTimes(NamedTuple):
     compute_start_ns: int | None = None
     compute_end_ns: int | None = None
     device_wait_ns: int | None = None
-    """Nanoseconds in which the device had nothing to do before this step, as its batch was not there."""
+    """Nanoseconds in which the device had nothing to do before this step, because its batch was not there."""
 
 
 class PartTimes(NamedTuple):

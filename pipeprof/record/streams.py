@@ -80,12 +80,12 @@ def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 class _Whole(io.FileIO):
-    """A stream up to its last whole message. Arrow sees nothing of what `check` has not seen before."""
+    """A stream up to its last whole message. Arrow sees only what `check` has seen before."""
 
     _end = 0
 
     def check(self) -> None:
-        """Look at the heads of all messages. Raises `TraceError` if a body is compressed."""
+        """Check the heads of all messages. Raises `TraceError` if a body is compressed."""
         most = os.fstat(self.fileno()).st_size
         end = 0
         while 0 < (size := head_bytes(super().read(8))) <= most:

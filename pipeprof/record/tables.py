@@ -1,7 +1,7 @@
-"""Reading of a run's tables, whole or torn; what they may not hold is refused with one `TraceError`.
+"""Reading of a run's tables, whole or torn; forbidden content is refused with one `TraceError`.
 
 A run that was killed keeps its streams, and they are read up to the tear. An older run lacks some columns,
-which are then null; what it cannot lack are the numbers that join its tables.
+which are then null; the numbers that join its tables are required.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ MOST_NS: Final = 2**61
 ROWS_OF_ANY_FILE: Final = 2_000_000
 ROWS_OF_A_PIECE: Final = 1 << 16
 LEAST_BYTES_A_ROW: Final = 4
-"""A table has as many rows as the one, or as its file has room for by the other. Steps take 25 bytes each."""
+"""A table has at most as many rows as the first, or as fit into its file by the second. Steps take 25 bytes
+each."""
 MOST_TEXT_BYTES: Final = 256 << 20
 """Characters of one column of text, all rows together."""
 UNPACKED_OF_ANY_FILE: Final = 512 << 20
 MOST_UNPACKED: Final = 64
-"""A Parquet file takes so much memory by the one, or so many times its size by the other: a record of 300,000
+"""A Parquet file takes at most the first in memory, or the second times its size: a record of 300,000
 batches, 99 MB as streams, takes 6.4 MB."""
 
 
@@ -123,7 +124,7 @@ def table_file(directory: Path, name: str) -> Path | RemoteTable | None:
 
 @contextmanager
 def refused(path: Path | RemoteTable) -> Iterator[None]:
-    """Raise what is wrong with a file as one `TraceError`."""
+    """Raise whatever is wrong with a file as one `TraceError`."""
     try:
         with reached(path.url) if isinstance(path, RemoteTable) else nullcontext():
             yield

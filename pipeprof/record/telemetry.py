@@ -44,7 +44,7 @@ def sensors_of(run: Run) -> list[SensorName]:
 
 
 def read_sensors(run: Run, *names: SensorName) -> dict[SensorName, Readings]:
-    """Read the sensors called so, or all; those without a reading are left out."""
+    """Read the sensors with these names, or all; those without a reading are left out."""
     readings_of: dict[SensorName, list[Readings]] = {}
     for name, readings in pieces(run):
         if not names or name in names:

@@ -44,7 +44,7 @@ class TraceWriter:
             raise TraceError(f"cannot write {directory}: {error.strerror}", "choose another --out") from error
 
     def move(self, directory: Path) -> None:
-        """Go on in `directory`, which must hold no run; what is written, and open, moves there.
+        """Continue in `directory`, which must not hold a run; what is written, and open, moves there.
 
         Raises `TraceError` if it cannot be made or is another run's.
         """
@@ -78,7 +78,7 @@ class TraceWriter:
         return self._streams[table][1]
 
     def flush(self) -> None:
-        """Hand what was appended to the kernel: it outlives this process from here on.
+        """Hand what was appended to the kernel, so that it outlives this process.
 
         Raises `OSError` if that cannot be, or if the directory was removed meanwhile.
         """
@@ -126,7 +126,7 @@ _warm = False
 
 
 def warm_up() -> None:
-    """Pay now for what the first rows of a process cost: a tenth of a second or two in Arrow's libraries."""
+    """Pay the cost of a process's first rows now: a tenth of a second or two in Arrow's libraries."""
     global _warm  # noqa: PLW0603 - libraries are loaded once in a process
     if _warm:
         return
@@ -138,7 +138,7 @@ def warm_up() -> None:
 
 
 def release_arrow() -> None:
-    """Give back what Arrow keeps of memory that was freed."""
+    """Give back the freed memory that Arrow keeps."""
     pa.default_memory_pool().release_unused()
 
 

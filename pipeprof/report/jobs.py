@@ -25,7 +25,8 @@ from pipeprof.vocabulary import bands, fixes, owners
 MOST_ROWS: Final = 12
 """Ranks that the terminal shows: those that cost the others most, then those that waited longest."""
 MOST_ROWS_PAGE: Final = 32
-"""Ranks that the page shows one by one; of more it shows those that matter, and all as a distribution."""
+"""Ranks that the page shows individually; if there are more, it shows those that matter, and all as a
+distribution."""
 EXCHANGE: Final = "the exchange itself"
 """What is left of a meeting when all ranks have come."""
 LEAST_DRAWN: Final = 0.002

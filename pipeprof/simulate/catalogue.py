@@ -29,12 +29,12 @@ LIGHTER: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class PossibleFix:
-    """A possible change. `word` is of the vocabulary; several fixes may share it."""
+    """A possible change. `word` is from the vocabulary; several fixes may share it."""
 
     word: str
     title: str
     how: str
-    """Text to type in a program of one's own: an argument of the DataLoader, or what to write."""
+    """Text to type in the user's own program: an argument of the DataLoader, or what to write."""
     knobs: Knobs
     ram_bytes: int | None = 0
     """Host memory that it needs beyond what the run used; None if the run does not say."""
@@ -43,7 +43,7 @@ class PossibleFix:
     assumption: str = ""
     """Assumption about it that was not measured."""
     keys: str = ""
-    """Keys of a scenario, with their values, that carry it out if a scenario was run."""
+    """Keys of a scenario, with their values, that apply it if a scenario was run."""
     owner: str = ""
     """Owner whose lines are to be changed; empty if it is no owner's."""
     wraps: bool = False
@@ -51,7 +51,7 @@ class PossibleFix:
 
     @property
     def is_at_loader(self) -> bool:
-        """Return True if the call of DataLoader is what is to be changed."""
+        """Return True if the call of DataLoader has to be changed."""
         return self.wraps or bool(fixes.BY_WORD[self.word].argument)
 
 
@@ -235,8 +235,8 @@ ON_BATCHES: Final = {
     "ConvertImageDtype": "return uint8 tensors, and convert the whole batch after .to(device)",
     "Normalize": "apply Normalize to the whole batch after .to(device)",
 }
-"""Transforms that give the same for a whole batch after its copy. Crops and resizes bring samples to one size
-and cannot wait for a batch; random ones would draw once for all of its samples."""
+"""Transforms that give the same for a whole batch after its copy. Crops and resizes make samples equal in
+size and cannot be applied to a batch; random transforms would draw once for all of its samples."""
 
 
 def _cheaper(owner: str, cpu_ns: float, knobs: Knobs, has_device: bool) -> PossibleFix:
@@ -337,7 +337,7 @@ CATALOGUE: Final[tuple[Maker, ...]] = (
     _work,
     _rest,
 )
-"""The makers of fixes, the cheapest to carry out first."""
+"""The makers of fixes, the cheapest to apply first."""
 
 
 def catalogue(demands: Demands) -> list[PossibleFix]:

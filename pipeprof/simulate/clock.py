@@ -1,7 +1,7 @@
-"""Virtual time: what happens when, cores that everything runnable shares equally, and meetings of ranks.
+"""Virtual time: what happens when, cores shared equally by everything runnable, and meetings of ranks.
 
-A heap loop of our own and not SimPy, which took 3 to 9 times as long an event (four workers, two cores, the
-same machine): a matrix of 60 cells x 2,000 batches has to be predicted in 10 s on one core.
+It is a heap loop of our own and not SimPy, which took 3 to 9 times as long per event (four workers, two
+cores, the same machine): a matrix of 60 cells x 2,000 batches has to be predicted in 10 s on one core.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def share_of_core(tasks: float, cores: float, neighbours: float) -> float:
 
 
 class VirtualClock:
-    """Events in virtual nanoseconds. Ties are served in the order in which they were asked for."""
+    """Events in virtual nanoseconds. Ties are served in the order of the requests."""
 
     def __init__(self, cores: float, neighbours: float = 0.0) -> None:
         self.now = 0.0
@@ -48,7 +48,8 @@ class VirtualClock:
         heappush(self._runnable, (self._served + cpu_ns, self._serial, then, argument))
 
     def work_from(self, time_ns: float, cpu_ns: float, then: Then, argument: Any = None) -> None:
-        """Call `then(argument)` when a core has spent `cpu_ns` on it, from `time_ns` on, which is to come."""
+        """Call `then(argument)` when a core has spent `cpu_ns` on it, from `time_ns` on, which is in the
+        future."""
         self._serial += 1
         heappush(self._timed, (time_ns, self._serial, cpu_ns, then, argument))
 

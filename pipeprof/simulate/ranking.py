@@ -1,4 +1,4 @@
-"""The fixes of the catalogue with what is predicted of each, and which of them to do first.
+"""The fixes of the catalogue with their predictions, and which of them to apply first.
 
 `choose` applies the one rule of `pipeprof.analyse.choice` to predicted gains; verdict, page, terminal and
 `predict` show what it returns. `advice` puts the next best behind it.
@@ -27,7 +27,7 @@ UNLIKE: Final = 0.25
 NO_WORSE: Final = (fixes.FEWER_WORKERS.word, fixes.NO_WORKERS.word, fixes.FASTER_STORAGE.word)
 """Fixes that are left out if they would lose throughput."""
 COUNTED: Final = (fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word, fixes.DEEPER_PREFETCH.word)
-"""Fixes that are a number: the smallest of those within `EQUAL` of the best stands for all."""
+"""Fixes that are a number: the smallest of those within `EQUAL` of the best represents all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Ranked:
 
     @property
     def worthwhile(self) -> bool:
-        """Return True if it gains more than nothing, and the machine can take it."""
+        """Return True if it gains anything, and the machine can accommodate it."""
         return self.feasible and self.gain > EQUAL
 
     def summary(self) -> dict[str, Any]:
@@ -64,13 +64,13 @@ class Ranked:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON: all of the prediction with them."""
+        """Return plain values, for JSON, including all of the prediction."""
         return {**self.summary(), **self.prediction.as_dict()}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The fix to name; `ranked` is what is predicted of it, None if nothing is."""
+    """The fix to name; `ranked` is its prediction, None if there is none."""
 
     word: str
     ranked: Ranked | None = None
@@ -114,7 +114,7 @@ def _cheapest_of_the_best(group: Sequence[Ranked]) -> Ranked:
 def choose(
     ranked: Sequence[Ranked], finding: Finding, facts: Facts, replay_error: float | None = None
 ) -> Choice:
-    """Choose among predicted fixes by what bears on the cause.
+    """Choose among the predicted fixes that bear on the cause.
 
     If the replay is further than `UNLIKE` from the run, the predictor does not know what held it up: the fix
     is then chosen without gains, and a prediction of it is kept only if it gains.
@@ -129,7 +129,7 @@ def choose(
         gains |= {word: candidate.gain for word, candidate in best.items()}
     word = choice.choose(finding, facts, gains)
     if finding.shown is not None and finding.shown.mechanism is mechanisms.LOST_CACHE:
-        return Choice(word, None)  # the replay makes each sample anew, and knows no cache
+        return Choice(word, None)  # the replay makes each sample again, and has no cache
     return Choice(word, best.get(word))
 
 
@@ -141,11 +141,12 @@ def advice(
     replay_error: float | None = None,
     shares: Mapping[str, float] | None = None,
 ) -> list[Ranked]:
-    """List the predicted ones of at most three fixes to do: the chosen one, then the largest gains of others.
+    """List the predicted ones of at most three fixes to apply: the chosen one, then the largest gains of
+    others.
 
     Empty if none was chosen. What is known to be useless here, or bears on nothing that takes a share worth
-    mending (`shares` of the ledger), is left out, however much the predictor gives it, and all others if the
-    replay is unlike the run. More cores cost money, and are there only if they were chosen.
+    mending (`shares` of the ledger), is left out, however large its predicted gain, and all others if the
+    replay is unlike the run. More cores cost money, and are listed only if they were chosen.
     """
     if chosen.word == fixes.NONE.word:
         return []

@@ -49,7 +49,7 @@ class Draw:
     handover: list[float]
     handover_away: list[float]
     recording: list[float]
-    """Of pipeprof's threads; 0 if its cost was taken off."""
+    """CPU time of pipeprof's threads; 0 if its cost was subtracted."""
     helper: list[float]
     transfer: list[float]
     locked: list[float]
@@ -82,8 +82,8 @@ def draw(demands: Demands, knobs: Knobs, steps: int, seed: int, rank: int = 0) -
     """Draw demands of `steps` batches, and of those that the workers make ahead of the last.
 
     With as many steps as were recorded they come in the recorded order (a replay). Otherwise those after
-    warm-up come shuffled, and again, each whole, so that what goes together in a batch stays together and
-    two predictions differ by their knobs and not by their luck.
+    warm-up come shuffled, and again, each whole, so that what belongs together in a batch stays together and
+    two predictions differ by their knobs and not by chance.
     """
     rows = _rows(demands, steps + knobs.outstanding, steps, (seed, rank))
     lists = {name: values[rows].tolist() for name, values in changed(demands, knobs).items()}
@@ -102,7 +102,7 @@ def draw(demands: Demands, knobs: Knobs, steps: int, seed: int, rank: int = 0) -
 def _start_up(demands: Demands, knobs: Knobs) -> StartUp:
     """Return the recorded start-up as work: workers that started up together shared the cores.
 
-    Of it only wall time is known, and is taken to have been work for a core all the time that it had one.
+    Only its wall time is known, which is taken to have been work whenever it had a core.
     """
     recorded, measured = demands.start_up, demands.measured
     factor = knobs.scale.get(owners.STARTUP.name, 1.0)
@@ -117,7 +117,7 @@ def _start_up(demands: Demands, knobs: Knobs) -> StartUp:
 def _batches_per_epoch(demands: Demands, knobs: Knobs, steps: int) -> int:
     """Return the recorded number of batches of an epoch.
 
-    An epoch that was seen once is not known to come again, nor its start-up.
+    An epoch that was seen once is not known to recur, nor its start-up.
     """
     batches = max(1, round(demands.batches_per_epoch / batch_ratio(demands, knobs)))
     return batches if demands.steps > demands.batches_per_epoch else max(batches, steps)
@@ -212,7 +212,7 @@ def _speed(demands: Demands, knobs: Knobs) -> float:
 def _queue_thread(demands: Demands) -> Floats:
     """Return the CPU time of helper threads that may be the queue thread's: no more than handing over took.
 
-    The others compute for the worker, and do as much however light its batches are.
+    The others compute for the worker, and do the same amount however light its batches are.
     """
     batches = demands.batches
     handing = batches.handover + batches.handover_away + batches.transfer
@@ -241,7 +241,7 @@ def _handed_over(demands: Demands, knobs: Knobs) -> Floats:
 
 
 def _begins(demands: Demands, knobs: Knobs) -> bool:
-    """Return whether batches are to cross between processes that did not."""
+    """Return whether batches cross between processes now but did not before."""
     return knobs.workers > 0 and not demands.measured.workers
 
 
@@ -292,7 +292,7 @@ def _growth(demands: Demands, knobs: Knobs) -> float:
 def away_by_owner(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
     """Return the time of making each recorded batch on no core, by owner, as the knobs make it.
 
-    What reads waited for was recorded of one storage: of another its cost model says it.
+    The waits of reads were recorded on one storage; for another its cost model gives them.
     """
     ratio, measured = batch_ratio(demands, knobs), demands.measured
     same = knobs.storage == measured.storage and knobs.keep == measured.keep
@@ -350,7 +350,7 @@ def _copy(demands: Demands, knobs: Knobs, ratio: float) -> Floats:
     copy, measured = demands.batches.copy * ratio, demands.measured
     factor = knobs.scale.get(owners.H2D.name, 1.0)
     unasked = knobs.link is None and knobs.pin_memory == measured.pin_memory
-    if unasked or not copy.any():  # a copy that was not seen is part of the step already
+    if unasked or not copy.any():  # a copy that was not observed is already part of the step
         return copy * factor
     link = knobs.link or demands.host.link or LINKS["pcie-gen3"]
     size_bytes = round(demands.batch_bytes * ratio)

@@ -70,7 +70,7 @@ def heat_map(
     steps: int | None = None,
     advised: Place | None = None,
 ) -> HeatMap:
-    """Predict every pair of `workers` and `prefetch`, the other knobs as they are.
+    """Predict every pair of `workers` and `prefetch`, with the other knobs unchanged.
 
     Each cell is the long run or, if `steps` is given, a run of that many steps unless the long run is known.
     """
@@ -102,7 +102,7 @@ def small_map(predictor: Predictor, advised: Place | None) -> HeatMap:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The least of one resource that brings the stall under the target, the others as they are."""
+    """The least of one resource that brings the stall under the target, with the others unchanged."""
 
     resource: str
     amount: float | None
@@ -129,7 +129,8 @@ Least = tuple[int, Prediction] | tuple[None, None]
 """A number, and the run with that many; None if no number is enough."""
 MOST_CORES: Final = 128
 MOST_FASTER: Final = 80
-"""Tenths more, one on top of the other, that a device is made faster by at most: 2,000 times."""
+"""Largest number of steps, each a tenth faster than the one before, by which a device is sped up: 2,000
+times."""
 
 
 def what_would_it_take(
@@ -138,8 +139,8 @@ def what_would_it_take(
     """Find the fewest workers and cores, and the slowest storage, with which the stall stays under
     `target_stall`.
 
-    Each alone, everything else as in `knobs`; cores bring a worker each. No more workers are asked about if
-    `more-workers` is among the fixes in `ineffective`.
+    Each is varied alone, everything else as in `knobs`; each core brings a worker. No more workers are asked
+    about if `more-workers` is among the fixes in `ineffective`.
     """
     counts = sorted({*worker_counts(knobs), knobs.workers})
     cores = [2**power for power in range(max(MOST_CORES, 2 * ceil(knobs.cores)).bit_length())]

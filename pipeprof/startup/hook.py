@@ -69,7 +69,7 @@ def _wrap(cls: Any) -> None:
     @functools.wraps(original)
     def init(self: Any, *arguments: Any, **keywords: Any) -> None:
         first = not ThisProcess.is_settled
-        ours = cls.__dict__.get("__init__") is init  # else somebody has wrapped it: it does nothing then
+        ours = cls.__dict__.get("__init__") is init  # else something has wrapped it: it does nothing then
         if ours:
             cls.__init__ = original
         _begin()

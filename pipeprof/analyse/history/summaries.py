@@ -1,7 +1,7 @@
 """Summaries of the runs in a directory, one per run, cached in one file so that no run is read twice.
 
 What a run came to is in its `choice.json`, which the report at its end writes. A run without one is analysed,
-once. A summary is made anew if the run's files have changed since.
+once. A summary is made again if the run's files have changed since.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ class Attribution:
     def main_loader(self) -> int:
         """Return the loader that figures about a loader are of: the one charged with most of the stall.
 
-        If the stalls are below the lowest band, the one of most steps. Loaders that were made anew with the
-        same arguments are one, and go by the first of them.
+        If the stalls are below the lowest band, it is the one with the most steps. Loaders that were
+        recreated with the same arguments count as one, under the name of the first.
         """
         t = self.timeline
         kinds = t.kinds[t.measured]

@@ -30,7 +30,7 @@ from pipeprof.analyse.ledger.tiling import CODE, Shares, normalised
 from pipeprof.analyse.telemetry import with_stolen
 from pipeprof.record.columns import whole_numbers
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_ints, take
+from pipeprof.timeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_inside
 from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.owners import READ, STREAM, UNNAMED
 
@@ -129,27 +129,15 @@ def _fill(stages: Stages, timeline: Timeline) -> None:
     Its own inside was not observed. How long it took was, and its stages are scaled to that. One that no
     batch stands for has none, so that all of its time is `unknown`.
     """
-    scale, rows, sources = _scale(timeline)
+    assert timeline.unprobed is not None and timeline.stand_in is not None
+    rows = np.flatnonzero(timeline.unprobed & (timeline.stand_in >= 0))
+    sources, scale = timeline.stand_in[rows], timeline.inside_scale[rows]
     named = {name: stage for name, stage in stages.making.items() if name != owners.STATE}
     for stage in (*named.values(), *stages.parts.values()):
         for figure in _FIGURES:
             column = getattr(stage, figure)
             if column is not None:
-                column[rows] = column[sources] * (1 if figure in ("bytes", "count") else scale[rows])
-
-
-def _scale(timeline: Timeline) -> tuple[Floats, Ints, Ints]:
-    """Return how long each batch took relative to the one that stands for it, and the steps that another
-    stands for.
-
-    With these come the others themselves.
-    """
-    assert timeline.unprobed is not None and timeline.stand_in is not None
-    wall = np.maximum(timeline.finish_ns - timeline.start_ns, 0).astype(np.float64)
-    usual = take(wall.astype(np.int64), timeline.stand_in, 0)
-    scale = np.divide(wall, usual, out=np.ones_like(wall), where=usual > 0).astype(np.float32)
-    rows = np.flatnonzero(timeline.unprobed & (timeline.stand_in >= 0))
-    return scale, rows, timeline.stand_in[rows]
+                column[rows] = column[sources] * (1 if figure in ("bytes", "count") else scale)
 
 
 def _by_kind(word: str, rows: Ints, loaders: Ints, streams: list[int]) -> Iterator[tuple[str, Ints]]:
@@ -213,12 +201,8 @@ class Counters:
 def read_counters(run: Run, timeline: Timeline, stages: Stages) -> Counters:
     """Read the batches' own counters, one value a step."""
     names = ("cpu_ns", "runq_ns", "major_faults", "device_bytes")
-    columns = read_ints(run, "batches", names)
-    cpu, runq, faults, disk = (take(columns.pop(name), timeline.inside_row) for name in names)
-    if timeline.unprobed is not None:
-        scale, rows, _ = _scale(timeline)
-        for figure in (cpu, runq):
-            figure[rows] = np.where(figure[rows] < 0, NOT_OBSERVED, figure[rows] * scale[rows])
+    columns = read_inside(run, timeline, names)
+    cpu, runq, faults, disk = (columns[name] for name in names)
     made = (timeline.start_ns != NOT_OBSERVED) & (timeline.finish_ns != NOT_OBSERVED)
     wall = np.where(made, timeline.finish_ns - timeline.start_ns, 0).astype(np.float64)
     waited = with_stolen(run, timeline.finish_ns, wall, with_nan(cpu), with_nan(runq))

@@ -41,7 +41,7 @@ from pipeprof.record.names.sensors import (
     SensorName,
 )
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, read_ints, take
+from pipeprof.timeline import NOT_OBSERVED, read_inside
 from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.owners import READ
@@ -175,7 +175,7 @@ class _Reading:
         network = run.meta.storage.tier == "network"
         making = making_of(attribution.stages.part(measured), attribution.counters.part(measured), network)
         waited = [ns for owner, ns in making.away.items() if owners.merged(owner) == owners.STORAGE.name]
-        rows = take(read_ints(run, "batches", ("device_bytes",))["device_bytes"], t.inside_row[measured])
+        rows = read_inside(run, t, ("device_bytes",))["device_bytes"][measured]
         device = np.where(rows == NOT_OBSERVED, 0, rows).astype(np.float64)
         reads = attribution.stages.making.get(READ)
         asked = None if reads is None or reads.bytes is None else np.nan_to_num(reads.bytes[measured])

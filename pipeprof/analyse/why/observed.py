@@ -19,7 +19,7 @@ from pipeprof.analyse.why.transfer import receive_starts
 from pipeprof.passes import Window
 from pipeprof.record.names.counters import CounterName
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints, stands_for
+from pipeprof.timeline import NOT_OBSERVED, OF_ITS_LENGTH, Floats, Ints, Timeline, read_ints, stands_for
 from pipeprof.vocabulary import owners
 
 
@@ -86,7 +86,7 @@ class Observed:
     @cached_property
     def _made(self) -> Mapping[str, Ints]:
         columns = read_ints(self.run, "batches", _COLUMNS)
-        columns["stands_for"] = stands_for(self.timeline, len(columns["start_ns"]))
+        columns["row"] = np.arange(len(columns["start_ns"]))
         made = (columns["start_ns"] != NOT_OBSERVED) & (columns["finish_ns"] != NOT_OBSERVED)
         return {name: values[made] for name, values in columns.items()}
 
@@ -103,10 +103,15 @@ class Observed:
 
     def whole(self, column: str) -> int | None:
         """Return the same with each batch counted once for every batch that it stands for: an estimate for
-        all batches."""
-        values, times = self._batches[column], self._batches["stands_for"]
+        all batches. Times of making a batch are in proportion to the length of these."""
+        values, (counted, lengths) = self._batches[column], self._stand_for
+        times = (lengths if column in OF_ITS_LENGTH else counted)[self._batches["row"]]
         seen = values != NOT_OBSERVED
-        return int((values * times)[seen].sum()) if seen.any() else None
+        return round(float((values * times)[seen].sum())) if seen.any() else None
+
+    @cached_property
+    def _stand_for(self) -> tuple[Ints, Floats]:
+        return stands_for(self.timeline, int(self._made["row"].max(initial=-1)) + 1)
 
     @cached_property
     def making_ns(self) -> int:

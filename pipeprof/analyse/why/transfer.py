@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_ints, take
+from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_inside, read_ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def way_of(run: Run, timeline: Timeline) -> Way:
     pinned = np.isin(t.loader, list(t.pin_threads))
     # Without a thread that takes them as they come, batches lie in the pipe until the loop asks.
     asked = np.where(pinned | (t.sent_ns == NOT_OBSERVED), t.sent_ns, np.maximum(t.sent_ns, t.request_ns))
-    tensors = take(read_ints(run, "batches", ("bytes",))["bytes"], t.inside_row)
+    tensors = read_inside(run, t, ("bytes",))["bytes"]
     return Way(
         _seen(t.pickling_ns[mine]),
         _between(asked[mine], receive_start[mine]),

@@ -1,4 +1,4 @@
-"""`pipeprof attach PID`: observe a job that runs already, and let it go."""
+"""`pipeprof attach PID`: observe a job that is already running, and let it go."""
 
 from __future__ import annotations
 

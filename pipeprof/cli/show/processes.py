@@ -1,4 +1,4 @@
-"""The processes of one traced program that are not ranks of a job, reported one by one."""
+"""The processes of one traced program that are not ranks of a job, reported individually."""
 
 from __future__ import annotations
 

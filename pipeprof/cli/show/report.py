@@ -103,7 +103,7 @@ def _named(stem: str, share: bool) -> str:
 
 
 def _several(run: Path, as_json: bool, html: Path | None, png: Path | None, share: bool) -> None:
-    """Show the ranks of a job together, and the processes of a traced script one by one."""
+    """Show the ranks of a job together, and the processes of a traced script individually."""
     from pipeprof.cli.show import merge, processes
     from pipeprof.record.directories import parts
 

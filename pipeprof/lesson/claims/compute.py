@@ -23,7 +23,7 @@ ACCELERATORS: Final = (
     ("B200, other network", "6_accelerators-preset=b200-retinanet"),
 )
 OTHER_NETWORK: Final = "6_accelerators-preset=b200-retinanet"
-"""Run of the accelerator whose published figure is of another network: no rung of the others' ladder."""
+"""Run of the accelerator whose published figure is for another network: not a rung of the others' ladder."""
 NETWORKS: Final = (
     "alexnet", "vgg16", "googlenet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
     "wide_resnet50_2", "resnext50_32x4d", "densenet121",
@@ -160,7 +160,7 @@ def networks(results: Results) -> Claim:
 
 
 def _place(time: NetworkTime) -> tuple[str, bool | None]:
-    """Return where a network was timed, and with cuDNN or without; a GPU without a switch counts as with."""
+    """Return where a network was timed, with cuDNN or without; a GPU without the switch counts as with."""
     return ("cpu", None) if time.device == "cpu" else ("gpu", time.cudnn is not False)
 
 

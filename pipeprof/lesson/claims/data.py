@@ -218,7 +218,7 @@ def _tier_map(tier: str, label: str, cells: list[LessonRun], alone: LessonRun | 
 
 
 def _where_it_ends(label: str, cells: list[LessonRun], alone: LessonRun | None) -> str:
-    """Say beyond how many workers none helps, and what is in the way there."""
+    """Say beyond how many workers more do not help, and what limits them there."""
     best: dict[int, LessonRun] = {0: alone} if alone is not None else {}
     for cell in cells:
         count = cell.cell["loader.workers"]

@@ -1,1 +1,1 @@
-"""Observation of a job that runs already: the way in, what runs inside it, and the way out."""
+"""Observation of a job that is already running: the way in, what runs inside it, and the way out."""

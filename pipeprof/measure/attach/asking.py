@@ -1,7 +1,7 @@
-"""Asks processes from inside which rank of which job they are: a rank may say so in its own code alone.
+"""Asks processes from inside which rank of which job they are: a rank may say so only in its own code.
 
-What a process was started with is to be read from outside; what it has set in `os.environ` since, and what
-torch.distributed knows, is not.
+The environment a process was started with can be read from outside; what it has set in `os.environ` since,
+and what torch.distributed knows, cannot.
 """
 
 from __future__ import annotations

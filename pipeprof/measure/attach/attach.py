@@ -18,7 +18,7 @@ from pipeprof.measure.host.telemetry import check_rate
 from pipeprof.measure.session.hang import HANG_TXT
 
 ENTER_PATIENCE_S: Final = 60.0
-"""Longest time that the job's main thread is given to come back to Python, and to let pipeprof in."""
+"""Longest time that the job's main thread has to return to Python and let pipeprof in."""
 LEAVE_PATIENCE_S: Final = 60.0
 WORKER_PATIENCE_S: Final = 7.0
 """A worker that waits for indices looks up every 5 s."""
@@ -117,7 +117,8 @@ def attach(
 
 
 _AGAIN_S: Final = 0.1
-"""Between two tries to enter a job that makes an iterator, or that another pipeprof leaves."""
+"""Time between two attempts to enter a job that is making an iterator, or that another pipeprof is
+leaving."""
 
 
 def _enter_job(pid: int, control: Control) -> dict[str, Any]:
@@ -163,7 +164,7 @@ def _enter_workers(control: Control, pids: list[int]) -> int:
 
 
 def write_script(control: Control) -> None:
-    """Write what a process runs that is let into: the entry, with the names that it needs."""
+    """Write the code that an entered process runs: the entry, with the names that it needs."""
     names = {"DIRECTORY": str(control.directory), "CONTROL": str(_FILES / "control.py")}
     entry = str(_FILES / "entry.py")
     (control.directory / _SCRIPT).write_text(f"exec(open({entry!r}).read(), {names!r})\n")
@@ -195,9 +196,9 @@ def inject(pid: int, control: Control) -> None:
 
 
 def may_run_late() -> bool:
-    """Return True where a process runs the entry when it next runs Python code, however long that takes.
+    """Return True if a process runs the entry when it next runs Python code, however long that takes.
 
-    Python 3.14 prints an error into that process where the script is gone by then.
+    Python 3.14 prints an error in that process if the script is gone by then.
     """
     return _remote_exec() is not None
 

@@ -2,7 +2,7 @@
 
 pipeprof makes it, the job's side writes its state there, and `stop` asks it to leave. When the directory is
 gone, or pipeprof is, the job's side leaves by itself and removes it. One whose pipeprof was killed before the
-job knew of it is removed by the next pipeprof. It is of the standard library alone: the job reads this file
+job knew of it is removed by the next pipeprof. It uses only the standard library: the job reads this file
 before it imports anything.
 """
 
@@ -20,7 +20,8 @@ from typing import Any, Final
 PREFIX: Final = "pipeprof-attach-"
 _STATE, _STOP, _REQUEST = "state.json", "stop", "request.json"
 _UNASKED_S: Final = 60.0
-"""Age from which a directory without a request is taken for a dead pipeprof's: it is written at once."""
+"""Age from which a directory without a request is assumed to be a dead pipeprof's: the request is written at
+once."""
 
 
 class Control:
@@ -80,7 +81,7 @@ class Control:
             (self.directory / _STOP).touch()
 
     def is_over(self, asked: dict[str, Any]) -> str | None:
-        """Return why the job's side must leave: "stopped", or "gone" as pipeprof is; else None."""
+        """Return why the job's side must leave: "stopped", or "gone" if pipeprof is; else None."""
         if not (self.directory / _REQUEST).exists() or started(asked["pid"]) != asked["started"]:
             return "gone"
         return "stopped" if (self.directory / _STOP).exists() else None

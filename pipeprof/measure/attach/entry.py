@@ -1,6 +1,7 @@
-"""Runs inside the job first, as plain source: looks whether there is something to observe, and lets it in.
+"""Runs inside the job first, as plain source: checks whether there is something to observe, and lets pipeprof
+in.
 
-Nothing of pipeprof is imported before that is known; what follows is of the standard library. The names
+Nothing of pipeprof is imported before that is known; what follows uses only the standard library. The names
 `DIRECTORY` and `CONTROL` (the path of control.py) are given.
 """
 

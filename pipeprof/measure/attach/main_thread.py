@@ -1,4 +1,4 @@
-"""Has the main thread of this process call a function, at its next bytecode: from any thread of it."""
+"""Has the main thread of this process call a function at its next bytecode; usable from any thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gives back to the system what the allocators of this process keep of memory that was freed."""
+"""Returns to the system the freed memory that the allocators of this process keep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxies for a fetcher of torch's that runs already, put in and taken out between two of its batches.
+"""Proxies for a fetcher of torch's that is already running, put in and taken out between two of its batches.
 
 Nothing that travels is changed: the loop sends the same indices, and a worker knows the number of its batch
 from torch's own loop. So a worker without the proxies, before or after, works as ever. The proxies take
@@ -51,7 +51,8 @@ def loop_frame() -> FrameType | None:
 
 
 class AttachedProbe(Probe):
-    """State of the proxies of one iterator that ran when pipeprof came, or that was made while it is here."""
+    """State of the proxies of one iterator that was running when pipeprof came, or that was made while it is
+    attached."""
 
     def __init__(
         self, number: int, block: SharedBlock, records: int, mode: Mode, aides: SharedBlock | None
@@ -107,7 +108,7 @@ class AttachedProbe(Probe):
     def stay(self) -> None:
         """Observe this worker's later epochs too, and keep our frames out of the errors that it sends.
 
-        Its loop makes a fetcher at the begin of each epoch, into which the proxies go.
+        Its loop makes a fetcher at the start of each epoch, into which the proxies go.
         """
         from torch.utils.data import _DatasetKind
 
@@ -125,7 +126,7 @@ class AttachedProbe(Probe):
             hide_in_worker(_HOLDER)
 
     def leave_worker(self) -> None:
-        """Leave nothing of ours in this worker: called by the thread that makes its batches."""
+        """Remove everything of ours from this worker: called by the thread that makes its batches."""
         self.undress()
         release(_HOLDER)
         if self.recorder is not None:

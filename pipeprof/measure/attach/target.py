@@ -1,4 +1,4 @@
-"""Looks at a process from outside: whether it is a Python job that pipeprof can be attached to.
+"""Checks from outside whether a process is a Python job that pipeprof can attach to.
 
 Each reason against it is one `MeasureError`. Nothing here touches the process.
 """
@@ -92,7 +92,7 @@ def _check_python(pid: int) -> None:
 
 
 def _check_right(pid: int, status: dict[str, str]) -> None:
-    """Look at what the kernel says of tracing; it says no in other ways only when it is asked."""
+    """Check what the kernel says about tracing; it refuses in other ways only when tracing is attempted."""
     with suppress(OSError, ValueError):
         scope = int(_PTRACE_SCOPE.read_text())
         own = int(_status(os.getpid())["CapEff"], 16)

@@ -1,4 +1,5 @@
-"""Watches iterators of torch's that ran when pipeprof came, and those that are made while it is there."""
+"""Watches torch iterators that were running when pipeprof came, and those that are made while it is
+attached."""
 
 from __future__ import annotations
 
@@ -245,7 +246,8 @@ class AttachedIterator(IteratorWatch):
         return True
 
     def _note_wait(self, iterator: Any) -> None:
-        """Note that the loop waits for a batch already, in the thread that lets pipeprof in or another."""
+        """Note that the loop is already waiting for a batch, in the thread that lets pipeprof in or
+        another."""
         innermost = frame = None
         try:
             for thread, innermost in sys._current_frames().items():

@@ -1,4 +1,4 @@
-"""Enters a worker that runs already: the proxies go into the fetcher of torch's loop."""
+"""Enters a worker that is already running: the proxies go into the fetcher of torch's loop."""
 
 from __future__ import annotations
 

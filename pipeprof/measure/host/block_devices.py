@@ -100,7 +100,7 @@ class MountedPlace:
 
 
 def place_of(path: Path, sys: Path = SYS, among: Sequence[Mount] | None = None) -> MountedPlace:
-    """Return where `path`, which need not exist yet, lies; None for what is not observed."""
+    """Return where `path`, which need not exist yet, is stored; None for what is not observed."""
     known = mounts() if among is None else among
     mount = mount_of(path, known)
     if mount is None:

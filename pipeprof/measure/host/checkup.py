@@ -33,7 +33,7 @@ class Check(NamedTuple):
 
 
 def checkup(root: Path = Path("/")) -> Iterator[Check]:
-    """Yield what can be observed here and what not; `root` is the file system's, for tests."""
+    """Yield what can and cannot be observed here; `root` is the file system's, for tests."""
     yield _python()
     yield _cores()
     yield _kernel_file(

@@ -55,7 +55,7 @@ def machine_facts() -> MachineMeta:
 
 @dataclass(frozen=True, slots=True)
 class MemoryCosts:
-    """CPU ns that a byte costs beyond being written; None if this system cannot be asked."""
+    """CPU ns that a byte costs beyond being written; None if this system does not report it."""
 
     fresh_byte_ns: float
     private_byte_ns: float | None
@@ -67,8 +67,8 @@ def memory_costs() -> MemoryCosts:
     """Measure what a byte costs in fresh shared memory, in fresh memory of one process, and given back.
 
     Workers put each batch into fresh shared memory, which the main process gives back; a loop without workers
-    puts it where the last one was, or into fresh memory of its own if it is large. The least of a few rounds
-    counts, because other programs can only add to it.
+    puts it where the last one was, or into fresh memory of its own if it is large. The smallest of a few
+    rounds counts, because other programs can only add to it.
     """
     shared = min(_first_touch_ns(mmap.mmap(-1, _FRESH_BYTES)) for _ in range(_FRESH_ROUNDS))
     private = released = None
@@ -81,7 +81,7 @@ def memory_costs() -> MemoryCosts:
 
 
 def _first_touch_ns(memory: mmap.mmap) -> int:
-    """Return what the first writing of some memory costs beyond the second, and close it."""
+    """Return the cost of first writing some memory beyond that of writing it again, and close it."""
     with memory:
         pages = np.frombuffer(memory, np.uint8)
         began = time.thread_time_ns()
@@ -94,7 +94,8 @@ def _first_touch_ns(memory: mmap.mmap) -> int:
 
 
 def _release_ns() -> int:
-    """Return what giving shared memory back costs the last process that has it, which never touched it."""
+    """Return the cost of giving shared memory back to the last process that has it, which never touched
+    it."""
     fd = os.memfd_create("pipeprof", os.MFD_CLOEXEC)
     try:
         os.ftruncate(fd, _FRESH_BYTES)

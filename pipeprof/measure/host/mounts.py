@@ -1,4 +1,4 @@
-"""Mounts: the file system that a path lies on, and whether its reads reach a local device."""
+"""Mounts: the file system that a path is on, and whether its reads reach a local device."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _plain(text: str) -> str:
 
 
 def mount_of(path: Path, among: Sequence[Mount] | None = None) -> Mount | None:
-    """Return the mount that `path` lies on: the last of the longest mount points."""
+    """Return the mount that `path` is on: the last of the longest mount points."""
     real = Path(os.path.realpath(path))
     best = None
     for mount in mounts() if among is None else among:

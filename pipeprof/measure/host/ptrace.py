@@ -1,9 +1,9 @@
-"""Makes the main thread of a running Python run some code, without a moment of danger.
+"""Makes the main thread of a running Python run some code, safely at every moment.
 
 A few instructions behind the code of a mapped library keep all registers, those for vectors too, call
 `Py_AddPendingCall(PyRun_SimpleString, text)`, which takes no memory, and go back to where the thread was. The
 interpreter runs the text at its next bytecode, as it runs handlers of signals. The thread is sent there by
-one write of its registers, and finds back alone: a death of this process at any moment leaves it whole. A
+one write of its registers, and returns by itself: the death of this process at any moment leaves it intact. A
 debugger's way of calling functions has neither property.
 
 A thread that hangs in a system call comes to no bytecode. It can be made to run the text there: at a system
@@ -207,7 +207,7 @@ class _Thread:
             raise OSError(number, os.strerror(number))
 
     def stop(self) -> None:
-        """Stop the thread: in a system call, at the begin of its next one, or anywhere if none comes soon."""
+        """Stop the thread: in a system call, at the start of its next one, or anywhere if none comes soon."""
         anywhere = False
         deadline = time.monotonic() + _SOON_S
         self._ptrace(_INTERRUPT)

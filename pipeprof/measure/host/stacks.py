@@ -107,7 +107,7 @@ def _asked(pid: int, waits: bool, directory: Path) -> dict[str, Any] | None:
 def native_frame(pid: int) -> str | None:
     """Return the innermost native function in which a process's main thread is, as `NAME (LIBRARY)`.
 
-    None if py-spy is not installed, may not look, or sees the interpreter alone.
+    None if py-spy is not installed, may not look, or sees only the interpreter.
     """
     try:
         native = list(takewhile(lambda frame: frame["module"] is not None, _spied(pid, "--native")))
@@ -118,7 +118,7 @@ def native_frame(pid: int) -> str | None:
 
 
 def stack_of_stopped(pid: int) -> LoopStack | None:
-    """Return the stack of a process that is stopped, and runs no code of ours: py-spy reads its memory.
+    """Return the stack of a process that is stopped, without running code in it: py-spy reads its memory.
 
     None if py-spy is not installed or may not look. The time of the batch and its file are not observed.
     """

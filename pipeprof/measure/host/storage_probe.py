@@ -1,7 +1,7 @@
-"""Measures what a run's storage gives to 1, 2, 4, 8 and 16 readers, by reading the run's own files cold.
+"""Measures the rate of a run's storage with 1, 2, 4, 8 and 16 readers, by reading the run's own files cold.
 
 It only reads, the way the run did: files whole, pieces of large files, through a memory map, or objects of a
-remote place through fsspec. What lies here is dropped from the page cache before it is read; access times
+remote place through fsspec. Local files are dropped from the page cache before they are read; access times
 stay as they are if that is permitted. At most `MOST_S` seconds and `MOST_BYTES` bytes. Readers are threads: a
 read lets go of the interpreter's lock.
 """
@@ -65,7 +65,7 @@ class Plan:
     files: tuple[Path, ...]
     request_bytes: int
     first_bytes: int | None = None
-    """Size of the first request of a file, if that is another: by it the kernel chooses its read-ahead."""
+    """Size of the first request of a file, if that is another: the kernel chooses its read-ahead by it."""
     urls: tuple[str, ...] = ()
     """What is read instead of files, if the run read from a remote place."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -219,7 +219,7 @@ def _request_bytes(run: Run) -> int:
 
 
 def _sample_bytes(run: Run) -> int:
-    """Return the size of a sample as it lies in a batch, if no read was seen."""
+    """Return the size of a sample as it is in a batch, if no read was seen."""
     for piece in run.pieces("batches", ("bytes", "samples")):
         sizes, samples = (np.asarray(piece[name].to_numpy(), dtype=np.float64) for name in piece.column_names)
         known = np.isfinite(sizes) & np.isfinite(samples) & (samples > 0)
@@ -304,7 +304,7 @@ class _Asked:
         self.read_bytes = max(device_bytes, sum(each.size_bytes for each in self._requests))
 
     def point(self) -> ProbePoint:
-        """Return the rates after the warm-up, or of all where few requests ended after it."""
+        """Return the rates after the warm-up, or of all if few requests ended after it."""
         counted = [each for each in self._requests if each.end_s > self._warm.time_s]
         since = self._warm
         if len(counted) < FEWEST * self._readers:
@@ -358,7 +358,7 @@ def _read_until(read: Read, end: float, most_bytes: int, paused: bool, done: lis
 
 
 class _Files:
-    """The files of a plan, read in a random order, no part twice as long as there are others."""
+    """The files of a plan, read in a random order, no part twice while there are others."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -390,7 +390,7 @@ class _Files:
         return lambda: places.choice(self._large).read(places, memory)
 
     def _fetch(self, places: random.Random) -> Read:
-        """Return what gets an object, or as much of it as one request of the run."""
+        """Return a function that gets an object, or as much of it as one request of the run."""
         client, _ = _client(self._plan.urls[0], self._plan.options)
         names = [str(client._strip_protocol(url)) for url in self._plan.urls]
         size = self._plan.request_bytes
@@ -448,7 +448,7 @@ class _Large:
         self._view: Any = None
 
     def make_cold(self) -> None:
-        """Drop it from memory; a map of it anew, since pages that are mapped stay."""
+        """Drop it from memory and map it again, since pages that are mapped stay."""
         self._unmap()
         evict_open(self._fd)
         if self._mapped:

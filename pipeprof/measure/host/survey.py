@@ -1,4 +1,4 @@
-"""Lists what this machine has on the way from disk to device, without measuring anything."""
+"""Lists this machine's hardware on the way from disk to device, without measuring anything."""
 
 from __future__ import annotations
 

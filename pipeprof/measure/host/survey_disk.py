@@ -1,7 +1,7 @@
 """Measures the device behind a directory, past the cache: sequential, and random by size and queue depth.
 
 It only reads, from a test file of its own that takes at most a tenth of the free space and is deleted
-afterwards; where the directory cannot be written, from the largest file that lies in it.
+afterwards; if the directory cannot be written, from the largest file in it.
 """
 
 from __future__ import annotations

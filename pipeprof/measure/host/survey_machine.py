@@ -39,7 +39,7 @@ def link_rates(device: Device | None = None) -> list[LinkRate] | None:
 
 
 def _link(device: Device, size: int) -> LinkRate:
-    """Measure one size. Copies are to memory that the device has already, as a loop's copies mostly are."""
+    """Measure one size. Copies go to memory that the device already has, as a loop's copies mostly do."""
     import torch
 
     pageable = torch.ones(size, dtype=torch.uint8)

@@ -1,6 +1,6 @@
 """Samples the machine, the run's own processes and the GPUs, ten times a second by default.
 
-A sensor that fails turns to "not observed", once and for good, and never ends the run.
+A sensor that fails becomes "not observed" for the rest of the run, and never ends it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeprof.vocabulary.arguments import MOST_TELEMETRY_HZ
 
 RATE_HZ: Final = 10.0
 JOIN_S: Final = 5.0
-"""Longest time that the end of a run waits for a sensor being read; a driver may hang for good."""
+"""Longest time that the end of a run waits for a sensor being read; a driver may hang forever."""
 
 Sink = Callable[[int, Mapping[SensorName, float]], None]
 """Takes the values that were read at a `CLOCK_MONOTONIC` time; called in the telemetry's thread."""
@@ -37,12 +37,11 @@ def check_rate(rate_hz: float) -> None:
 
 
 class Telemetry:
-    """Reads sensors in a thread, `rate_hz` times a second of the block, and hands what they say to `sink`.
+    """Reads sensors in a thread, `rate_hz` times a second of the block, and passes their values to `sink`.
 
-    A rate of 0 reads none. `not_observed` names the sensors that are not here, have failed or are turned off,
+    A rate of 0 reads none. `not_observed` names the sensors that are absent, have failed or are turned off,
     with the reason; `cpu_ns` is what the thread itself has cost. A process that is forked in the block leaves
-    it without touching any of this. `sensors` and `clock` are handed in by tests, which call `sample`
-    themselves.
+    it without touching any of this. Tests pass `sensors` and `clock`, and call `sample` themselves.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Telemetry:
             due = max(due + 1 / self.rate_hz, time.monotonic())
 
     def open(self) -> None:
-        """Find the sensors; those that are not here are not observed from the first."""
+        """Find the sensors; those that are absent are not observed from the start."""
         if self._given is not None:
             self._sensors = dict(self._given)
             return

@@ -34,12 +34,12 @@ SPANS_EVERY: Final = 128
 DETAILED_FIRST: Final = 1
 """Index of the detailed batch in each interval: not the first, which pays for imports and cold caches."""
 TINY_NS: Final = 20_000
-"""Mean time of a sample below which the slowest of a batch is not looked for: a clock reading a sample would
+"""Mean time of a sample below which the slowest of a batch is not determined: a clock reading a sample would
 cost more than it is worth. Its batch shows a slow one."""
 
 
 LARGE_BYTES: Final = 256 * 1024
-"""Size of a batch behind which the memory of the next one is looked at: fresh pages cost 0.1 ms and more."""
+"""Size of a batch after which the memory of the next one is checked: fresh pages cost 0.1 ms and more."""
 
 
 class BatchRecorder(Sink):
@@ -62,7 +62,7 @@ class BatchRecorder(Sink):
         self.after: str | None = None
         """Stage of the finished batch that is under way before it is handed over."""
         self.blocks: Blocks | None = None
-        """Decides which batches are made unprobed; None if the loop does, or none is to be."""
+        """Decides which batches are made unprobed; None if the loop decides, or none are."""
         self.unprobed = False
         """True while an unprobed batch is being made."""
         self.unprobed_next = False
@@ -154,7 +154,7 @@ class BatchRecorder(Sink):
         self.keeping = self._every_sample or self._made % SPANS_EVERY == DETAILED_FIRST
 
     def fetched(self, samples: int) -> None:
-        """Note that a map-style set has given its samples; what is in no stage was spent in `__getitem__`."""
+        """Note that a map-style set has given its samples; time in no stage was spent in `__getitem__`."""
         inner_ns = self.inner_ns
         own_ns = max(0, monotonic_ns() - self.start_ns - inner_ns)
         self.samples = samples
@@ -169,7 +169,7 @@ class BatchRecorder(Sink):
             totals.add_counters(*self._counted_outside_spans())
 
     def keep(self, span: Span, wall_ns: int, cpu_ns: int) -> None:
-        """Write a single span, where this batch's are kept."""
+        """Write a single span, if this batch's are kept."""
         if not self.keeping or not self.open:
             return
         slot, (epoch, seq) = self._slot, self.key
@@ -195,7 +195,7 @@ class BatchRecorder(Sink):
 
     @contextmanager
     def afterwards(self, stage: str) -> Iterator[None]:
-        """Record what the worker does with the batch that it has finished, and has not handed over yet."""
+        """Record, as `stage`, the worker's work on a batch that is finished and not yet handed over."""
         if self.open or not self._has_key:
             yield
             return
@@ -211,7 +211,7 @@ class BatchRecorder(Sink):
             )  # fmt: skip
 
     def fail(self, error: BaseException | None = None, stage: str = GETITEM) -> None:
-        """Write out what is known of a batch that raised `error` in `stage`, without a finish."""
+        """Write out the record of a batch that raised `error` in `stage`, without a finish."""
         if not self.open:
             return
         if isinstance(error, Exception):
@@ -326,7 +326,7 @@ class BatchRecorder(Sink):
         )  # fmt: skip
 
     def _shard(self) -> int:
-        """Return the number of the file that was read last, where files hold more than one sample each."""
+        """Return the number of the file that was read last, if files hold more than one sample each."""
         if self.shard is not None:
             return self._slot.shard_id(self.shard)
         if self.file is None or not self._in_shards or self.files >= self._samples:

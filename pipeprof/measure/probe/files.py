@@ -137,7 +137,7 @@ def _recorded(file: Any, buffering: int) -> Any:
 
 
 def note_device(batch: BatchRecorder, status: Callable[[], os.stat_result]) -> None:
-    """Note where a file lies whose reads the kernel does not count as any block device's."""
+    """Note whether the kernel counts a file's reads for no block device."""
     if batch.storage_unseen:
         return
     with suppress(Exception):  # what stands for a file need not have a descriptor

@@ -6,8 +6,8 @@ it calls the clock before and after the batch is rebuilt, and what comes out is 
 never sees the stand-in. The worker's next batch carries the time at which the queue thread had written this
 one.
 
-Both ends need the worker's GIL where tensors travel by file descriptor, since a thread of the worker hands
-the descriptors out: an unpickling that is long for its run points to a worker that held it.
+Both ends need the worker's GIL if tensors travel by file descriptor, since a thread of the worker hands the
+descriptors out: an unpickling that is long for its run points to a worker that held it.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Probe:
         stages.install()
 
     def note_item(self, item: Any) -> None:
-        """Note one of the first items of a stream, where several workers may give the same."""
+        """Note one of the first items of a stream, if several workers may give the same."""
         self.items_noted += 1
         if self.worker == MAIN_PROCESS or self.mode.workers < 2:
             return

@@ -190,7 +190,7 @@ class Slot:
 
     @property
     def asked_epoch(self) -> int:
-        """Return the epoch of the batches that the loop asks for now, where it says so: see `Ring.ask`."""
+        """Return the epoch of the batches that the loop asks for now, if it says so: see `Ring.ask`."""
         return self._words[_ASKED_EPOCH]
 
     def close(self) -> None:

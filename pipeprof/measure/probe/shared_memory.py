@@ -40,7 +40,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def flocked(fd: int, waits: Callable[[], None]) -> Iterator[None]:
-    """Hold an flock on an open file until the block's end. `waits` is called where another process has it.
+    """Hold an flock on an open file until the block's end. `waits` is called if another process has it.
 
     Raises `MeasureError` if the system has none.
     """
@@ -105,8 +105,8 @@ class SharedBlock:
     def locked(self) -> Iterator[mmap.mmap]:
         """Give the block, with every other process and thread kept out. Lock one block at a time.
 
-        An flock on a description of this process's own: the kernel drops it when the process dies, where a
-        multiprocessing.Lock would stay locked for ever.
+        An flock on a description of this process's own: the kernel drops it when the process dies, whereas a
+        multiprocessing.Lock would stay locked forever.
         """
         if fcntl is None:
             raise _no_flock()

@@ -45,7 +45,7 @@ class Totals:
 
 
 class Mark:
-    """A piece of work that is going on in a sink: a span, or what stands for one where its cost counts."""
+    """A piece of work that is going on in a sink: a span, or what represents one if its cost counts."""
 
     __slots__ = ("name", "outer")
 

@@ -310,7 +310,7 @@ def _hook(cls: type) -> bool:
 
 
 def _unhook_unused() -> None:
-    """Put torch's methods back where no one wants to observe a loader or to start its workers."""
+    """Put torch's methods back if no one wants to observe a loader or to start its workers."""
     wanted = (_observers, _choosers, _worker_starts, _before_iterators, _class_visits, _gates)
     if not any(wanted):
         release(_HOLDER)

@@ -7,9 +7,9 @@ and lines. Each process counts its own batches, after a loader's first ones, by 
 - by a thin plan one block of each period is probed, and compared with the unprobed ones before and after. Of
   long batches a block is one, so that those that stand for the others are not far away.
 
-The CPU clock of the thread is read where the blocks that are compared begin and end. A process goes over to
-a thin plan where by those comparisons probing costs more than `WORTH_THINNING` of a batch's time, and comes
-back when it no longer does.
+The CPU clock of the thread is read at the start and the end of the blocks that are compared. A process
+switches to a thin plan if by those comparisons probing costs more than `WORTH_THINNING` of a batch's time,
+and comes back when it no longer does.
 """
 
 from __future__ import annotations

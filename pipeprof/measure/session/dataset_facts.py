@@ -1,7 +1,7 @@
 """Facts about a data set, derived from its code without running it.
 
-Attributes are looked up past `__getattr__` and properties; of functions the names that their code mentions
-are read. Anything that this does not show is None.
+Attributes are looked up without `__getattr__` and properties; for functions, the names that their code
+mentions are read. Anything that this does not show is None.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final
 from torch.utils.data import IterableDataset, Subset
 
 SPLITTERS: Final = frozenset({"get_worker_info", "worker_info", "WorkerInfo"})
-"""Names that code mentions which gives each worker its part of a stream."""
+"""Names mentioned by code that gives each worker its part of a stream."""
 _MOST_FUNCTIONS: Final = 500
 _DEEPEST: Final = 4
-"""Calls and attributes away from the data set that are followed."""
+"""Number of calls and attributes away from the data set that are followed."""
 
 
 def has_set_epoch(dataset: Any) -> bool | None:
@@ -34,7 +34,7 @@ _LISTS: Final = ("samples", "imgs", "files", "paths", "image_paths", "filenames"
 
 
 def file_of(dataset: Any, index: int, samples: int | None) -> str | None:
-    """Return the path of a sample's file, where the data set has a list of one for each of its `samples`.
+    """Return the path of a sample's file, if the data set lists one for each of its `samples`.
 
     For a `Subset`, it is the file in the data set below.
     """
@@ -54,10 +54,10 @@ def file_of(dataset: Any, index: int, samples: int | None) -> str | None:
 
 
 def splits_stream(dataset: Any, worker_init: Any = None) -> bool | None:
-    """Return whether the code of an iterable data set looks for the worker that it runs in.
+    """Return whether the code of an iterable data set asks which worker it runs in.
 
-    False if it does not: each worker then gives the same samples. None for other data sets, where the code is
-    not Python's, and where a `worker_init_fn` may see to it in its own way.
+    False if it does not: each worker then gives the same samples. None for other data sets, for code that is
+    not Python, and if a `worker_init_fn` may handle it in its own way.
     """
     try:
         if not isinstance(dataset, IterableDataset):
@@ -105,7 +105,7 @@ def _called(function: FunctionType) -> list[Any]:
 
 
 def _held(part: Any) -> list[Any]:
-    """List the methods of an object's own class, and what it holds that may have code: no data."""
+    """List the methods of an object's own class, and its attributes that may have code, without data."""
     kind = type(part)
     if kind.__module__.partition(".")[0] in _NO_STREAMS:
         return []
@@ -118,7 +118,7 @@ def _held(part: Any) -> list[Any]:
 
 
 def _methods(kind: type) -> Iterator[FunctionType]:
-    """Give the methods that an object of a class has; one that is overridden where `super` is mentioned."""
+    """Give the methods that an object of a class has, including an overridden one if `super` is mentioned."""
     hidden: set[str] = set()
     for base in kind.__mro__:
         if base.__module__.partition(".")[0] in _NO_STREAMS:

@@ -40,7 +40,7 @@ class RingSource(Protocol):
     """By epoch, the batches that were finished and are not yet known to be taken."""
 
     def file_of(self, index: int) -> str | None:
-        """Return the path of a sample's file, where its data set keeps a list of them."""
+        """Return the path of a sample's file, if its data set keeps a list of them."""
         ...
 
     def sort_inbox(self) -> None:
@@ -86,7 +86,7 @@ class RingSource(Protocol):
 
 
 class Drained:
-    """The records of all slots in one array: a call of numpy costs more than a slot's few records."""
+    """Records of all slots in one array, because a call of numpy costs more than a slot's few records."""
 
     def __init__(self) -> None:
         self._records: list[Records] = []

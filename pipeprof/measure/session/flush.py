@@ -46,22 +46,22 @@ from pipeprof.record.schema import Status
 from pipeprof.record.writer import TraceWriter, warm_up
 
 FLUSH_EVERY_S: Final = 0.6
-"""Time between two flushes: a kill loses less than a second also where the thread waits for a core."""
+"""Time between two flushes: a kill loses less than a second even if the thread waits for a core."""
 LOOK_EVERY_S: Final = 0.05
 REST_S: Final = 0.15
 """Time between two looks if there is nothing to look at: each wakes the thread, for 40 to 90 µs of CPU."""
 FULL_ENOUGH: Final = 0.25
 """A ring this full is drained at once."""
 NEARLY_EMPTY: Final = FULL_ENOUGH / 8
-"""A ring that is not fuller will not be full before the next look, however soon the batches come."""
+"""A ring that is at most this full will not be full before the next look, however fast the batches come."""
 
 
 class Rhythm:
     """Times of the looks and of the flushes.
 
-    Looks are rarer while no loop waits for a batch, as what workers do is of interest where one does, and the
-    rings are nearly empty. Flushes come sooner where the thread gets its core late, as it may do again the
-    next time.
+    Looks are rarer while the rings are nearly empty and no loop waits for a batch, since what workers do
+    matters only while one waits. Flushes come sooner if the thread gets its core late, as may happen again
+    the next time.
     """
 
     def __init__(self, now_s: float) -> None:
@@ -181,7 +181,7 @@ class Flusher:
         self._writer.meta = replace(meta, warnings=(*meta.warnings, text))
         try:
             warnings.warn(f"pipeprof: {text}", RuntimeWarning, stacklevel=3)
-        except RuntimeWarning:  # the program makes errors of warnings, and this one is not about it
+        except RuntimeWarning:  # the program turns warnings into errors, and this one is not about it
             say(f"pipeprof: {text}")
 
     def note_warning(self, text: str) -> None:
@@ -306,7 +306,7 @@ class Flusher:
         return tables
 
     def _forget_old_epochs(self) -> None:
-        """Forget, with their epoch, batches that were made and never taken, as after a `break`."""
+        """Forget batches that were made and never taken, with their epoch, as after a `break`."""
         unwritten = self._steps.unwritten_epochs()
         for source in self.sources:
             for epoch in list(source.finished):

@@ -1,6 +1,6 @@
 """Watches an iterable used in place of a DataLoader: only the loop's waits are observed.
 
-What happens inside such an iterable, in its threads or its processes, is its own business. If it contains a
+What happens inside such an iterable, in its threads or its processes, is not observed. If it contains a
 DataLoader of torch, as WebDataset's `WebLoader` does, that one is observed, workers and all, and what the
 iterable does besides is a stage of the loop.
 """
@@ -95,7 +95,7 @@ class IterableWatch:
     """Observes one iterable for a session."""
 
     finished: Final[Mapping[int, Any]] = {}
-    """No worker of ours reports a batch, and none is made between request and take that we could see."""
+    """None of our workers reports a batch, and we cannot see one being made between request and take."""
 
     def __init__(self, session: Session, iterable: Any) -> None:
         self.session = session

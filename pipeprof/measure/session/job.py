@@ -1,8 +1,8 @@
-"""Rank of this process in a job, and the place where its part of the job's run is written.
+"""Rank of this process in a job, and the directory of its part of the job's run.
 
-Under torchrun, or whatever else sets torch's environment variables, each rank writes an ordinary run below
-the job's directory. The ranks agree on nothing and exchange nothing for it: a marker, made by whichever comes
-first, distinguishes a job from another that was given the same directory.
+Under torchrun, or anything else that sets torch's environment variables, each rank writes an ordinary run
+below the job's directory. The ranks agree on nothing and exchange nothing for it: a marker, made by whichever
+comes first, distinguishes a job from another that was given the same directory.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _has_own_cores() -> bool | None:
 
 
 def _initialised() -> RankPlace | None:
-    """Return the place that torch.distributed knows, where the program has initialised it."""
+    """Return the place that torch.distributed knows, if the program has initialised it."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return None
@@ -154,7 +154,7 @@ def directory_for(name: str) -> Path:
 
 
 def job_directory(out: Path) -> Path:
-    """Return where all ranks write: in `out`, or in `restart-<n>` below it where torchrun has begun again."""
+    """Return where all ranks write: in `out`, or in `restart-<n>` below it if torchrun has restarted."""
     rank = here()
     return out if rank is None else attempt_of(out, rank.restart)
 
@@ -212,7 +212,8 @@ def _job(rank: Rank) -> JobMeta:
 
 
 def _scheduled() -> str | None:
-    """Return the job's name at its scheduler; of an indexed job of Kubernetes by the names of its pods."""
+    """Return the job's name at its scheduler; for an indexed job of Kubernetes, taken from the names of its
+    pods."""
     named = next((f"{name} {os.environ[name]}" for name in _SCHEDULERS if os.environ.get(name)), None)
     index, host = number(os.environ, KUBERNETES.rank), socket.gethostname()
     if named is None and index is not None and host.endswith(f"-{index}"):
@@ -270,8 +271,8 @@ def open_writer(out: Path | str | None, meta: RunMeta, placed: bool = False) -> 
 
     With `placed`, `out` is this process's own part already.
 
-    A rank that may not write goes on unrecorded and says so: were it to end, its job would end with it.
-    Raises `TraceError` if the directory is another's, and outside a job if it cannot be written.
+    A rank that cannot write continues unrecorded and says so: if it ended, its job would end with it. Raises
+    `TraceError` if the directory is another's, and outside a job if it cannot be written.
     """
     if out is None:
         scratch = new_scratch()

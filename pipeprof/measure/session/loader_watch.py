@@ -86,7 +86,7 @@ class Recorder(Protocol):
 
     @property
     def note_warning(self) -> Callable[[str], None]:
-        """Return what enters a warning into `run.json` with the next flush."""
+        """Return a function that enters a warning into `run.json` with the next flush."""
         ...
 
     def hold(self) -> None:
@@ -158,7 +158,7 @@ _numbers: Final = itertools.count(1)
 
 
 class IteratorWatch:
-    """Watches one torch iterator, over all its epochs where its workers persist."""
+    """Watches one torch iterator, over all its epochs if its workers persist."""
 
     def __init__(self, owner: LoaderWatch, workers: int, mode: Mode) -> None:
         self.owner, self.session = owner, owner.session
@@ -194,7 +194,7 @@ class IteratorWatch:
         self._probe = self._make_probe(None if self.aides is None else self.aides.ring.block)
 
     def file_of(self, index: int) -> str | None:
-        """Return the path of a sample's file, where its data set keeps a list of them."""
+        """Return the path of a sample's file, if its data set keeps a list of them."""
         return file_of(self.owner.dataset(), index, self.owner.facts.samples)
 
     def _make_ring(self, slots: int, records: int) -> Ring:
@@ -513,8 +513,8 @@ def _weakly(dataset: Any) -> Callable[[], Any]:
 def _ended_itself(process: Any, shut_down: bool) -> bool:
     """Return whether a worker was killed or failed.
 
-    One that torch has not shut down is looked at without taking its exit code, which torch then could not
-    find: it would need five seconds more to see the loss.
+    A worker that torch has not shut down is checked without reaping its exit code, which torch could then not
+    find: it would need five seconds more to notice the loss.
     """
     if not shut_down:
         with suppress(ChildProcessError, AttributeError):  # reaped, or a fork server's; no waitid on Windows
@@ -540,8 +540,8 @@ def _ended_by(process: Any, number: signal.Signals | None) -> bool:
 def _mode(loader: DataLoader[Any]) -> Mode:
     iterable = isinstance(loader.dataset, IterableDataset)
     workers = loader.num_workers
-    # In order, the batches of a map-style set are taken by number; else each must carry its own back. So must
-    # they where a StatefulDataLoader resumes: it takes some that the loop never sees.
+    # In order, the batches of a map-style set are taken by number; else each must carry its own back. They
+    # must also if a StatefulDataLoader resumes: it takes some that the loop never sees.
     resumes = getattr(loader, "next_iter_state", None) is not None
     piggyback = workers > 0 and (iterable or resumes or not getattr(loader, "in_order", True))
     return Mode(iterable, getattr(loader, "batch_sampler", None) is None, workers, piggyback)

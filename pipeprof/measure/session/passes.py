@@ -1,4 +1,4 @@
-"""Passes over loaders: the events of each, whatever way the loop leaves it."""
+"""Passes over loaders: the events of each, however the loop leaves it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ class Pending:
         self._events.append((when, kind, loader, epoch, worker, detail))
 
     def collective(self, step: int, start_ns: int, end_ns: int) -> None:
-        """Add that after `step` this rank met the others: it came at `start_ns` and went on at `end_ns`."""
+        """Record that this rank met the others after `step`: it arrived at `start_ns` and continued at
+        `end_ns`."""
         self._collectives.append((step, start_ns, end_ns))
 
     def parts(self, parts: Iterable[PartTimes]) -> None:

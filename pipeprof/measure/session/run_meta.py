@@ -29,7 +29,8 @@ NO_ACCELERATOR: Final = AcceleratorMeta(kind="none", emulated=False)
 
 
 def begun(given: RunMeta, kind: str, name: str, warmup_steps: int) -> RunMeta:
-    """Return `given`, what a door says of its run, with what every run says when it begins."""
+    """Return `given`, the facts from an entry point about its run, with those that every run records at its
+    start."""
     return replace(
         with_rank(given),
         kind=kind,
@@ -48,7 +49,8 @@ def begun(given: RunMeta, kind: str, name: str, warmup_steps: int) -> RunMeta:
 
 
 def _command() -> list[str]:
-    """Return what was typed: a program's name is enough, and says nothing of whose machine this is."""
+    """Return the command as typed: a program's name is enough, and says nothing about the owner of this
+    machine."""
     name = Path(sys.argv[0]).name
     called = ["python", "-m", "pipeprof"] if name == "__main__.py" else [name]
     return [*called, *sys.argv[1:]]
@@ -84,7 +86,8 @@ def dropped_warning(records: int) -> str:
 
 
 def described(error: BaseException | None) -> str | None:
-    """Return an error as a run keeps it: its frames hold the user's iterators, and so their workers."""
+    """Return an error as a run keeps it, without its frames: they hold the user's iterators, and so their
+    workers."""
     if error is None:
         return None
     try:

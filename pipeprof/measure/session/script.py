@@ -34,7 +34,7 @@ from pipeprof.record.meta import RunMeta
 from pipeprof.suggest import nearest
 
 SIGNAL_PATIENCE_S: Final = 1.0
-"""For the script's other processes, where a signal ends it: a kill may follow."""
+"""Time for the script's other processes if a signal ends it: a kill may follow."""
 
 
 class Traced(NamedTuple):
@@ -42,7 +42,7 @@ class Traced(NamedTuple):
 
     exit_code: int
     in_parent: bool
-    """False in a child that the script forked and that came to its end: the runs are not the child's."""
+    """False in a child that the script forked and that has ended: the runs are not the child's."""
     written: bool
     """False in a rank that may not write to the run's directory."""
     runs: Gathered
@@ -116,7 +116,7 @@ def trace_script(
             finally:
                 held.begin()
         except BaseException as raised:  # SystemExit and Ctrl-C end the script, and not us
-            held.begin()  # where a second Ctrl-C came between the two
+            held.begin()  # in case a second Ctrl-C came between the two
             error = _as_interrupted(raised)
     if os.getpid() != pid:
         held.end()
@@ -188,7 +188,7 @@ def _end_by(session: Session, program: Program, report: Callable[[Traced], None]
 
 
 def _as_interrupted(error: BaseException) -> BaseException:
-    """Return the Ctrl-C for which torch reports a lost worker: it goes to all processes of a terminal."""
+    """Return the Ctrl-C behind torch's report of a lost worker: it goes to all processes of a terminal."""
     cause = error.__context__
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__context__

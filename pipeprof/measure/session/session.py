@@ -39,11 +39,11 @@ from pipeprof.units import NS_PER_S
 
 Watch = TypeVar("Watch", bound=LoaderWatch)
 RING_RECORDS: Final = 16_384
-"""2 MiB a worker. The flush thread looks 7 times a second where few records come, else 20 times: room for
+"""2 MiB a worker. The flush thread looks 7 times a second if few records come, else 20 times: room for
 100,000 records a second that begin at once."""
 
 PATIENCE_S: Final = 5.0
-"""Longest time that a signal waits for the run to be written to its end."""
+"""Longest time that a signal waits for the run to be completed."""
 
 
 class Session:
@@ -104,7 +104,7 @@ class Session:
         self.parts = pending.parts
         self._flusher = Flusher(writer, self.steps, pending, self._flusher_stopped)
         self._flusher.files = FilesRead() if files else None
-        # for any thread: hand to the kernel what is known by now; change `run.json`
+        # for any thread: hand to the kernel what is known so far; change `run.json`
         self.flush, self.amend = self._flusher.flush, self._flusher.amend
         self.note_warning = self._flusher.note_warning
         if kernels:
@@ -118,7 +118,7 @@ class Session:
         self._watches: list[LoaderWatch] = []
         self._holders = 0
         self.before_end: list[Callable[[], None]] = []
-        """Called when the run ends, unless its finalizers end it: what is still to be asked then."""
+        """Called when the run ends, unless its finalizers end it, for what remains to be queried then."""
         self._signal: str | None = None
         self._ending: tuple[Status, str | None, StorageMeta | None] | None = None
         if forks.guard(self) == 1:
@@ -207,7 +207,7 @@ class Session:
         return self.watch_of(loader, ours.name)
 
     def enter(self, loader: LoaderMeta) -> int:
-        """Enter into `run.json` something that is iterated; return its number there."""
+        """Enter an iterated object into `run.json`; return its number there."""
         number = len(self._flusher.meta.loaders)
         numbered = replace(loader, id=number)
         self.amend(lambda meta: replace(meta, loaders=(*meta.loaders, numbered)))
@@ -264,7 +264,7 @@ class Session:
     def release(self) -> None:
         """Let the run end when all others are gone too.
 
-        Called in finalizers, in the middle of anything: the flush thread ends the run.
+        It is called in finalizers, at any point: the flush thread ends the run.
         """
         self._holders -= 1
         if self._holders == 0 and self.held_by_loaders and self.active:
@@ -286,8 +286,8 @@ class Session:
     ) -> None:
         """End the run. `storage` says what its storage has served. Later calls do nothing.
 
-        Raises nothing for a full disk: see `failure`. What a handler of a signal raises here, as torch's
-        does for a lost worker, is raised when the flush thread has ended the run.
+        Raises nothing for a full disk: see `failure`. Anything that a signal handler raises here, as torch's
+        does for a lost worker, is raised after the flush thread has ended the run.
         """
         if not self.active:
             return
@@ -310,7 +310,7 @@ class Session:
             self._uploader.end()
 
     def end_by(self, signal: str) -> None:
-        """End the run from the handler of a signal, which may have come in the middle of anything.
+        """End the run from the handler of a signal, which may have come at any point.
 
         The flush thread ends it; if that cannot, because the main thread holds what it needs, the run stays
         as it was last flushed.

@@ -1,7 +1,7 @@
-"""State of the workers, looked at from outside: why one that makes a batch is not on a core.
+"""State of the workers, observed from outside: why one that makes a batch is not on a core.
 
-`/proc/<pid>/stat` and `wchan` distinguish a disk (D) from a lock, a socket and a sleep (all S). Looked at
-about 20 times a second while the loop waits, and some 7 while it does not, this becomes the sensors
+`/proc/<pid>/stat` and `wchan` distinguish a disk (D) from a lock, a socket and a sleep (all S). Sampled about
+20 times a second while the loop waits, and some 7 while it does not, this becomes the sensors
 `worker<N>.state.<what>`: the share of the looks since the last report in which it was so; `<what>` is run,
 disk, lock, socket, sleep, pipe or other. Without `/proc` there are none: not observed. A worker that was
 stopped (T), as by SIGSTOP, is reported with the time of it.
@@ -166,7 +166,7 @@ def _what(channel: bytes) -> WorkerState | None:
 
 
 def waits_for(channel: str) -> WorkerState | None:
-    """Return what a thread waits for, by the kernel's function; None if the kernel does not say."""
+    """Return what a thread waits for, as named by the kernel's function; None if the kernel does not say."""
     if channel in ("", "0"):  # it woke up in between
         return None
     return next((what for mark, what in _CHANNELS if mark in channel), "other")

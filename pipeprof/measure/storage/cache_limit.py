@@ -1,8 +1,9 @@
 """Keeps no more than some bytes of a data set in the page cache while it is read: the oldest file goes first.
 
 That reproduces a set larger than memory on a machine that could hold it. The list of what was read is shared
-by all workers, and lives in shared memory; a file is dropped by whoever closes one too many. While it is open
-all of it may be in memory: our data sets read a file from front to back once, and find nothing of it again.
+by all workers, and is in shared memory; the worker that closes one file too many drops a file. While it is
+open all of it may be in memory: our data sets read a file from front to back once, and do not read any of it
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pipeprof.measure.host.page_cache import evict_open
 from pipeprof.measure.probe.shared_memory import SharedBlock
 
 _SLOTS: Final = 2**16
-"""Files that are remembered; with more than these in memory, the oldest goes although it would fit."""
+"""Number of files that are remembered; with more in memory, the oldest is dropped although it would fit."""
 _SLOT_BYTES: Final = 512
 _HEADER: Final = struct.Struct("qqq")
 """Oldest slot, next slot, bytes held."""

@@ -1,4 +1,4 @@
-"""The Storage contract: how a data set gets at its bytes, from files, remote places, emulated devices.
+"""The Storage contract: how a data set gets its bytes, from files, remote places, emulated devices.
 
 Data sets open files through a `Storage` and never know which. An emulated device is shared by all processes
 of a run: each read reserves its service time on the device's one timeline (`devices.StorageModel` over shared

@@ -1,4 +1,4 @@
-"""The page cache of an emulated device: what a read finds in memory, so that it asks the device for nothing.
+"""The page cache of an emulated device: what a read finds in memory and need not request from the device.
 
 The oldest bytes leave first. That needs no list: a piece is held as long as fewer than `limit_bytes` have
 come in after it, so it is enough to know, for each piece, how many bytes had come in before. A read that

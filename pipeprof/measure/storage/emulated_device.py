@@ -6,8 +6,8 @@ until its turn has ended.
 
 A sleep always ends late. So that this does not slow the device down, the next request of the same thread
 arrives as much earlier as its last one completed too late. The credit is bounded: a thread that was late
-because it found no core has really come late, and above about 10,000 requests a second Python itself is the
-limit. What the bound cuts off for another reason than the want of a core is counted, and recorded.
+because it found no core was really late, and above about 10,000 requests a second Python itself is the limit.
+Time that the bound cuts off for a reason other than the lack of a core is counted and recorded.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from pipeprof.record.meta import EmulatorMeta
 from pipeprof.units import NS_PER_S
 
 CREDIT_NS: Final = 1_000_000
-"""By how much at most a late completion shifts the next arrival back."""
+"""Largest amount by which a late completion shifts the next arrival back."""
 LIMITED_SHARE: Final = 0.02
-"""Share of lost time above which the emulator and not its model set the pace."""
+"""Share of lost time above which the emulator, not its model, set the pace."""
 _REQUESTS, _SERVED_NS, _LOST_NS, _COUNTERS = 0, 1, 2, 3
 _PR_SET_TIMERSLACK: Final = 29
 
@@ -119,9 +119,9 @@ class EmulatedDevice:
         self._late.slept = self._clock.sleep_until(turn.end_ns)
 
     def completed(self, turn: Turn) -> None:
-        """Note that the reader goes on now: its delay since the end of `turn` is not the device's.
+        """Note that the reader continues now: its delay since the end of `turn` is not the device's.
 
-        Called last of all, so that the cost of recording the read is taken out too.
+        It is called last, so that the cost of recording the read is excluded too.
         """
         late = max(0, self._clock.now_ns() - turn.end_ns)
         self._late.ns = min(late, CREDIT_NS)
@@ -140,7 +140,7 @@ class EmulatedDevice:
         return max(0, now - before)
 
     def facts(self) -> EmulatorMeta:
-        """Return what all processes have had of the device so far; after `close`, by then."""
+        """Return what all processes have received from the device so far; after `close`, up to then."""
         if self._closed is not None:
             return self._closed
         requests, served, lost = self.shared.cells[self._counts_at : self._counts_at + _COUNTERS]

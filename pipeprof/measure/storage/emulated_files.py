@@ -29,7 +29,7 @@ class EmulatedFile(SeekableFile):
     whole read-ahead window, and a read elsewhere for no more than it wants. What a request brought in is read
     from memory afterwards, as long as the file stays open.
 
-    It has no `fileno`, so that readers which would go round it (`numpy.fromfile`) come through it.
+    It has no `fileno`, so that readers which would bypass it (`numpy.fromfile`) go through it.
     """
 
     def __init__(self, path: Path | str, device: EmulatedDevice, cache: EmulatedCache | None = None) -> None:
@@ -68,7 +68,7 @@ class EmulatedFile(SeekableFile):
         return count
 
     def _fetch(self, view: memoryview, end: int, arrival_ns: int) -> int:
-        """Ask the device for what lies from here to `end`, and for more where it reads ahead."""
+        """Ask the device for what lies from here to `end`, and for more if it reads ahead."""
         position = self._position
         reading(self.name)
         if position in (0, self._fetched_to):
@@ -120,7 +120,7 @@ class EmulatedStorage:
         """Number of ranks of a job that read from the device."""
 
     def before(self, files: Sequence[Path]) -> None:
-        """Read the real files into memory, so that the real device sets no pace of its own."""
+        """Read the real files into memory, so that the real device does not set the pace."""
         size = sum(path.stat().st_size for path in files)
         if size > _MEMORY_SHARE * free_memory_bytes():
             self.warnings.append(

@@ -1,9 +1,10 @@
-"""The sending of a record to a URL: whole objects, each there or not, in an order that readers can rely on.
+"""Sending of a record to a URL: as whole objects, in an order that readers can rely on.
 
-A run is written to a local directory that stands for the URL, and sent from there. `run.json` goes first, so
-that the run is seen, and again last, so that a run that says `complete` is. A stream that grows is sent in
-pieces named by where they begin, `steps.arrows.0000000000000000`, which joined are the stream up to then; the
-Parquet file at the end takes their place. What was sent is noted beside the run, and is not sent twice.
+A run is written to a local directory that stands for the URL, and sent from there. `run.json` is sent first,
+so that the run is visible, and again last, so that a run that says `complete` is complete. A growing stream
+is sent in pieces named after the offset at which they begin, `steps.arrows.0000000000000000`, which together
+are the stream up to then; the Parquet file at the end takes their place. What was sent is noted beside the
+run, and is not sent twice.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def destination(directory: Path) -> tuple[Path, str] | None:
 
 
 def address(directory: Path) -> str:
-    """Return where a directory's record is read from later: its URL, else its path."""
+    """Return the place from which a directory's record is read later: its URL, else its path."""
     found = destination(directory.absolute())
     if found is None:
         return str(directory)
@@ -73,7 +74,7 @@ class _Sent:
     files: dict[str, list[int]] = field(default_factory=dict)
     """Size and time of change of each whole file, as it was sent."""
     pieces: dict[str, list[int]] = field(default_factory=dict)
-    """Begins of the pieces of each stream."""
+    """Starts of the pieces of each stream."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of each stream that were sent."""
 
@@ -277,7 +278,7 @@ def _state(path: Path) -> list[int]:
 
 
 def _identity(text: bytes) -> Any:
-    """Return what a run or job is known by: `run.json` changes while it goes on, its beginning does not."""
+    """Return what identifies a run or job: `run.json` changes while it goes on, its beginning does not."""
     try:
         facts = json.loads(text)
         return (facts["created_at"], facts["clock"], facts["pid"]) if "created_at" in facts else facts

@@ -19,7 +19,7 @@ from pipeprof.vocabulary import owners
 
 
 def storage(analysis: Analysis, window: Window) -> Section:
-    """Return bytes over time, bytes from the device, and the reads that were kept one by one."""
+    """Return bytes over time, bytes from the device, and the reads that were kept individually."""
     meta, facts = analysis.run.meta.storage, analysis.facts
     emulated = bool(meta.emulated)
     section = Section("storage", "Storage", _how(meta))

@@ -1,9 +1,9 @@
 """Fits the learned model of a storage device to the run that it was learned from.
 
-What a full device gave is known as a mean over the run: in it is what a limit on the rate had saved up while
-the workers started. And how reads of one batch overlap with its decoding is known from none of its figures.
-So one figure of the model, the rate of a full device and else the time of a request, is changed until a
-replay takes as long as the run did.
+The rate of a full device is known as a mean over the run, which includes what a limit on the rate had saved
+up while the workers started. How reads of one batch overlap with its decoding is not known from any of its
+figures. One figure of the model (the rate of a full device, else the time of a request) is therefore changed
+until a replay takes as long as the run did.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pipeprof.simulate.predict import replayed_rate
 
 ROUNDS: Final = 3
 CLOSE: Final = 0.005
-"""Error of a replay, as a logarithm, that is left as it is."""
+"""Error of a replay, as a logarithm, that is tolerated."""
 MOST: Final = log(1.25)
 """Largest change of a request's time, as a logarithm: what differs by more is not an error of the device's
-model. Of a full device's rate it is what a limit can have saved up."""
+model. For a full device's rate it is what a limit can have saved up."""
 STEPS: Final = 400
 """Measured steps of a replay for this: from a longer run this many are drawn."""
 _LEAST_EFFECT: Final = 0.1

@@ -1,7 +1,7 @@
 """Cost of memory that is new for each batch: its pages are zeroed at the first touch, and given back later.
 
 Workers collate into fresh shared memory, which the loop gives back after the step. Without workers a batch
-lies where the last one was, unless it is so large that the C library maps it anew.
+takes the place of the last one, unless it is so large that the C library maps it anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pipeprof.simulate.demands.read import Floats, Recorded
 from pipeprof.vocabulary import owners
 
 LARGEST_REUSED: Final = 32 << 20
-"""Bytes from which glibc gives each piece of memory back to the kernel at once, and maps the next anew."""
+"""Bytes from which glibc gives each piece of memory back to the kernel at once, and maps the next one
+again."""
 MOST_GROWTH: Final = 2.0
 """Growth of a page's cost with other processes running, over that of an idle machine: what the kernel took
 beyond that was for other programs. Two workers on two cores paid 1.1 to 2.1 times as much."""
@@ -28,7 +29,7 @@ _PAID: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class FreshMemory:
-    """Cost of fresh memory to a recorded run; what was not observed costs nothing."""
+    """Cost of fresh memory to a recorded run; anything that was not observed costs nothing."""
 
     made_ns: float
     """CPU time that making a batch took to put it into fresh memory."""
@@ -40,7 +41,8 @@ class FreshMemory:
     """CPU time in which the loop gives back a byte."""
 
     def making_ns(self, size_bytes: float, recorded: int, asked: int) -> float:
-        """Return the CPU time that making a batch takes more with the workers asked for than as recorded."""
+        """Return the additional CPU time of making a batch with the requested workers, compared with the
+        recording."""
         if bool(recorded) == bool(asked):
             return 0.0
         if asked:
@@ -48,7 +50,7 @@ class FreshMemory:
         return mapped_anew(size_bytes) * self.private_ns - self.made_ns
 
     def loop_ns(self, size_bytes: float, recorded: int, asked: int) -> float:
-        """Return the CPU time that the loop takes more to give a batch back."""
+        """Return the additional CPU time that the loop takes to give a batch back."""
         bytes_now, bytes_then = (
             size_bytes if workers else mapped_anew(size_bytes) for workers in (asked, recorded)
         )

@@ -53,13 +53,14 @@ def storage_model(storage: StorageMeta) -> StorageModel:
 
 
 def tier_of(meta: RunMeta) -> Tier | None:
-    """Return the tier of the place of the data; None if it is not known."""
+    """Return the tier of the data's storage; None if it is not known."""
     tier = meta.storage.tier or meta.storage.device.tier or meta.reading.place.tier
     return tier if tier in ("hdd", "ssd", "nvme", "network") else None  # type: ignore[return-value]
 
 
 def cache_share(storage: StorageMeta) -> float:
-    """Return the share of bytes that the emulated page cache served; those are in no recorded request."""
+    """Return the share of bytes that the emulated page cache served; these are not in any recorded
+    request."""
     cache = storage.emulated_cache
     hits, misses = cache.bytes_from_memory or 0, cache.bytes_from_device or 0
     return hits / (hits + misses) if hits else 0.0

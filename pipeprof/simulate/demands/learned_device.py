@@ -1,7 +1,8 @@
 """A cost model of the user's own storage, with the figures that the run or a probe of its storage showed.
 
-A limit on the rate gives afterwards what was not asked for in a pause; anything else serves requests side by
-side up to its bandwidth. Both are `devices.StorageModel`, whose demands are bytes as the device gave them.
+A limit on the rate makes up afterwards for what was not requested in a pause; anything else serves requests
+side by side up to its bandwidth. Both are `devices.StorageModel`, whose demands are bytes as the device gave
+them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from pipeprof.simulate.knobs import LEARNED
 from pipeprof.units import NS_PER_S
 
 REQUEST_BYTES: Final = 128 * 1024
-"""Size of a request if none was seen: Linux's window of read-ahead."""
+"""Size of a request if none was observed: Linux's window of read-ahead."""
 CREDIT_S: Final = 0.1
 """Time for which a limit on the rate makes up for what was not asked: the kernel's slice."""
 SATURATED: Final = 0.9
-"""Share of all that a device gives from which a single reader has it all: its waiting is the limit's."""
+"""Share of a device's rate from which a single reader uses all of it: its waiting is due to the limit."""
 MOSTLY: Final = 0.5
-"""Share of the making of batches that waits for a device that is full: workers pile up there."""
+"""Share of the making of batches that waits for a full device: workers pile up there."""
 _MOST_CHANNELS: Final = 4096
 
 
@@ -49,9 +50,11 @@ def request_bytes_of(device: StorageState) -> float:
 
 
 def if_full(device: StorageState) -> StorageState:
-    """Return what a device whose state is not known is, at the worst: full, as far as its readers waited.
+    """Return what a device whose state is not known is, in the worst case: full, as far as its readers
+    waited.
 
-    If most of the making did not wait for reads, a full device would have shown: it gives that much more.
+    If most of the making did not wait for reads, a full device would have shown; it then gives that much
+    more.
     """
     spare = max(1.0, MOSTLY / device.waited_share) if device.waited_share else 1.0
     return replace(
@@ -63,7 +66,7 @@ def if_full(device: StorageState) -> StorageState:
 
 
 def _alone_ns_per_byte(device: StorageState, capacity: float) -> float:
-    """Return the time of a byte for a single reader, beyond its part of the bandwidth or a limit's delay."""
+    """Return the time of a byte for a single reader, beyond its share of the bandwidth or a limit's delay."""
     alone = device.alone_bytes_per_s
     own = device.device_in_flight, device.bytes_per_s
     service = own[0] / own[1] * NS_PER_S if own[0] is not None and own[1] else 0.0

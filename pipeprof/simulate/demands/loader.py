@@ -36,7 +36,7 @@ from pipeprof.units import NS_PER_S
 from pipeprof.vocabulary import owners
 
 FEWEST_BATCHES: Final = 5
-"""Batches after warm-up below which their spread says nothing."""
+"""Number of batches after warm-up below which their spread means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Batches:
     handover: Floats
     """Work between two batches of one worker; without workers, inside `next` before the making."""
     handover_away: Floats
-    """The same, of no one: waiting for a lock or to be woken up."""
+    """The same, without a resource: waiting for a lock or to be woken up."""
     transfer: Floats
     """From the end of collate until the main process could take the batch, beyond `receive`."""
     locked: Floats
@@ -69,7 +69,7 @@ class Batches:
     `loop.PICKLING` if it waited for that to be pickled, `loop.RECEIVING` to be unpickled.
     """
     pin: Floats
-    """The pin thread's, one batch after the other."""
+    """Time of the pin thread, one batch after the other."""
     receive: Floats
     """CPU time of the main process to take a batch that is there."""
     receive_away: Floats
@@ -105,14 +105,14 @@ class StartUp:
     host_ns: float
     """The main process starts one worker."""
     boot_ns: float
-    """A started worker turns to its first batch."""
+    """Time until a started worker begins its first batch."""
     shutdown_ns: float
-    """From the last step of an epoch to the start of the next."""
+    """Time from the last step of an epoch to the start of the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataPlace:
-    """The place of the data, and what was seen of reading it."""
+    """The storage of the data, and what was observed of reading it."""
 
     tier: str | None
     """None if the run does not say."""
@@ -141,7 +141,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvents:
-    """The events of a run that were recorded: attribution is shown a simulated run as it was this one."""
+    """The events of a run that were recorded: attribution sees a simulated run as it saw this one."""
 
     device: bool
     """The device's own times."""
@@ -186,15 +186,15 @@ class Demands:
     throughput: float | None = None
     """Samples a second of the recorded loop; None if they were not observed."""
     device_full: bool = False
-    """True if the storage's model was learned from a run that it gave all that it could."""
+    """True if the storage's model was learned from a run in which it was at its limit."""
     scaling: ScalingProbe | None = None
     """The cost of making batches in several processes, if that was probed."""
     notes: tuple[Extrapolation, ...] = ()
-    """Figures that were not observed, and what was assumed in their place."""
+    """Figures that were not observed, and what was assumed instead."""
     own_cost: OwnCostOfBatch | None = None
     """Cost of observing that is in these demands; None if it is not known, or taken off."""
     taken_off_ns: float = 0.0
-    """Cost of observing a batch that was taken off; 0 of a run as it was recorded."""
+    """Cost of observing a batch that was taken off; 0 for a run as it was recorded."""
     own_error_ns: float = 0.0
     """Possible error of what was taken off."""
     if_full: Demands | None = None
@@ -202,7 +202,7 @@ class Demands:
 
     @cached_property
     def batch_samples(self) -> float | None:
-        """Return the samples of a usual batch; None if they were not observed."""
+        """Return the number of samples in a typical batch; None if they were not observed."""
         known = self.batches.samples[self.batches.samples > 0]
         return float(np.median(known)) if len(known) else None
 
@@ -384,9 +384,10 @@ def _batches(recorded: Recorded, knobs: Knobs, device: StorageState | None, reco
 
 
 def _with_a_core(recorded: Recorded, batches: Batches) -> dict[str, Any]:
-    """Return a step that no device was timed for with a core of its own: the CPU time in it, and the whole.
+    """Return, with a core of its own, a step for which no device was timed: the CPU time in it, and the
+    whole.
 
-    Its thread waits for a core like any other. What it sleeps, or waits for a device, it does without one.
+    Its thread waits for a core like any other. It needs none while it sleeps or waits for a device.
     """
     timeline = recorded.timeline
     if recorded.body_cpu_share is None or timeline.device_observed or runs_behind(timeline):

@@ -15,7 +15,7 @@ from pipeprof.analyse.why.lines import read_lines
 from pipeprof.graph import EDGES, Back, Event, Shape
 from pipeprof.passes import LoopPass
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, Bools, Ints, Timeline, read_ints, take
+from pipeprof.timeline import NOT_OBSERVED, Bools, Ints, Timeline, read_inside, read_ints
 from pipeprof.vocabulary.owners import READ
 
 Floats = npt.NDArray[np.float64]
@@ -94,11 +94,9 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
         attribution.stages.part(kept),
         attribution.counters.part(kept),
     )
-    own_work, extra = (
-        attribution.own_work,
-        read_ints(run, "batches", _OF_BATCHES),
-    )
-    inside = {name: with_nan(take(values, timeline.inside_row)) for name, values in extra.items()}
+    own_work = attribution.own_work
+    extra = read_inside(run, timeline, _OF_BATCHES)
+    inside = {name: with_nan(values) for name, values in extra.items()}
     return Recorded(
         timeline,
         tuple(loop_pass for loop_pass in whole.passes if whole.kind_of(loop_pass.loader) == loader),

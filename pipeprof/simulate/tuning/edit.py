@@ -1,6 +1,6 @@
 """The change of a script's source that gives a DataLoader other arguments, as a unified diff.
 
-Nothing is written: the diff is for the user to apply.
+Nothing is written: the user applies the diff.
 """
 
 from __future__ import annotations

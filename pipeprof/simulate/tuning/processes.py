@@ -21,9 +21,9 @@ from pipeprof.record.reader import Run
 _LOOK_EVERY_S: Final = 0.1
 _MEMORY_EVERY_S: Final = 0.5
 _PATIENCE_S: Final = 300.0
-"""Seconds beyond those asked for until a script that gives no batch is given up."""
+"""Seconds beyond those requested after which a script that gives no batch is abandoned."""
 _END_S: Final = 5.0
-"""Seconds that a process gets to end by itself."""
+"""Seconds that a process has to end by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from pipeprof.timeline import read_ints
 from pipeprof.vocabulary.arguments import value_text
 
 FOR_SEARCH: Final = 0.8
-"""Share of the budget that the search gets; in the rest the present setting is measured again."""
+"""Share of the budget that the search gets; in the remainder the present setting is measured again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Gain:
 
     @property
     def is_real(self) -> bool:
-        """Return True if it is more than noise, and more than nothing."""
+        """Return True if it is a gain beyond noise."""
         return self.low is not None and self.low > 1 and self.value > 1 + EQUAL
 
 
@@ -128,13 +128,13 @@ class _Trials:
 
 
 def _holds_enough(run: Run) -> bool:
-    """Return whether a run holds as many measured steps as a prediction asks for."""
+    """Return whether a run has as many measured steps as a prediction needs."""
     steps = read_ints(run, "steps", ("step",))["step"]
     return len(steps) >= WARMUP_STEPS + FEWEST_BATCHES
 
 
 def _too_few(run: Run) -> InconclusiveError:
-    """Say that too few batches came, and the budget that is enough by how fast they did."""
+    """Say that too few batches came, and which budget would be enough at their rate."""
     took_ns = np.sort(read_ints(run, "steps", ("take_ns",))["take_ns"])
     if len(took_ns) < 2:
         return InconclusiveError(
@@ -150,7 +150,7 @@ def _too_few(run: Run) -> InconclusiveError:
 
 
 _ENOUGH_STEPS: Final = 10
-"""Steps after warm-up, twice those that a prediction asks for at least."""
+"""Steps after warm-up: twice the least that a prediction needs."""
 _OF_WORKERS: Final = ("prefetch_factor", "persistent_workers")
 
 

@@ -26,6 +26,7 @@ from pipeprof.record.reader import load as read_run
 from pipeprof.record.schema import TABLES
 from pipeprof.report.wording.view import own_cost_text
 from pipeprof.simulate.demands.loader import read_demands
+from pipeprof.simulate.demands.read import read_recorded
 from pipeprof.timeline import NOT_OBSERVED, read_timeline
 from tests.factory import MS, US, Plan, make_run
 from tests.unprobed_runs import unprobe
@@ -262,6 +263,35 @@ def test_what_is_compared_with_a_whole_process_is_not_of_the_probed_batches_alon
     assert few_of.run_ns == all_of.run_ns
     assert few_of.all_batches == all_of.batches == 640
     assert few_of.batches == 80
+
+
+def test_what_stands_for_longer_batches_is_scaled_to_them_in_every_figure(tmp_path: Path) -> None:
+    """One of eight batches was probed, and took a third of the time of each other: bytes alone are alike."""
+    times = [20 * MS] + [60 * MS] * 7
+    plan = Plan(
+        batches=320,
+        warmup=8,
+        workers=1,
+        stages={"decode": times},
+        batch_columns={"helper_cpu_ns": [n // 2 for n in times], "runq_ns": [n // 10 for n in times]},
+    )
+    whole = load(make_run(tmp_path / "whole", plan))
+    some = load(unprobe(tmp_path / "whole", tmp_path / "some", 8, 7))
+    asked, recorded, cores = [], [], []
+    for analysis in (whole, some):
+        assert analysis.attribution is not None
+        assert analysis.facts is not None
+        asked.append(Observed.of(analysis.run, analysis.attribution, analysis.facts, "decode"))
+        recorded.append(read_recorded(analysis.run, analysis.attribution))
+        cores.append((analysis.facts.own_cores, analysis.facts.waited_cores))
+        measured, wall = analysis.timeline.measured, analysis.attribution.window.wall_ns
+        counted = analysis.attribution.counters
+        assert analysis.facts.waited_cores == pytest.approx(counted.runq[measured].sum() / wall, rel=1e-4)
+    assert cores[1] == pytest.approx(cores[0], rel=1e-3)
+    for column in ("cpu_ns", "runq_ns", "helper_cpu_ns", "bytes"):
+        assert asked[1].whole(column) == pytest.approx(asked[0].whole(column), rel=1e-3), column
+        assert asked[0].whole(column) == asked[0].total(column)
+    assert recorded[1].helper_cpu == pytest.approx(recorded[0].helper_cpu, rel=1e-3)
 
 
 def test_a_batch_that_none_stands_for_is_unknown_inside(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def disks(block: Path = Path("/sys/block")) -> dict[str, Any]:
     }
 
 
-@functools.cache  # asked for each device at each reading, and devices stay what they are
+@functools.cache  # asked for each device at each reading, and devices do not change
 def is_whole_disk(entry: Path) -> bool:
     """Return True for the entry in `/sys/block` of a disk that is not made of others."""
     if not entry.is_dir() or entry.name.startswith(_NO_DISKS):  # a partition has no entry of its own

@@ -123,7 +123,7 @@ CORES_EVERY_S: Final = 0.75
 class Cores:
     """The cores that the run's processes, and all of the machine's, keep busy, about once a second.
 
-    For runs without telemetry: what other programs take of the cores is known in no other way.
+    For runs without telemetry: there is no other way to know what other programs take of the cores.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

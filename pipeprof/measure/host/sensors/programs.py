@@ -98,7 +98,7 @@ class Programs:
                 yield (int(number), int(fields[19])), _Process(int(fields[1]), name, used_s)
 
     def _named(self, pid: int, name: str) -> str:
-        """Return the name of a program; of Python what it runs besides, and no other word of its command."""
+        """Return the name of a program, for Python also what it runs, and no other word of its command."""
         said = name
         if name.startswith("python"):
             with suppress(OSError):

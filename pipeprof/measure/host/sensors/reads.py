@@ -116,7 +116,7 @@ _GROUP_COUNTS: Final = (
 
 
 def _counted(text: str, key: str) -> float:
-    """Add up what stands behind `key`, for all devices: `8:0 Read 12` or `8:0 rios=12`."""
+    """Add up the values after `key`, for all devices: `8:0 Read 12` or `8:0 rios=12`."""
     words = pairwise(text.replace("=", " ").split())
     return float(sum(int(count) for word, count in words if word == key))
 

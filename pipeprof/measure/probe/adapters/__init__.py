@@ -1,4 +1,4 @@
-"""Finds the stages of other people's libraries, each by what it is, in a file of its own.
+"""Finds the stages of third-party libraries, one library per file.
 
 A seam is module and class, name, and what replaces it, as in `auto_stages`. It is used where the library is
 loaded. What is written in C and cannot be replaced, such as LMDB's transactions, stays in the stage around

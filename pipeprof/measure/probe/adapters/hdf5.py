@@ -1,4 +1,4 @@
-"""h5py: reads of a data set, and what is decompressed for them: whole chunks, whatever part is asked for.
+"""h5py: reads of a data set, and what is decompressed for them: whole chunks, whatever part is requested.
 
 Opening is counted in `counting.opens`.
 """

@@ -1,4 +1,4 @@
-"""OpenCV: reading and decoding of pictures, resizing and conversion of colours; pixels decoded and left."""
+"""OpenCV: reading and decoding of pictures, resizing and conversion of colours; pixels decoded and kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PyAV: the decoding of frames, which happens as they are asked for one by one."""
+"""PyAV: the decoding of frames, which happens one by one as they are requested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _decoding(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _frames(frames: Any) -> Iterator[Any]:
-    """Give the frames, timed one by one: no span stays open while the user's code has a frame."""
+    """Give the frames, timed individually: no span stays open while the user's code has a frame."""
     try:
         while True:
             with span(DECODE):

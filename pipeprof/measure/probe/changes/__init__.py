@@ -1,1 +1,1 @@
-"""Changes that are tried on a script from outside: arguments of its loaders, an early end."""
+"""Changes that can be tried on a script from outside: arguments of its loaders, an early end."""

@@ -1,6 +1,6 @@
 """Other arguments for a script's DataLoaders: read from `--set`, checked, and put among the script's own.
 
-Only arguments that leave what is learned as it is may be set: the same samples in the same batches.
+Only arguments that do not change what is learned may be set: the same samples in the same batches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeprof.vocabulary.arguments import ARGUMENT_OF, value_text
 ALL: Final = "loader"
 """Name under which all loaders of a script are addressed."""
 THREADS: Final = "worker_threads"
-"""Threads of torch in each worker: no argument of DataLoader, set when a worker starts."""
+"""Threads of torch in each worker: not an argument of DataLoader, set when a worker starts."""
 ALIASES: Final = {knob: argument for knob, argument in ARGUMENT_OF.items() if knob != argument}
 """A scenario's names for arguments of DataLoader."""
 _OF_LEARNING: Final = frozenset(
@@ -90,7 +90,7 @@ class Changes:
         return tuple(name for name in self.by_loader if name != ALL)
 
     def of(self, name: str) -> dict[str, Any]:
-        """Return the arguments for the loader of that name; what is set for it alone goes first."""
+        """Return the arguments for the loader of that name; settings for it alone take precedence."""
         arguments = dict(self.by_loader.get(ALL, {}))
         for asked in self.names:
             if means(asked, name):
@@ -153,8 +153,8 @@ def _check(wanted: Mapping[str, Any], where: str, workers: Any) -> None:
 def resolve(given: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return a constructor's arguments with those that are `wanted` instead of the `given` ones.
 
-    What needs workers goes if they are set to none. Raises `MeasureError` for what cannot be together with
-    the script's own arguments; `where` says which loader it is.
+    What needs workers goes if they are set to none. Raises `MeasureError` for arguments that are incompatible
+    with the script's own; `where` says which loader it is.
     """
     _check(wanted, where, wanted.get("num_workers", given.get("num_workers")))
     unknown = [name for name in wanted if name not in given and name != THREADS]

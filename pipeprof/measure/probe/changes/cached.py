@@ -1,7 +1,7 @@
 """A data set whose samples are made once and kept: in memory or in a file, shared by all workers.
 
-Wrap what is expensive and the same each time, such as reading and decoding; what is random belongs into
-`transform`, which is applied to each kept sample anew.
+Wrap the work that is expensive and the same each time, such as reading and decoding; random steps belong in
+`transform`, which is applied to each kept sample every time.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from pipeprof.measure.probe.shared_memory import SharedBlock
 Sample = TypeVar("Sample")
 Place = Literal["ram", "disk"]
 USABLE_SHARE: Final = 0.8
-"""Usable share of what is free: the workers, their batches and other programs need some too."""
+"""Usable share of the free space: the workers, their batches and other programs need some too."""
 _LOOKED_AT: Final = 5
 """Samples that are made to estimate the size of all."""
 _SPARE: Final = 1.25
-"""Factor over the estimate: the samples that were not looked at may be larger."""
+"""Factor over the estimate: the samples that were not examined may be larger."""
 _EMPTY, _BEING_WRITTEN, _KEPT = 0, 1, 2
 
 
@@ -56,11 +56,11 @@ def cached(
 
     `where` is "ram", memory that the workers share and that is gone with this process, or "disk", a file
     without a name in `directory` (by default that of temporary files), gone with this process too. It takes
-    at most `bytes`, by default an estimate from a few samples; what does not fit is made each time anew.
-    `transform` is applied to each sample after it was kept, so that random augmentation stays random. Samples
-    must be picklable; they come back as equal copies.
+    at most `bytes`, by default an estimate from a few samples; samples that do not fit are made again each
+    time. `transform` is applied to each sample after it was kept, so that random augmentation stays random.
+    Samples must be picklable; they come back as equal copies.
 
-    Raises `DataError` for a data set without `__len__` and `__getitem__`, a place that is neither, and where
+    Raises `DataError` for a data set without `__len__` and `__getitem__`, a place that is neither, or if
     memory or disk has no room for `bytes`.
     """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -116,7 +116,7 @@ class Cached(Dataset[Any], Generic[Sample]):
 
     @property
     def kept(self) -> Kept:
-        """Return how many samples are kept by now, and the bytes that they take of those there are."""
+        """Return how many samples are kept so far, and how many of the available bytes they take."""
         whole = self._index[1:]
         there = whole[:, 0] == _KEPT
         return Kept(int(there.sum()), int(whole[there, 2].sum()), self._block.size_bytes)
@@ -146,7 +146,7 @@ class Cached(Dataset[Any], Generic[Sample]):
         return sample
 
     def _reserve(self, place: int, size: int) -> int | None:
-        """Take room for a sample; None if there is none, and where another worker writes it already."""
+        """Take room for a sample; None if there is none, or if another worker is already writing it."""
         with self._rows.locked():
             free, row = int(self._index[0, 1]), self._index[place + 1]
             if row[0] != _EMPTY or free + size > self._block.size_bytes:

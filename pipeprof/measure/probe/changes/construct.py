@@ -1,8 +1,9 @@
 """The seam at which a script's loaders are made: DataLoader's constructor, and torchdata's.
 
 Under it each loader gets the arguments that are set from outside, and is remembered with the place of the
-call. A loader that a library rebuilds from another one, as Accelerate and Lightning do, comes by it again:
-the same arguments are set again, and it keeps the place and the name of the loader that it was made from.
+call. A loader that a library rebuilds from another one, as Accelerate and Lightning do, passes through it
+again: the same arguments are set again, and it keeps the place and the name of the loader that it was made
+from.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _made: Final[WeakKeyDictionary[Any, Made]] = WeakKeyDictionary()
 
 
 _data_wrappers: Final[list[Callable[[Any], Any]]] = []
-"""What the data set of each loader is put into, while a `Construction` stands."""
+"""What the data set of each loader is wrapped in, while a `Construction` is active."""
 
 
 def wrap_data_sets(wrap: Callable[[Any], Any]) -> None:
@@ -68,7 +69,7 @@ def remember(loader: DataLoader[Any]) -> None:
 class Construction:
     """Sees each loader that is made between `begin` and `end`, and sets `changes`.
 
-    `refuse` is called, and must raise, where a change cannot be together with the script's own arguments.
+    `refuse` is called, and must raise, if a change is incompatible with the script's own arguments.
     """
 
     def __init__(self, changes: Changes, refuse: Callable[[MeasureError], NoReturn]) -> None:
@@ -77,7 +78,7 @@ class Construction:
         """Names of the loaders that were made."""
 
     def begin(self) -> None:
-        """Patch the constructors, those of torchdata's classes too, imported or yet to come."""
+        """Patch the constructors, including those of torchdata's classes, whether imported or not yet."""
         hook.each_class(self._patch)
 
     def end(self) -> None:
@@ -115,7 +116,7 @@ class Construction:
     def _prepare(
         self, loader: Any, given: Mapping[str, Any]
     ) -> tuple[Made, tuple[dict[str, Any], dict[str, Any]] | None]:
-        """Return how a loader is being made, and its arguments where some of them are changed."""
+        """Return how a loader is being made, and its arguments if some of them are changed."""
         site = site_of(loader)
         origin = _rebuilt_from(given) if site is None or site.in_library else None
         name = origin.name if origin is not None else site.name if site is not None else ""

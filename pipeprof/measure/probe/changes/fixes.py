@@ -1,6 +1,6 @@
 """Fixes that are not arguments of a loader, tried on a script without an edit and undone at its end.
 
-`read_fixes` reads `--try` and refuses what cannot be; each fix says what it does, and what it took back.
+`read_fixes` reads `--try` and refuses impossible fixes; each fix says what it does, and what it undid.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class _Caching:
 
     room_bytes: int = 0
     _kept: list[tuple[Any, _Kept]] = field(default_factory=list)
-    """Data sets, and what each was put into: one for all loaders of a data set."""
+    """Data sets, each with its wrapper: one for all loaders of a data set."""
 
     def begin(self) -> str:
         self.room_bytes = int(free_memory_bytes() * USABLE_SHARE)

@@ -1,8 +1,8 @@
-"""An early end of a script's loops, as the end of training would come to it.
+"""An early end of a script's loops that looks to it like the end of training.
 
-The pass over the loader ends after a number of batches, or after some time. What the script does after its
-loop still runs, and may ask its loaders again: the next epochs, a validation, a test. Each such pass gives
-one batch, because scripts divide by the number of their batches. A script that goes on and on is ended at its
+The pass over the loader ends after a number of batches, or after some time. Code after the script's loop
+still runs, and may ask its loaders again: the next epochs, a validation, a test. Each such pass gives one
+batch, because scripts divide by the number of their batches. A script that goes on and on is ended at its
 loader.
 """
 

@@ -1,8 +1,8 @@
 """Finds the import, or the line, after which this process may run on fewer cores than before.
 
-Some libraries bind the process to a core when they are loaded, and workers inherit that. The mask is looked
-at before each module is looked for: a mask that has shrunk since the last look is the doing of the module
-before, or of what ran soon after it.
+Some libraries bind the process to a core when they are loaded, and workers inherit that. The mask is checked
+before each module is searched for: a mask that has shrunk since the last look was changed by the module
+before, or by what ran soon after it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AffinityWatch(MetaPathFinder):
         self._import: str | None = None
 
     def start(self) -> None:
-        """Begin to look, where this system has such masks."""
+        """Begin to look, if this system has such masks."""
         if hasattr(os, "sched_getaffinity"):
             self._cores = len(os.sched_getaffinity(0))
             sys.meta_path.insert(0, self)

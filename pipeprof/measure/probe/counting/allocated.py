@@ -1,7 +1,8 @@
-"""Tells what a worker has allocated and kept, between its batches: a cache grows, whatever else is made anew.
+"""Measures what a worker has allocated and kept between its batches: a cache grows, while everything else is
+made again.
 
-Resident memory does not show it. It holds what was freed and not given back: with a cache of 4 MB, the
-buffers of decoding moved it by 8 MB to either side, from one epoch to the next.
+Resident memory does not show it. It includes memory that was freed and not given back: with a cache of 4 MB,
+the buffers of decoding moved it by 8 MB to either side, from one epoch to the next.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def allocated_bytes() -> int | None:
 
 
 class AllocationLooks:
-    """Looks at the memory of a worker when a batch has ended: at the first, then ten times a second at most.
+    """Reads the memory of a worker when a batch has ended: at the first, then at most ten times a second.
 
     What the making of the first batch takes, every worker needs. At the end of a worker its data set is gone.
     """

@@ -1,6 +1,6 @@
 """Kernel counters of a thread: CPU time, time without a core, bytes from block devices.
 
-Linux has all of it without root; elsewhere what is missing is not observed. Costs are in `read_counters`.
+Linux has all of it without root; elsewhere, missing counters are not observed. Costs are in `read_counters`.
 """
 
 from __future__ import annotations
@@ -114,5 +114,5 @@ def thread_memory() -> tuple[int, int]:
 
 
 def difference(after: int, before: int) -> int:
-    """Return `after - before` where both were observed."""
+    """Return `after - before` if both were observed."""
     return MISSING if MISSING in (after, before) else after - before

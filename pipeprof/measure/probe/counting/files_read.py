@@ -1,7 +1,7 @@
 """Keeps some of the files that batches are made from, so that a probe can read like the run did.
 
 Workers report files that Python's `open` opened, in records of their ring; files that are mapped or held open
-are looked for from outside. Paths are those of this machine, and go through the writer's redaction.
+are found from outside. Paths are those of this machine, and go through the writer's redaction.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class OpenedFiles:
         self._keep(lambda: os.fsencode(os.path.abspath(os.fspath(path))), size_bytes)  # noqa: PTH100
 
     def fetched(self, url: Callable[[], str], size_bytes: int) -> None:
-        """Keep what came from a URL, as `opened` keeps files; `url` is asked only then."""
+        """Keep objects from a URL, as `opened` keeps files; `url` is called only then."""
         self._keep(lambda: url().encode(), size_bytes)
 
     def _keep(self, name: Callable[[], bytes], size_bytes: int) -> None:
@@ -53,7 +53,7 @@ class OpenedFiles:
             self.kept += 1
 
     def send(self, slot: Any) -> None:
-        """Write what is not sent to the worker's slot of the ring, in pieces."""
+        """Write what has not been sent to the worker's slot of the ring, in pieces."""
         for number, (path, size_bytes) in enumerate(self.unsent, self.kept - len(self.unsent)):
             for piece, start in enumerate(range(0, len(path), FILE_TEXT_BYTES)):
                 part = path[start : start + FILE_TEXT_BYTES]
@@ -72,7 +72,7 @@ def files_in(records: npt.NDArray[Any]) -> list[ReadFileMeta]:
 
 
 class FilesRead:
-    """Files of a run, as far as they are kept: a bounded number of each kind."""
+    """Files of a run that are kept: a bounded number of each kind."""
 
     def __init__(self) -> None:
         self._files: dict[str, ReadFileMeta] = {}

@@ -1,4 +1,5 @@
-"""Reads, once a second, what a worker has: threads, pools of threads, cores, memory, /dev/shm, bytes read.
+"""Reads, once a second, the resources of a worker: threads, pools of threads, cores, memory, /dev/shm, bytes
+read.
 
 A level is a value that stands, and not a count that grows: `record.names.counters` names them.
 """
@@ -31,7 +32,8 @@ def read_levels() -> dict[CounterName, int]:
 
 
 class _Seldom:
-    """Reads what costs more the larger a process is, so seldom that it takes `SHARE` of the time at most."""
+    """Reads figures that cost more the larger a process is, so seldom that this takes at most `SHARE` of the
+    time."""
 
     def __init__(self, levels: Callable[[], Iterator[tuple[CounterName, int]]]) -> None:
         self._levels = levels
@@ -53,15 +55,15 @@ def _memory_levels() -> Iterator[tuple[CounterName, int]]:
         lines = Path("/proc/self/smaps_rollup").read_bytes().splitlines()
         private = (line.split()[1] for line in lines if line.startswith(b"Private_"))
         yield counters.OWN_BYTES, 1024 * sum(map(int, private))
-    # A spawned worker lacks it, and its import would take 0.2 s from what the worker does meanwhile: the
-    # main process knows too what is left for all.
+    # A spawned worker lacks it, and its import would take 0.2 s from what the worker does meanwhile: the main
+    # process also knows what is left for all.
     if machine := sys.modules.get(_MACHINE):
         with suppress(OSError, ValueError):
             yield counters.MEMORY_LEFT_BYTES, machine.free_memory_bytes()
 
 
 def _native_pools() -> Iterator[tuple[CounterName, int]]:
-    """Yield the pools of BLAS and OpenMP libraries, where the user's program has loaded threadpoolctl."""
+    """Yield the pools of BLAS and OpenMP libraries, if the user's program has loaded threadpoolctl."""
     with suppress(Exception):  # a library that is only half imported, or of another version
         largest: dict[str, int] = {}
         for pool in sys.modules["threadpoolctl"].threadpool_info():
@@ -93,7 +95,7 @@ def process_age_ns() -> int:
 
 
 _START_TIME: Final = 19
-"""Place of the start time, in clock ticks since the machine's start, behind the name in `stat`: proc(5)."""
+"""Place of the start time, in clock ticks since the machine's start, after the name in `stat`: proc(5)."""
 
 
 def _levels() -> Iterator[tuple[CounterName, int]]:
@@ -136,4 +138,4 @@ _POOLS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "arrow": ("pyarrow", lambda pyarrow: pyarrow.cpu_count()),
     "openmp": ("os", lambda os: os.getenv("OMP_NUM_THREADS", "x")),
 }
-"""Thread pools whose size can be asked for where their library is loaded."""
+"""Thread pools whose size can be read if their library is loaded."""

@@ -1,7 +1,7 @@
-"""Says what is known of a batch that a worker could not make, or could not hand over.
+"""Records what is known of a batch that a worker could not make or hand over.
 
-The worker writes the first such loss into its slot of the ring, where it stays whatever becomes of the
-worker. A batch that finds no room in shared memory as it is handed over is lost for ever: the worker's queue
+The worker writes the first such loss into its slot of the ring, where it stays whatever happens to the
+worker. A batch that finds no room in shared memory as it is handed over is lost forever: the worker's queue
 thread drops it with a traceback, and the loop waits.
 """
 
@@ -32,7 +32,7 @@ NO_ROOM: Final = re.compile(
     r"(?:</torch_|/dev/shm|shared memory)[^\n]*No space left|No space left[^\n]*/dev/shm"
     r"|is killed by signal: Bus error"
 )
-"""Texts of torch's and the system's errors where a batch finds no room in shared memory."""
+"""Texts of torch's and the system's errors if a batch finds no room in shared memory."""
 _MOST_SAMPLES: Final = 8
 _MOST_CHARACTERS: Final = 160
 """Of an error's first line, and of a path its end."""
@@ -58,7 +58,7 @@ class Loss(NamedTuple):
     total: int
     """Number of all of them."""
     sample: int | None
-    """Index that failed, where a sample did."""
+    """Index that failed, if a sample did."""
     place: Place | None
     """Where the error was raised; None if no code of the batch's making ran."""
     users: Place | None
@@ -110,7 +110,7 @@ def _text_of(place: Place | None) -> str:
 
 
 def in_making(key: tuple[int, int], stage: str, asked: Any, error: BaseException) -> Loss:
-    """Return the loss of a batch of which a sample, or its collation, has raised `error`.
+    """Return the loss of a batch whose sample or collation has raised `error`.
 
     The traceback's first frame is the caller's, which still runs.
     """
@@ -155,7 +155,7 @@ def _indices(asked: Any) -> tuple[tuple[int, ...] | None, int]:
 def _frames(trace: TracebackType | None) -> tuple[list[Place], int | None]:
     """Return the frames of a traceback that are not ours, outermost first, and the index of the sample.
 
-    Local names are read of frames that ask for samples alone: a frame that holds its error would keep it.
+    Local names are read only from frames that ask for samples: a frame that holds its error would keep it.
     """
     frames, sample = [], None
     while trace is not None:

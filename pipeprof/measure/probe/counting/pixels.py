@@ -49,7 +49,7 @@ def note_left(pixels: int, before: int) -> None:
         tally.add(counters.SHRUNK_PICTURES)
         tally.add(counters.PIXELS_LEFT, pixels)
     else:
-        return  # it was not decoded where we look: made by the user's code
+        return  # it was not decoded where we look, but made by the user's code
     _Sample.left[pixels] += 1
 
 

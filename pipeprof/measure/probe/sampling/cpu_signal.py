@@ -61,11 +61,11 @@ class CpuSampler:
         return True
 
     def is_running(self) -> bool:
-        """Return whether it samples: not where a user's own signal or timer has taken its place."""
+        """Return whether it samples: not if a user's own signal or timer has taken its place."""
         return self._running
 
     def stop(self) -> None:
-        """Stop sampling. The handler stays where another thread than the main one asks: it does nothing."""
+        """Stop sampling. The handler stays if a thread other than the main one asks: it does nothing."""
         if self._running:
             self._running = False
             _set_timer(0)
@@ -83,7 +83,7 @@ class CpuSampler:
         """Let a signal that has come and was not yet handled go to our handler, which no longer does
         anything.
 
-        Python reports one that reaches no handler, with a traceback. Such a signal waits where this runs in
+        Python reports one that reaches no handler, with a traceback. Such a signal waits if this runs in
         another signal's handler, as of one that ends the program; a further one makes Python look for both.
         What handlers of the user's raise there is the user's.
         """
@@ -94,7 +94,7 @@ class CpuSampler:
             signal.raise_signal(signal.SIGPROF)
 
     def _withdraw(self) -> None:
-        """Put the default handler back, where ours is in place."""
+        """Put the default handler back, if ours is in place."""
         with suppress(AttributeError, ValueError, OSError):
             if signal.getsignal(signal.SIGPROF) == self._sample:
                 # A signal that is on its way to another thread would end the process: ignoring drops it.

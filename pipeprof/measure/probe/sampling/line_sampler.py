@@ -24,7 +24,7 @@ from pipeprof.measure.probe.sampling.lock_watch import LockWatch
 HZ: Final = 50
 """Samples a second, at most."""
 BUDGET: Final = 0.002
-"""Share of one core that a sampling thread may take; it samples more seldom where one look costs more."""
+"""Share of one core that a sampling thread may take; it samples more seldom if one look costs more."""
 MOST_NS: Final = 1_000_000_000
 """The most that one sample stands for: beyond it the process was stopped, or the machine asleep."""
 FLUSH_NS: Final = 1_000_000_000
@@ -32,8 +32,8 @@ EARLY_NS: Final = FLUSH_NS // 8
 """Time to the second flush; it doubles until it is `FLUSH_NS`. A worker may end soon, or be left soon by who
 has attached to it, and what was not sent by then is lost."""
 SHORT_NS: Final = 2_000_000
-"""Time off the CPU below which a look at the stack is put off, where time on the CPU is sampled otherwise. A
-thread that computes is off it for fractions of a millisecond; a stack costs more than these are worth."""
+"""Time off the CPU below which a look at the stack is deferred, if time on the CPU is sampled in another way.
+A thread that computes is off it for fractions of a millisecond; a stack costs more than these are worth."""
 
 
 class LineSampler:

@@ -2,8 +2,8 @@
 
 A look is two wake-ups of the sampling thread, half a millisecond apart. If a watched thread waits for the GIL
 at the second, the time since the first is split: what the thread had of a core, what it waited for one, and
-the rest, which is the wait. It counts only where another thread of Python's ran for half of it or more. The
-share stands for the time since the look before. While no other thread computes there is no second wake-up.
+the rest, which is the wait. It counts only if another Python thread ran for half of it or more. The share
+stands for the time since the look before. While no other thread computes there is no second wake-up.
 
 The estimate is a lower bound: the sampling thread waits for the GIL too, behind a thread that waited before
 it, and may come when that one has been. CONTRIBUTING.md says what was found of true waits.

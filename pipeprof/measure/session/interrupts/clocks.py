@@ -1,7 +1,7 @@
 """Notice that the machine's clock was set, or that the machine slept, while a run lasts.
 
-The tables' clock (`CLOCK_MONOTONIC`) does neither jump nor run while the machine sleeps; the wall's does, and
-`CLOCK_BOOTTIME` runs on in its sleep. The differences of the three thus distinguish one from the other.
+The tables' clock (`CLOCK_MONOTONIC`) neither jumps nor runs while the machine sleeps; the wall clock does,
+and `CLOCK_BOOTTIME` continues during sleep. The differences of the three thus distinguish one from the other.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 LEAST_NS: Final = 500_000_000
-"""A smaller step is of no weight: daemons that keep the time make such ones."""
+"""A smaller step does not matter: time daemons make such steps."""
 _AT_ONCE_NS: Final = 10_000_000
-"""Readings of the clocks that lie further apart do not compare."""
+"""Readings of the clocks that are further apart cannot be compared."""
 
 
 class ClockReadings(NamedTuple):
@@ -31,7 +31,7 @@ class ClockJumps(NamedTuple):
     """Jumps since the last look, in ns; mostly zeros."""
 
     set_ns: int = 0
-    """By how much the wall clock was set, forwards or back."""
+    """Amount by which the wall clock was set, forwards or back."""
     slept_ns: int = 0
 
 
@@ -51,7 +51,7 @@ class Clocks:
         self._last = read()
 
     def look(self) -> ClockJumps:
-        """Return by how much clocks have jumped since the last call."""
+        """Return the amount by which clocks have jumped since the last call."""
         now, last = self._read(), self._last
         if now.monotonic_after - now.monotonic > _AT_ONCE_NS:
             return ClockJumps()

@@ -1,4 +1,5 @@
-"""Sees that the whole process stood still: stopped by a signal, in a frozen container, under a closed lid."""
+"""Detects that the whole process stood still: stopped by a signal, in a frozen container, under a closed
+lid."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from pipeprof.measure.probe.counting.counters import RunQueue
 from pipeprof.record.schema import MISSING
 
 LEAST_NS: Final = 500_000_000
-"""A gap between two looks that is shorter than this happens on a busy machine."""
+"""Length of a gap between two looks below which it may come from a busy machine."""
 _IDLE: Final = 0.25
 """Share of a gap in which a process that stood still has computed, or waited for a core, at most: on a busy
 machine it waits for one when it goes on."""

@@ -1,11 +1,10 @@
 """Ends the run of a script whose process is ended by a signal that the script has no handler for.
 
-Python's own answer to SIGTERM and SIGHUP is to die at once, and with it would go the last second of the
-record and the verdict. `Stops` stands in for that answer where nothing else does: it closes the run, reports,
-and then lets the signal end the process as it would have. No code of the script runs after the signal, and a
-second signal ends the process at once. The script cannot see it: `signal.getsignal` and `signal.signal` say
-SIG_DFL in its place. A process that is inside one native call ends when that call does. A forked child has
-the default answer.
+Python's default for SIGTERM and SIGHUP is to die at once, which would lose the last second of the record and
+the verdict. `Stops` replaces that default if nothing else does: it closes the run, reports, and then lets the
+signal end the process as it would have. No code of the script runs after the signal, and a second signal ends
+the process at once. The script cannot see it: `signal.getsignal` and `signal.signal` return SIG_DFL instead.
+A process that is inside one native call ends when that call does. A forked child has the default answer.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from typing import Any, Final
 ENDING: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if os.name == "posix" and hasattr(signal, name)
 )
-"""Signals that end a process that does not handle them, and that people and schedulers send to end it."""
+"""Signals that end a process that does not handle them, and that users and schedulers send to end it."""
 
 
 class Stops:
-    """Answer to `ENDING` until it is withdrawn, where the process has the default one.
+    """Handler of `ENDING` until it is withdrawn, if the process has the default one.
 
-    `end` is called with the signal's name, in the main thread, in the middle of anything.
+    `end` is called with the signal's name, in the main thread, at any point.
     """
 
     def __init__(self, end: Callable[[str], None]) -> None:
@@ -36,7 +35,8 @@ class Stops:
         self._taken: list[int] = []
 
     def take(self) -> None:
-        """Stand in for the default answers. Nothing outside the main thread, where Python has no handlers."""
+        """Stand in for the default answers. Do nothing outside the main thread, where Python has no
+        handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in ENDING:
@@ -48,11 +48,11 @@ class Stops:
             signal.signal, signal.getsignal = self._hidden
 
     def answered(self) -> list[int]:
-        """List the signals that are answered here, which the script has not taken for itself."""
+        """List the signals that are handled here, which the script has not taken over."""
         return [number for number in self._taken if self._getsignal(number) == self._answer]
 
     def withdraw(self) -> None:
-        """Put the default answers back, where the script has not taken them for itself."""
+        """Restore the default handlers that the script has not taken over."""
         for number in self.answered():
             self._signal(number, signal.SIG_DFL)
         self._taken = []
@@ -88,7 +88,7 @@ _HELD: Final = tuple(getattr(signal, name) for name in ("SIGCHLD", "SIGINT") if 
 
 
 class HeldSignals:
-    """Keeps Ctrl-C, and torch's word of workers that it has ended, from breaking off the closing of a run."""
+    """Keeps Ctrl-C, and torch's report of workers that have ended, from interrupting the closing of a run."""
 
     def __init__(self) -> None:
         self._interrupted = False
@@ -153,7 +153,7 @@ class _Forking:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def in_child(self) -> None:
-        """Give the child the default answers, as it has no run to end, and let the signals through."""
+        """Give the child the default handlers, since it has no run to end, and let the signals through."""
         for stops in list(_standing):
             stops.withdraw()
         self.in_parent()

@@ -1,4 +1,4 @@
-"""Turns what the workers' aides have sent into rows of `lines` and `counters`. Runs in the flush thread."""
+"""Turns the messages of the workers' aides into rows of `lines` and `counters`. Runs in the flush thread."""
 
 from __future__ import annotations
 

@@ -115,7 +115,8 @@ class LoopLines:
 
 
 def is_edge(code: CodeType) -> bool:
-    """Tell pipeprof's own runner of a script, or one of its verbs, above which nothing is the user's."""
+    """Return whether a frame is pipeprof's own runner of a script, or one of its verbs, above which nothing
+    is the user's."""
     file = code.co_filename
     return file.endswith(("session/script.py", "<frozen runpy>")) or file.startswith(_VERBS)
 

@@ -10,7 +10,7 @@ from pipeprof.record.meta import MOST_RANKS, ChosenRanks
 
 
 def chosen_here() -> ChosenRanks:
-    """Return the ranks that are observed of this process's job. Raises `MeasureError` for a bad variable."""
+    """Return the observed ranks of this process's job. Raises `MeasureError` for a bad variable."""
     text = os.environ.get(RANKS, "")
     return read_choice(text, RANKS) if text.strip() else ChosenRanks()
 

@@ -16,7 +16,7 @@ _HOLDER: Final = "endings"
 _closers: Final[dict[int, Callable[[int], None]]] = {}
 """By process: what to do before it ends at once."""
 _PATIENCE_S: Final = 20.0
-"""A process that wants to end at once ends after this long, whatever still holds up its run."""
+"""Time after which a process that wants to end at once ends, whatever still delays its run."""
 _PRIORITY: Final = 100
 """Before multiprocessing ends the children of a child."""
 

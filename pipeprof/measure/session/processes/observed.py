@@ -1,6 +1,6 @@
 """Observes one process of a traced program, from the first DataLoader that it iterates on.
 
-A process that iterates none, such as a launcher, writes nothing; nor does a worker of a loader.
+A process that iterates none, such as a launcher, writes nothing, and neither does a worker of a loader.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ObservedProcess:
         self._pid = os.getpid() if session is not None else 0
 
     def session_here(self) -> Session | None:
-        """Return the session of this process, begun if need be; None in a worker."""
+        """Return the session of this process, started if necessary; None in a worker."""
         if get_worker_info() is not None:
             return None
         if self._pid != os.getpid():

@@ -1,4 +1,5 @@
-"""All processes of one traced program, seen from the first: it has them observed, and gathers their runs."""
+"""All processes of one traced program, as seen from the first, which has them observed and gathers their
+runs."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from pipeprof.record.reader import load
 from pipeprof.record.schema import RUN_JSON, STREAM_SUFFIX
 
 PATIENCE_S: Final = 15.0
-"""For processes that are still closing their runs when the first has ended."""
+"""Time for processes that are still closing their runs when the first has ended."""
 
 
 class Gathered(NamedTuple):
@@ -36,12 +37,12 @@ class Gathered(NamedTuple):
     steps: int
     """Steps of the first process, or of the one that was observed."""
     ranks: int
-    """Ranks that were observed, where the program was a job of several; else 0."""
+    """Ranks that were observed, if the program was a job of several; else 0."""
     processes: int
     """Further processes that were observed besides the first, if there are several runs."""
     unobserved: list[str]
     elsewhere: bool = False
-    """True if other processes than the first were observed."""
+    """True if processes other than the first were observed."""
 
 
 class Program:
@@ -172,7 +173,7 @@ def _files_of_run(directory: Path) -> list[Path]:
 
 
 def _remove_run(directory: Path) -> None:
-    """Remove the files of a run; what else lies in its directory stays."""
+    """Remove the files of a run; anything else in its directory stays."""
     for path in _files_of_run(directory):
         path.unlink(missing_ok=True)
 

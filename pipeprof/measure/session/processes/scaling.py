@@ -1,8 +1,8 @@
 """Makes batches as a script's loader makes them, and does nothing else with them, in 1, 2 and 4 processes.
 
-What a batch costs grows with the processes where they share more than cores: memory's bandwidth, caches.
-Each number is measured twice, in an order that runs there and back, so that cores which become slower
-meanwhile count for all alike.
+The cost of a batch grows with the number of processes if they share more than cores: memory bandwidth,
+caches. Each number is measured twice, in ascending and then descending order, so that cores that slow down
+meanwhile affect all alike.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BatchMaker:
         )
 
     def alone(self, processes: int) -> DataLoader[Any]:
-        """Return a loader that makes the same batches, and gives what each took in their place."""
+        """Return a loader that makes the same batches, and gives the cost of each in its place."""
         if self.indices is None:
             which: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
         elif self.batch_size is None:
@@ -103,7 +103,7 @@ class _Batch(NamedTuple):
 
 
 class _Timed:
-    """Collates as the loader does, and gives what that batch took."""
+    """Collates as the loader does, and gives the cost of the batch."""
 
     def __init__(self, collate: Callable[[Any], Any]) -> None:
         self._collate = collate

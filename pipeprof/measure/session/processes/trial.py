@@ -43,7 +43,7 @@ class TriedChanges:
     settings: tuple[str, ...] = ()
     """The texts that `changes` were read from."""
     probes_scaling: bool = False
-    """True if what makes the batches is kept, to make some in 1, 2 and 4 processes at the end."""
+    """True if the parts that make batches are kept, to make some in 1, 2 and 4 processes at the end."""
 
 
 def read_trial(
@@ -140,7 +140,7 @@ class Trying:
         return watch
 
     def _name_of(self, loader: DataLoader[Any]) -> str:
-        """Return the loader's name in the source, with a number where another loader has it already."""
+        """Return the loader's name in the source, with a number if another loader already has it."""
         how = made(loader)
         if not how.name:
             return ""
@@ -166,7 +166,7 @@ class Trying:
             session.close()
 
     def say(self, line: str) -> None:
-        """Print a line of our own, unless nothing is to be said."""
+        """Print a line of our own, unless output is off."""
         if not self._trial.quiet:
             say(f"pipeprof: {line}")
 

@@ -1,7 +1,7 @@
 """Ray Data's own statistics of the operators that made the batches: how long its tasks took.
 
 They are read from private parts of Ray 2.60; if a version has others, they are not observed. Nothing is
-imported: whoever iterates Ray Data has loaded it.
+imported: a program that iterates Ray Data has loaded it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def statistics_of(iterable: Any) -> Statistics | None:
 
 
 def _iterator_behind(iterable: Any, kind: type) -> Any:
-    """Return the `DataIterator` whose batches an iterable gives: what `iter_batches` makes holds it in a
+    """Return the `DataIterator` whose batches an iterable gives: the result of `iter_batches` holds it in a
     function of its own."""
     for value in vars(iterable).values():
         for cell in getattr(value, "__closure__", None) or ():

@@ -47,7 +47,8 @@ class DeviceWait:
                 self._give_up(error)
 
     def took(self, step: Step) -> None:
-        """Note that the loop has its batch. One that was taken inside the wait for another ends that wait."""
+        """Note that the loop has its batch. A batch that was taken inside the wait for another ends that
+        wait."""
         with self._lock:
             asked, self._asked = self._asked, None
             try:
@@ -69,7 +70,7 @@ class DeviceWait:
                 self._give_up(error)
 
     def entered(self, meta: RunMeta) -> RunMeta:
-        """Return `meta` with the device that it was, and what went wrong with it."""
+        """Return `meta` with the device that was used, and what went wrong with it."""
         if self._facts is not None and meta.accelerator.kind == "none":
             meta = replace(meta, accelerator=self._facts)
         if self._why_not is not None:

@@ -1,4 +1,4 @@
-"""Kernel times of a few steps, by torch.profiler: on request alone, since it slows the steps that it traces.
+"""Kernel times of a few steps, by torch.profiler: only on request, since it slows the steps that it traces.
 
 Its times are on a clock of its own. Marks of ours in the trace, between two readings of the host's clock, put
 them on `CLOCK_MONOTONIC`: the tightest counts.
@@ -17,7 +17,7 @@ from pipeprof.errors import first_line
 from pipeprof.measure.device.here import device_in_use
 
 LEAD: Final = 3
-"""Steps before the first one that is traced: they load kernels, and torch.profiler is not to see that."""
+"""Steps before the first one that is traced: they load kernels, which torch.profiler must not see."""
 MARKS: Final = 3
 MOST: Final = 200_000
 """Kernels that are kept; more would make the record large and say nothing more."""
@@ -120,7 +120,7 @@ class KernelTrace:
 
 @contextmanager
 def _quiet_library() -> Iterator[None]:
-    """Let the profiler's library print no log of its own: it reads its level when it is first used."""
+    """Keep the profiler's library from printing its own log: it reads its level when it is first used."""
     if "KINETO_LOG_LEVEL" in os.environ:
         yield
         return
@@ -132,7 +132,7 @@ def _quiet_library() -> Iterator[None]:
 
 
 def _kernels(events: Any, marks: list[tuple[int, int]]) -> list[Kernel]:
-    """Put what was traced on the host's clock: the device's kernels, or else the CPU's operators."""
+    """Convert the trace to the host's clock: the device's kernels, or else the CPU's operators."""
     from torch._C._autograd import DeviceType
 
     ours = sorted(

@@ -1,4 +1,4 @@
-"""Takes what the user marks in the loop's body, between two batches."""
+"""Receives what the user marks in the loop's body, between two batches."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Marks are events in the current stream, made at hooks of the model, of the gradients of its output and of
 every optimiser, and around torch.distributed's functions if the program calls them itself. Each part lasts
-until the next mark. What DistributedDataParallel sends from threads of its own shows in its kernels alone.
+until the next mark. The communication of DistributedDataParallel's own threads shows only in its kernels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLLECTIVES: Final = (
     "broadcast", "gather", "reduce", "reduce_scatter", "reduce_scatter_tensor", "scatter",
 )  # fmt: skip
 HELD_AT_MOST: Final = 64
-"""Steps whose marks the device has not passed; of more than that, the first are given up."""
+"""Largest number of steps whose marks the device has not passed; beyond it, the first are given up."""
 
 
 class _Mark(NamedTuple):

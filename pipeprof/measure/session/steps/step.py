@@ -1,4 +1,4 @@
-"""A step of the loop, until all that will be known of it is known."""
+"""A step of the loop, until everything about it is known."""
 
 from __future__ import annotations
 

@@ -25,9 +25,10 @@ from pipeprof.record.schema import MISSING, TABLES
 from pipeprof.record.step_times import StepTimes
 
 HELD_AT_MOST: Final = 4096
-"""Steps that wait for their device times; beyond, they are written without."""
+"""Largest number of steps that wait for their device times; beyond it, they are written without."""
 ASKED_EACH: Final = 64
-"""First steps at each of which it is asked whether the program uses a device by now, for 0.8 µs."""
+"""Number of first steps at each of which pipeprof checks whether the program uses a device yet, for 0.8
+µs."""
 ASK_EVERY: Final = 16
 """Interval, in steps, at which it is asked later."""
 
@@ -47,7 +48,7 @@ class Steps:
         self.device_wait: DeviceWait | None = None
         self.lines = LoopLines(self.sink) if lines else None
         self._is_over = False
-        """True after the run: a step that was being taken then would wait for ever to be written."""
+        """True after the run: a step that was being taken then would wait forever to be written."""
         self.parts: StepParts | None = None
         self.kernels: KernelTrace | None = None
         self._record, self._warmup, self._device_times_follow = record, warmup, device_times_follow
@@ -151,7 +152,7 @@ class Steps:
         take_ns: int,
         own_ns: int,
     ) -> None:
-        """Note an unprobed step: that it was, and when, and how long it was ours that ran."""
+        """Note an unprobed step: that it was one, when it happened, and how long our own code ran."""
         if self._is_over:
             return
         number = self.taken
@@ -247,7 +248,7 @@ class Steps:
 
 
 def _columns(rows: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Return rows as columns, `MISSING` as null: a list for each would cost more than all else of a step."""
+    """Return rows as columns, `MISSING` as null: a list for each would cost more than the rest of a step."""
     schema = TABLES["steps"]
     return {
         name: nullable(values, values != MISSING, schema.field(name).type)

@@ -26,10 +26,10 @@ from pipeprof.redact import redact
 LOOK_S: Final = 0.2
 """Time between two looks at whether the program has ended."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
-"""After a failure; twice as long after each further one, and by chance up to a half more."""
+"""Time after a failure; twice as long after each further one, plus up to a half at random."""
 _FOR_GOOD: Final = (TraceError, PermissionError, FileNotFoundError)
 _NO_CREDENTIALS: Final = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
-"""Failures that no repeating mends; clients' classes by name."""
+"""Failures that retrying does not fix; clients' classes by name."""
 
 
 class Sender:
@@ -98,7 +98,7 @@ class Sender:
         return [str(self._directory)]
 
     def _read_orders(self) -> None:
-        """Take the orders that have come, waiting for one a moment."""
+        """Take the orders that have arrived, waiting briefly for one."""
         if self._ended:
             time.sleep(LOOK_S / 4)
             return

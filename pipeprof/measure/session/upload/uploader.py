@@ -1,4 +1,4 @@
-"""The sending of this process's record to a URL, seen from the process: nothing of it happens in the loop."""
+"""Sending of this process's record to a URL, as seen from the process: none of it happens in the loop."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class _AtItsEnd:
 
 
 def begin_upload(directory: Path, is_rank: bool) -> Uploader | _AtItsEnd | None:
-    """Begin to send the run that is written in `directory`; None if it is to stay there."""
+    """Begin to send the run that is written in `directory`; None if it stays there."""
     found = destination(directory)
     if found is None:
         return None
