@@ -51,22 +51,27 @@ def unprobed() -> list[bool]:
     return [8 <= k % (BATCHES // BLOCKS) < 12 for k in range(BATCHES)]
 
 
-def borne(times_ns: int, spread_ns: int = 0) -> list[int]:
+def borne(times_ns: int, spread_ns: int = 0, gone: list[bool] | None = None) -> list[int]:
     """What each batch takes longer, with blocks that differ by `spread_ns` between each other."""
     rng = np.random.default_rng(1)
     more = np.repeat(rng.integers(-spread_ns, spread_ns + 1, BLOCKS), BATCHES // BLOCKS).tolist()
-    marked = zip(unprobed(), more, strict=True)
-    return [times_ns + (STILL if gone else COST + extra) for gone, extra in marked]
+    marked = zip(unprobed() if gone is None else gone, more, strict=True)
+    return [times_ns + (STILL if each else COST + extra) for each, extra in marked]
 
 
-def mark(run: Path, table: str, taken_ns: list[int], still_ns: int) -> None:
-    """Put readings of the CPU clock around unprobed blocks into a table, of batches that took so long."""
+def mostly_unprobed() -> list[bool]:
+    return [not gone for gone in unprobed()]
+
+
+def mark(run: Path, table: str, taken_ns: list[int], still_ns: int, gone: list[bool] | None = None) -> None:
+    """Put readings of the CPU clock around blocks of unprobed, or probed, batches that took so long."""
+    gone = unprobed() if gone is None else gone
     path, schema = run / f"{table}.parquet", TABLES[table]
     rows, clock = pq.read_table(path), np.append(1, np.cumsum(taken_ns) + 1).tolist()
     read = [k % (BATCHES // BLOCKS) in (4, 8, 12, 16) for k in range(BATCHES)]
     for name, values in (
-        ("unprobed", [gone or None for gone in unprobed()]),
-        ("own_ns", [still_ns if gone else None for gone in unprobed()]),
+        ("unprobed", [each or None for each in gone]),
+        ("own_ns", [still_ns if each else None for each in gone]),
         ("thread_cpu_ns", [ns if there else None for ns, there in zip(clock[:-1], read, strict=True)]),
     ):
         kept = rows.drop_columns([name]) if name in rows.column_names else rows
@@ -74,34 +79,91 @@ def mark(run: Path, table: str, taken_ns: list[int], still_ns: int) -> None:
     pq.write_table(rows, path)
 
 
-def traced(directory: Path, plan: Plan, part: str, spread_ns: int = 0) -> Demands:
+def traced(
+    directory: Path, plan: Plan, part: str, spread_ns: int = 0, gone: list[bool] | None = None
+) -> Demands:
     """The run of `plan` with the cost in its making or in its step, which it has measured itself."""
-    dear, plain = borne(9 * MS, spread_ns), [9 * MS] * BATCHES
+    dear, plain = borne(9 * MS, spread_ns, gone), [9 * MS] * BATCHES
     if part == "batches":
         plan = replace(plan, stages={**plan.stages, "decode": dear})
     else:
-        plan = replace(plan, compute=borne(int(np.asarray(plan.compute)), spread_ns))
+        plan = replace(plan, compute=borne(int(np.asarray(plan.compute)), spread_ns, gone))
     run = make_run(directory, plan, machine=MACHINE, storage=IN_MEMORY, **NONE_TOLD)
     # of a loop without workers the steps' table has all of the cost
     in_steps = part == "steps" or not plan.workers
-    mark(run, "batches", plain if in_steps else dear, 0 if in_steps else STILL)
-    mark(run, "steps", dear if in_steps else plain, STILL if in_steps else 0)
+    mark(run, "batches", plain if in_steps else dear, 0 if in_steps else STILL, gone)
+    mark(run, "steps", dear if in_steps else plain, STILL if in_steps else 0, gone)
     return open_run(load(run))
 
 
 @pytest.mark.parametrize(("workers", "part"), [(0, "batches"), (1, "batches"), (1, "steps")])
+@pytest.mark.parametrize("gone", [unprobed(), mostly_unprobed()], ids=["some", "most"])
 @pytest.mark.parametrize("asked", [0, 1, 2, 4])
 def test_a_cost_that_the_run_measured_is_in_no_prediction(
-    tmp_path: Path, workers: int, part: str, asked: int
+    tmp_path: Path, workers: int, part: str, asked: int, gone: list[bool]
 ) -> None:
     plan = plan_of(workers, step_ns=14 * MS if part == "steps" else 2 * MS)
     true = demands_of(tmp_path / "true", plan, machine=MACHINE, **NONE_TOLD)
-    observed = traced(tmp_path / "traced", plan, part)
+    observed = traced(tmp_path / "traced", plan, part, gone=gone)
     knobs = replace(true.measured, workers=asked)
     expected = Predictor(true).predict(knobs).rate
     assert Predictor(observed).predict(replace(observed.measured, workers=asked)).rate == pytest.approx(
         expected, rel=0.005
     )
+
+
+LOOP_BOUND = plan_of(4, making_ns=MS, step_ns=MS)
+
+
+@pytest.mark.parametrize("steps", [unprobed(), mostly_unprobed()], ids=["some steps", "most steps"])
+@pytest.mark.parametrize("batches", [unprobed(), mostly_unprobed()], ids=["some batches", "most batches"])
+@pytest.mark.parametrize("asked", [0, 1, 2, 4])
+def test_a_steps_cost_is_by_its_own_mark_and_not_by_its_batchs(
+    tmp_path: Path, steps: list[bool], batches: list[bool], asked: int
+) -> None:
+    true = demands_of(tmp_path / "true", LOOP_BOUND, machine=MACHINE, **NONE_TOLD)
+    slower = replace(LOOP_BOUND, compute=borne(MS, gone=steps))
+    run = make_run(tmp_path / "run", slower, machine=MACHINE, storage=IN_MEMORY, **NONE_TOLD)
+    mark(run, "batches", [MS] * BATCHES, 0, batches)
+    mark(run, "steps", borne(MS, gone=steps), STILL, steps)
+    observed = open_run(load(run))
+    predictor = Predictor(observed)
+    expected = Predictor(true).predict(replace(true.measured, workers=asked)).rate
+    predicted = predictor.predict(replace(observed.measured, workers=asked)).rate
+    assert predicted == pytest.approx(expected, rel=0.01)
+    assert predictor.replay().rate == pytest.approx(observed.throughput, rel=0.005)
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2, 4])
+def test_the_loops_cost_is_in_its_body_and_not_in_next(tmp_path: Path, asked: int) -> None:
+    """Receiving takes about as long as the cost, and there is none of it without workers."""
+    plan = replace(plan_of(1), transfer=MS, step_columns={"next_cpu_ns": [MS] * BATCHES})
+    true = demands_of(tmp_path / "true", plan, machine=MACHINE, **NONE_TOLD)
+    observed = traced(tmp_path / "traced", plan, "steps")
+    assert true.batches.receive.mean() == pytest.approx(MS, rel=0.01)
+    expected = Predictor(true).predict(replace(true.measured, workers=asked)).rate
+    predicted = Predictor(observed).predict(replace(observed.measured, workers=asked)).rate
+    assert predicted == pytest.approx(expected, rel=0.005)
+
+
+@pytest.mark.parametrize("cores", [1.0, 2.0])
+def test_the_cost_of_a_step_is_work_and_no_sleep(tmp_path: Path, cores: float) -> None:
+    """Half of a step is work; on one core that and the making of the next batch follow one another."""
+    slept, worked = 4 * MS, 4 * MS
+    plan = plan_of(1, step_ns=slept + worked)
+    mean = int(np.mean(borne(0)))
+    rates = []
+    for part, more in (("none", 0), ("steps", mean)):
+        line = Sampled("main", (("train.py", 7, "step"),), slept + worked + more, worked + more)
+        planned = replace(plan, lines=[line])
+        demands = (
+            traced(tmp_path / part, planned, part)
+            if more
+            else demands_of(tmp_path / part, planned, machine=MACHINE, **NONE_TOLD)
+        )
+        predictor = Predictor(demands)
+        rates.append(predictor.predict(replace(demands.measured, cores=cores)).rate)
+    assert rates[1] == pytest.approx(rates[0], rel=0.01)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

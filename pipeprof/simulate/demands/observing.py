@@ -57,10 +57,13 @@ def own_cost_of(run: Run, recorded: Recorded) -> OwnCostOfBatch | None:
     own, n, workers = read_own_cost(run), len(recorded), recorded.shape.workers
     if own is None or not n:
         return None
-    overhead, unprobed = run.meta.overhead, recorded.timeline.unprobed
+    overhead, marked = run.meta.overhead, recorded.timeline.unprobed
+    unprobed = np.zeros(n, dtype=bool) if marked is None else marked
     making_ns, loop_ns = _modelled(overhead, recorded)
-    making, making_error = _borne(own.workers or own.main, making_ns, unprobed, n)
-    loop, loop_error = (np.zeros(n), 0.0) if own.workers is None else _borne(own.main, loop_ns, unprobed, n)
+    making, making_error = _borne(own.workers or own.main, making_ns, unprobed)
+    loop, loop_error = np.zeros(n), 0.0
+    if own.workers is not None:  # the loop counts its steps, whichever batch they take
+        loop, loop_error = _borne(own.main, loop_ns, recorded.step_unprobed)
     in_workers = (overhead.lines_ns or 0.0) * workers / (workers + 1)
     return OwnCostOfBatch(
         making_ns=making,
@@ -83,18 +86,18 @@ def _modelled(overhead: OverheadMeta, recorded: Recorded) -> tuple[float, float]
     return each * batch_ns + (overhead.span_ns or 0.0) * recorded.spans + OF_WORK * made, IN_LOOP * batch_ns
 
 
-def _borne(cost: CostPerBatch, modelled_ns: float, unprobed: Bools | None, n: int) -> tuple[Floats, float]:
+def _borne(cost: CostPerBatch, modelled_ns: float, unprobed: Bools) -> tuple[Floats, float]:
     """Return what each batch bears of a cost, and by how much the mean may be wrong.
 
     A cost below its own noise is the middle of its interval. What unprobed batches do not bear of the mean,
     the others do.
     """
     if cost.low_ns is None or cost.high_ns is None:
-        return np.full(n, modelled_ns), modelled_ns
+        return np.full(len(unprobed), modelled_ns), modelled_ns
     middle_ns = (cost.low_ns + cost.high_ns) / 2 if cost.cost_ns is None else cost.cost_ns
     borne_ns = max(0.0, middle_ns)
-    borne = np.full(n, borne_ns)
-    if unprobed is not None and not unprobed.all():
+    borne = np.full(len(unprobed), borne_ns)
+    if not unprobed.all():
         least_ns = min(borne_ns, cost.unprobed_ns or 0.0)
         borne[unprobed] = least_ns
         borne[~unprobed] = least_ns + (borne_ns - least_ns) / float((~unprobed).mean())

@@ -35,7 +35,7 @@ def without_own_cost(demands: Demands) -> Demands:
     sent, received = own.handover_ns * SENDING, own.handover_ns * (1 - SENDING)
     lighter = {
         **_making_without(with_cost, own.making_ns),
-        **_serial_without(with_cost, _of_the_loop(demands), own.loop_ns + received),
+        **_loop_without(demands, own.loop_ns, received),
         "transfer": np.maximum(with_cost.transfer - sent, 0.0),
         "helper": np.maximum(with_cost.helper - sent - own.sampling_ns, 0.0),
         "recording": np.zeros(len(with_cost)),
@@ -63,6 +63,18 @@ def _making_without(batches: Batches, cost_ns: Floats) -> dict[str, Any]:
     }
 
 
+def _loop_without(demands: Demands, cost_ns: Floats, received_ns: float) -> dict[str, Floats]:
+    """Take costs off what the loop's thread does: that of the times in a batch's pickle off receiving it, and
+    the rest, which lies between two calls of `next`, off the body first."""
+    batches = demands.batches
+    lighter = _serial_without(batches, (*_body(demands), "receive"), cost_ns)
+    lighter["receive"] = np.maximum(lighter["receive"] - received_ns, 0.0)
+    if "compute" in lighter:  # the thread did not sleep meanwhile
+        worked_ns = batches.compute - lighter["compute"]
+        lighter["body_cpu"] = np.maximum(batches.body_cpu - worked_ns, 0.0)
+    return lighter
+
+
 def _serial_without(batches: Batches, names: tuple[str, ...], cost_ns: Floats) -> dict[str, Floats]:
     """Take a cost off activities that follow one another, off the first as far as it goes."""
     lighter, rest = {}, cost_ns
@@ -73,11 +85,11 @@ def _serial_without(batches: Batches, names: tuple[str, ...], cost_ns: Floats) -
     return lighter
 
 
-def _of_the_loop(demands: Demands) -> tuple[str, ...]:
-    """Return the activities of the loop's thread: its time in `next`, then its body, of which the device's
-    part is known only if the device was timed."""
-    body = ("loop", "submit") if demands.observed.device else ("loop", "submit", "compute")
-    return ("receive", *body)
+def _body(demands: Demands) -> tuple[str, ...]:
+    """Return the activities of the loop's body that its thread does: what a device computes is in none of
+    them, where the host's part is known."""
+    known = demands.observed.device or demands.batches.submit.any()
+    return ("loop", "submit") if known else ("loop", "submit", "compute")
 
 
 def _said(demands: Demands, own: OwnCostOfBatch) -> tuple[Extrapolation, ...]:

@@ -60,6 +60,8 @@ class Recorded:
     """CPU time of its worker since it had made the batch before."""
     next_cpu: Floats
     """CPU time of the loop in `next`."""
+    step_unprobed: Bools
+    """The step was unprobed, whether or not its batch was."""
     system_ns: Floats
     """Time that its worker had spent in the kernel when it was finished."""
     body_cpu_share: float | None
@@ -109,7 +111,8 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
         inside["device_bytes"],
         inside["touched_bytes"],
         inside["handover_cpu_ns"],
-        _next_cpu(run, timeline),
+        _of_steps(run, timeline, "next_cpu_ns"),
+        _of_steps(run, timeline, "unprobed") == 1,
         inside["system_ns"],
         read_lines(run).body_cpu_share,
         sum((_spans(stage) for stage in stages.making.values()), 0.0),
@@ -145,10 +148,10 @@ def _spans(stage: Stage) -> float:
     return 0.0 if count is None or not len(count) else float(count.mean())
 
 
-def _next_cpu(run: Run, timeline: Timeline) -> Floats:
-    """Return the CPU time of the loop in `next` of each step."""
-    steps = read_ints(run, "steps", ("step", "next_cpu_ns"))
-    known = dict(zip(steps["step"].tolist(), with_nan(steps["next_cpu_ns"]).tolist(), strict=True))
+def _of_steps(run: Run, timeline: Timeline, name: str) -> Floats:
+    """Return a column of `steps` for each step; NaN if it is null."""
+    steps = read_ints(run, "steps", ("step", name))
+    known = dict(zip(steps["step"].tolist(), with_nan(steps[name]).tolist(), strict=True))
     return np.asarray([known.get(step, np.nan) for step in timeline.step.tolist()], dtype=np.float64)
 
 
