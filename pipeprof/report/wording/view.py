@@ -256,7 +256,7 @@ def thinned_text(own: OwnCost) -> str:
     """Return from where on not all was looked at, on which side, and how to change that; empty if all was."""
     batches = "batches" if own.workers is None else "of the workers' batches"
     sides = ((own.thinned, "batch", batches), (own.thinned_steps, "step", "of the loop's steps"))
-    parts = [_looked_at(thinned, one, all_of) for thinned, one, all_of in sides if thinned is not None]
+    parts = [_looked_at(thinned, unit, all_of) for thinned, unit, all_of in sides if thinned is not None]
     if not parts:
         return ""
     return (
@@ -265,9 +265,9 @@ def thinned_text(own: OwnCost) -> str:
     )
 
 
-def _looked_at(thinned: Thinned, one: str, all_of: str) -> str:
+def _looked_at(thinned: Thinned, unit: str, all_of: str) -> str:
     number = units.digits(thinned.batches / max(1, thinned.probed), 2)
-    return f"at one of {number} {all_of} from {one} {units.count(thinned.first)} on"
+    return f"at one of {number} {all_of} from {unit} {units.count(thinned.first)} on"
 
 
 def _cost(cost: CostPerBatch, of_whom: str, step_ns: float | None) -> str | None:
