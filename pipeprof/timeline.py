@@ -656,15 +656,10 @@ def _choose(chosen: Ints, mine: Ints, length: Floats, unprobed: Bools, worker: I
     """Choose the stand-ins of one loader's batches `mine`, which are in order of time."""
     kind = np.floor(length / _ALIKE).astype(np.int64)
     for group in (worker, np.zeros_like(worker)):
-        wanted = np.flatnonzero(unprobed & (chosen[mine] < 0))
-        for one, of in {*zip(group[wanted].tolist(), kind[wanted].tolist(), strict=True)}:
-            alike = (group == one) & (kind == of)
-            probed = np.flatnonzero(alike & ~unprobed)
-            if len(probed):
-                asking = wanted[alike[wanted]]
-                turn = np.arange(len(asking)) % UNPROBED_BLOCK
-                place = np.searchsorted(probed, asking) - 1 - turn
-                chosen[mine[asking]] = mine[probed[np.clip(place, 0, len(probed) - 1)]]
+        asking = unprobed & (chosen[mine] < 0)
+        found = _last_alike(group, kind, asking, ~unprobed)
+        seen = np.flatnonzero(found >= 0)
+        chosen[mine[seen]] = mine[found[seen]]
     rest = np.flatnonzero(unprobed & (chosen[mine] < 0))
     probed = np.flatnonzero(~unprobed)
     probed = probed[np.argsort(length[probed], kind="stable")]
@@ -672,6 +667,28 @@ def _choose(chosen: Ints, mine: Ints, length: Floats, unprobed: Bools, worker: I
     above, below = np.minimum(at, len(probed) - 1), np.maximum(at - 1, 0)
     nearer = np.abs(length[probed[above]] - length[rest]) < np.abs(length[probed[below]] - length[rest])
     chosen[mine[rest]] = mine[probed[np.where(nearer, above, below)]]
+
+
+def _last_alike(group: Ints, kind: Ints, asking: Bools, probed: Bools) -> Ints:
+    """Return for each that asks one of the last `UNPROBED_BLOCK` probed before it, in turns; -1 if none is.
+
+    It is of the same group and kind. If fewer came before it, it is the first one there.
+    """
+    there = np.flatnonzero(asking | probed)
+    order = there[np.lexsort((kind[there], group[there]))]
+    begins = (np.diff(group[order], prepend=0) != 0) | (np.diff(kind[order], prepend=0) != 0)
+    begins[:1] = True
+    part = np.cumsum(begins) - 1
+    is_probed, asks = probed[order], asking[order]
+    before, asked = np.cumsum(is_probed) - is_probed, np.cumsum(asks) - asks
+    first, first_asked = before[begins][part], asked[begins][part]
+    count = np.bincount(part[is_probed], minlength=int(begins.sum()))[part]
+    turn = (asked - first_asked) % UNPROBED_BLOCK
+    place = np.clip(before - first - 1 - turn, 0, np.maximum(count - 1, 0))
+    found = np.full(len(group), -1)
+    seen = asks & (count > 0)
+    found[order[seen]] = order[is_probed][(first + place)[seen]]
+    return found
 
 
 def _standstills(events: Iterable[RunEvent], request_ns: Ints, take_ns: Ints) -> Spans:
