@@ -680,7 +680,7 @@ def _last_alike(group: Ints, kind: Ints, asking: Bools, probed: Bools) -> Ints:
     begins[:1] = True
     part = np.cumsum(begins) - 1
     is_probed, asks = probed[order], asking[order]
-    before, asked = np.cumsum(is_probed) - is_probed, np.cumsum(asks) - asks
+    before, asked = _earlier(is_probed), _earlier(asks)
     first, first_asked = before[begins][part], asked[begins][part]
     count = np.bincount(part[is_probed], minlength=int(begins.sum()))[part]
     turn = (asked - first_asked) % UNPROBED_BLOCK
@@ -689,6 +689,11 @@ def _last_alike(group: Ints, kind: Ints, asking: Bools, probed: Bools) -> Ints:
     seen = asks & (count > 0)
     found[order[seen]] = order[is_probed][(first + place)[seen]]
     return found
+
+
+def _earlier(marked: Bools) -> Ints:
+    """Return how many are marked before each."""
+    return np.asarray(np.cumsum(marked) - marked)
 
 
 def _standstills(events: Iterable[RunEvent], request_ns: Ints, take_ns: Ints) -> Spans:

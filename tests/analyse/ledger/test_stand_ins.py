@@ -59,7 +59,7 @@ def test_none_of_another_loader_stands_in() -> None:
 
 
 def test_the_search_takes_no_longer_with_many_workers() -> None:
-    """Lengths of many classes, 64 workers: a pass over all batches for each pair of them takes 7 times as long."""
+    """Many lengths, 64 workers: a pass over all batches for each pair of them takes 7 times as long."""
     count = 200_000
     took = np.exp(np.random.default_rng(1).normal(3, 1, count))
 
