@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeprof.record.reader import load
+from pipeprof.simulate.demands.other_programs import open_run
 from pipeprof.simulate.predict import predict
 from pipeprof.simulate.sampling import changed, cpu_by_owner
-from tests.factory import MS, Plan
+from tests.factory import MS, Plan, make_run
 from tests.simulate.common import demands_of
+from tests.unprobed_runs import unprobe
 
 FRESH = {"cpu_count": 16, "usable_cores": 16, "fresh_byte_ns": 0.25, "private_byte_ns": 0.1}
 
@@ -60,6 +63,19 @@ def test_fresh_memory_costs_what_the_kernel_took_in_the_run(
     demands = demands_of(tmp_path / "run", replace(plan, batch_columns=columns), machine=FRESH)
     alone = cpu_by_owner(demands, replace(demands.measured, workers=0))["collate"]
     assert alone.mean() == pytest.approx(20 * MS - growth * 0.25 * size, rel=0.02)
+
+
+def test_time_in_the_kernel_is_known_of_probed_batches_alone(tmp_path: Path) -> None:
+    """It adds up: of an unprobed batch it is not what its worker had spent long before."""
+    plan = Plan(workers=2, stages={"decode": 40 * MS, "collate": 20 * MS}, compute=MS, batches=400)
+    size = demands_of(tmp_path / "size", plan, machine=FRESH).batch_bytes
+    took = round(1.5 * 0.25 * size)
+    columns = {"touched_bytes": round(size), "system_ns": [took * (batch // 2) for batch in range(400)]}
+    run = make_run(tmp_path / "run", replace(plan, batch_columns=columns), machine=FRESH)
+    for name, every, block in (("some", 16, 4), ("few", 100, 96)):
+        demands = open_run(load(unprobe(run, tmp_path / name, every, block)))
+        alone = cpu_by_owner(demands, replace(demands.measured, workers=0))["collate"]
+        assert alone.mean() == pytest.approx(20 * MS - 1.5 * 0.25 * size, rel=0.02)
 
 
 def test_a_batch_too_large_to_be_reused_is_fresh_memory_without_workers_too(tmp_path: Path) -> None:

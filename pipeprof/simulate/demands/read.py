@@ -15,13 +15,13 @@ from pipeprof.analyse.why.lines import read_lines
 from pipeprof.graph import EDGES, Back, Event, Shape
 from pipeprof.passes import LoopPass
 from pipeprof.record.reader import Run
-from pipeprof.timeline import NOT_OBSERVED, Bools, Ints, Timeline, read_inside, read_ints
+from pipeprof.timeline import NOT_OBSERVED, Bools, Ints, Timeline, read_inside, read_ints, take
 from pipeprof.vocabulary.owners import READ
 
 Floats = npt.NDArray[np.float64]
 
 _OF_BATCHES: Final = (
-    "helper_cpu_ns", "bytes", "device_bytes", "touched_bytes", "handover_cpu_ns", "system_ns",
+    "helper_cpu_ns", "bytes", "device_bytes", "touched_bytes", "handover_cpu_ns",
 )  # fmt: skip
 _LOCKED: Final = [i for i, edge in enumerate(EDGES) if edge.back is Back.NEXT_OF_WORKER]
 MOST_STEPS: Final = 20_000
@@ -63,7 +63,7 @@ class Recorded:
     step_unprobed: Bools
     """The step was unprobed, whether or not its batch was."""
     system_ns: Floats
-    """Time that its worker had spent in the kernel when it was finished."""
+    """Time that its worker had spent in the kernel when it was finished: no other batch's stands for it."""
     body_cpu_share: float | None
     """Share of the loop's body in which its thread was on a core; None if its lines were not sampled."""
     spans: float
@@ -112,8 +112,8 @@ def read_recorded(run: Run, attribution: Attribution, loader: int | None = None)
         inside["touched_bytes"],
         inside["handover_cpu_ns"],
         _of_steps(run, timeline, "next_cpu_ns"),
-        _of_steps(run, timeline, "unprobed") == 1,
-        inside["system_ns"],
+        np.zeros(len(kept), dtype=bool) if timeline.loop_unprobed is None else timeline.loop_unprobed,
+        with_nan(take(read_ints(run, "batches", ("system_ns",))["system_ns"], timeline.batch_row)),
         read_lines(run).body_cpu_share,
         sum((_spans(stage) for stage in stages.making.values()), 0.0),
         _met(run, timeline),
