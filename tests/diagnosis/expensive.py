@@ -63,7 +63,8 @@ class Indexed(Sized):
 
     def __init__(self, objects: int) -> None:
         super().__init__()
-        self.index = [{"path": str(number)} for number in range(objects)]
+        # lists: the collector does not walk dictionaries of strings
+        self.index = [[number] for number in range(objects)]
 
 
 class Collects:

@@ -171,7 +171,7 @@ CASES = [
         "collate",
         "gc",
         "gc-freeze",
-        made(lambda directory: Indexed(60_000), collate_fn=Collects(2)),
+        made(lambda directory: Indexed(600_000), collate_fn=Collects(2)),
     ),
     plant(
         "collections that cost nothing",
