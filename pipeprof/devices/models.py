@@ -297,7 +297,7 @@ PCIE_GEN3: Final = LinkModel(
     "pcie-gen3",
     6e9,
     12e9,
-    source="PCIe 3.0 x16: 15.75 GB/s on the wire; 12 GB/s pinned, half of it pageable, 10 us a copy assumed",
+    source="PCIe 3.0 x16: 15.75 GB/s on the wire; 12 GB/s pinned, half of it pageable, 10 µs a copy assumed",
 )
 
 

@@ -49,7 +49,7 @@ _DISKS: Final = (
         530e6,
         latency_ns=80_000,
         channels=32,
-        source=f"530 MB/s: {_DS_ANALYZER}; 80 us a request and 32 at once assumed",
+        source=f"530 MB/s: {_DS_ANALYZER}; 80 µs a request and 32 at once assumed",
     ),
     StorageModel(
         "nvme-gen3",

@@ -187,6 +187,9 @@ class Lines:
         stacks = self.of_stage(stage_of(owner))
         if owner != owners.MAIN.name:
             return stacks
+        # What has no line of the user's in it, as Python's end has, is not the loop's where others have some.
+        users = tuple(stack for stack in stacks if any(not line.is_library for line in stack.lines))
+        stacks = users or stacks
         host = (stack for stack in stacks if _is_host_work(stack.lines))
         return tuple(stack._replace(wall_ns=stack.cpu_ns) for stack in host) or stacks
 

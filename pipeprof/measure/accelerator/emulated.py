@@ -22,7 +22,7 @@ from pipeprof.record.step_times import PartTimes, StepTimes
 from pipeprof.units import NS_PER_S
 
 SPIN_NS: Final = 100_000
-"""The end of a wait is spun: `time.sleep` alone is about 100 us late."""
+"""The end of a wait is spun: `time.sleep` alone is about 100 µs late."""
 
 
 def sleep_until(deadline_ns: int) -> None:

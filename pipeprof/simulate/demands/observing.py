@@ -19,9 +19,9 @@ from pipeprof.timeline import Bools
 IN_WORKER: Final = 9.0
 """Cost of a tiny batch to the worker that makes it, over that of an empty record in a loop (`batch_ns`, 10.3
 us): the proxies around the record, and caches that batches have filled. Pairs of plain and observed loaders
-gave 96 us (`tests.benchmarks.told_cost`, a quiet machine of two virtual cores, 30 November 2026)."""
+gave 96 µs (`tests.benchmarks.told_cost`, a quiet machine of two virtual cores, 30 November 2026)."""
 IN_LOOP: Final = 4.0
-"""The same for the loop's thread: 42 us with two workers; 41 without, its making included."""
+"""The same for the loop's thread: 42 µs with two workers; 41 without, its making included."""
 OF_WORK: Final = 0.03
 """Part of the CPU time of making a batch that comes to it: counters, spans and samples of a longer one. Of
 the same pairs text had 2.2% and JPEGs 3.5%, less what a tiny batch costs."""

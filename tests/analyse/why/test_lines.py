@@ -84,6 +84,14 @@ def test_the_lines_of_next_are_those_below_torchs_iterator() -> None:
     assert (line.place, line.share) == ("train.py:44", 1.0)
 
 
+def test_the_end_of_python_is_no_line_of_the_loop() -> None:
+    """The last batch's body is taken to last until the program ends."""
+    ends = stack("main", 900, ("/usr/lib/python3.11/threading.py", 1139, "Thread.join"), worker=-1)
+    lines = Lines([ends, stack("main", 50, (TRAIN, 40, "main"), worker=-1)])
+    assert [line.place for line in lines.hot("main")] == ["train.py:40"]
+    assert [line.line for line in Lines([ends]).hot("main")] == [1139]
+
+
 def test_owners_stand_by_their_time_and_waiting_is_none() -> None:
     waits, loops = (stack(stage, 50, (TRAIN, 2, "main"), worker=-1) for stage in ("wait", "main"))
     lines = Lines([waits, stack("collate", 5, (DATA, 1, "f")), loops])
