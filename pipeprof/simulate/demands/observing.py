@@ -18,7 +18,7 @@ from pipeprof.timeline import Bools
 
 IN_WORKER: Final = 9.0
 """Cost of a tiny batch to the worker that makes it, over that of an empty record in a loop (`batch_ns`, 10.3
-us): the proxies around the record, and caches that batches have filled. Pairs of plain and observed loaders
+µs): the proxies around the record, and caches that batches have filled. Pairs of plain and observed loaders
 gave 96 µs (`tests.benchmarks.told_cost`, a quiet machine of two virtual cores, 30 November 2026)."""
 IN_LOOP: Final = 4.0
 """The same for the loop's thread: 42 µs with two workers; 41 without, its making included."""
