@@ -146,13 +146,14 @@ def fits_in_memory(size_bytes: float, memory_bytes: float | None) -> bool:
 
 def _can_be_carried_out(fix: str, cause: Cause, facts: Facts) -> bool:
     """Return False for a fix that is already in place, or known to be useless on this machine."""
-    is_work, in_memory = cause in causes.WORK, is_in_memory(facts.tier)
+    in_memory = is_in_memory(facts.tier)
+    computes = cause in causes.WORK or cause is causes.TRANSFER  # pickling and unpickling take a core too
     fits = fits_in_memory(facts.data_bytes or 0, facts.memory_bytes)
     copies = facts.iterable and facts.splits_stream is False  # each worker would deliver the same samples
     receives = (facts.received_share or 0.0) >= RECEIVING
     possible = {
         fixes.MORE_WORKERS: not (
-            copies or receives or (is_work and not _cores_idle(facts)) or _device_full(facts)
+            copies or receives or (computes and not _cores_idle(facts)) or _device_full(facts)
         ),
         fixes.FEWER_WORKERS: facts.workers > 1,
         fixes.NO_WORKERS: facts.workers > 0,

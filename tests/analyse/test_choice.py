@@ -215,6 +215,7 @@ def test_files_in_memory_are_no_cure_for_work(cause: Cause, facts: Facts) -> Non
 
 BESIDE: dict[str, tuple[str, Finding, dict[str, Any]]] = {
     "a core is full": ("more-workers", Finding("decode"), {"cores": 2, "own_cores": 1.9}),
+    "cores are full of handing over": ("more-workers", Finding("transfer"), {"cores": 2, "own_cores": 1.9}),
     "the device's bandwidth is full": ("more-workers", Finding("storage-bandwidth"), {}),
     "a lock is held": ("more-workers", Finding("blocked", "lock"), {}),
     "the main process is full": ("more-workers", Finding("main"), {}),
