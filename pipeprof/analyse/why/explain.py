@@ -15,6 +15,9 @@ from pipeprof.vocabulary import causes, mechanisms, owners
 MOSTLY: Final = 0.5
 HELPERS: Final = 0.1
 """Share of the making of batches, in CPU time of helper threads, from which they are what is waited for."""
+ABOUT_AS_LARGE: Final = 0.8
+"""Share of an owner's time from which another's is about as large: the same job's have swapped places when
+they lay nearer, as its runs gave one of them 26 to 34 % and the other 19 to 27 %."""
 MAKING: Final = (*(cause.word for cause in causes.WORK), owners.STORAGE.name)
 """Families of owners that make a batch."""
 
@@ -22,6 +25,7 @@ MAKING: Final = (*(cause.word for cause in causes.WORK), owners.STORAGE.name)
 def explained(finding: Finding, observed: Observed) -> tuple[Finding, tuple[HotLine, ...]]:
     """Return the finding with its mechanism, and the lines in which the blamed owner's time was spent."""
     finding = _made_again(_blocked_by(finding, observed), observed)
+    finding = _with_reason(finding, observed)
     owner = finding.owner or observed.owner
     observed = replace(observed, owner=owner)
     shown = shown_by(observed)
@@ -68,5 +72,24 @@ def _made_again(finding: Finding, observed: Observed) -> Finding:
     owner = max(made, key=made.__getitem__)
     if not loses_cache(replace(observed, owner=owner)):
         return finding
-    share = made[owner] / max(1, observed.wall_ns)
+    return _blaming(owner, observed)
+
+
+def _with_reason(finding: Finding, observed: Observed) -> Finding:
+    """Blame the part of the making for which a counter shows a reason, and not handing over without one, if
+    they are about as large."""
+    if finding.owner != owners.TRANSFER.name or finding.detail is not None or shown_by(observed) is not None:
+        return finding
+    ledger = observed.ledger_ns
+    made = [owner for owner in ledger if owners.family_of(owner) in MAKING]
+    owner = max(made, key=ledger.__getitem__, default=None)
+    if owner is None or ledger[owner] < ABOUT_AS_LARGE * observed.owner_ns:
+        return finding
+    if shown_by(replace(observed, owner=owner)) is None:
+        return finding
+    return _blaming(owner, observed)
+
+
+def _blaming(owner: str, observed: Observed) -> Finding:
+    share = observed.ledger_ns[owner] / max(1, observed.wall_ns)
     return cause_of_owner(owner, observed.facts)._replace(owner=owner, share=share)

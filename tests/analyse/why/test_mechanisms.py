@@ -571,3 +571,16 @@ def test_time_that_the_table_calls_otherwise_is_said_to_be(tmp_path: Path) -> No
     assert (finding.cause, finding.charged) == ("storage-network", "blocked")
     verdict = replace(found.verdict, cause=finding.cause, charged=finding.charged)
     assert "In the table this is “blocking calls”." in reason(verdict, found.facts).evidence
+
+
+@pytest.mark.parametrize(("made_ns", "blamed"), [(85, "stage:getitem"), (75, "transfer")])
+def test_of_two_about_as_large_the_one_with_a_reason_is_blamed(
+    tmp_path: Path, made_ns: int, blamed: str
+) -> None:
+    found = load(make_run(tmp_path / "run", CHEAP))
+    assert found.attribution is not None and found.facts is not None
+    observed = Observed.of(found.run, found.attribution, found.facts, "transfer")
+    observed = replace(observed, ledger_ns={"transfer": 100, "stage:getitem": made_ns})
+    finding, _ = explained(Finding("transfer", owner="transfer"), observed)
+    assert (finding.cause, finding.owner) == (blamed, blamed)
+    assert (finding.shown is not None) == (blamed == "stage:getitem")
