@@ -68,7 +68,15 @@ def command(
     if (pid is None) != torchrun:
         raise click.UsageError("give PID, or --torchrun and no PID")
     pid, all_ranks = (ranks.torchrun(), True) if pid is None else (pid, all_ranks)
-    pids = ranks.ranks_of(pid) if all_ranks else [pid]
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(f"pipeprof: {text}", err=True)
+
+    def silent(pid: int) -> None:
+        say(f"process {pid} did not answer in time: if it is a rank of this job, it is not observed")
+
+    pids = ranks.ranks_of(pid, silent) if all_ranks else [pid]
     for each in pids:
         attach.check(each)
     directory = out or new_directory(attach.job_name(pids[0]))
@@ -77,10 +85,6 @@ def command(
     wanted = attach.Wanted(
         directory, seconds, steps, lines, telemetry_hz, hang_after or (5.0 if hang else None), path
     )
-
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(f"pipeprof: {text}", err=True)
 
     def entered(pid: int, workers: int) -> None:
         say(f"in process {pid} and {workers} of its workers")

@@ -33,15 +33,22 @@ class RankAnswer(NamedTuple):
     """Number of its job's ranks, and the port at which they meet, if the environment has it."""
 
 
-def ask(pids: Iterable[int]) -> list[RankAnswer]:
-    """Ask processes which rank they are; return those that are one, in the order of `pids`.
+class Answers(NamedTuple):
+    """What some processes say of themselves, in their order."""
 
-    A process without torch is not asked, and one that does not answer is not a rank, nor is a loader's
-    worker.
+    ranks: list[RankAnswer]
+    silent: list[int]
+    """Processes with torch that did not answer in time, as in a long native call: they may be ranks."""
+
+
+def ask(pids: Iterable[int]) -> Answers:
+    """Ask processes which rank they are.
+
+    A process without torch is not asked; a loader's worker is no rank.
     """
     asked = [pid for pid in pids if pid != os.getpid() and started(pid) is not None and _has_torch(pid)]
     if not asked:
-        return []
+        return Answers([], [])
     control = Control.make({"workers": [], "ask": [*_names(), _PORT]})
     answers: list[dict[str, Any]] = []
     try:
@@ -52,7 +59,8 @@ def ask(pids: Iterable[int]) -> list[RankAnswer]:
         if (answers and all(answers)) or not may_run_late():
             control.remove()  # else the one that answers last does so, or the next attach
     read = [_read_answer(pid, answer) for pid, answer in zip(asked, answers, strict=True)]
-    return [rank for rank in read if rank is not None]
+    silent = [pid for pid, answer in zip(asked, answers, strict=True) if not answer and started(pid)]
+    return Answers([rank for rank in read if rank is not None], silent)
 
 
 def _names() -> list[str]:

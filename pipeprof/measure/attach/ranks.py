@@ -13,25 +13,38 @@ from pathlib import Path
 
 from pipeprof.errors import MeasureError
 from pipeprof.measure.attach.asking import ask
-from pipeprof.measure.attach.attach import Attached, Wanted, attach
+from pipeprof.measure.attach.attach import WORKER_PATIENCE_S, Attached, Wanted, attach
 from pipeprof.measure.attach.control import started
 
 
-def ranks_of(pid: int) -> list[int]:
+def ranks_of(pid: int, on_silence: Callable[[int], None] = lambda pid: None) -> list[int]:
     """Return the ranks that `pid` is one of, or the launcher of, in their order.
 
-    Raises `MeasureError` if there are none.
+    `on_silence` is called with each process near it that may be a rank and does not say so in time. Raises
+    `MeasureError` if there are no ranks.
     """
     if started(pid) is None:
         raise MeasureError(f"there is no process {pid}", "give the PID of a rank, or of its launcher")
-    by_rank = _by_environment(pid)
+    by_rank, silent = _by_environment(pid), list[int]()
     if len(by_rank) < 2:  # a rank of a job of one, or the workers of a rank that has set RANK itself
-        by_rank = _by_asking(pid) or by_rank
+        told, silent = _by_asking(pid)
+        by_rank = told or by_rank
+    if not by_rank and silent:
+        raise MeasureError(
+            f"no rank is known: process {_listed(silent)} did not say which it is in {WORKER_PATIENCE_S:g} s",
+            "try again: a process answers between two calls of native code",
+        )
     if not by_rank:
         raise MeasureError(
             f"process {pid} is neither a rank of a job nor the launcher of ranks", "leave --all-ranks out"
         )
+    for each in silent:
+        on_silence(each)
     return [by_rank[rank] for rank in sorted(by_rank)]
+
+
+def _listed(pids: list[int]) -> str:
+    return " or ".join(map(str, pids))
 
 
 def _by_environment(pid: int) -> dict[int, int]:
@@ -48,21 +61,24 @@ def _by_environment(pid: int) -> dict[int, int]:
     return by_rank
 
 
-def _by_asking(pid: int) -> dict[int, int]:
-    """Return the ranks that say so themselves: `pid` and its children, or else `pid` and its siblings.
+def _by_asking(pid: int) -> tuple[dict[int, int], list[int]]:
+    """Return the ranks that say so themselves: `pid` and its children, or else `pid` and its siblings. Return
+    the processes among them that did not answer, too.
 
     A launcher may be a rank too, as Lightning's is. What a rank has started, except for workers, may take
     itself for that rank: the eldest counts. A rank's siblings may be of another job, if a shell has started
     two.
     """
-    near = ask([pid, *_children(pid)])
+    near, silent = ask([pid, *_children(pid)])
     own = next((told for told in near if told.pid == pid), None)
     if own is not None and all(told.rank == own.rank for told in near):
-        near = [own, *(told for told in ask(_siblings(pid)) if told.job == own.job)]
+        beside = ask(_siblings(pid))
+        near = [own, *(told for told in beside.ranks if told.job == own.job)]
+        silent = beside.silent
     by_rank: dict[int, int] = {}
     for told in near:
         by_rank.setdefault(told.rank, told.pid)
-    return by_rank
+    return by_rank, silent
 
 
 def _siblings(pid: int) -> list[int]:
@@ -95,7 +111,7 @@ def torchrun() -> int:
     if len(launchers) > 1:
         raise MeasureError(
             f"{len(launchers)} jobs of torchrun run on this node",
-            f"give one of them: pipeprof attach --all-ranks {' or '.join(map(str, sorted(launchers)))}",
+            f"give one of them: pipeprof attach --all-ranks {_listed(sorted(launchers))}",
         )
     return launchers.pop()
 

@@ -45,11 +45,14 @@ from pipeprof.record.names.counters import OWN_LINES_CPU_NS
 from pipeprof.record.schema import Status
 from pipeprof.record.writer import TraceWriter, warm_up
 
-FLUSH_EVERY_S: Final = 0.6
+FLUSH_EVERY_S: Final = 0.75
 """Time between two flushes: a kill loses less than a second even if the thread waits for a core."""
 LOOK_EVERY_S: Final = 0.05
 REST_S: Final = 0.15
 """Time between two looks if there is nothing to look at: each wakes the thread, for 40 to 90 µs of CPU."""
+ENOUGH_LOOKS: Final = 200
+"""Looks at workers that the loop waits for, after which rarer ones tell as much of what workers do."""
+LEVELS_EVERY_S: Final = 1.0
 FULL_ENOUGH: Final = 0.25
 """A ring this full is drained at once."""
 NEARLY_EMPTY: Final = FULL_ENOUGH / 8
@@ -60,13 +63,14 @@ class Rhythm:
     """Times of the looks and of the flushes.
 
     Looks are rarer while the rings are nearly empty and no loop waits for a batch, since what workers do
-    matters only while one waits. Flushes come sooner if the thread gets its core late, as may happen again
-    the next time.
+    matters only while one waits, and once there have been enough of them. Flushes come sooner if the thread
+    gets its core late, as may happen again the next time.
     """
 
     def __init__(self, now_s: float) -> None:
         self._looked_s = self._flushed_s = now_s
         self._late_s = 0.0
+        self._looks_at_waits = 0
         self.pause_s = LOOK_EVERY_S
         """Time to let pass until the next look."""
 
@@ -81,10 +85,15 @@ class Rhythm:
         self._flushed_s = now_s
         self._late_s /= 2
 
-    def rest(self, is_idle: bool) -> None:
-        """Set the next pause: longer if there is nothing to look at, and never beyond the next flush."""
+    def rest(self, is_filling: bool, is_waiting: bool) -> None:
+        """Set the next pause: longer if there is nothing to look at, and never beyond the next flush.
+
+        A ring may be filling, and a loop may be waiting.
+        """
+        self._looks_at_waits += is_waiting
         until_due_s = self._flushed_s + FLUSH_EVERY_S - self._looked_s
-        self.pause_s = max(LOOK_EVERY_S, min(REST_S, until_due_s)) if is_idle else LOOK_EVERY_S
+        is_busy = is_filling or (is_waiting and self._looks_at_waits <= ENOUGH_LOOKS)
+        self.pause_s = LOOK_EVERY_S if is_busy else max(LOOK_EVERY_S, min(REST_S, until_due_s))
 
 
 class Flusher:
@@ -114,6 +123,7 @@ class Flusher:
         self._dropped = self._dropped_of_gone = 0
         self._warnings: list[str] = []
         self._thread_cpu_ns = self._others_cpu_ns = 0
+        self._levels_due_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pipeprof-flush", daemon=True)
 
@@ -204,7 +214,7 @@ class Flusher:
             if rhythm.is_due(time.monotonic()) or fullest > FULL_ENOUGH:
                 rhythm.flush(time.monotonic())
                 self.flush()
-            rhythm.rest(fullest < NEARLY_EMPTY and not any(source.is_waited_for for source in sources))
+            rhythm.rest(fullest >= NEARLY_EMPTY, any(source.is_waited_for for source in sources))
             self._thread_cpu_ns = time.thread_time_ns()
         self._stopped()
 
@@ -275,7 +285,10 @@ class Flusher:
         counters: list[Row] = []
         if self._steps.lines is not None:
             lines += self._steps.lines.take()
-        counters += own_counters(with_levels=not last)
+        with_levels = not last and time.monotonic() >= self._levels_due_s
+        if with_levels:
+            self._levels_due_s = time.monotonic() + LEVELS_EVERY_S
+        counters += own_counters(with_levels)
         for source in list(self.sources):
             gone = source.gone or last
             source.sort_inbox()

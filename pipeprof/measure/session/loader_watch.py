@@ -309,7 +309,8 @@ class IteratorWatch:
     def record_losses(self) -> None:
         """Record the first batch that each worker could not make or hand over."""
         for worker in range(self.ring.slots if self.workers else 0):
-            loss = None if worker in self._losses else unpack(self.ring.loss(worker))
+            packed = b"" if worker in self._losses else self.ring.loss(worker)
+            loss = unpack(packed) if packed else None
             if (
                 loss is not None and self._losses.setdefault(worker, loss) is loss
             ):  # no other thread was first

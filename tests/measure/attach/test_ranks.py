@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from pipeprof.analyse.job.merge import merge
 from pipeprof.errors import MeasureError
 from pipeprof.measure.attach import asking, ranks
-from pipeprof.measure.attach.asking import RankAnswer
+from pipeprof.measure.attach.asking import Answers, RankAnswer
 from pipeprof.measure.attach.attach import Wanted
 from pipeprof.measure.attach.ranks import ranks_of
 from pipeprof.record.reader import load
@@ -181,13 +181,48 @@ def told(pid: int, rank: int, port: str = "1") -> RankAnswer:
 def test_what_ranks_say_of_themselves(
     monkeypatch: pytest.MonkeyPatch, answers: dict[int, RankAnswer], found: list[int]
 ) -> None:
+    answering(monkeypatch, answers)
+    assert ranks_of(2) == found
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answers: dict[int, RankAnswer], silent: int = 0) -> None:
+    """Let a process 1 with children 2 and 8, and 2 with 3 and 4, answer; one of them may not."""
     parents = {2: 1, 8: 1, 3: 2, 4: 2}
+
+    def ask(pids: list[int]) -> Answers:
+        return Answers(
+            [answers[pid] for pid in pids if pid in answers], [pid for pid in pids if pid == silent]
+        )
+
     monkeypatch.setattr(ranks, "_processes", lambda: [1, *parents])
     monkeypatch.setattr(ranks, "_parent", parents.get)
     monkeypatch.setattr(ranks, "_environment", lambda pid: {})
     monkeypatch.setattr(ranks, "started", lambda pid: 0)
-    monkeypatch.setattr(ranks, "ask", lambda pids: [answers[pid] for pid in pids if pid in answers])
-    assert ranks_of(2) == found
+    monkeypatch.setattr(ranks, "ask", ask)
+
+
+@pytest.mark.parametrize(
+    ("answers", "silent", "told_of"),
+    [
+        ({3: told(3, 0)}, 4, [4]),
+        ({2: told(2, 1), 1: told(1, 0)}, 8, [8]),
+        ({2: told(2, 1), 8: told(8, 0)}, 4, []),
+    ],
+    ids=["a child", "a sibling", "a child of a rank that is no launcher"],
+)
+def test_what_may_be_a_rank_and_does_not_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[int, RankAnswer], silent: int, told_of: list[int]
+) -> None:
+    answering(monkeypatch, answers, silent)
+    heard: list[int] = []
+    ranks_of(2, heard.append)
+    assert heard == told_of
+
+
+def test_a_silent_process_is_not_said_to_be_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, {}, 2)
+    with pytest.raises(MeasureError, match="process 2 did not say which it is"):
+        ranks_of(2)
 
 
 def test_a_process_without_ranks_is_one_error() -> None:
@@ -209,5 +244,5 @@ def test_what_a_process_may_still_run_is_left_for_it(
     monkeypatch.setattr(asking, "WORKER_PATIENCE_S", 0.0)
     monkeypatch.setattr(asking, "may_run_late", lambda: is_late)
     monkeypatch.setattr(asking, "_has_torch", lambda pid: True)
-    assert asking.ask([os.getppid()]) == []
+    assert asking.ask([os.getppid()]) == ([], [os.getppid()])
     assert len(list(tmp_path.iterdir())) == is_late

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeprof.measure.session.flush import FLUSH_EVERY_S, LOOK_EVERY_S, REST_S, Rhythm
+from pipeprof.measure.session.flush import ENOUGH_LOOKS, FLUSH_EVERY_S, LOOK_EVERY_S, REST_S, Rhythm
 
 
 def flushes(looks_s: list[float]) -> list[float]:
@@ -42,18 +42,29 @@ def test_looks_are_rarer_while_there_is_nothing_to_look_at_and_flushes_are_not()
             rhythm.flush(now_s)
             gaps.append(now_s - flushed_s)
             flushed_s = now_s
-        rhythm.rest(is_idle=True)
+        rhythm.rest(is_filling=False, is_waiting=False)
     assert looks < 60.0 / LOOK_EVERY_S / 2
     assert all(FLUSH_EVERY_S - 1e-9 <= gap < FLUSH_EVERY_S + LOOK_EVERY_S for gap in gaps)
-    rhythm.rest(is_idle=False)
+    rhythm.rest(is_filling=True, is_waiting=False)
     assert rhythm.pause_s == LOOK_EVERY_S
 
 
 def test_a_pause_is_no_lateness() -> None:
     rhythm = Rhythm(0.0)
     assert not rhythm.is_due(LOOK_EVERY_S)
-    rhythm.rest(is_idle=True)
+    rhythm.rest(is_filling=False, is_waiting=False)
     assert rhythm.pause_s == REST_S
     assert not rhythm.is_due(LOOK_EVERY_S + REST_S)
-    rhythm.rest(is_idle=True)
+    rhythm.rest(is_filling=False, is_waiting=False)
     assert not rhythm.is_due(LOOK_EVERY_S + 2 * REST_S)
+
+
+def test_looks_are_rarer_once_many_have_found_the_loop_waiting() -> None:
+    rhythm = Rhythm(0.0)
+    for n in range(ENOUGH_LOOKS):
+        rhythm.rest(is_filling=False, is_waiting=True)
+        assert rhythm.pause_s == LOOK_EVERY_S, n
+    rhythm.rest(is_filling=False, is_waiting=True)
+    assert rhythm.pause_s == REST_S
+    rhythm.rest(is_filling=True, is_waiting=True)
+    assert rhythm.pause_s == LOOK_EVERY_S

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import psutil
 
 from pipeprof.measure.host.sensors.contract import Rates
+from pipeprof.measure.host.sensors.proc import read_bytes
 from pipeprof.record.meta import TelemetryMeta
 from pipeprof.record.names.sensors import (
     CPU_MACHINE,
@@ -186,12 +187,12 @@ class Processes:
         main = workers = 0.0
         for pid in (self._pid, *children(self._pid)):
             try:
-                stat = Path(f"/proc/{pid}/stat").read_text()
+                stat = read_bytes(f"/proc/{pid}/stat")
             except OSError:
                 if pid == self._pid:
                     raise
                 continue  # a worker that has just ended
-            fields = stat.rpartition(")")[2].split()  # from field 3 (state) of proc(5) on
+            fields = stat.rpartition(b")")[2].split()  # from field 3 (state) of proc(5) on
             name = CPU_MAIN if pid == self._pid else cpu_of_process(pid)
             counters[name] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
             counters[f"minor.{pid}"], counters[f"major.{pid}"] = int(fields[7]), int(fields[9])

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from pipeprof.measure.host.cgroups import groups_of
 from pipeprof.measure.host.sensors.disks import is_whole_disk
+from pipeprof.measure.host.sensors.proc import read_bytes
 from pipeprof.record.meta import IoLimitMeta
 from pipeprof.record.names.sensors import (
     DEVICE_BUSY,
@@ -57,10 +58,12 @@ class Reads:
         proc: Path = _PROC,
         sys: Path = _SYS,
     ) -> None:
-        self._clock, self._proc, self._sys = clock, proc, sys
+        self._clock, self._sys = clock, sys
+        self._diskstats = proc / "diskstats"
         self._groups = tuple(dict.fromkeys(Path(each.group) for each in limits if each.group))
         pressures = [group / "io.pressure" for group in groups_of("")]
-        self._pressure = next((path for path in pressures if path.is_file()), None)
+        pressure = next((path for path in pressures if path.is_file()), None)
+        self._pressures = ((PRESSURE_MACHINE, proc / "pressure" / "io"), (PRESSURE_GROUP, pressure))
         self._last_s = clock()
         self._disks, self._counters = self._read_disks(), self._read_counters()
 
@@ -82,7 +85,7 @@ class Reads:
     def _read_disks(self) -> dict[str, _Counts]:
         counts = {}
         with suppress(OSError, ValueError, IndexError):
-            for line in (self._proc / "diskstats").read_text().splitlines():
+            for line in read_bytes(self._diskstats).decode().splitlines():
                 fields = line.split()
                 if fields[3] != "0" and is_whole_disk(self._sys / "block" / fields[2].replace("/", "!")):
                     reads, _, sectors, read_ms = map(int, fields[3:7])
@@ -91,18 +94,15 @@ class Reads:
 
     def _read_counters(self) -> dict[SensorName, float]:
         counters: dict[SensorName, float] = {}
-        for name, path in (
-            (PRESSURE_MACHINE, self._proc / "pressure" / "io"),
-            (PRESSURE_GROUP, self._pressure),
-        ):
+        for name, path in self._pressures:
             if path is not None:
                 with suppress(OSError, ValueError, IndexError):
-                    some = path.read_text().splitlines()[0]
-                    counters[name] = int(some.rpartition("total=")[2]) / 1e6
+                    some = read_bytes(path).splitlines()[0]
+                    counters[name] = int(some.rpartition(b"total=")[2]) / 1e6
         if self._groups:  # the tightest limit is the innermost, and comes first
             for name, file, key in _GROUP_COUNTS:
                 with suppress(OSError, ValueError):
-                    counters[name] = _counted((self._groups[0] / file).read_text(), key)
+                    counters[name] = _counted(read_bytes(self._groups[0] / file).decode(), key)
         return counters
 
 

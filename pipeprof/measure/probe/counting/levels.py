@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Final
 
+from pipeprof.measure.host.sensors.proc import read_bytes
 from pipeprof.record.names import counters
 from pipeprof.record.names.counters import CounterName
 
@@ -52,7 +52,7 @@ class _Seldom:
 def _memory_levels() -> Iterator[tuple[CounterName, int]]:
     """Yield the process's own memory, and what is left for all."""
     with suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/self/smaps_rollup").read_bytes().splitlines()
+        lines = read_bytes("/proc/self/smaps_rollup").splitlines()
         private = (line.split()[1] for line in lines if line.startswith(b"Private_"))
         yield counters.OWN_BYTES, 1024 * sum(map(int, private))
     # A spawned worker lacks it, and its import would take 0.2 s from what the worker does meanwhile: the main
@@ -81,14 +81,14 @@ _pools: Final = _Seldom(_native_pools)
 def written_bytes() -> int:
     """Return the bytes that this process has written by calls, to files and pipes; 0 if not known."""
     with suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/io").read_bytes().split()[3])
+        return int(read_bytes("/proc/self/io").split()[3])
     return 0
 
 
 def process_age_ns() -> int:
     """Return the time since this process was started, to 10 ms; 0 if not known."""
     with suppress(OSError, ValueError, IndexError, AttributeError):
-        started = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[_START_TIME])
+        started = int(read_bytes("/proc/self/stat").rpartition(b")")[2].split()[_START_TIME])
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return max(0, now_ns - started * 1_000_000_000 // os.sysconf("SC_CLK_TCK"))
     return 0
@@ -100,17 +100,17 @@ _START_TIME: Final = 19
 
 def _levels() -> Iterator[tuple[CounterName, int]]:
     with suppress(OSError, ValueError, IndexError):
-        threads = [path.name for path in Path("/proc/self/task").iterdir()]
+        threads = os.listdir("/proc/self/task")  # noqa: PTH208
         yield counters.THREADS, len(threads)
         if len(threads) > _FEW:
             yield counters.THREADS_RUNNABLE, sum(_is_runnable(thread) for thread in threads)
     with suppress(AttributeError, OSError):
         yield counters.AFFINITY_CORES, len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):
-        _, resident, shared, *_ = Path("/proc/self/statm").read_bytes().split()
+        _, resident, shared, *_ = read_bytes("/proc/self/statm").split()
         yield counters.PRIVATE_BYTES, (int(resident) - int(shared)) * _PAGE_BYTES
     with suppress(OSError, ValueError, IndexError):
-        yield counters.READ_CALL_BYTES, int(Path("/proc/self/io").read_bytes().split()[1])
+        yield counters.READ_CALL_BYTES, int(read_bytes("/proc/self/io").split()[1])
     with suppress(AttributeError, OSError):
         room = os.statvfs("/dev/shm")
         yield counters.SHARED_MEMORY_USED_BYTES, (room.f_blocks - room.f_bfree) * room.f_frsize
@@ -128,7 +128,7 @@ _FEW: Final = 4
 
 def _is_runnable(thread: str) -> bool:
     with suppress(OSError, IndexError):
-        return Path(f"/proc/self/task/{thread}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
+        return read_bytes(f"/proc/self/task/{thread}/stat").rpartition(b")")[2].split()[0] == b"R"
     return False
 
 
