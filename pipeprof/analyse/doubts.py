@@ -36,6 +36,10 @@ BACKWARDS: Final = 0.01
 CLOSE: Final = 0.8
 MAPPED: Final = 0.5
 """Least share of what the unnamed code owns from which the disk, whose files it maps, may be the larger."""
+LONGEST_ERROR: Final = 160
+"""Characters of the error of a failed run."""
+_FROM_WORKER: Final = "Original Traceback (most recent call last):"
+"""Line of torch's, between its own first line and the text of the error in a worker."""
 
 
 def doubts_about(run: Run, attribution: Attribution, facts: Facts) -> tuple[Doubt, ...]:
@@ -327,7 +331,14 @@ def _status(run: Run) -> list[Doubt]:
     what = {"failed": "the run failed", "interrupted": "the run was interrupted"}.get(
         run.status, "the record breaks off"
     )
-    return [Doubt("torn", f"{what}: its end is missing", "run it again to its end")]
+    why = f" ({_short(run.meta.error)})" if run.meta.error else ""
+    return [Doubt("torn", f"{what}{why}: its end is missing", "run it again to its end")]
+
+
+def _short(error: str) -> str:
+    """Return one line of an error: its first, or of one that torch has brought from a worker, the last."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()] or [error]
+    return lines[-1 if _FROM_WORKER in error else 0][:LONGEST_ERROR]
 
 
 def _unrecorded(run: Run) -> list[Doubt]:

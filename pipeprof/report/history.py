@@ -84,7 +84,7 @@ def _cost(past: History, price_per_h: float | None) -> str:
     price = "" if price_per_h is None else f", {hours * price_per_h:,.2f} at {price_per_h:g} an hour"
     counted = sum(run.waited_s is not None for run in past.runs)
     of = "" if counted == len(past.runs) else f" ({counted:,} of {len(past.runs):,} runs tell)"
-    return f"Accelerators waited {units.digits(hours)} h for data{price}{of}."
+    return f"Training waited {units.digits(hours)} h for data{price}{of}."
 
 
 def _sentence(change: Change) -> str:

@@ -225,3 +225,26 @@ def test_shared_memory_that_is_nearly_full_is_warned_of(tmp_path: Path, used: in
     if warned:
         assert not doubts[0].decisive and "of its 1.05 GB" in doubts[0].problem
         assert "--shm-size" in doubts[0].remedy
+
+
+FROM_WORKER = (
+    "ValueError: Caught ValueError in DataLoader worker process 0.\n"
+    "Original Traceback (most recent call last):\n  File ...\nValueError: truncated picture\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        ("failed", FROM_WORKER, "the run failed (ValueError: truncated picture): its end is missing"),
+        ("failed", "KeyError: 'x'\nmore of it", "the run failed (KeyError: 'x'): its end is missing"),
+        ("failed", "A" * 500, f"the run failed ({'A' * 160}): its end is missing"),
+        ("interrupted", None, "the run was interrupted: its end is missing"),
+    ],
+)
+def test_a_failed_run_is_told_with_its_error(
+    tmp_path: Path, status: str, error: str | None, said: str
+) -> None:
+    plan = Plan(batches=60, stages={"getitem": MS})
+    found = load(make_run(tmp_path / "run", plan, status=status, error=error))
+    assert said in [doubt.problem for doubt in found.verdict.doubts]
