@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeprof.vocabulary import fixes
 from tests.diagnosis.reports.exam import Said, blamed, examine, graded, no_disk_limit_here
 from tests.diagnosis.reports.truth import TRUTHS, Truth
 from tests.timing import Timing
@@ -84,6 +85,9 @@ def told_right(truth: Truth, data: Path, out: Path, timing: Timing) -> None:
 
     def attempt(number: int) -> None:
         verdict = examine(truth, data, out / str(number))
+        if timing.busy:  # then this advice is true of the machine, whatever was planted
+            advised = tuple(word for word in verdict.advised if word != fixes.FREE_CORES.word)
+            verdict = replace(verdict, advised=advised)
         if not timing.explains(verdict.cause, verdict.detail):
             assert graded(truth, verdict) == ("right", "")
 

@@ -38,7 +38,7 @@ def test_children_that_train_are_observed_with_their_workers(how: str, tmp_path:
     traced = Program(
         verb("trace", "--out", "out", "--steps", "1000", str(HERE / "spawned_processes.py"), how), tmp_path
     ).finished()
-    assert "were not tried in those that it started" in traced.stderr
+    assert "were not tried in those that it started" in traced.stderr, traced.stderr
     assert traced.returncode == 0, traced.stderr
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == ["process-1", "process-2"]

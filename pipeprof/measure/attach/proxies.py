@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic_ns
 from types import FrameType
 from typing import Any, Final
 
@@ -71,6 +72,17 @@ class AttachedProbe(Probe):
     def is_over(self) -> bool:
         """Return whether the observation has ended."""
         return self.slot is None or self.slot.unread
+
+    def has_sent_last(self) -> bool:
+        """Return whether no more batches are observed, as the loop is left; what was counted is sent then.
+
+        The batches of a later epoch would get the numbers of the loop's last one.
+        """
+        if self.slot is None or not self.slot.last_asked:
+            return False
+        if self.counts is not None:
+            self.counts.batch_ended(monotonic_ns())
+        return True
 
     def key(self) -> tuple[int, int] | None:
         """Return epoch and seq of the batch that is being made; None for one that is not observed."""
@@ -173,6 +185,8 @@ def _begun(probe: Probe) -> BatchRecorder | None:
     if probe.is_over:
         if probe.worker != MAIN_PROCESS:
             probe.leave_worker()
+        return None
+    if probe.has_sent_last():
         return None
     key = probe.key()
     if key is None or probe.recorder is None:

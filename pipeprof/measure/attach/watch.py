@@ -287,6 +287,7 @@ class AttachedIterator(IteratorWatch):
 
     def leave(self) -> None:
         """Take everything of ours out of the iterator. Called by the main thread, wherever it is."""
+        self.ring.ask_last()
         iterator = self._iterator()
         self._gone.detach()
         if iterator is not None:

@@ -188,6 +188,7 @@ def with_full_shared_memory(out: Path, collate: Any) -> None:
         subprocess.run(command, check=True)
 
     def fill() -> None:
+        time.sleep(0.5)  # until the other worker's batches are handed over, which would be lost too
         with suppress(OSError), Path("/dev/shm/full").open("wb", buffering=0) as file:
             while True:
                 file.write(b"0" * 4096)
