@@ -34,7 +34,7 @@ class RankAnswer(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What some processes say of themselves, in their order."""
+    """Answers of some processes about themselves, in their order."""
 
     ranks: list[RankAnswer]
     silent: list[int]
