@@ -45,7 +45,7 @@ from pipeprof.record.names.counters import OWN_LINES_CPU_NS
 from pipeprof.record.schema import Status
 from pipeprof.record.writer import TraceWriter, warm_up
 
-FLUSH_EVERY_S: Final = 0.75
+FLUSH_EVERY_S: Final = 0.6
 """Time between two flushes: a kill loses less than a second even if the thread waits for a core."""
 LOOK_EVERY_S: Final = 0.05
 REST_S: Final = 0.15
