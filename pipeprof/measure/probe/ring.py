@@ -7,6 +7,7 @@ drains in bulk. A full slot drops and counts what it drops: it never waits and n
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -214,6 +215,7 @@ class Ring:
     def __init__(self, slots: int, records: int) -> None:
         self.block = make_block(slots, records)
         self.slots, self.records = slots, records
+        self._closing = threading.Lock()
         size = slot_bytes(records)
         whole = memoryview(self.block.buffer)
         self._words = [whole[i * size : i * size + _NAMES_AT].cast("Q") for i in range(slots)]
@@ -303,7 +305,12 @@ class Ring:
         return count
 
     def close(self) -> None:
-        """Let the memory go with its last user. A closed ring has no slots."""
+        """Let the memory go with its last user. A closed ring has no slots.
+
+        Several threads may call: the loop's, whose iterator is made as the run ends, and the one that drains.
+        """
+        if not self._closing.acquire(blocking=False):
+            return
         while self._words:  # a loop's variable would keep a view, and the memory mapped
             self._words.pop()[_UNREAD] = 1
         self.slots, self._data = 0, []

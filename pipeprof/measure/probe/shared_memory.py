@@ -78,13 +78,14 @@ class SharedBlock:
         self._map: mmap.mmap | None = None
         self._lock_fd: int | None = None
         self._lock_pid: int | None = None
+        self._is_closed = False
         self._close = weakref.finalize(self, _release, self._fd, self.path, self._owner_pid)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"size_bytes": self.size_bytes, "path": self.path, "_owner_pid": self._owner_pid}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _fd=-1, _map=None, _lock_fd=None, _lock_pid=None)
+        self.__dict__.update(state, _fd=-1, _map=None, _lock_fd=None, _lock_pid=None, _is_closed=False)
 
     @property
     def is_made_here(self) -> bool:
@@ -93,7 +94,12 @@ class SharedBlock:
 
     @property
     def buffer(self) -> mmap.mmap:
-        """Return the block, mapped into this process; it survives a fork."""
+        """Return the block, mapped into this process; it survives a fork.
+
+        Raises `ValueError` if the block is closed: its descriptor may be another file's by now.
+        """
+        if self._is_closed:
+            raise ValueError("the block is closed")
         if self._map is None:
             fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDWR)
             self._map = mmap.mmap(fd, self.size_bytes)
@@ -129,6 +135,7 @@ class SharedBlock:
 
     def close(self) -> None:
         """Release this process's descriptors; the memory goes with its last user."""
+        self._is_closed = True
         if self._map is not None:
             with suppress(BufferError):  # someone still looks at it; it goes with them
                 self._map.close()  # a map holds a descriptor of its own

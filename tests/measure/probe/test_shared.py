@@ -8,6 +8,7 @@ from multiprocessing import get_context
 
 import pytest
 
+from pipeprof.measure.probe.ring import Ring
 from pipeprof.measure.probe.shared_memory import SharedBlock
 
 
@@ -63,3 +64,12 @@ def test_a_lock_that_a_thread_held_at_the_fork_does_not_stay_locked_in_the_child
     holder.join(10)
     child.close()
     assert code == 0
+
+
+def test_a_ring_is_closed_once_whoever_closes_it() -> None:
+    """The loop's thread closes one that is made while a run ends, and so does the thread that drains."""
+    ring = Ring(1, 8)
+    ring.close()
+    ring.close()
+    with pytest.raises(ValueError, match="closed"):
+        _ = ring.block.buffer  # another file may have its descriptor by now
