@@ -109,11 +109,21 @@ def percent(share: float | None) -> str:
 
 
 def signed_percent(share: float | None) -> str:
-    """Return a change, a share of 1, as `+27%` or `−27%`; `0%` if it would round to less than 0.1%."""
+    """Return a change, a share of 1, as `+27%` or `−27%`, and as `11×` from eleven times as much on; `0%` if
+    it would round to less than 0.1%."""
     number = _number(share)
     if number is None:
         return NOT_OBSERVED
-    return "0%" if abs(number) < 0.0005 else f"{'+' if number > 0 else '−'}{percent(abs(number))}"
+    if abs(number) < 0.0005:
+        return "0%"
+    if number >= _MANY_TIMES:
+        return f"{digits(1 + number)}×"
+    sign, text = "+" if number > 0 else "−", percent(abs(number))
+    return f"< {sign}{text[2:]}" if text.startswith("> ") else f"{sign}{text}"
+
+
+_MANY_TIMES: Final = 10.0
+"""Change from which percents are hard to read."""
 
 
 def signed_points(share: float | None) -> str:

@@ -71,6 +71,9 @@ def test_absurd_figures_stay_short(value: float) -> None:
         (0.0, "0%"),
         (-0.0004, "0%"),
         (0.032, "+3.2%"),
+        (9.9, "+990%"),
+        (355.52, "357×"),
+        (-0.9997, "< −99.9%"),
         (None, "not observed"),
     ],
 )

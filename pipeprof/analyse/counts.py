@@ -134,8 +134,10 @@ def count(run: Run, attribution: Attribution) -> Counts:
     sent = made & (t.arrival_ns != NOT_OBSERVED) & (t.worker >= 0)
     return Counts(
         steps=int(measured.sum()),
-        wait=spread(t.wait_ns[measured]),
-        masked_wait_ns=int(t.masked_wait_ns[measured].sum()) if t.device_timed else None,
+        wait=spread(attribution.wait_ns[measured]),
+        masked_wait_ns=(
+            int(np.minimum(t.masked_wait_ns, attribution.wait_ns)[measured].sum()) if t.device_timed else None
+        ),
         ready=int(t.ready[known].sum()) if known.any() else None,
         ready_known=int(known.sum()),
         inline=int((known & (t.worker < 0)).sum()),

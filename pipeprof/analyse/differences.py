@@ -258,9 +258,10 @@ def _alike(first: Word | None, second: Word | None) -> Word | None:
 
 def cores_between(base: Analysis, other: Analysis) -> CoreSpeeds | None:
     """Compare the speed of the cores while two runs were taken; None if it was not measured."""
-    if base.facts is None or other.facts is None or base.ledger is None:
+    if base.facts is None or other.facts is None or base.ledger is None or other.ledger is None:
         return None
-    return core_speeds(base.facts.spin_ns, other.facts.spin_ns, base.ledger.path_ns)
+    spins = base.facts.spin_ns, other.facts.spin_ns
+    return core_speeds(*spins, base.ledger.path_ns, other.ledger.path_ns)
 
 
 UNLIKE_SHARE: Final = 0.1
@@ -321,7 +322,7 @@ def figures(analysis: Analysis) -> dict[str, Figure]:
     rate, rate_interval = throughput(attribution)
     used, _ = utilization(attribution, device)
     steps = attribution.step_lengths
-    waits = attribution.timeline.wait_ns[attribution.timeline.measured].astype(np.float64)
+    waits = attribution.wait_ns[attribution.timeline.measured].astype(np.float64)
     ones = np.ones(len(steps))
     return {
         "throughput_samples_per_s": _figure(rate, rate_interval),

@@ -331,11 +331,11 @@ def _status(run: Run) -> list[Doubt]:
     what = {"failed": "the run failed", "interrupted": "the run was interrupted"}.get(
         run.status, "the record breaks off"
     )
-    why = f" ({_short(run.meta.error)})" if run.meta.error else ""
+    why = f" ({error_line(run.meta.error)})" if run.meta.error else ""
     return [Doubt("torn", f"{what}{why}: its end is missing", "run it again to its end")]
 
 
-def _short(error: str) -> str:
+def error_line(error: str) -> str:
     """Return one line of an error: its first, or of one that torch has brought from a worker, the last."""
     lines = [line.strip() for line in error.splitlines() if line.strip()] or [error]
     return lines[-1 if _FROM_WORKER in error else 0][:LONGEST_ERROR]

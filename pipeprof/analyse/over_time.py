@@ -163,12 +163,12 @@ def histogram(waits_ns: Ints, bins_per_decade: int = 8) -> Histogram:
     return Histogram(bounds, counts.astype(np.int64))
 
 
-def longest_waits(timeline: Timeline, most: int = 1) -> Ints:
+def longest_waits(timeline: Timeline, wait_ns: Ints, most: int = 1) -> Ints:
     """Return the positions of the measured steps that waited the longest for batches that were not ready.
 
-    The longest first; empty if no step waited.
+    The longest first, by the waits `wait_ns`; empty if no step waited.
     """
-    lengths = np.where(timeline.measured & (timeline.ready != 1), timeline.wait_ns, 0)
+    lengths = np.where(timeline.measured & (timeline.ready != 1), wait_ns, 0)
     order = np.argsort(-lengths, kind="stable")[:most]
     return np.asarray(order[lengths[order] > 0])
 

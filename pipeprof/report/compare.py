@@ -76,7 +76,7 @@ def lines(runs: Sequence[Compared], width: int = WIDTH) -> list[Text]:
 
     for run in runs:
         put(headline(run), "bold", indent="")
-        put(f"{run.other} against {run.base}", "dim", indent="")
+        put(f"{run.other} against {run.base} (the first run)", "dim", indent="")
         for why in run.unfair:
             put(f"{UNFAIR}: {why}.", "bold yellow")
         for why in run.unlike:

@@ -15,7 +15,7 @@ from pipeprof.report.page import charts, document
 from pipeprof.report.page.section import Row, Table
 from pipeprof.report.text.table import TextTable
 from pipeprof.report.text.terminal import WIDTH, clean
-from pipeprof.vocabulary import mechanisms
+from pipeprof.vocabulary import causes, mechanisms
 
 MOST_ROWS: Final = 12
 """Rows of a table in the terminal."""
@@ -24,8 +24,9 @@ MOST_CHANGES: Final = 8
 """Changes that the terminal shows."""
 MOST_POINTS: Final = 4_000
 """Runs that the chart draws: of more, each so-manieth."""
-MOST_SERIES: Final = 8
-"""Scripts on hosts that the chart distinguishes."""
+MOST_SERIES: Final = 7
+"""Scripts on hosts that the chart distinguishes; the others share one more colour."""
+NS_PER_H: Final = 3600 * units.NS_PER_S
 WIDEST: Final = 26
 
 
@@ -84,7 +85,7 @@ def _cost(past: History, price_per_h: float | None) -> str:
     price = "" if price_per_h is None else f", {hours * price_per_h:,.2f} at {price_per_h:g} an hour"
     counted = sum(run.waited_s is not None for run in past.runs)
     of = "" if counted == len(past.runs) else f" ({counted:,} of {len(past.runs):,} runs tell)"
-    return f"Training waited {units.digits(hours)} h for data{price}{of}."
+    return f"Training waited {units.duration(hours * NS_PER_H)} for data{price}{of}."
 
 
 def _sentence(change: Change) -> str:
@@ -122,7 +123,7 @@ def _why(group: Group) -> str:
     """Return the usual cause and mechanism in words."""
     if group.cause is None:
         return "cause not observed"
-    label = group.cause
+    label = causes.text_of(group.cause)
     mechanism = mechanisms.BY_WORD.get(group.mechanism or "")
     return label if mechanism is None else f"{label}: {mechanism.label}"
 
@@ -136,10 +137,10 @@ def _figures(group: Group) -> list[str]:
     return [
         f"{group.runs:,}",
         units.percent(group.waiting),
-        group.cause or units.NOT_OBSERVED,
+        units.NOT_OBSERVED if group.cause is None else causes.text_of(group.cause),
         "–" if mechanism is None else mechanism.label,
         units.sample_rate(group.rate),
-        units.NOT_OBSERVED if group.waited_h is None else f"{units.digits(group.waited_h)} h",
+        units.duration(None if group.waited_h is None else group.waited_h * NS_PER_H),
     ]
 
 
@@ -148,7 +149,7 @@ _HEADS: Final = ["runs", "waiting", "cause", "mechanism", "rate", "waited"]
 
 def _groups(past: History, most: int) -> Table:
     rows = [Row([*group.key, *_figures(group)]) for group in past.groups[:most]]
-    how = "Medians of the runs, their most frequent cause, and the accelerator time spent waiting in all."
+    how = "Medians of the runs, their most frequent cause, and the time spent waiting in all."
     if len(past.groups) > most:
         how += f" {len(past.groups) - most:,} more groups waited less."
     return Table(f"By {' and '.join(past.by)}", [*past.by, *_HEADS], rows, how=how)
@@ -191,7 +192,7 @@ def _chart(past: History) -> charts.Spec:
         {
             "at": when(run),
             "rate": run.rate,
-            "of": names.get((run.script, run.host), "others"),
+            "of": names.get((run.script, run.host), charts.OTHERS),
             "run": run.directory,
             "waiting": units.percent(run.waiting),
         }

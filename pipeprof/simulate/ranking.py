@@ -178,7 +178,12 @@ def in_memory(predictor: Predictor) -> Knobs:
 
 
 def headroom(predictor: Predictor) -> Estimate:
-    """Estimate the samples a second that the best of all loaders could add."""
-    best = predictor.predict(in_memory(predictor)).throughput
+    """Estimate the samples a second that the best of all loaders could add.
+
+    Without workers if that is better: what costs nothing to make still has to be handed over.
+    """
+    free = in_memory(predictor)
+    rates = [predictor.predict(knobs).throughput for knobs in (free, replace(free, workers=0))]
+    best = max(rates, key=lambda rate: rate.value)
     now = predictor.base().rate
     return Estimate(*(max(0.0, rate - now) for rate in (best.value, best.low, best.high)))

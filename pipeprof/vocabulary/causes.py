@@ -215,11 +215,13 @@ STRAGGLER: Final = Cause(
     evidence=_CORES,
 )
 LOCK: Final = Detail(
-    "lock", "The workers waited for a lock; more of them would wait for it too.", fixes=(fixes.UNBLOCK,)
+    "lock",
+    "The code that makes batches waited for a lock; more workers would wait for it too.",
+    fixes=(fixes.UNBLOCK,),
 )
-SLEEP: Final = Detail("sleep", "The workers slept.")
-SOCKET: Final = Detail("socket", "The workers waited for a socket.")
-PIPE: Final = Detail("pipe", "The workers waited for a pipe.")
+SLEEP: Final = Detail("sleep", "The code that makes batches slept.")
+SOCKET: Final = Detail("socket", "The code that makes batches waited for a socket.")
+PIPE: Final = Detail("pipe", "The code that makes batches waited for a pipe.")
 BLOCKED: Final = Cause(
     owners.BLOCKED.name,
     "blocking code in the data set (locks, sleeps)",
@@ -312,6 +314,12 @@ def is_cause(word: str) -> bool:
         return not known.takes_name
     family = _BY_WORD.get(owners.family_of(word))
     return bool(family and family.takes_name and owners.name_in(word))
+
+
+def text_of(word: str) -> str:
+    """Return a cause as tables have it: `__getitem__`, `waiting for a core`, `storage latency`."""
+    is_owner = owners.record_of(word) is not owners.UNKNOWN
+    return owners.label_of(word) if is_owner else word.replace("-", " ")
 
 
 def waiting_for(word: str, detail: str | None, device: str) -> str:

@@ -148,7 +148,7 @@ START_UP: Final = Mechanism(
     "share of a start, shutdown included, in its largest part, where something can be done about that",
     0.5,
     (fixes.PERSISTENT_WORKERS, fixes.LIGHTER_DATASET, fixes.FORK),
-    "Starting a worker takes {start_ns}, most of it {part}.",
+    "Starting a worker, and ending it, takes {start_ns}, most of it {part}.",
 )
 ITERATOR_PER_STEP: Final = Mechanism(
     "iterator-per-step",

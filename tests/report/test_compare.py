@@ -121,7 +121,11 @@ def test_an_unfair_comparison_is_no_verdict(make: Make, monkeypatch: pytest.Monk
     monkeypatch.setattr("pipeprof.cli.show.compare.read", lambda path: runs[path.name])
     paths = [str(analysis.run.directory) for analysis in (base, other)]
     monkeypatch.setattr("pipeprof.cli.show.compare.with_newest", lambda _: (Path("base"), Path("other")))
-    assert CliRunner().invoke(cli, ["compare", *paths]).exit_code == 3
+    again = " --rerun 3"
+    said = CliRunner().invoke(cli, ["compare", *paths])
+    assert said.exit_code == 3 and again not in said.stdout, "these were made by no command"
+    monkeypatch.setattr("pipeprof.report.wording.command.again", lambda meta: ["trace", "train.py"])
+    assert again in CliRunner().invoke(cli, ["compare", *paths]).stdout
     assert CliRunner().invoke(cli, ["compare", "--force", *paths]).exit_code == 0
 
 

@@ -118,6 +118,13 @@ class Attribution:
         return int(np.argmax(stalls))
 
     @cached_property
+    def wait_ns(self) -> Ints:
+        """Return the time of each wait in the window, in which first start-ups do not lie, for all steps."""
+        t = self.timeline
+        lasted = self.window.loop_time(t.take_ns) - self.window.loop_time(t.request_ns)
+        return np.where(t.measured, np.clip(lasted, 0, t.wait_ns), t.wait_ns)
+
+    @cached_property
     def step_bounds(self) -> Ints:
         """Return the start of the window and the end of each measured step, never going back."""
         ends = self.timeline.step_end_ns[self.timeline.measured]

@@ -40,18 +40,23 @@ class CoreSpeeds:
 
 
 def core_speeds(
-    base_spin_ns: float | None, spin_ns: float | None, path_ns: Mapping[str, int]
+    base_spin_ns: float | None, spin_ns: float | None, *paths_ns: Mapping[str, int]
 ) -> CoreSpeeds | None:
     """Compare the cores by the time of the same work; None if either run did not measure it.
 
-    What lies on the base's critical path and needs a core takes longer on slower cores, the rest does not.
+    What lies on the critical path and needs a core takes longer on slower cores, the rest does not. The share
+    is the mean of those of `paths_ns`, so that two runs tell the same in either order.
     """
     if not base_spin_ns or not spin_ns:
         return None
     speed = base_spin_ns / spin_ns
-    whole = max(1, sum(path_ns.values()))
-    on_cores = sum(ns for owner, ns in path_ns.items() if _needs_core(owner)) / whole
+    on_cores = sum(_share_on_cores(path_ns) for path_ns in paths_ns) / len(paths_ns)
     return CoreSpeeds(speed - 1, 1 / (on_cores / speed + 1 - on_cores) - 1)
+
+
+def _share_on_cores(path_ns: Mapping[str, int]) -> float:
+    on_cores = sum(ns for owner, ns in path_ns.items() if _needs_core(owner))
+    return on_cores / max(1, sum(path_ns.values()))
 
 
 def _needs_core(owner: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pipeprof.cli.options import json_option
-from pipeprof.cli.runs import RunDirectory, read, with_newest, written
+from pipeprof.cli.runs import RunDirectory, read, short, with_newest, written
 from pipeprof.cli.say import say
 from pipeprof.errors import InconclusiveError, TraceError
 
@@ -44,8 +44,9 @@ def command(
 ) -> None:
     """Compare each RUN with the first: what differs beyond noise, and where the time went.
 
-    Exits with 3 if the comparison is not fair: other programs took more of the cores during one run than
-    during the other. A single RUN is compared with the newest run; without RUN, the newest two are compared.
+    So the run before a change comes first: `pipeprof compare 2 1` of the newest two in `pipeprof list`, which
+    are also compared without RUN; a single RUN is compared with the newest one. Exits with 3 if the
+    comparison is not fair: other programs took more of the cores during one run than during the other.
     """
     if as_json and markdown:
         raise click.UsageError("give one of --json and --markdown")
@@ -59,7 +60,8 @@ def command(
     from pipeprof.analyse.differences import compare
     from pipeprof.report import compare as shown
 
-    comparisons = compare(_readable(runs), force)
+    analyses = _readable(runs)
+    comparisons = compare(analyses, force)
     if html is not None:
         with written(html):
             shown.write_html(comparisons, html)
@@ -72,7 +74,17 @@ def command(
         if html is not None:
             say(f"Page: {html}")
     if any(comparison.unfair for comparison in comparisons) and not force:
+        if not as_json and not markdown:
+            _say_how_to_repeat(analyses)
         ctx.exit(InconclusiveError.exit_code)
+
+
+def _say_how_to_repeat(analyses: list[Analysis]) -> None:
+    from pipeprof.report.wording.command import again
+
+    if len(analyses) == _PAIR and all(again(each.run.meta) for each in analyses):
+        names = " ".join(str(short(each.run.directory.absolute())) for each in analyses)
+        say(f"To run both again, in turn, and compare the pairs: pipeprof compare {names} --rerun 3")
 
 
 def _readable(runs: tuple[Path, ...]) -> list[Analysis]:

@@ -90,7 +90,7 @@ def put(_slot, _name, _epoch, _seq, *, {defaults}):
     return True
 """
     names: dict[str, Any] = {"_pack_into": layout.struct.pack_into}
-    exec(source, names)
+    exec(compile(source, __file__, "exec"), names)  # so that its frames are known for ours
     put: Callable[..., bool] = names["put"]
     return put
 

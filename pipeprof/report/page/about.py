@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from pipeprof import units
+from pipeprof.analyse.doubts import error_line
 from pipeprof.record.meta import (
     AcceleratorMeta,
     DataMeta,
@@ -47,12 +48,14 @@ def about(facts: RunView) -> Section:
             3, ("Ended", f"pipeprof ended the script's loops {meta.stopped}, as it was asked to")
         )
     section.facts[1:1] = [("Set from outside", text) for text in (*changed_lines(meta), *meta.tried)]
-    if meta.error:
-        section.facts.insert(3, ("Error", meta.error))
     section.facts += [("Warning", text) for text in facts.warnings]
     text = meta.scenario.text or json.dumps(meta.scenario.resolved, indent=1)
     if len(text) > 2:
         section.text, section.text_title = text, "The scenario"
+    if meta.error:
+        section.facts.insert(3, ("Error", error_line(meta.error)))
+        if not section.text and "\n" in meta.error.strip():
+            section.text, section.text_title = meta.error, "The whole error"
     return section
 
 

@@ -384,6 +384,8 @@ def of_ranks(rows: Sequence[Row], description: str) -> Spec:
 
 _SERIES: Final = ("#2f86d6", "#d9820f", "#17a07a", "#c0599f", "#8a6fd1", "#8b92a0", "#c2453b", "#8a8f1e")
 """Colours of series that distinguish scripts and hosts: each is seen on light and on dark ground."""
+OTHERS: Final = "others"
+"""Series of all scripts and hosts that have none of their own."""
 
 
 def rates(rows: Sequence[Row], marks: Sequence[Row], description: str, dates: str) -> Spec:
@@ -391,6 +393,7 @@ def rates(rows: Sequence[Row], marks: Sequence[Row], description: str, dates: st
     marks: `at`, `change`. `dates` is the format of the axis' dates."""
     import altair as alt
 
+    names = sorted({row["of"] for row in rows}, key=lambda name: (name == OTHERS, name))
     points = (
         alt.Chart(data_of(rows))
         .mark_point(filled=True, size=24, opacity=1)
@@ -400,8 +403,8 @@ def rates(rows: Sequence[Row], marks: Sequence[Row], description: str, dates: st
             .scale(type="utc", padding=6),  # no dot lies on the edge
             y=alt.Y("rate:Q", title="samples/s").scale(zero=False).axis(minExtent=_LEFT),
             color=alt.Color("of:N", title=None)
-            .scale(range=list(_SERIES))
-            .legend(orient="bottom", columns=2, labelLimit=360),
+            .scale(domain=names, range=list(_SERIES[: len(names)]))
+            .legend(orient="bottom", columns=alt.expr("width < 600 ? 1 : 2"), labelLimit=360),
             tooltip=[
                 alt.Tooltip("run:N"),
                 alt.Tooltip("of:N"),

@@ -94,7 +94,9 @@ def _verdict(
 def _tone(said: RunView) -> str:
     if said.inconclusive:
         return "unsure"
-    return "good" if said.band == bands.NOT.word else "alarm"
+    if said.band == bands.NOT.word:
+        return "good" if said.cause == causes.ACCELERATOR.word else ""  # something else takes the time
+    return "alarm"
 
 
 def _lead(said: RunView) -> list[str]:
@@ -189,7 +191,7 @@ def _matrix_trust(laid_out: matrix.Matrix) -> Section:
 
 def _cause(word: str) -> str:
     """Return a cause for the table; none if the accelerator was kept busy."""
-    return "–" if word == causes.ACCELERATOR.word else word.replace("-", " ")
+    return "–" if word == causes.ACCELERATOR.word else causes.text_of(word)
 
 
 def _cells_table(laid_out: matrix.Matrix) -> Table:

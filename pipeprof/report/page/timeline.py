@@ -93,7 +93,7 @@ def pack(
         "masked": bool(timeline.masked_wait_ns[kept].any()),
         "kept": len(kept),
         "steps": len(timeline),
-        "jumps": _jumps(timeline, clock) + _traced(run, timeline, clock),
+        "jumps": _jumps(timeline, attribution, clock) + _traced(run, timeline, clock),
         "lanes": _lanes(run, timeline, clock),
         "files": _slow_files(run, timeline, kept),
     }
@@ -288,9 +288,10 @@ def _bytes(share: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     return np.clip(np.round(255 * share), 0, 255).astype(np.uint8)
 
 
-def _jumps(timeline: Timeline, clock: PageTime) -> list[dict[str, Any]]:
+def _jumps(timeline: Timeline, attribution: Attribution | None, clock: PageTime) -> list[dict[str, Any]]:
     """Return named stretches to look at: the longest wait and an ordinary step."""
-    longest = [("Longest wait", int(place)) for place in longest_waits(timeline)]
+    wait_ns = timeline.wait_ns if attribution is None else attribution.wait_ns
+    longest = [("Longest wait", int(place)) for place in longest_waits(timeline, wait_ns)]
     places = [*longest, ("One ordinary step", ordinary_step(timeline))]
     jumps = []
     for label, i in places:

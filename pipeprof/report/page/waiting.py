@@ -13,7 +13,7 @@ from pipeprof.analyse.over_time import longest_waits
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table
 from pipeprof.report.wording import reading, words
-from pipeprof.timeline import NOT_OBSERVED, ints
+from pipeprof.timeline import NOT_OBSERVED, Ints, ints
 from pipeprof.vocabulary import owners
 
 LONGEST = 8
@@ -22,7 +22,7 @@ LONGEST = 8
 def waits(analysis: Analysis, counts: Counts) -> Section:
     """Draw the histogram of the waits, the longest of them, and the stages' own distributions."""
     t, spread = analysis.timeline, counts.wait
-    histogram = series.histogram(t.wait_ns[t.measured & (t.ready != 1)])
+    histogram = series.histogram(_wait_ns(analysis)[t.measured & (t.ready != 1)])
     section = Section("waits", "Which waits hurt", " ".join(_said(counts)))
     if spread is not None and sum(steps > 0 for steps in histogram.counts) > 1:
         quantiles = (("p50", spread.p50_ns), ("p95", spread.p95_ns), ("p99", spread.p99_ns))
@@ -32,6 +32,11 @@ def waits(analysis: Analysis, counts: Counts) -> Section:
     section.tables.append(_stages(analysis))
     section.facts = list(_facts(counts))
     return section
+
+
+def _wait_ns(analysis: Analysis) -> Ints:
+    attribution = analysis.attribution
+    return analysis.timeline.wait_ns if attribution is None else attribution.wait_ns
 
 
 def _said(counts: Counts) -> Iterator[str]:
@@ -109,7 +114,8 @@ def _longest(analysis: Analysis) -> Table:
         folded=True,
     )
     files = {(each.loader, each.sample): each.path for each in analysis.run.meta.reading.slowest}
-    for i in longest_waits(t, LONGEST).tolist():
+    wait_ns = _wait_ns(analysis)
+    for i in longest_waits(t, wait_ns, LONGEST).tolist():
         row = int(t.batch_row[i])
         made = t.finish_ns[i] - t.start_ns[i] if t.finish_ns[i] != NOT_OBSERVED else None
         sample = int(slowest[row]) if row >= 0 and len(slowest) and slowest[row] != NOT_OBSERVED else None
@@ -117,7 +123,7 @@ def _longest(analysis: Analysis) -> Table:
             Row(
                 [
                     units.count(t.step[i]),
-                    units.duration(t.wait_ns[i]),
+                    units.duration(wait_ns[i]),
                     f"worker {t.worker[i]}" if t.worker[i] >= 0 else "the main process",
                     units.duration(made),
                     units.NOT_OBSERVED

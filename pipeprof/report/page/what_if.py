@@ -202,7 +202,7 @@ def trust(forecast: Forecast, facts: RunView) -> Section:
         section.how += f" {rough}."
     section.tables = [Table("Predicted beside measured", ["", "measured", "replayed", "interval"], rows)]
     headroom, base = forecast.headroom_samples_per_s, forecast.base
-    if headroom is not None and base is not None:
+    if headroom is not None and base is not None and not facts.inconclusive:
         section.facts = [("Headroom", headroom_text(headroom, facts.throughput, base.throughput.value))]
     if forecast.heat_map is None:  # its section says them otherwise
         section.facts += _extrapolated(replay.extrapolations)

@@ -43,11 +43,11 @@ def workers(analysis: Analysis) -> Section:
 def _longest_wait(analysis: Analysis) -> str:
     """Return in a sentence what made the longest of the measured waits; empty if no step waited."""
     t, attribution = analysis.timeline, analysis.attribution
-    longest = longest_waits(t)
-    if attribution is None or not len(longest):
+    if attribution is None or not len(longest := longest_waits(t, attribution.wait_ns)):
         return ""
     i = int(longest[0])
-    said = f"Step {units.count(t.step[i])} waited {units.duration(t.wait_ns[i])}"
+    waited_ns = int(attribution.wait_ns[i])
+    said = f"Step {units.count(t.step[i])} waited {units.duration(waited_ns)}"
     if NOT_OBSERVED in (t.start_ns[i], t.finish_ns[i]):
         return f"{said}; the making of its batch was not observed."
     maker = f"worker {t.worker[i]}" if t.worker[i] >= 0 else "the loop itself"
@@ -55,6 +55,11 @@ def _longest_wait(analysis: Analysis) -> str:
         before = units.duration(t.request_ns[i] - t.finish_ns[i])
         return f"{said}: {maker} had finished its batch {before} before, and it was on its way."
     took = units.duration(t.finish_ns[i] - t.start_ns[i])
+    unbegun_ns = min(int(t.start_ns[i] - t.request_ns[i]), waited_ns)
+    if unbegun_ns > waited_ns / 2:
+        why = "as its epoch began, " if t.epoch_first[i] and t.worker[i] >= 0 else ""
+        begun = f"for {units.duration(unbegun_ns)} of that, {why}{maker} had not begun its batch"
+        return f"{said}: {begun}, and then made it in {took}."
     parts = {
         name: float(np.nan_to_num(stage.wall_ns[i]))
         for name, stage in attribution.stages.making.items()

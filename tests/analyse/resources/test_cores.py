@@ -32,6 +32,13 @@ def test_what_needs_no_core_is_not_slower_on_slow_cores() -> None:
     assert core_speeds(None, 1e6, {"decode": 1}) is None
 
 
+def test_two_runs_tell_the_same_of_the_cores_in_either_order() -> None:
+    paths = ({"decode": 100}, {"decode": 20, "storage": 80})
+    there, back = core_speeds(1.05e6, 1e6, *paths), core_speeds(1e6, 1.05e6, *paths[::-1])
+    assert there is not None and back is not None
+    assert 1 + there.explains == pytest.approx(1 / (1 + back.explains), rel=0.002)
+
+
 def test_slow_cores_are_no_regression(tmp_path: Path) -> None:
     base = on_cores(tmp_path / "base", 40 * MS, 1.0e6)
     slow = on_cores(tmp_path / "slow", 50 * MS, 1.25e6)

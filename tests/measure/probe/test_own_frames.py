@@ -12,6 +12,7 @@ from pipeprof import measure
 from pipeprof.measure.probe import own_frames
 from pipeprof.measure.probe.own_frames import hide_in_worker
 from pipeprof.measure.probe.patches import release
+from pipeprof.measure.probe.ring import Slot
 
 ROOMS = ("probe", "session", "attach")
 
@@ -49,3 +50,7 @@ def test_a_torch_without_that_name_is_left_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(worker, "ExceptionWrapper")
     own_frames.hide_in_worker("a test")
     assert not hasattr(worker, "ExceptionWrapper")
+
+
+def test_what_is_compiled_from_text_is_known_for_ours() -> None:
+    assert Slot.put_batch.__code__.co_filename.startswith(own_frames.OWN)

@@ -7,10 +7,12 @@ import hashlib
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeprof.analyse.analysis import load
@@ -298,6 +300,28 @@ def test_the_longest_wait_is_told_in_a_sentence(tmp_path: Path) -> None:
     page = Page(html.render(Forecast(load(make_run(tmp_path / "run", plan)))))
     assert "Step 60 waited" in page.text
     assert "because worker 0 made its batch in 910 ms, 900 ms of it in decode." in page.text
+
+
+def test_a_wait_for_workers_to_start_is_not_blamed_on_the_batch(tmp_path: Path) -> None:
+    found = load(make_run(tmp_path / "run", Plan(batches=60, epochs=2, workers=1, compute=15 * MS)))
+    assert found.attribution is not None
+    t = found.attribution.timeline
+    asked = np.where(np.arange(len(t)) == 60, t.request_ns - 900 * MS, t.request_ns)
+    late = replace(found.attribution, timeline=replace(t, request_ns=asked))
+    page = Page(html.render(Forecast(replace(found, timeline=late.timeline, attribution=late))))
+    assert "Step 60 waited 916 ms: for 900 ms of that, as its epoch began, worker 0 had not" in page.text
+
+
+def test_waits_lie_in_the_measured_time(tmp_path: Path) -> None:
+    """The first start of the workers is outside of it, and so is the part of the first wait that it takes."""
+    found = load(make_run(tmp_path / "run", Plan(batches=150, warmup=0, workers=1, compute=15 * MS)))
+    assert found.attribution is not None
+    t = found.attribution.timeline
+    asked = np.where(np.arange(len(t)) == 0, t.request_ns - 900 * MS, t.request_ns)
+    early = replace(found.attribution, timeline=replace(t, request_ns=asked))
+    assert early.timeline.wait_ns[0] > 900 * MS
+    assert early.wait_ns[0] == t.wait_ns[0]
+    assert (early.wait_ns[1:] == t.wait_ns[1:]).all()
 
 
 def test_a_jobs_page_draws_each_rank(tmp_path: Path) -> None:
