@@ -41,7 +41,8 @@ def lines(past: History, price_per_h: float | None = None, page: str | None = No
     if len(past.changes) > MOST_CHANGES:
         said.append(f"… {len(past.changes) - MOST_CHANGES} more changes")
     for table in (_groups(past, MOST_ROWS), _periods(past, MOST_ROWS)):
-        shown = TextTable(table.heads, WIDTH, widest=WIDEST)
+        wrapped = [table.heads.index(head) for head in _WRAPPED]
+        shown = TextTable(table.heads, WIDTH, wrapped=wrapped, widest=WIDEST)
         for row in table.rows:
             shown.row(*row.cells)
         said += ["", *shown.plain()]
@@ -139,12 +140,13 @@ def _figures(group: Group) -> list[str]:
         units.percent(group.waiting),
         units.NOT_OBSERVED if group.cause is None else causes.text_of(group.cause),
         "–" if mechanism is None else mechanism.label,
-        units.sample_rate(group.rate),
+        units.NOT_OBSERVED if group.rate is None else units.digits(group.rate),
         units.duration(None if group.waited_h is None else group.waited_h * NS_PER_H),
     ]
 
 
-_HEADS: Final = ["runs", "waiting", "cause", "mechanism", "rate", "waited"]
+_HEADS: Final = ["runs", "waiting", "cause", "mechanism", "samples/s", "waited"]
+_WRAPPED: Final = ("cause", "mechanism")
 
 
 def _groups(past: History, most: int) -> Table:
