@@ -41,8 +41,7 @@ def lines(past: History, price_per_h: float | None = None, page: str | None = No
     if len(past.changes) > MOST_CHANGES:
         said.append(f"… {len(past.changes) - MOST_CHANGES} more changes")
     for table in (_groups(past, MOST_ROWS), _periods(past, MOST_ROWS)):
-        wrapped = [table.heads.index(head) for head in _WRAPPED]
-        shown = TextTable(table.heads, WIDTH, wrapped=wrapped, widest=WIDEST)
+        shown = TextTable(table.heads, WIDTH, wrapped=(table.heads.index("cause"),), widest=WIDEST)
         for row in table.rows:
             shown.row(*row.cells)
         said += ["", *shown.plain()]
@@ -134,19 +133,16 @@ def _day(run: Summary) -> str:
 
 
 def _figures(group: Group) -> list[str]:
-    mechanism = mechanisms.BY_WORD.get(group.mechanism or "")
     return [
         f"{group.runs:,}",
         units.percent(group.waiting),
-        units.NOT_OBSERVED if group.cause is None else causes.text_of(group.cause),
-        "–" if mechanism is None else mechanism.label,
+        units.NOT_OBSERVED if group.cause is None else _why(group),
         units.NOT_OBSERVED if group.rate is None else units.digits(group.rate),
         units.duration(None if group.waited_h is None else group.waited_h * NS_PER_H),
     ]
 
 
-_HEADS: Final = ["runs", "waiting", "cause", "mechanism", "samples/s", "waited"]
-_WRAPPED: Final = ("cause", "mechanism")
+_HEADS: Final = ["runs", "waiting", "cause", "samples/s", "waited"]
 
 
 def _groups(past: History, most: int) -> Table:
