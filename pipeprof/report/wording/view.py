@@ -199,7 +199,15 @@ def stall_line(said: RunView) -> str:
         return f"{band[:1].upper()}{band[1:]}: no measurable stall in {wall}."
     interval = units.interval(said.stall_interval)
     sure = f" (95% CI {interval})" if interval else ""
-    return f"Waiting for data: {units.percent(said.stall_share)} of {wall}{sure}, {band}."
+    perhaps = "" if said.inconclusive else _perhaps(said)
+    return f"Waiting for data: {units.percent(said.stall_share)} of {wall}{sure}, {band}{perhaps}."
+
+
+def _perhaps(said: RunView) -> str:
+    """Return the other bands that the interval reaches into: `, perhaps moderately`; mostly nothing."""
+    ends = [bands.band_of(end).word for end in said.stall_interval or ()]
+    others = [word for word in dict.fromkeys(ends) if word != said.band]
+    return f", perhaps {' or '.join(others)}" if others else ""
 
 
 def cost_line(said: RunView, price_per_hour: float | None) -> str:

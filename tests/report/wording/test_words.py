@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from pipeprof.analyse.analysis import load
 from pipeprof.report.wording import words
-from pipeprof.vocabulary import owners
+from pipeprof.report.wording.view import stall_line, view_of
+from pipeprof.vocabulary import bands, owners
+from tests.factory import Plan, make_run
 
 OWNERS = [
     "accelerator",
@@ -57,3 +63,20 @@ def test_neighbours_of_the_bar_differ_in_lightness_too() -> None:
     """Read without hue: storage, decode and the accelerator are apart for any eye."""
     for one, two in (("storage", "decode"), ("decode", "transform"), ("accelerator", "storage")):
         assert words.contrast(words.colour(one), words.colour(two)) > 1.25
+
+
+@pytest.mark.parametrize(
+    ("share", "interval", "said"),
+    [
+        (0.26, (0.15, 0.36), "(95% CI 15–36%), highly input-bound, perhaps moderately."),
+        (0.06, (0.02, 0.09), "(95% CI 2.0–9.0%), moderately input-bound, perhaps not."),
+        (0.84, (0.83, 0.85), "(95% CI 83–85%), highly input-bound."),
+    ],
+)
+def test_a_band_is_not_surer_than_its_interval(
+    tmp_path: Path, share: float, interval: tuple[float, float], said: str
+) -> None:
+    found = load(make_run(tmp_path / "run", Plan(batches=150)))
+    view = view_of(found.run, found.verdict)
+    changed = replace(view, stall_share=share, stall_interval=interval, band=bands.band_of(share).word)
+    assert stall_line(changed).endswith(said)
