@@ -78,5 +78,7 @@ def test_a_band_is_not_surer_than_its_interval(
 ) -> None:
     found = load(make_run(tmp_path / "run", Plan(batches=150)))
     view = view_of(found.run, found.verdict)
-    changed = replace(view, stall_share=share, stall_interval=interval, band=bands.band_of(share).word)
+    changed = replace(
+        view, stall_share=share, stall_ns=1, stall_interval=interval, band=bands.band_of(share).word
+    )
     assert stall_line(changed).endswith(said)
