@@ -70,6 +70,23 @@ def test_the_budget_ends_the_search(tmp_path: Path) -> None:
     assert tuned.best == Setting(1), "what was not measured is no answer"
 
 
+@pytest.mark.parametrize(("reserve_s", "workers"), [(0.0, 1), (20.0, 4)])
+def test_a_setting_that_promises_much_gets_what_was_kept_for_later(
+    tmp_path: Path, reserve_s: float, workers: int
+) -> None:
+    """Each trial takes 25 s to start, beside the 12 s that it is given."""
+    plan = Plan(workers=1, batches=200, stages={"decode": 100 * MS}, compute=30 * MS)
+
+    class Late(Bench):
+        def measure(self, setting: Setting, seconds: float) -> Run:
+            self.now += 25.0
+            return super().measure(setting, seconds)
+
+    bench = Late(tmp_path, plan)
+    tuned = search(bench.measure, Setting(1), 60.0, bench.clock, reserve_s=reserve_s)
+    assert tuned.best.workers == workers
+
+
 def test_it_learns_from_a_miss(tmp_path: Path) -> None:
     """More than two workers are as slow as one here (a lock, say): no demand of the first run shows it."""
     plan = Plan(workers=1, batches=200, stages={"decode": 100 * MS}, compute=10 * MS)

@@ -67,6 +67,11 @@ class TunedScript:
         """Return True if the present setting is as good as any that was measured."""
         return self.gain is None or not self.gain.is_real
 
+    @property
+    def is_known(self) -> bool:
+        """Return False if nothing else was measured that promised more."""
+        return self.gain is not None or self.tuned.agreed
+
 
 class _Trials:
     """Runs of the script. The first is made with the script's own arguments, and says what those are."""
@@ -182,6 +187,7 @@ def tune_script(
         on_trial,
         lambda setting: setting.prefetch >= least,
         reorders,
+        budget_s * (1 - FOR_SEARCH),
     )
     best = tuned.best
     if best == trials.present:
@@ -264,7 +270,7 @@ def conclusion(result: TunedScript) -> list[str]:
         )
         if gain.cores:
             lines.append(f"{gain.cores[0].upper()}{gain.cores[1:]}.")
-    if result.gain is None and not tuned.agreed:
+    if not result.is_known:
         lines.append("No other setting could be measured in that time: give a larger --budget.")
     elif result.stays:
         reason = "nothing else promises more" if result.gain is None else "no gain beyond noise was measured"
@@ -278,7 +284,7 @@ def result_as_dict(result: TunedScript, written: Path) -> dict[str, Any]:
     return {
         **as_dict(result.tuned, written),
         "present": result.present.arguments(),
-        "stay": result.stays,
+        "stay": result.stays if result.is_known else None,
         "gain": None if gain is None else asdict(gain),
         "loader": {"name": result.loader.name, "file": result.loader.file, "line": result.loader.line},
         "diff": result.edit.diff or None,

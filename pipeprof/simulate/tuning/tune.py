@@ -49,9 +49,11 @@ def search(
     on_trial: Callable[[Trial | Failed], None] = lambda trial: None,
     is_allowed: Callable[[Setting], bool] = lambda setting: True,
     may_reorder: bool = False,
+    reserve_s: float = 0.0,
 ) -> Tuned:
     """Measure `start`, then what promises most, until that was measured or the budget is spent.
 
+    The first other setting may also take what `reserve_s` has kept for later: without it nothing is known.
     Beside `start` only settings are tried that `is_allowed` holds for. With `may_reorder` batches may be
     delivered out of order.
 
@@ -66,8 +68,11 @@ def search(
     while True:
         wanted, promise = _most_promising(trials, failed, is_allowed, may_reorder)
         agreed = wanted in {trial.setting for trial in trials}
-        left = budget_s - (clock() - began) - _overhead_s([*trials, *failed], first.demands, wanted)
-        if agreed or left < seconds * SHORTEST:
+        until_s = budget_s + (reserve_s if len(trials) + len(failed) == 1 else 0.0)
+        left = until_s - (clock() - began) - _overhead_s([*trials, *failed], first.demands, wanted)
+        # a quicker setting makes as many batches sooner
+        enough = seconds * min(1.0, first.measured / promise.value) if promise.value > 0 else seconds
+        if agreed or left < enough * SHORTEST:
             break
         tried = _tried(measure, wanted, promise, min(seconds, left), clock)
         if isinstance(tried, Failed):

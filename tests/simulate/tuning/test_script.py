@@ -129,6 +129,7 @@ def test_a_budget_that_was_too_small_is_told(
     unknown = replace(result, gain=None, tuned=replace(result.tuned, agreed=False))
     assert conclusion(unknown)[-1].endswith("give a larger --budget.")
     assert "Stay" not in " ".join(conclusion(unknown))
+    assert result_as_dict(unknown, tmp_path)["stay"] is None and result_as_dict(result, tmp_path)["stay"]
 
 
 def test_what_takes_too_much_memory_is_left_out(
