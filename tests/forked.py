@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import Any
 
@@ -93,4 +93,5 @@ def _become(main: Callable[[], Any], cwd: Path, descriptors: tuple[int, int]) ->
         os.dup2(descriptor, target)
     sys.stdout, sys.stderr = (open(fd, "w", closefd=False, buffering=1) for fd in (1, 2))  # noqa: SIM115
     torch.set_num_threads(1)  # the threads of the parent's pool did not come along
+    forkserver._forkserver._forkserver_pid = None  # type: ignore[attr-defined] # the parent's child, not ours
     main()

@@ -401,7 +401,7 @@ CASES = [
     ),
     plant(
         "a thread that hashes beside the loop",
-        {"main", "accelerator", "transfer"},
+        {"main", "accelerator", "transfer", "cpu-contention"},  # it takes one of the cores
         None,
         {"loop", "none", "more-workers", "deeper-prefetch"},
         accompanied(partial(burn, 20)),

@@ -33,6 +33,9 @@ SMALL_PICTURE: Final = 250_000
 SLOW_PICKLING: Final = 0.5
 """Share of a worker's start that the main process is busy starting it, from which its pickling is what takes
 so long: a process that is sent little starts alongside the main one."""
+LEAST_GIL: Final = 0.1
+"""Share of the window from which waits for the GIL of the main process are believed. Beside a thread that
+lets go of it, up to 0.09 were reported in runs of 1.5 s; beside one that does not, 0.13 to 0.34."""
 LARGE_DATASET_BYTES: Final = 20_000_000
 """Size from which pickling a data set to a worker takes longer than starting its process."""
 
@@ -547,7 +550,7 @@ def _main_gil(observed: Observed) -> Shown | None:
         for stages in _stages_in_main(observed)
     ]
     waits = max(by_thread, key=lambda each: each.ns, default=None)
-    if waits is None or waits.holder is None or not whole_ns:
+    if waits is None or waits.holder is None or not whole_ns or waits.ns < LEAST_GIL * observed.wall_ns:
         return None
     explains, pins = min(1.0, waits.ns / whole_ns), waits is not by_thread[0]
     line = waits.holder.line
