@@ -17,7 +17,8 @@ import numpy as np
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis, analyse
 from pipeprof.analyse.choice import EQUAL
-from pipeprof.analyse.differences import cores_between, figures
+from pipeprof.analyse.differences import Figure, cores_between, figures
+from pipeprof.analyse.rates import mean_interval
 from pipeprof.errors import InconclusiveError
 from pipeprof.record.meta import LoaderMeta
 from pipeprof.record.reader import Run
@@ -29,6 +30,7 @@ from pipeprof.simulate.tuning.tune import TRIALS, WARMUP_STEPS, search
 from pipeprof.timeline import read_ints
 from pipeprof.vocabulary.arguments import value_text
 
+_PARTS: Final = 10
 FOR_SEARCH: Final = 0.8
 """Share of the budget that the search gets; in the remainder the present setting is measured again."""
 
@@ -218,16 +220,33 @@ def _gain(present: list[Analysis], best: Analysis) -> Gain:
         raise InconclusiveError("no step was measured", "give a larger budget")
     before = sum(values) / len(values)
     ratio = after.value / before
-    halves = [each.half for each in (*befores, after)]
     speeds = cores_between(present[-1], best)
     cores = "" if speeds is None else speeds.sentence
-    if any(half is None for half in halves):
+    of_present = [_half_share(*each) for each in zip(present, befores, strict=True)]
+    of_best = _half_share(best, after)
+    if of_best is None or None in of_present:
         return Gain(ratio, None, None, cores)
-    shares = [(each.half or 0.0) / each.value / len(values) for each in befores if each.value]
+    shares = [(share or 0.0) / len(values) for share in of_present]
     spread = (max(values) - min(values)) / 2 / before
     explained = speeds.explains if speeds is not None and cores else 0.0
-    half = ratio * math.hypot(*shares, spread, (after.half or 0.0) / after.value, explained)
+    half = ratio * math.hypot(*shares, spread, of_best, explained)
     return Gain(ratio, ratio - half, ratio + half, cores)
+
+
+def _half_share(analysis: Analysis, rate: Figure) -> float | None:
+    """Return half the interval of a run's throughput, as a share of it; None if too few steps were measured.
+
+    A trial of long steps has too few for batch means: its steps, or ten parts of them, are then taken to be
+    independent.
+    """
+    if rate.half is not None and rate.value:
+        return rate.half / rate.value
+    lengths = np.zeros(0) if analysis.attribution is None else analysis.attribution.step_lengths
+    if len(lengths) < FEWEST_BATCHES:
+        return None
+    parts = np.array_split(lengths, min(len(lengths), _PARTS))
+    mean, low, high = mean_interval([float(part.mean()) for part in parts])
+    return (high - low) / 2 / mean
 
 
 def _setting_of(loader: LoaderMeta) -> Setting:

@@ -102,6 +102,18 @@ def test_what_the_cores_explain_widens_the_interval(tmp_path: Path) -> None:
     assert gain.cores.startswith("the cores were 30% faster") and not gain.is_real
 
 
+def test_a_large_gain_is_real_though_few_steps_were_measured(tmp_path: Path) -> None:
+    """A remote store answers in a fifth of a second: a trial holds a dozen batches."""
+
+    def run(decode: int, batches: int) -> Analysis:
+        plan = Plan(workers=1, batches=batches, warmup=5, stages={"decode": decode * MS}, jitter=0.05)
+        return analyse(recorded(tmp_path / str(batches), plan))
+
+    gain = tuning._gain([run(1000, 17)], run(125, 60))
+    assert gain.low is not None and gain.is_real and gain.low < 8 < (gain.high or 0)
+    assert not tuning._gain([run(1000, 8)], run(125, 59)).is_real, "three measured steps say nothing"
+
+
 @pytest.mark.parametrize("batches", [5, 8], ids=["none is measured", "few are"])
 def test_a_script_whose_batches_are_long_is_told_the_budget_that_is_enough(
     batches: int, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
