@@ -213,21 +213,25 @@ def _whole(changed: Mapping[str, Any], before: Setting, after: Setting) -> dict[
 def _gain(present: list[Analysis], best: Analysis) -> Gain:
     """Compare throughputs. How far two runs of the present setting lie apart widens the interval, and so does
     what cores of another speed explain."""
-    befores = [figures(each)["throughput_samples_per_s"] for each in present]
+    rates = [figures(each)["throughput_samples_per_s"] for each in present]
     after = figures(best)["throughput_samples_per_s"]
-    values = [each.value for each in befores if each.value]
-    if not values or not after.value:
+    if not any(rate.value for rate in rates) or not after.value:
         raise InconclusiveError("no step was measured", "give a larger budget")
-    before = sum(values) / len(values)
-    ratio = after.value / before
+    halves = [_half_share(*each) for each in zip(present, rates, strict=True)]
+    known = [
+        (rate.value, half)
+        for rate, half in zip(rates, halves, strict=True)
+        if rate.value and half is not None
+    ]
     speeds = cores_between(present[-1], best)
     cores = "" if speeds is None else speeds.sentence
-    of_present = [_half_share(*each) for each in zip(present, befores, strict=True)]
     of_best = _half_share(best, after)
-    if of_best is None or None in of_present:
+    values = [value for value, _ in known] or [rate.value for rate in rates if rate.value]
+    ratio = after.value / (sum(values) / len(values))
+    if of_best is None or not known:  # runs of too few steps say nothing of their spread
         return Gain(ratio, None, None, cores)
-    shares = [(share or 0.0) / len(values) for share in of_present]
-    spread = (max(values) - min(values)) / 2 / before
+    shares = [half / len(known) for _, half in known]
+    spread = (max(values) - min(values)) / 2 / (sum(values) / len(values))
     explained = speeds.explains if speeds is not None and cores else 0.0
     half = ratio * math.hypot(*shares, spread, of_best, explained)
     return Gain(ratio, ratio - half, ratio + half, cores)

@@ -109,9 +109,9 @@ def test_a_large_gain_is_real_though_few_steps_were_measured(tmp_path: Path) -> 
         plan = Plan(workers=1, batches=batches, warmup=5, stages={"decode": decode * MS}, jitter=0.05)
         return analyse(recorded(tmp_path / str(batches), plan))
 
-    gain = tuning._gain([run(1000, 17)], run(125, 60))
+    gain = tuning._gain([run(1000, 8), run(1000, 17)], run(125, 60))
     assert gain.low is not None and gain.is_real and gain.low < 8 < (gain.high or 0)
-    assert not tuning._gain([run(1000, 8)], run(125, 59)).is_real, "three measured steps say nothing"
+    assert not tuning._gain([run(1000, 7)], run(125, 59)).is_real, "two measured steps say nothing"
 
 
 @pytest.mark.parametrize("batches", [5, 8], ids=["none is measured", "few are"])
