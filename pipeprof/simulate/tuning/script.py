@@ -31,6 +31,7 @@ from pipeprof.timeline import read_ints
 from pipeprof.vocabulary.arguments import value_text
 
 _PARTS: Final = 10
+"""Parts of a run whose means are compared, if it is too short for batch means."""
 FOR_SEARCH: Final = 0.8
 """Share of the budget that the search gets; in the remainder the present setting is measured again."""
 
