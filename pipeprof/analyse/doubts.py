@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final
 
-from pipeprof.analyse.causes import HEALTHY
+from pipeprof.analyse.causes import CLOSE, HEALTHY
 from pipeprof.analyse.figures import Facts
 from pipeprof.analyse.hazards import hazards_of
 from pipeprof.analyse.ledger.attribution import Attribution
@@ -33,7 +33,6 @@ FROM_DEVICE: Final = 0.95
 whole pages, what is read ahead, and the file system's own blocks count too."""
 BACKWARDS: Final = 0.01
 """Share of steps with time running backwards above which there is clock trouble."""
-CLOSE: Final = 0.8
 MAPPED: Final = 0.5
 """Least share of what the unnamed code owns from which the disk, whose files it maps, may be the larger."""
 LONGEST_ERROR: Final = 160

@@ -163,6 +163,11 @@ def histogram(waits_ns: Ints, bins_per_decade: int = 8) -> Histogram:
     return Histogram(bounds, counts.astype(np.int64))
 
 
+def waits_of(timeline: Timeline, attribution: Attribution | None) -> Ints:
+    """Return the time of each wait: in the measured window, if there is one."""
+    return timeline.wait_ns if attribution is None else attribution.wait_ns
+
+
 def longest_waits(timeline: Timeline, wait_ns: Ints, most: int = 1) -> Ints:
     """Return the positions of the measured steps that waited the longest for batches that were not ready.
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from pipeprof.analyse.causes import Finding, cause_of_owner
+from pipeprof.analyse.causes import CLOSE, Finding, cause_of_owner
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.analyse.why.mechanisms import loses_cache, shown_by
 from pipeprof.analyse.why.observed import Observed
+from pipeprof.analyse.why.shown import Shown
 from pipeprof.record.names import counters
 from pipeprof.vocabulary import causes, mechanisms, owners
 
 MOSTLY: Final = 0.5
 HELPERS: Final = 0.1
 """Share of the making of batches, in CPU time of helper threads, from which they are what is waited for."""
-ABOUT_AS_LARGE: Final = 0.8
-"""Share of an owner's time from which another's is about as large: the same job's have swapped places when
-they lay nearer, as its runs gave one of them 26 to 34 % and the other 19 to 27 %."""
 MAKING: Final = (*(cause.word for cause in causes.WORK), owners.STORAGE.name)
 """Families of owners that make a batch."""
 
@@ -25,10 +23,10 @@ MAKING: Final = (*(cause.word for cause in causes.WORK), owners.STORAGE.name)
 def explained(finding: Finding, observed: Observed) -> tuple[Finding, tuple[HotLine, ...]]:
     """Return the finding with its mechanism, and the lines in which the blamed owner's time was spent."""
     finding = _made_again(_blocked_by(finding, observed), observed)
-    finding = _with_reason(finding, observed)
-    owner = finding.owner or observed.owner
-    observed = replace(observed, owner=owner)
+    observed = replace(observed, owner=finding.owner or observed.owner)
     shown = shown_by(observed)
+    if shown is None:
+        finding, observed, shown = _with_reason(finding, observed)
     if shown is not None and shown.mechanism is mechanisms.SAMPLER:
         drawn = finding.cause == causes.MAIN.word and shown.explains >= MOSTLY
         detail = causes.IN_SAMPLER.word if drawn else finding.detail
@@ -75,19 +73,20 @@ def _made_again(finding: Finding, observed: Observed) -> Finding:
     return _blaming(owner, observed)
 
 
-def _with_reason(finding: Finding, observed: Observed) -> Finding:
+def _with_reason(finding: Finding, observed: Observed) -> tuple[Finding, Observed, Shown | None]:
     """Blame the part of the making for which a counter shows a reason, and not handing over without one, if
-    they are about as large."""
-    if finding.owner != owners.TRANSFER.name or finding.detail is not None or shown_by(observed) is not None:
-        return finding
+    they are nearly as large."""
+    unchanged = finding, observed, None
+    if finding.owner != owners.TRANSFER.name or finding.detail is not None:
+        return unchanged
     ledger = observed.ledger_ns
     made = [owner for owner in ledger if owners.family_of(owner) in MAKING]
     owner = max(made, key=ledger.__getitem__, default=None)
-    if owner is None or ledger[owner] < ABOUT_AS_LARGE * observed.owner_ns:
-        return finding
-    if shown_by(replace(observed, owner=owner)) is None:
-        return finding
-    return _blaming(owner, observed)
+    if owner is None or ledger[owner] < CLOSE * observed.owner_ns:
+        return unchanged
+    of_making = replace(observed, owner=owner)
+    shown = shown_by(of_making)
+    return unchanged if shown is None else (_blaming(owner, observed), of_making, shown)
 
 
 def _blaming(owner: str, observed: Observed) -> Finding:

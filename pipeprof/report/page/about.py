@@ -53,8 +53,9 @@ def about(facts: RunView) -> Section:
     if len(text) > 2:
         section.text, section.text_title = text, "The scenario"
     if meta.error:
-        section.facts.insert(3, ("Error", error_line(meta.error)))
-        if not section.text and "\n" in meta.error.strip():
+        line = meta.error if section.text else error_line(meta.error)  # the scenario has the room for texts
+        section.facts.insert(3, ("Error", line))
+        if line not in (meta.error, meta.error.strip()):
             section.text, section.text_title = meta.error, "The whole error"
     return section
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pipeprof.analyse import over_time as series
 from pipeprof.analyse.ledger.attribution import Attribution
-from pipeprof.analyse.over_time import longest_waits, ordinary_step, stretches
+from pipeprof.analyse.over_time import longest_waits, ordinary_step, stretches, waits_of
 from pipeprof.analyse.resources.makeup import kernel_names
 from pipeprof.record.columns import flags
 from pipeprof.record.reader import Run
@@ -290,8 +290,8 @@ def _bytes(share: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 def _jumps(timeline: Timeline, attribution: Attribution | None, clock: PageTime) -> list[dict[str, Any]]:
     """Return named stretches to look at: the longest wait and an ordinary step."""
-    wait_ns = timeline.wait_ns if attribution is None else attribution.wait_ns
-    longest = [("Longest wait", int(place)) for place in longest_waits(timeline, wait_ns)]
+    waits = waits_of(timeline, attribution)
+    longest = [("Longest wait", int(place)) for place in longest_waits(timeline, waits)]
     places = [*longest, ("One ordinary step", ordinary_step(timeline))]
     jumps = []
     for label, i in places:

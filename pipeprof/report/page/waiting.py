@@ -9,11 +9,11 @@ from pipeprof import units
 from pipeprof.analyse import over_time as series
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.counts import Counts, Drift, Spread
-from pipeprof.analyse.over_time import longest_waits
+from pipeprof.analyse.over_time import longest_waits, waits_of
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table
 from pipeprof.report.wording import reading, words
-from pipeprof.timeline import NOT_OBSERVED, Ints, ints
+from pipeprof.timeline import NOT_OBSERVED, ints
 from pipeprof.vocabulary import owners
 
 LONGEST = 8
@@ -22,7 +22,8 @@ LONGEST = 8
 def waits(analysis: Analysis, counts: Counts) -> Section:
     """Draw the histogram of the waits, the longest of them, and the stages' own distributions."""
     t, spread = analysis.timeline, counts.wait
-    histogram = series.histogram(_wait_ns(analysis)[t.measured & (t.ready != 1)])
+    wait_ns = waits_of(t, analysis.attribution)
+    histogram = series.histogram(wait_ns[t.measured & (t.ready != 1)])
     section = Section("waits", "Which waits hurt", " ".join(_said(counts)))
     if spread is not None and sum(steps > 0 for steps in histogram.counts) > 1:
         quantiles = (("p50", spread.p50_ns), ("p95", spread.p95_ns), ("p99", spread.p99_ns))
@@ -32,11 +33,6 @@ def waits(analysis: Analysis, counts: Counts) -> Section:
     section.tables.append(_stages(analysis))
     section.facts = list(_facts(counts))
     return section
-
-
-def _wait_ns(analysis: Analysis) -> Ints:
-    attribution = analysis.attribution
-    return analysis.timeline.wait_ns if attribution is None else attribution.wait_ns
 
 
 def _said(counts: Counts) -> Iterator[str]:
@@ -114,7 +110,7 @@ def _longest(analysis: Analysis) -> Table:
         folded=True,
     )
     files = {(each.loader, each.sample): each.path for each in analysis.run.meta.reading.slowest}
-    wait_ns = _wait_ns(analysis)
+    wait_ns = waits_of(t, analysis.attribution)
     for i in longest_waits(t, wait_ns, LONGEST).tolist():
         row = int(t.batch_row[i])
         made = t.finish_ns[i] - t.start_ns[i] if t.finish_ns[i] != NOT_OBSERVED else None
