@@ -73,16 +73,10 @@ class AttachedProbe(Probe):
         """Return whether the observation has ended."""
         return self.slot is None or self.slot.unread
 
-    def has_sent_last(self) -> bool:
-        """Return whether no more batches are observed, as the loop is left; what was counted is sent then.
-
-        The batches of a later epoch would get the numbers of the loop's last one.
-        """
-        if self.slot is None or not self.slot.last_asked:
-            return False
-        if self.counts is not None:
-            self.counts.batch_ended(monotonic_ns())
-        return True
+    @property
+    def is_left(self) -> bool:
+        """Return whether the loop was left: batches of a later epoch would get the numbers of its last."""
+        return self.slot is not None and self.slot.last_asked
 
     def key(self) -> tuple[int, int] | None:
         """Return epoch and seq of the batch that is being made; None for one that is not observed."""
@@ -186,7 +180,9 @@ def _begun(probe: Probe) -> BatchRecorder | None:
         if probe.worker != MAIN_PROCESS:
             probe.leave_worker()
         return None
-    if probe.has_sent_last():
+    if probe.is_left:
+        if probe.counts is not None:
+            probe.counts.batch_ended(monotonic_ns())
         return None
     key = probe.key()
     if key is None or probe.recorder is None:

@@ -285,9 +285,10 @@ class Flusher:
         counters: list[Row] = []
         if self._steps.lines is not None:
             lines += self._steps.lines.take()
-        with_levels = not last and time.monotonic() >= self._levels_due_s
+        now_s = time.monotonic()
+        with_levels = not last and now_s >= self._levels_due_s
         if with_levels:
-            self._levels_due_s = time.monotonic() + LEVELS_EVERY_S
+            self._levels_due_s = now_s + LEVELS_EVERY_S
         counters += own_counters(with_levels)
         for source in list(self.sources):
             gone = source.gone or last

@@ -228,11 +228,12 @@ def _gain(present: list[Analysis], best: Analysis) -> Gain:
     cores = "" if speeds is None else speeds.sentence
     of_best = _half_share(best, after)
     values = [value for value, _ in known] or [rate.value for rate in rates if rate.value]
-    ratio = after.value / (sum(values) / len(values))
+    before = sum(values) / len(values)
+    ratio = after.value / before
     if of_best is None or not known:  # runs of too few steps say nothing of their spread
         return Gain(ratio, None, None, cores)
     shares = [half / len(known) for _, half in known]
-    spread = (max(values) - min(values)) / 2 / (sum(values) / len(values))
+    spread = (max(values) - min(values)) / 2 / before
     explained = speeds.explains if speeds is not None and cores else 0.0
     half = ratio * math.hypot(*shares, spread, of_best, explained)
     return Gain(ratio, ratio - half, ratio + half, cores)

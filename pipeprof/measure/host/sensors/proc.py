@@ -18,3 +18,11 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         return content
     finally:
         os.close(file)
+
+
+def waited_s(pressure: str | os.PathLike[str]) -> float:
+    """Return the seconds for which some task waited, from a file of Linux PSI.
+
+    Raises `OSError` if there is none, `ValueError` or `IndexError` if it is another file.
+    """
+    return int(read_bytes(pressure).splitlines()[0].rpartition(b"total=")[2]) / 1e6

@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import psutil
 
 from pipeprof.measure.host.sensors.contract import Rates
-from pipeprof.measure.host.sensors.proc import read_bytes
+from pipeprof.measure.host.sensors.proc import read_bytes, waited_s
 from pipeprof.record.meta import TelemetryMeta
 from pipeprof.record.names.sensors import (
     CPU_MACHINE,
@@ -153,11 +152,8 @@ def counts_steal() -> bool:
 
 def pressure() -> dict[SensorName, float]:
     """Count the seconds for which some task waited, from Linux PSI. Raises `OSError` if there is none."""
-    waited_s = {}
-    for resource, sensor in (("cpu", PSI_CPU), ("io", PSI_IO), ("memory", PSI_MEMORY)):
-        some = Path(f"/proc/pressure/{resource}").read_text().splitlines()[0]
-        waited_s[sensor] = int(some.rpartition("total=")[2]) / 1e6
-    return waited_s
+    sensors = (("cpu", PSI_CPU), ("io", PSI_IO), ("memory", PSI_MEMORY))
+    return {sensor: waited_s(f"/proc/pressure/{resource}") for resource, sensor in sensors}
 
 
 class Processes:

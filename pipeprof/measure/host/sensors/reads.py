@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from pipeprof.measure.host.cgroups import groups_of
 from pipeprof.measure.host.sensors.disks import is_whole_disk
-from pipeprof.measure.host.sensors.proc import read_bytes
+from pipeprof.measure.host.sensors.proc import read_bytes, waited_s
 from pipeprof.record.meta import IoLimitMeta
 from pipeprof.record.names.sensors import (
     DEVICE_BUSY,
@@ -97,8 +97,7 @@ class Reads:
         for name, path in self._pressures:
             if path is not None:
                 with suppress(OSError, ValueError, IndexError):
-                    some = read_bytes(path).splitlines()[0]
-                    counters[name] = int(some.rpartition(b"total=")[2]) / 1e6
+                    counters[name] = waited_s(path)
         if self._groups:  # the tightest limit is the innermost, and comes first
             for name, file, key in _GROUP_COUNTS:
                 with suppress(OSError, ValueError):
