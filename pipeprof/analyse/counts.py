@@ -103,7 +103,8 @@ class Counts:
     """Time from the end of collate until the batch was in the main process, for the batches that were waited
     for."""
     way: dict[str, Spread]
-    """Times of its parts, per batch: `pickling`, `pipe`, `receiving`; see `why.transfer`."""
+    """Times of its parts, per batch: `pickling`, `pipe`, `receiving`; see `why.transfer`. They are of the
+    batches that `transfer` is of, if it is known of any."""
     making: Spread | None
     """Time of a batch on its worker, from start to collated."""
     depth: Depth | None
@@ -132,6 +133,8 @@ def count(run: Run, attribution: Attribution) -> Counts:
     known = measured & (t.ready != NOT_OBSERVED)
     made = measured & (t.start_ns != NOT_OBSERVED) & (t.finish_ns != NOT_OBSERVED)
     sent = made & (t.arrival_ns != NOT_OBSERVED) & (t.worker >= 0)
+    in_parts = sent & (t.pickling_ns != NOT_OBSERVED)
+    on_way = in_parts if in_parts.any() else sent  # whole and parts are of the same batches
     return Counts(
         steps=int(measured.sum()),
         wait=spread(attribution.wait_ns[measured]),
@@ -142,8 +145,8 @@ def count(run: Run, attribution: Attribution) -> Counts:
         ready_known=int(known.sum()),
         inline=int((known & (t.worker < 0)).sum()),
         stages=_stages(attribution, made),
-        transfer=spread(np.maximum((t.arrival_ns - t.finish_ns)[sent], 0)),
-        way=_way(way_of(run, t)),
+        transfer=spread(np.maximum((t.arrival_ns - t.finish_ns)[on_way], 0)),
+        way=_way(way_of(run, t, on_way if on_way.any() else None)),
         making=spread((t.finish_ns - t.start_ns)[made]),
         depth=_depth(attribution),
         workers=tuple(_workers(run, attribution)),

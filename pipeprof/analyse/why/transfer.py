@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeprof.record.reader import Run
 from pipeprof.timeline import NOT_OBSERVED, Ints, Timeline, read_inside, read_ints
@@ -49,9 +50,10 @@ def receive_starts(run: Run) -> Ints:
     return _by_step(run, "receive_start_ns")
 
 
-def way_of(run: Run, timeline: Timeline) -> Way:
-    """Read the parts of the way of the measured batches that workers made."""
-    t, mine = timeline, timeline.measured & (timeline.worker >= 0)
+def way_of(run: Run, timeline: Timeline, steps: npt.NDArray[np.bool_] | None = None) -> Way:
+    """Read the parts of the way of the batches of `steps`; None: of the measured ones that workers made."""
+    t = timeline
+    mine = t.measured & (t.worker >= 0) if steps is None else steps
     receive_start, sent_bytes = receive_starts(run), _by_step(run, "sent_bytes")
     pinned = np.isin(t.loader, list(t.pin_threads))
     # Without a thread that takes them as they come, batches lie in the pipe until the loop asks.
