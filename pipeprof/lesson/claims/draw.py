@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any, Final, NamedTuple
 
 from pipeprof import units
@@ -122,6 +123,10 @@ def stacked(rows: Sequence[Mapping[str, Any]], bars: int, description: str) -> d
     return charts.finished(drawn + inside, "The accelerator's time", description, height=34 * bars)
 
 
+_LABEL_LETTERS: Final = 28
+"""Letters of a bar's label on one line, which its room of 190 px holds."""
+
+
 class Bar(NamedTuple):
     """A bar: its label, its length, and the number as it is written."""
 
@@ -140,7 +145,7 @@ def bars(
 
     data = [
         {
-            "label": row.label,
+            "label": "\n".join(wrap(row.label, _LABEL_LETTERS)),
             "value": row.value,
             "text": units_together(row.text),
             "colour": words.colour(row.owner),
@@ -153,7 +158,9 @@ def bars(
         type="log" if log else "linear", domain=[low, longest * (4 if log else 1.25)], nice=False
     )
     base = alt.Chart(charts.data_of(data)).encode(
-        y=alt.Y("label:N", sort=None, title=None).axis(ticks=False, domain=False, labelLimit=190),
+        y=alt.Y("label:N", sort=None, title=None).axis(
+            ticks=False, domain=False, labelLimit=190, labelExpr=r"split(datum.label, '\n')"
+        ),
         x=alt.X("value:Q", title=axis, scale=scale).axis(tickCount=4, format=",.3~r"),
         tooltip=[alt.Tooltip("label:N", title=" "), alt.Tooltip("text:N", title=axis)],
     )

@@ -38,7 +38,7 @@ _SHADES: Final = {
     owners.STAGE: ("#8c6d1f", "#b89a4e", "#66500f", "#d0bb85"),
     owners.RANK: ("#a9899f", "#5a3d56", "#c9b0c3"),
 }
-"""Single transforms, stages and ranks that others waited for differ in shade, each by its own name."""
+"""Single transforms, stages and ranks that others waited for differ in shade, each by its name or number."""
 _USUAL: Final = ("RandomResizedCrop", "RandomHorizontalFlip", "Normalize", "ToTensor", "ToDtype", "Resize")
 """Transforms that often stand together and so must not share a shade."""
 
@@ -50,9 +50,15 @@ def drawn(word: str) -> Drawn:
     known, name = owners.record_of(word), owners.name_in(word)
     colour = known.colour
     if name and known in _SHADES:
-        place = _USUAL.index(name) if name in _USUAL else crc32(name.encode())
-        colour = _SHADES[known][place % len(_SHADES[known])]
+        colour = _SHADES[known][_place(name) % len(_SHADES[known])]
     return Drawn(owners.label_of(word), colour, known.terminal, known.how)
+
+
+def _place(name: str) -> int:
+    """Return a number of a transform, a stage or a rank, so that those that often stand together differ."""
+    if name in _USUAL:
+        return _USUAL.index(name)
+    return int(name) if name.isdecimal() else crc32(name.encode())
 
 
 def drawn_stage(stage: str) -> Drawn:
