@@ -24,7 +24,7 @@ from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.demands.other_programs import open_run
 from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.predict import Estimate, Prediction, Predictor
-from pipeprof.simulate.ranking import Choice, Ranked
+from pipeprof.simulate.ranking import Calibration, Choice, Ranked, calibrated
 from pipeprof.simulate.search import HeatMap
 from pipeprof.simulate.tuning.tried import loader_arguments
 from pipeprof.vocabulary import causes, fixes
@@ -148,14 +148,25 @@ class Forecast:
         return self.replay.rate / measured - 1
 
     @cached_property
-    def headroom_samples_per_s(self) -> Estimate | None:
-        """Return the throughput in samples a second that the best of all loaders could add."""
-        return self._answer_in_time(ranking.headroom)
+    def calibration(self) -> Calibration | None:
+        """Return the scale from predictions to what was measured; None if nothing is predicted."""
+        measured = self.analysis.verdict.measured.throughput_samples_per_s
+        stall_share = self.analysis.verdict.stall_share
+        return None if self.base is None else calibrated(self.base, self.replay, measured, stall_share)
+
+    @cached_property
+    def best_of_loaders(self) -> Estimate | None:
+        """Return the throughput in samples a second if loading were free."""
+        calibration, best = self.calibration, self._answer_in_time(ranking.headroom)
+        return None if calibration is None or best is None else calibration.rate(best)
 
     @cached_property
     def fixes(self) -> tuple[Ranked, ...]:
         """Rank every fix of the catalogue: the largest gain first, those that do not fit in memory last."""
-        return tuple(self._answer_in_time(lambda predictor: ranking.rank(predictor, self.ineffective)) or ())
+        ranked = self._answer_in_time(
+            lambda predictor: ranking.rank(predictor, self.ineffective, calibration=self.calibration)
+        )
+        return tuple(ranked or ())
 
     @cached_property
     def choice(self) -> Choice:
@@ -167,7 +178,9 @@ class Forecast:
         words = () if facts is None else candidates(finding, facts)
         if facts is None or not words:
             return Choice(fixes.NONE.word)
-        ranked = self._answer(lambda predictor: ranking.rank(predictor, self.ineffective, words))
+        ranked = self._answer(
+            lambda predictor: ranking.rank(predictor, self.ineffective, words, self.calibration)
+        )
         return ranking.choose(ranked or (), finding, facts, self.replay_error)
 
     @property

@@ -37,6 +37,10 @@ class Estimate:
         """Return plain values, for JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
+    def times(self, scale: float) -> Estimate:
+        """Return the estimate and its interval, multiplied."""
+        return Estimate(self.value * scale, self.low * scale, self.high * scale)
+
 
 @dataclass(frozen=True, slots=True)
 class Played:
@@ -278,10 +282,8 @@ def either(usual: Prediction, full: Prediction, scale: float) -> Prediction:
         return usual
 
     def figures() -> Figures:
-        rate = full.throughput
-        rate = Estimate(rate.value * scale, rate.low * scale, rate.high * scale)
         return Figures(
-            throughput=_around(rate, usual.throughput),
+            throughput=_around(full.throughput.times(scale), usual.throughput),
             utilization=_around(full.utilization, usual.utilization),
             stall=_around(full.stall, usual.stall),
             ends=full._figures.ends,

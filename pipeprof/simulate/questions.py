@@ -15,8 +15,8 @@ from pipeprof.simulate import ranking, search
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.knobs import Knobs, change
-from pipeprof.simulate.predict import Estimate, Prediction, Predictor
-from pipeprof.simulate.ranking import Choice, Ranked
+from pipeprof.simulate.predict import Estimate, Prediction
+from pipeprof.simulate.ranking import Calibration, Choice, Ranked
 from pipeprof.simulate.search import HeatMap, Need, Shared
 from pipeprof.suggest import nearest
 from pipeprof.vocabulary import fixes
@@ -82,10 +82,15 @@ class Answer:
 
     demands: Demands
     knobs: Knobs
-    base: Prediction
+    calibration: Calibration
     prediction: Prediction
     shared: Shared | None
     """Demands of several machines on the storage that they share; None for one process."""
+
+    @property
+    def base(self) -> Prediction:
+        """Return the run as it is."""
+        return self.calibration.base
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -96,13 +101,20 @@ class Answer:
         }
 
 
-def answer(predictor: Predictor, knobs: Knobs, steps: int | None = None) -> Answer:
+def answer(forecast: Forecast, knobs: Knobs, steps: int | None = None) -> Answer:
     """Predict the run with `knobs`. Raises `InconclusiveError` if the run cannot answer."""
+    predictor = forecast.predictor
     demands = predictor.demands
-    base = predictor.predict(demands.measured, steps)
+    calibration = replace(_calibration(forecast), base=predictor.predict(demands.measured, steps))
     prediction = predictor.predict(knobs, steps)
     shared = search.shared_storage(predictor, knobs) if knobs.ranks * knobs.nodes > 1 else None
-    return Answer(demands, knobs, base, prediction, shared)
+    return Answer(demands, knobs, calibration, prediction, shared)
+
+
+def _calibration(forecast: Forecast) -> Calibration:
+    calibration = forecast.calibration
+    assert calibration is not None, "a run that cannot be predicted from has been refused"
+    return calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +122,27 @@ class Overview:
     """Overview of what would fix a run, by how much, and what it would take."""
 
     demands: Demands
-    base: Prediction
-    headroom: Estimate
+    calibration: Calibration
+    best_of_loaders: Estimate
     choice: Choice
     fixes: tuple[Ranked, ...]
     heat_map: HeatMap
     target_stall: float
     needs: tuple[Need, ...]
 
+    @property
+    def base(self) -> Prediction:
+        """Return the run as it is."""
+        return self.calibration.base
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON. `advice` is the word of the verdict's fix, None for none."""
+        best, now = self.best_of_loaders, self.calibration.rate(self.base).value
+        added, low, high = (max(0.0, rate - now) for rate in (best.value, best.low, best.high))
         return {
             "as_it_is": self.base.as_dict(),
-            "headroom_samples_per_s": self.headroom.value,
-            "headroom_interval": [self.headroom.low, self.headroom.high],
+            "headroom_samples_per_s": added,
+            "headroom_interval": [low, high],
             "advice": None if self.choice.word == fixes.NONE.word else self.choice.word,
             "fixes": [fix.as_dict() for fix in self.fixes],
             "heat_map": self.heat_map.as_dict(),
@@ -134,15 +153,14 @@ class Overview:
 
 def overview(forecast: Forecast, target_stall: float) -> Overview:
     """Answer what would fix the run. Raises `InconclusiveError` if it cannot be predicted from."""
-    predictor = forecast.predictor
-    base = predictor.base()
+    predictor, calibration = forecast.predictor, _calibration(forecast)
     needs = search.what_would_it_take(
         predictor, predictor.demands.measured, target_stall, forecast.ineffective
     )
     return Overview(
         predictor.demands,
-        base,
-        ranking.headroom(predictor),
+        calibration,
+        calibration.rate(ranking.headroom(predictor)),
         forecast.choice,
         forecast.fixes,
         search.heat_map(predictor),

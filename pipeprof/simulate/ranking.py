@@ -30,6 +30,71 @@ COUNTED: Final = (fixes.MORE_WORKERS.word, fixes.FEWER_WORKERS.word, fixes.DEEPE
 """Fixes that are a number: the smallest of those within `EQUAL` of the best represents all."""
 
 
+AS_MEASURED: Final = 0.02
+"""Share of its throughput by which a replay may miss a run and still be as it: within its own spread."""
+FEWEST_WAITING: Final = 0.02
+"""Share of the time that a run and its replay must both wait for the one to say how far off the other is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Measured rate of a run, and the distance of its waiting and of all else from the replay's.
+
+    Both parts of a step are as far off in a prediction as they were in the replay. A prediction that no
+    longer waits is therefore as fast as the loop without its waiting was measured to be, however far off the
+    replay's waiting was.
+    """
+
+    base: Prediction
+    """Prediction of the run as it is."""
+    measured: float | None = None
+    """Samples a second; None if not known: rates are then as predicted."""
+    waiting: float = 1.0
+    """Measured time that the accelerator waited for a sample, over the replay's."""
+    rest: float = 1.0
+    """Measured time of a sample in which it did not wait, over the replay's."""
+
+    def gain(self, prediction: Prediction) -> float:
+        """Return the share of the present throughput that a prediction adds; below 0 if it takes away."""
+        now = self._rate(self.base)
+        return self._rate(prediction) / now - 1 if now else 0.0
+
+    def rate(self, prediction: Prediction) -> Estimate:
+        """Return the samples a second of a prediction, as a gain over the measured rate."""
+        return _over(self.measured, self.gain(prediction), prediction.throughput)
+
+    def _rate(self, prediction: Prediction) -> float:
+        if self.waiting == self.rest:  # for both only the ratio to the base counts
+            return prediction.rate
+        idle = prediction.idle
+        return prediction.rate / (self.waiting * idle + self.rest * (1 - idle))
+
+
+def _over(measured: float | None, gain: float, predicted: Estimate) -> Estimate:
+    """Return a rate that is a gain over the measured one, as predicted if none is known."""
+    if not measured or not predicted.value:
+        return predicted
+    return predicted.times(measured * (1 + gain) / predicted.value)
+
+
+def calibrated(
+    base: Prediction, replay: Prediction | None, measured: float | None, stall_share: float | None
+) -> Calibration:
+    """Calibrate by what was measured of a run: its samples a second and the share of its waiting.
+
+    The two parts are told apart only if the replay is off, and both it and the run waited.
+    """
+    if replay is None or not measured or stall_share is None:
+        return Calibration(base, measured)
+    if abs(replay.rate / measured - 1) <= AS_MEASURED:
+        return Calibration(base, measured)
+    idle = replay.idle
+    if min(idle, stall_share) < FEWEST_WAITING or max(idle, stall_share) > 1 - FEWEST_WAITING:
+        return Calibration(base, measured)
+    scale = replay.rate / measured
+    return Calibration(base, measured, scale * stall_share / idle, scale * (1 - stall_share) / (1 - idle))
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """A fix with what is predicted of it."""
@@ -40,6 +105,13 @@ class Ranked:
     """Share of the present throughput that it adds; below 0 if it makes things worse."""
     feasible: bool = True
     """True if the machine has the memory that it needs, as far as that is known."""
+    measured: float | None = None
+    """Measured samples a second that it gains over; None if not known."""
+
+    @property
+    def rate(self) -> Estimate:
+        """Return the samples a second with it: a gain over the measured rate, else as predicted."""
+        return _over(self.measured, self.gain, self.prediction.throughput)
 
     @property
     def worthwhile(self) -> bool:
@@ -55,7 +127,7 @@ class Ranked:
             "how": fix.how,
             "keys": fix.keys or None,
             "gain": self.gain,
-            "throughput_samples_per_s": self.prediction.throughput.as_dict(),
+            "throughput_samples_per_s": self.rate.as_dict(),
             "stall_share": self.prediction.stall.as_dict(),
             "ram_bytes": fix.ram_bytes,
             "cores": fix.cores,
@@ -65,7 +137,7 @@ class Ranked:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON, including all of the prediction."""
-        return {**self.summary(), **self.prediction.as_dict()}
+        return {**self.prediction.as_dict(), **self.summary()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +149,18 @@ class Choice:
 
 
 def rank(
-    predictor: Predictor, ineffective: Collection[str] = (), words: Collection[str] | None = None
+    predictor: Predictor,
+    ineffective: Collection[str] = (),
+    words: Collection[str] | None = None,
+    calibration: Calibration | None = None,
 ) -> list[Ranked]:
     """Predict the fixes of the catalogue, the largest gain first, those that do not fit in memory last.
 
     Those in `ineffective` are left out; if `words` are given, all others. If more workers are ineffective, so
-    is every fix that brings more of them. Raises as `predict` does for the run as it is.
+    is every fix that brings more of them. Gains are over the run as it is, by `calibration` if it
+    is given. Raises as `predict` does for the run as it is.
     """
-    demands, base = predictor.demands, predictor.base().rate
+    demands, calibration = predictor.demands, calibration or Calibration(predictor.base())
     most = demands.measured.workers if fixes.MORE_WORKERS.word in ineffective else None
     groups: dict[str, list[Ranked]] = {}
     for fix in catalogue(demands):
@@ -96,10 +172,11 @@ def rank(
             prediction = predictor.predict(fix.knobs)
         except InconclusiveError:
             continue
-        gain = prediction.rate / base - 1 if base else 0.0
         feasible = choice.fits_in_memory(fix.ram_bytes or 0, demands.host.memory_bytes)
         key = fix.word if fix.word in COUNTED else fix.title
-        groups.setdefault(key, []).append(Ranked(fix, prediction, gain, feasible))
+        groups.setdefault(key, []).append(
+            Ranked(fix, prediction, calibration.gain(prediction), feasible, calibration.measured)
+        )
     kept = [_cheapest_of_the_best(group) for group in groups.values()]
     kept = [candidate for candidate in kept if candidate.fix.word not in NO_WORSE or candidate.gain > -EQUAL]
     return sorted(kept, key=lambda candidate: (not candidate.feasible, -candidate.gain))
@@ -177,13 +254,11 @@ def in_memory(predictor: Predictor) -> Knobs:
     return replace(knobs, scale={**knobs.scale, **everything})
 
 
-def headroom(predictor: Predictor) -> Estimate:
-    """Estimate the samples a second that the best of all loaders could add.
+def headroom(predictor: Predictor) -> Prediction:
+    """Predict the run with the best of all loaders.
 
     Without workers if that is better: what costs nothing to make still has to be handed over.
     """
     free = in_memory(predictor)
-    rates = [predictor.predict(knobs).throughput for knobs in (free, replace(free, workers=0))]
-    best = max(rates, key=lambda rate: rate.value)
-    now = predictor.base().rate
-    return Estimate(*(max(0.0, rate - now) for rate in (best.value, best.low, best.high)))
+    runs = [predictor.predict(knobs) for knobs in (free, replace(free, workers=0))]
+    return max(runs, key=lambda run: run.rate)

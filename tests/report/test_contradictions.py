@@ -65,7 +65,7 @@ def test_a_gain_stands_beside_the_measured_rate(stalled_forecast: Forecast) -> N
     now = said.throughput
     assert now is not None and stalled_forecast.advice
     for one in stalled_forecast.advice:
-        assert advice.anchored(one, now).value == pytest.approx(now * (1 + one.gain))
+        assert one.rate.value == pytest.approx(now * (1 + one.gain))
         rate = f"{units.digits(now)} → {units.digits(now * (1 + one.gain))} samples/s"
         assert rate in printed(stalled_forecast)
         assert f"{units.digits(now)} → " in advice.card(one, (), said)["note"]
@@ -203,11 +203,11 @@ def test_a_replay_that_waits_for_longer_than_the_run_is_a_rough_one() -> None:
 def test_one_fix_has_one_rate_in_every_output(stalled_forecast: Forecast) -> None:
     now = stalled_forecast.verdict.measured.throughput_samples_per_s
     overview = questions.overview(stalled_forecast, 0.05)
-    told = " ".join(" ".join(forecast_text.overview_text(overview, now)).split())
+    told = " ".join(" ".join(forecast_text.overview_text(overview)).split())
     section = what_if.what_if(stalled_forecast)
     table = {row.cells[0]: row.cells[2] for chart in section.charts[1:] for row in chart.table.rows}  # type: ignore[union-attr]
     for one in stalled_forecast.fixes:
-        rate = advice.estimate(advice.anchored(one, now))
+        rate = advice.estimate(one.rate)
         assert table[one.fix.title] == rate and rate in told
     boxes = values_of(section.charts[0])
     (here,) = [box for box in boxes if box["outline"] == "this run"]

@@ -40,7 +40,7 @@ def test_a_run_without_a_read_is_predicted_from_and_reported(tmp_path: Path) -> 
     run = recorded(tmp_path / "run", Plan(batches=60, stages=CPU_ONLY), STORAGE["sata-ssd"])
     found = Forecast(analyse(run))
     assert found.unpredicted == "" and found.replay is not None
-    assert found.headroom_samples_per_s is not None
+    assert found.best_of_loaders is not None
     assert html.write(found, tmp_path / "report.html").stat().st_size > 100_000
 
 

@@ -146,13 +146,12 @@ def test_a_fix_that_is_predicted_to_gain_nothing_is_not_named(disk: Forecast) ->
 
 def test_headroom_is_what_the_accelerator_could_still_take(hdd: Demands) -> None:
     predictor = Predictor(hdd)
-    assert predictor.base().throughput.value + headroom(predictor).value == pytest.approx(32 / 0.1, rel=0.02)
+    assert headroom(predictor).rate == pytest.approx(32 / 0.1, rel=0.02)
 
 
 def test_headroom_without_a_read_is_what_the_code_costs(tmp_path: Path) -> None:
     demands = demands_of(tmp_path / "run", Plan(workers=1, batches=80, stages=CPU_ONLY, compute=20 * MS), HDD)
     assert not demands.place.reads_observed
     predictor = Predictor(demands)
-    now = predictor.base().throughput.value
-    assert now == pytest.approx(32 / 0.0412, rel=0.02)
-    assert now + headroom(predictor).value == pytest.approx(32 / 0.02, rel=0.02)
+    assert predictor.base().rate == pytest.approx(32 / 0.0412, rel=0.02)
+    assert headroom(predictor).rate == pytest.approx(32 / 0.02, rel=0.02)

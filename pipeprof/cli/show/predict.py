@@ -76,12 +76,12 @@ def command(
     predictor, measured = forecast.predictor, forecast.verdict.measured
     asked = questions.knobs_asked(predictor.demands, settings, ranks, nodes)
     if asked != predictor.demands.measured or steps is not None:
-        answer = questions.answer(predictor, asked, steps)
-        data, lines = answer.as_dict(), answer_text(answer, measured.throughput_samples_per_s)
+        answer = questions.answer(forecast, asked, steps)
+        data, lines = answer.as_dict(), answer_text(answer)
     else:
         overview = questions.overview(forecast, target_stall)
         forecast.publish()
-        data, lines = overview.as_dict(), overview_text(overview, measured.throughput_samples_per_s)
+        data, lines = overview.as_dict(), overview_text(overview)
     if as_json:
         say(json.dumps({"schema": 1, "run": str(run), **data}, indent=2))
     else:

@@ -13,8 +13,6 @@ from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table
 from pipeprof.report.wording import reading, words
 from pipeprof.report.wording.advice import (
-    anchor,
-    anchored,
     costs,
     estimate,
     gain,
@@ -26,7 +24,7 @@ from pipeprof.report.wording.advice import (
 from pipeprof.report.wording.view import RunView
 from pipeprof.simulate.extrapolation import Extrapolation, merged
 from pipeprof.simulate.forecast import Forecast
-from pipeprof.simulate.ranking import Ranked
+from pipeprof.simulate.ranking import Calibration, Ranked
 from pipeprof.simulate.search import HeatMap
 from pipeprof.vocabulary import causes, owners
 
@@ -48,8 +46,7 @@ def what_if(forecast: Forecast) -> Section:
     if forecast.unfinished:
         section.facts = [("Not ready", f"{forecast.unfinished}.")]
     if cells is not None:
-        base = forecast.base
-        _draw_map(section, cells, anchor(_measured(forecast), base.throughput.value if base else None))
+        _draw_map(section, cells, forecast.calibration)
     bars = _bars(forecast)
     if bars:
         described = ", ".join(f"{bar['fix']} {bar['text']}" for bar in bars)
@@ -58,18 +55,18 @@ def what_if(forecast: Forecast) -> Section:
             Chart(
                 "fixes",
                 charts.gains(bars, described),
-                fixes_table(forecast.fixes, shared_extrapolations(forecast), _measured(forecast)),
+                fixes_table(forecast.fixes, shared_extrapolations(forecast)),
                 "What each fix would add",
                 how,
             )
         )
     else:
-        section.tables = [fixes_table(forecast.fixes, shared_extrapolations(forecast), _measured(forecast))]
+        section.tables = [fixes_table(forecast.fixes, shared_extrapolations(forecast))]
     return section
 
 
-def _draw_map(section: Section, cells: HeatMap, scale: float) -> None:
-    """Add the heat map and its table; rates are multiplied by `scale`."""
+def _draw_map(section: Section, cells: HeatMap, calibration: Calibration | None) -> None:
+    """Add the heat map and its table."""
     rest_on = [text for row in cells.cells for cell in row for text in cell.extrapolations]
     stalls = {units.percent(cell.stall.value) for row in cells.cells for cell in row}
     if len(stalls) == 1:
@@ -78,7 +75,7 @@ def _draw_map(section: Section, cells: HeatMap, scale: float) -> None:
         return
     section.legend = charts.stall_scale()
     section.how += " This run is outlined in grey" + (", the advised one in blue." if cells.advised else ".")
-    chart = Chart("whatif", charts.heat_map(_cells(cells, scale), _says(cells), "workers", "prefetch"))
+    chart = Chart("whatif", charts.heat_map(_cells(cells, calibration), _says(cells), "workers", "prefetch"))
     chart.table = _map_table(cells)
     section.charts.append(chart)
     section.facts += _extrapolated(rest_on)
@@ -95,27 +92,28 @@ MOST_BARS: Final = 8
 
 def _bars(forecast: Forecast) -> list[dict[str, Any]]:
     """Return the feasible fixes that gain, the largest first."""
-    base = forecast.base
-    if base is None or not base.throughput.value:
+    calibration = forecast.calibration
+    now = 0.0 if calibration is None else calibration.rate(calibration.base).value
+    if not now:
         return []
-    now = base.throughput.value
     bars: list[dict[str, Any]] = []
     for candidate in forecast.fixes:
         if candidate.worthwhile and len(bars) < MOST_BARS:
-            rate = candidate.prediction.throughput
+            rate = candidate.rate
             value, low, high = (100 * (each / now - 1) for each in (rate.value, rate.low, rate.high))
-            text = f"{gain(candidate)} ({estimate(anchored(candidate, _measured(forecast)))} samples/s)"
+            text = f"{gain(candidate)} ({estimate(rate)} samples/s)"
             bar = {"fix": candidate.fix.title, "text": text, "colour": words.colour(owners.ACCELERATOR.name)}
             bars.append({**bar, "value": value, "low": low, "high": high})
     return bars
 
 
-def _cells(heat_map: HeatMap, scale: float) -> list[dict[str, Any]]:
-    """Return the cells' boxes; rates are multiplied by `scale`, and so gains over the measured one."""
+def _cells(heat_map: HeatMap, calibration: Calibration | None) -> list[dict[str, Any]]:
+    """Return the cells' boxes."""
     boxes = []
     for workers, row in zip(heat_map.workers, heat_map.cells, strict=True):
         for prefetch, cell in zip(heat_map.prefetch, row, strict=True):
             stall = cell.stall.value
+            rate = cell.throughput if calibration is None else calibration.rate(cell)
             fill = charts.stall_fill(stall)
             here = heat_map.is_current(workers, prefetch)
             there = (workers, prefetch) == heat_map.advised
@@ -128,7 +126,7 @@ def _cells(heat_map: HeatMap, scale: float) -> list[dict[str, Any]]:
                     "ink": words.ink(fill),
                     "outline": "this run" if here else "advised" if there else "none",
                     "note": f"{units.percent(stall)} ({units.interval((cell.stall.low, cell.stall.high))}), "
-                    f"{units.digits(scale * cell.throughput.value)} samples/s, predicted",
+                    f"{units.digits(rate.value)} samples/s, predicted",
                 }
             )
     return boxes
@@ -147,20 +145,14 @@ def _map_table(heat_map: HeatMap) -> Table:
     return Table("Predicted stall", ["workers", *(f"prefetch {p}" for p in heat_map.prefetch)], rows)
 
 
-def _measured(forecast: Forecast) -> float | None:
-    return forecast.verdict.measured.throughput_samples_per_s
-
-
-def fixes_table(
-    ranked: Sequence[Ranked], shared: Collection[Extrapolation], measured: float | None = None
-) -> Table:
+def fixes_table(ranked: Sequence[Ranked], shared: Collection[Extrapolation]) -> Table:
     """List every fix, with what each rests on beyond what all `shared`."""
     rows = [
         Row(
             [
                 candidate.fix.title,
                 units.signed_percent(candidate.gain),
-                estimate(anchored(candidate, measured)),
+                estimate(candidate.rate),
                 units.percent(candidate.prediction.stall.value),
                 (costs(candidate) or "–") + ("" if candidate.feasible else ", too much here"),
                 owners.limit_of(candidate.prediction.limit),
@@ -201,9 +193,9 @@ def trust(forecast: Forecast, facts: RunView) -> Section:
     if rough := replay_warning(forecast):
         section.how += f" {rough}."
     section.tables = [Table("Predicted beside measured", ["", "measured", "replayed", "interval"], rows)]
-    headroom, base = forecast.headroom_samples_per_s, forecast.base
-    if headroom is not None and base is not None and not facts.inconclusive:
-        section.facts = [("Headroom", headroom_text(headroom, facts.throughput, base.throughput.value))]
+    best, calibration = forecast.best_of_loaders, forecast.calibration
+    if best is not None and calibration is not None and not facts.inconclusive:
+        section.facts = [("Headroom", headroom_text(best, calibration))]
     if forecast.heat_map is None:  # its section says them otherwise
         section.facts += _extrapolated(replay.extrapolations)
     return section

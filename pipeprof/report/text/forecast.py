@@ -9,50 +9,46 @@ from pipeprof import units
 from pipeprof.report.text.footnotes import WIDTH, Footnotes
 from pipeprof.report.text.table import TextTable
 from pipeprof.report.wording.advice import (
-    anchor,
-    anchored,
     basis,
     costs,
     estimate,
     headroom_text,
-    times,
 )
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.predict import Prediction
 from pipeprof.simulate.questions import Answer, Overview
-from pipeprof.simulate.ranking import Choice, Ranked
+from pipeprof.simulate.ranking import Calibration, Choice, Ranked
 from pipeprof.simulate.search import MOST_NODES, HeatMap, Need, Shared
 from pipeprof.vocabulary import fixes
 from pipeprof.vocabulary.owners import limit_of
 
 
-def answer_text(answer: Answer, measured: float | None = None) -> Iterator[str]:
-    """Yield the lines of the answer to one question; its rate is a gain over the `measured` one."""
+def answer_text(answer: Answer) -> Iterator[str]:
+    """Yield the lines of the answer to one question."""
     yield from demand_lines(answer.demands)
     yield replayed_line(answer.base, answer.demands)
-    yield from answer_lines(answer.prediction, answer.base, answer.demands.notes, measured)
+    yield from answer_lines(answer.prediction, answer.calibration, answer.demands.notes)
     if answer.shared is not None:
         yield from shared_lines(answer.shared, answer.knobs.ranks)
 
 
-def overview_text(overview: Overview, measured: float | None = None) -> Iterator[str]:
+def overview_text(overview: Overview) -> Iterator[str]:
     """Yield the lines of what would fix a run, by how much, and what it would take.
 
-    Rates are gains over the `measured` one, as the report has them; without it they are the replay's own.
+    Rates are gains over the measured one, as the report has them; if it is not known, the replay's own.
     """
     known, knobs, replayed = overview.base.extrapolations, overview.demands.measured, overview.base
-    scale = anchor(measured, replayed.throughput.value)
     yield from demand_lines(overview.demands)
     yield replayed_line(replayed, overview.demands)
     yield from (f"Extrapolated: {text}." for text in known if text not in overview.demands.notes)
-    yield f"Headroom: {headroom_text(overview.headroom, measured, replayed.throughput.value)}."
+    yield f"Headroom: {headroom_text(overview.best_of_loaders, overview.calibration)}."
     yield advice_line(overview.choice)
     yield ""
-    yield from fix_lines(overview.fixes, known, measured)
+    yield from fix_lines(overview.fixes, known)
     yield ""
     yield f"Samples/s (stall) on {knobs.storage.name}, this run in brackets:"
-    yield from heat_map_lines(overview.heat_map, known, scale)
+    yield from heat_map_lines(overview.heat_map, known, overview.calibration)
     yield ""
     yield from need_lines(overview.needs, overview.target_stall, known)
 
@@ -76,16 +72,14 @@ def advice_line(choice: Choice) -> str:
 
 def answer_lines(
     prediction: Prediction,
-    base: Prediction,
+    calibration: Calibration,
     known: Collection[Extrapolation] = (),
-    measured: float | None = None,
 ) -> Iterator[str]:
     """Yield one prediction: its three numbers with their intervals, its limit and what it rests on, except
-    for what is `known` before. Its rate is a gain over the `measured` one, if that is known."""
-    now = base.throughput.value
-    gain = f", {units.signed_percent(prediction.throughput.value / now - 1)}" if now else ""
+    for what is `known` before."""
+    gain = f", {units.signed_percent(calibration.gain(prediction))}" if calibration.base.rate else ""
     low, high = prediction.stall.low, prediction.stall.high
-    yield f"Predicted: {estimate(times(prediction.throughput, anchor(measured, now)))} samples/s{gain}"
+    yield f"Predicted: {estimate(calibration.rate(prediction))} samples/s{gain}"
     yield f"Stall {units.percent(prediction.stall.value)} ({units.interval((low, high))}), " + (
         f"accelerator computing {units.percent(prediction.utilization.value)} of the time"
     )
@@ -93,20 +87,15 @@ def answer_lines(
     yield from (f"Extrapolated: {text}." for text in prediction.extrapolations if text not in known)
 
 
-def fix_lines(
-    fixes: Sequence[Ranked], known: Collection[Extrapolation] = (), measured: float | None = None
-) -> Iterator[str]:
-    """Yield the fixes as a table, largest gain first, and what each rests on beyond what is `known`.
-
-    Rates are gains over the `measured` one.
-    """
+def fix_lines(fixes: Sequence[Ranked], known: Collection[Extrapolation] = ()) -> Iterator[str]:
+    """Yield the fixes as a table, largest gain first, and what each rests on beyond what is `known`."""
     notes = Footnotes(known)
     heads = ("fix", "samples/s (interval)", "gain", "stall", "costs", "then limited by")
     table = _table(heads, wrapped=(0, 4, 5))
     for candidate in fixes:
         table.row(
             notes.mark(candidate.fix.title, basis(candidate)),
-            estimate(anchored(candidate, measured)),
+            estimate(candidate.rate),
             units.signed_percent(candidate.gain),
             units.percent(candidate.prediction.stall.value),
             notes.mark(costs(candidate) or "–", () if candidate.feasible else (TOO_LARGE,)),
@@ -124,15 +113,16 @@ def _table(heads: Sequence[str], wrapped: Collection[int] = ()) -> TextTable:
 
 
 def heat_map_lines(
-    heat_map: HeatMap, known: Collection[Extrapolation] = (), scale: float = 1.0
+    heat_map: HeatMap, known: Collection[Extrapolation] = (), calibration: Calibration | None = None
 ) -> Iterator[str]:
-    """Yield samples/s, times `scale`, (stall) by workers and prefetch; the run's own cell in brackets."""
+    """Yield samples/s (stall) by workers and prefetch; the run's own cell in brackets."""
     notes = Footnotes(known)
     table = _table(("workers", *(f"prefetch {p}" for p in heat_map.prefetch)))
     for count, row in zip(heat_map.workers, heat_map.cells, strict=True):
         cells = []
         for prefetch, cell in zip(heat_map.prefetch, row, strict=True):
-            text = f"{units.digits(scale * cell.throughput.value)} ({units.percent(cell.stall.value)})"
+            rate = cell.throughput if calibration is None else calibration.rate(cell)
+            text = f"{units.digits(rate.value)} ({units.percent(cell.stall.value)})"
             here = heat_map.is_current(count, prefetch)
             cells.append(f"[{text}]" if here else text)
         rest_on = dict.fromkeys(text for cell in row for text in cell.extrapolations)

@@ -53,7 +53,7 @@ def _fixes(forecast: Forecast, said: RunView) -> Iterator[str]:
     for ranked in forecast.advice:
         stall = units.percent(ranked.prediction.stall.value)
         how = f"{escaped(ranked.fix.title)}: {escaped(advice.written(forecast, ranked, said))}"
-        rate = advice.from_to(ranked, said.throughput)
+        rate = advice.from_to(ranked)
         yield f"| {escaped(advice.gain(ranked))}, {escaped(rate)} | {how} | {stall} |"
 
 

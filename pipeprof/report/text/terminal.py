@@ -204,7 +204,7 @@ def _fixes(paper: _Paper, forecast: Forecast, said: RunView) -> Iterator[Text]:
     yield from paper.wrapped(f"{when} (predicted{', with emulated parts' if said.emulated else ''})", "bold")
     for candidate in advised:
         stall = units.percent(candidate.prediction.stall.value)
-        title = f"{candidate.fix.title}: {advice.from_to(candidate, said.throughput)}, waiting then {stall}"
+        title = f"{candidate.fix.title}: {advice.from_to(candidate)}, waiting then {stall}"
         yield from paper.wrapped(title, label=f"  {advice.gain(candidate):>8}", indent=_GAIN)
         yield from paper.wrapped(advice.written(forecast, candidate, said), "dim", indent=_GAIN)
         harm = advice.warning_of(forecast, candidate)

@@ -13,7 +13,7 @@ from pipeprof.report.wording.view import RunView
 from pipeprof.simulate.extrapolation import Extrapolation
 from pipeprof.simulate.forecast import Forecast
 from pipeprof.simulate.predict import Estimate
-from pipeprof.simulate.ranking import Ranked
+from pipeprof.simulate.ranking import Calibration, Ranked
 from pipeprof.simulate.tuning.tried import scenario_keys
 from pipeprof.vocabulary import fixes, owners
 
@@ -31,39 +31,16 @@ def gain(ranked: Ranked) -> str:
     return f"{units.digits(1 + ranked.gain)}×" if ranked.gain >= 0.5 else f"+{units.percent(ranked.gain)}"
 
 
-def anchored(ranked: Ranked, measured: float | None) -> Estimate:
-    """Return the rate with the fix, as a gain over the measured rate: a replay's own base would be another.
-
-    Without a measured rate it is the predicted one.
-    """
-    rate = ranked.prediction.throughput
-    if not measured or not rate.value:
-        return rate
-    return times(rate, measured * (1 + ranked.gain) / rate.value)
-
-
-def times(value: Estimate, scale: float) -> Estimate:
-    """Return an estimate and its interval, multiplied."""
-    return Estimate(value.value * scale, value.low * scale, value.high * scale)
-
-
-def anchor(measured: float | None, replayed: float | None) -> float:
-    """Return the factor that takes predicted rates to the measured one; 1 if either is not known."""
-    return measured / replayed if measured and replayed else 1.0
-
-
-def headroom_text(headroom: Estimate, measured: float | None, replayed: float | None) -> str:
-    """Return the rate with loading that costs nothing, relative to the measured one."""
-    scale, now = anchor(measured, replayed), measured or replayed or 0.0
-    best = times(
-        Estimate(*((replayed or now) + each for each in (headroom.value, headroom.low, headroom.high))), scale
-    )
+def headroom_text(best: Estimate, calibration: Calibration) -> str:
+    """Return the `best` rate, that with loading which costs nothing, beside the present one."""
+    now = calibration.rate(calibration.base).value
+    best = Estimate(*(max(now, each) for each in (best.value, best.low, best.high)))
     return f"if loading were free: about {estimate(best)} samples/s, now {units.digits(now)}"
 
 
-def from_to(ranked: Ranked, measured: float | None) -> str:
+def from_to(ranked: Ranked) -> str:
     """Return the rate now and with the fix: `16.8 → 21.2 samples/s`."""
-    return f"{_now(measured)}{units.digits(anchored(ranked, measured).value)} samples/s"
+    return f"{_now(ranked.measured)}{units.digits(ranked.rate.value)} samples/s"
 
 
 def _now(measured: float | None) -> str:
@@ -200,9 +177,10 @@ def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView, said
     Anything already `said` with it, as a warning, is not repeated.
     """
     emulated = bool(facts.emulated)
-    rate, prediction = anchored(ranked, facts.throughput), ranked.prediction
+    prediction = ranked.prediction
+    parts = " with emulated parts" if emulated else ""
     notes = [
-        f"{_now(facts.throughput)}{estimate(rate)} samples/s{' with emulated parts' if emulated else ''}, "
+        f"{_now(ranked.measured)}{estimate(ranked.rate)} samples/s{parts}, "
         f"waiting {units.percent(prediction.stall.value)}; "
         f"then limited by {owners.limit_of(prediction.limit)}.",
         f"Needs {costs(ranked)}." if costs(ranked) else "",
