@@ -399,7 +399,7 @@ def rates(rows: Sequence[Row], marks: Sequence[Row], description: str, dates: st
         .mark_point(filled=True, size=24, opacity=1)
         .encode(
             x=alt.X("at:T", title=None)
-            .axis(grid=False, tickCount=6, format=dates, labelFlush=True)
+            .axis(grid=False, tickCount=alt.expr("width < 600 ? 3 : 6"), format=dates, labelFlush=True)
             .scale(type="utc", padding=6),  # no dot lies on the edge
             y=alt.Y("rate:Q", title="samples/s").scale(zero=False).axis(minExtent=_LEFT),
             color=alt.Color("of:N", title=None)
