@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import log2, sqrt
 from typing import Final
 
@@ -41,11 +42,12 @@ LEARNED_ERROR: Final = 0.1
 """The same for a device whose limit was learned: the kernel's own limits gave 91 to 100% of their figures."""
 BLOCKS: Final = 8
 """Parts of a run whose means show how its work drifts."""
+FEWEST_BATCHES: Final = 20
+"""Measured batches from which their spread is known."""
 
 
 def stated(demands: Demands, knobs: Knobs) -> tuple[Extrapolation, ...]:
     """List how the question goes beyond the run. Raises `InconclusiveError` if it goes beyond any answer."""
-    measured = demands.measured
     _refuse_storage(demands, knobs)
     _refuse_owners(demands, knobs)
     if knobs.ranks * knobs.nodes > 1 and demands.world_size > 1:
@@ -53,56 +55,51 @@ def stated(demands: Demands, knobs: Knobs) -> tuple[Extrapolation, ...]:
             f"this run is one of {demands.world_size} ranks: its record holds its waiting for them",
             "predict several ranks or nodes from a run of one process",
         )
-    extrapolations = list(demands.notes)
+    beyond = [*_beyond_the_machine(demands, knobs), *_beyond_the_loader(demands, knobs)]
+    useless, few = _without_effect(demands, knobs), len(demands.measured_rows)
+    if few < FEWEST_BATCHES:
+        useless.append(Extrapolation(f"only {few} batches after warm-up: their spread is hardly known"))
+    return (*demands.notes, *beyond, *useless)
+
+
+def _beyond_the_machine(demands: Demands, knobs: Knobs) -> Iterator[Extrapolation]:
+    """Yield how the question goes beyond the cores and the ranks of the run."""
+    measured = demands.measured
     if knobs.cores > measured.cores:
-        extrapolations.append(
-            Extrapolation(
-                f"cores: this machine has {units.amount(measured.cores)}; more are extrapolated", knobs.cores
-            )
-        )
-    if (measured.workers == 0) != (knobs.workers == 0):
-        known, asked = ("without workers", "with") if measured.workers == 0 else ("with workers", "without")
-        extrapolations.append(
-            Extrapolation(f"recorded {known}: what handing a batch over costs {asked} them is a guess")
-        )
+        here = units.amount(measured.cores)
+        yield Extrapolation(f"cores: this machine has {here}; more are extrapolated", knobs.cores)
     if demands.computes_on_cpu and knobs != measured:
-        extrapolations.append(
-            Extrapolation(
-                "computing is on the CPU: it is taken to use all cores, in competition with the workers"
-            )
+        yield Extrapolation(
+            "computing is on the CPU: it is taken to use all cores, in competition with the workers"
         )
     if knobs.neighbours >= WORTH_TELLING:
         taken = knobs.neighbours / (knobs.neighbours + measured.cores)
-        extrapolations.append(
-            Extrapolation(f"assumes that other programs keep using {percent(taken)} of this machine's cores")
-        )
-    if knobs.workers > 4 * max(1, measured.workers):
-        far = f"workers from a run with {measured.workers}: far from what was measured"
-        extrapolations.append(Extrapolation(far, knobs.workers))
-    if abs(log2(batch_ratio(demands, knobs))) > 1:
-        extrapolations.append(
-            Extrapolation(
-                "the batch size is far from the recorded one: computing is taken as proportional to it"
-            )
-        )
-    if knobs.pin_memory and not measured.pin_memory:
-        extrapolations.append(
-            Extrapolation("the pin thread was not observed: its copy is taken as one core's")
+        yield Extrapolation(
+            f"assumes that other programs keep using {percent(taken)} of this machine's cores"
         )
     if knobs.ranks * knobs.nodes > 1:
         alike = (
             "ranks were not measured: each is taken to be like this one and to meet the others of its node "
             "after each step; gradients and meetings of nodes are left out"
         )
-        extrapolations.append(Extrapolation(alike, knobs.ranks * knobs.nodes))
-    extrapolations += _without_effect(demands, knobs)
-    if len(demands.measured_rows) < 20:
-        extrapolations.append(
-            Extrapolation(
-                f"only {len(demands.measured_rows)} batches after warm-up: their spread is hardly known"
-            )
+        yield Extrapolation(alike, knobs.ranks * knobs.nodes)
+
+
+def _beyond_the_loader(demands: Demands, knobs: Knobs) -> Iterator[Extrapolation]:
+    """Yield how the question goes beyond the workers and the batches of the run."""
+    measured = demands.measured
+    if (measured.workers == 0) != (knobs.workers == 0):
+        known, asked = ("without workers", "with") if measured.workers == 0 else ("with workers", "without")
+        yield Extrapolation(f"recorded {known}: what handing a batch over costs {asked} them is a guess")
+    if knobs.workers > 4 * max(1, measured.workers):
+        far = f"workers from a run with {measured.workers}: far from what was measured"
+        yield Extrapolation(far, knobs.workers)
+    if abs(log2(batch_ratio(demands, knobs))) > 1:
+        yield Extrapolation(
+            "the batch size is far from the recorded one: computing is taken as proportional to it"
         )
-    return tuple(extrapolations)
+    if knobs.pin_memory and not measured.pin_memory:
+        yield Extrapolation("the pin thread was not observed: its copy is taken as one core's")
 
 
 def _without_effect(demands: Demands, knobs: Knobs) -> list[Extrapolation]:

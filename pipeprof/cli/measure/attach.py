@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeprof import units
 from pipeprof.cli.options import Directory, lines_option, no_report_option, quiet_option, verbose_option
 from pipeprof.record.schema import REPORT_HTML
+
+if TYPE_CHECKING:
+    from pipeprof.measure.attach.attach import Attached, Wanted
 
 
 @click.command()
@@ -60,44 +64,71 @@ def command(
     Nothing is restarted. For 30 s, or until Ctrl-C, the job runs with pipeprof's proxies in its loader; its
     batches stay the same. Batches in flight when observation begins or ends are not observed.
     """
-    from pipeprof.cli.runs import report_run, short
-    from pipeprof.cli.show.merge import print_merged
     from pipeprof.measure.attach import attach, ranks
     from pipeprof.record.directories import new_directory
 
     if (pid is None) != torchrun:
         raise click.UsageError("give PID, or --torchrun and no PID")
     pid, all_ranks = (ranks.torchrun(), True) if pid is None else (pid, all_ranks)
-
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(f"pipeprof: {text}", err=True)
-
-    def silent(pid: int) -> None:
-        say(f"process {pid} did not answer in time: if it is a rank of this job, it is not observed")
-
-    pids = ranks.ranks_of(pid, silent) if all_ranks else [pid]
+    say = _Telling(quiet)
+    pids = ranks.ranks_of(pid, say.silent) if all_ranks else [pid]
     for each in pids:
         attach.check(each)
-    directory = out or new_directory(attach.job_name(pids[0]))
     if seconds is None and steps is None:
         seconds = 30.0
     wanted = attach.Wanted(
-        directory, seconds, steps, lines, telemetry_hz, hang_after or (5.0 if hang else None), path
+        out or new_directory(attach.job_name(pids[0])),
+        seconds,
+        steps,
+        lines,
+        telemetry_hz,
+        hang_after or (5.0 if hang else None),
+        path,
     )
+    if all_ranks:
+        _attach_to_ranks(pids, wanted, say)
+        return
+    done = attach.attach(pid, wanted, partial(say.entered, pid), say.hang)
+    _report(pid, done, say, page=not no_report, verbose=verbose)
 
-    def entered(pid: int, workers: int) -> None:
-        say(f"in process {pid} and {workers} of its workers")
 
-    def on_hang(text: str) -> None:
+class _Telling:
+    """Tells on stderr how attaching goes."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def __call__(self, text: str) -> None:
+        """Tell it, unless told to be quiet."""
+        if not self.quiet:
+            click.echo(f"pipeprof: {text}", err=True)
+
+    def silent(self, pid: int) -> None:
+        self(f"process {pid} did not answer in time: if it is a rank of this job, it is not observed")
+
+    def entered(self, pid: int, workers: int) -> None:
+        self(f"in process {pid} and {workers} of its workers")
+
+    def hang(self, text: str) -> None:
+        """Tell it in any case."""
         click.echo(f"pipeprof: {text}", err=True)
 
-    if all_ranks:
-        observed = ranks.attach_all(pids, wanted, entered, on_hang)
-        say(f"observed {len(observed)} ranks, and out of them again")
-        print_merged((observed[0].directory.parent,), False, observed[0].directory.parent / REPORT_HTML)
-        return
-    done = attach.attach(pid, wanted, partial(entered, pid), on_hang)
+
+def _attach_to_ranks(pids: list[int], wanted: Wanted, say: _Telling) -> None:
+    """Observe all ranks of a job at once, and report on them together."""
+    from pipeprof.cli.show.merge import print_merged
+    from pipeprof.measure.attach import ranks
+
+    observed = ranks.attach_all(pids, wanted, say.entered, say.hang)
+    say(f"observed {len(observed)} ranks, and out of them again")
+    job = observed[0].directory.parent
+    print_merged((job,), False, job / REPORT_HTML)
+
+
+def _report(pid: int, done: Attached, say: _Telling, page: bool, verbose: bool) -> None:
+    """Tell how it went in one process, and report on what was observed."""
+    from pipeprof.cli.runs import report_run, short
+
     say(f"out of it again; the loop stood still for {units.duration(done.took_ns)} to let pipeprof in")
     if done.unseen_workers:
         say(f"{done.unseen_workers} workers could not be entered: they answered too late")
@@ -107,4 +138,4 @@ def command(
     if done.steps == 0 and not done.ended:
         say(f"no batch was taken from a DataLoader meanwhile; see {seen}")
         return
-    report_run(seen, page=not no_report, quiet=quiet, verbose=verbose)
+    report_run(seen, page=page, quiet=say.quiet, verbose=verbose)
