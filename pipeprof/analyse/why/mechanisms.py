@@ -397,7 +397,7 @@ def _per_sample(observed: Observed) -> Shown | None:
     samples = observed.samples / observed.batches
     if samples < mechanisms.PER_SAMPLE.at_least:
         return None
-    each = (observed.total("cpu_ns") or observed.making_ns) / observed.samples
+    each = (observed.total("cpu_ns") or observed.making_ns) / observed.samples * observed.probing_factor
     if each > TINY_SAMPLE_NS:
         return None
     figures = {"sample_ns": units.duration(each), "samples": units.count(round(samples))}

@@ -119,6 +119,19 @@ class Observed:
         return int((self._batches["finish_ns"] - self._batches["start_ns"]).sum())
 
     @cached_property
+    def probing_factor(self) -> float:
+        """Return the time of a sample in an unprobed batch over that in a probed one, by their medians.
+
+        1 if probing costs nothing that is seen, or too few batches were made either way.
+        """
+        made = {name: values[self._made["samples"] > 0] for name, values in self._made.items()}
+        each = (made["finish_ns"] - made["start_ns"]) / made["samples"]
+        unprobed = made["unprobed"] == 1
+        if min(unprobed.sum(), (~unprobed).sum()) < FEWEST_COMPARED:
+            return 1.0
+        return min(1.0, float(np.median(each[unprobed]) / np.median(each[~unprobed])))
+
+    @cached_property
     def run_ns(self) -> int:
         """Return the nanoseconds from the start of the first batch to the end of the last one."""
         if not self.batches:
@@ -204,6 +217,8 @@ class Observed:
         return lock_waits(self.timeline, receive_starts(self.run))
 
 
+FEWEST_COMPARED: Final = 20
+"""Batches of either kind below which probed ones and unprobed ones are not compared."""
 _NO_STAGE: Final = (owners.CPU_CONTENTION.name, owners.BLOCKED.name)
 """Owners that every stage may have a part in."""
 _COLUMNS: Final = (

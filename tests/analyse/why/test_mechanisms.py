@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeprof.analyse.analysis import load
@@ -19,7 +20,7 @@ from pipeprof.analyse.why.explain import explained
 from pipeprof.analyse.why.observed import Observed
 from pipeprof.vocabulary import mechanisms
 from tests.factory import MS, US, Counted, Plan, S, Sampled, loader_meta, make_run, walk
-from tests.unprobed_runs import unprobe, unprobe_loop
+from tests.unprobed_runs import unprobe, unprobe_loop, with_column
 
 pytestmark = pytest.mark.usefixtures("of_any_length")
 
@@ -408,6 +409,21 @@ def test_steps_that_were_not_looked_at_count_as_much_as_the_others(tmp_path: Pat
     assert (verdict.cause, verdict.mechanism) == (whole.cause, whole.mechanism), verdict.sentence
     if whole.shown is not None and verdict.shown is not None:
         assert verdict.shown.explains == pytest.approx(whole.shown.explains, rel=0.1)
+
+
+@pytest.mark.parametrize(("without", "mechanism"), [(0.8, "per-sample"), (1.0, None)])
+def test_probing_is_not_what_a_sample_costs(tmp_path: Path, without: float, mechanism: str | None) -> None:
+    """Samples take 24 µs when they are probed, and `without` of that when they are not."""
+    plan = replace(CHEAP, batches=120, stages={"getitem": 11 * MS, "collate": MS})
+    run = unprobe(make_run(tmp_path / "run", plan), tmp_path / "some", every=4, block=2)
+    rows = pq.read_table(run / "batches.parquet")
+    columns = (rows[name].to_pylist() for name in ("start_ns", "finish_ns", "unprobed"))
+    ends = [
+        start + round((end - start) * (without if gone else 1))
+        for start, end, gone in zip(*columns, strict=True)
+    ]
+    pq.write_table(with_column(rows, "batches", "finish_ns", ends), run / "batches.parquet")
+    assert load(run).verdict.mechanism == mechanism
 
 
 def test_a_mechanism_explains_a_share_of_its_owner(tmp_path: Path) -> None:
