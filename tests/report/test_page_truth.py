@@ -18,6 +18,7 @@ from pipeprof import units
 from pipeprof.analyse.analysis import Analysis, load
 from pipeprof.analyse.differences import figures
 from pipeprof.analyse.job.merge import merge
+from pipeprof.analyse.verdict import WIDE_INTERVAL
 from pipeprof.devices import STORAGE
 from pipeprof.errors import InconclusiveError
 from pipeprof.measure.bench.run import run as measured
@@ -326,6 +327,8 @@ def test_epochs_sum_to_the_window(run: Analysis) -> None:
     indirect=True,
 )
 def test_its_replay_owes_the_same(recorded: Recorded, timing: Timing) -> None:
+    if recorded.analysis.verdict.detail == WIDE_INTERVAL:
+        pytest.skip("the run itself says that its waiting may be anywhere")
     with timing.compared(recorded.taken_cores):
         try:
             assert outside(recorded.analysis.run) == {}
