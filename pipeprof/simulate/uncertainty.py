@@ -40,6 +40,10 @@ OTHER_DEVICE: Final = 0.02
 """Part of the throughput's error for a storage device or access pattern that was not the recorded one."""
 LEARNED_ERROR: Final = 0.1
 """The same for a device whose limit was learned: the kernel's own limits gave 91 to 100% of their figures."""
+FRESH_ERROR: Final = 0.7
+"""Relative error of the cost of fresh memory with another number of workers: the kernel zeroes pages for all.
+Two workers that each made batches of 4.9 MB paid 1.05 and 1.5 times what one did, and the loop's steps took
+1.3 times as long, on two cores of a shared virtual machine (30 November 2026)."""
 BLOCKS: Final = 8
 """Parts of a run whose means show how its work drifts."""
 FEWEST_BATCHES: Final = 20
@@ -194,11 +198,18 @@ def work_error(demands: Demands, knobs: Knobs, steps: int) -> float:
         NEIGHBOURS_ERROR * crowd / (crowd + knobs.cores),
         PER_DOUBLING * distance,
         OTHER_PROCESS * ((measured.workers == 0) != (knobs.workers == 0)),
+        FRESH_ERROR * _fresh_share(demands) * (measured.workers != knobs.workers),
         QUANTILE * sampling,
         QUANTILE * drift,
         own_cost_error(demands),
     ]
     return sqrt(sum(term**2 for term in terms))
+
+
+def _fresh_share(demands: Demands) -> float:
+    """Return the share of fresh memory in the work with a batch."""
+    work = float(_work(demands).mean())
+    return min(1.0, demands.host.fresh.made_ns / work) if work > 0 else 0.0
 
 
 def own_cost_error(demands: Demands) -> float:

@@ -12,6 +12,7 @@ from pipeprof.record.reader import load
 from pipeprof.simulate.demands.other_programs import open_run
 from pipeprof.simulate.predict import predict
 from pipeprof.simulate.sampling import changed, cpu_by_owner
+from pipeprof.simulate.uncertainty import work_error
 from tests.factory import MS, Plan, make_run
 from tests.simulate.common import demands_of
 from tests.unprobed_runs import unprobe
@@ -124,3 +125,13 @@ def test_waiting_to_be_handed_a_batch_takes_no_core(tmp_path: Path) -> None:
     )
     slow, fast = (predict(each, each.measured).rate for each in (all_work, waiting))
     assert fast > 1.15 * slow
+
+
+def test_fresh_memory_for_other_workers_widens_the_interval(tmp_path: Path) -> None:
+    """The kernel serves all of them: the cost of one worker alone may not be that of each of two."""
+    plain = demands_of(tmp_path / "run", Plan(workers=1, batches=60, stages={"getitem": 4 * MS}, compute=MS))
+    fresh = replace(plain.host.fresh, made_ns=3.0 * MS)
+    paid = replace(plain, host=replace(plain.host, fresh=fresh))
+    one, two = plain.measured, replace(plain.measured, workers=2)
+    assert work_error(paid, one, 100) == work_error(plain, one, 100)
+    assert work_error(paid, two, 100) > work_error(plain, two, 100) + 0.1
