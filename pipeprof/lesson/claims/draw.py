@@ -155,7 +155,7 @@ def bars(
     longest = max((row.value for row in rows), default=1.0)
     low = min((row.value for row in rows), default=1.0) / 2 if log else 0
     scale = alt.Scale(
-        type="log" if log else "linear", domain=[low, longest * (4 if log else 1.25)], nice=False
+        type="log" if log else "linear", domain=[low, longest * (4 if log else 1.45)], nice=False
     )
     base = alt.Chart(charts.data_of(data)).encode(
         y=alt.Y("label:N", sort=None, title=None).axis(
@@ -167,7 +167,9 @@ def bars(
     drawn = base.mark_bar(height=18).encode(x2=alt.datum(low), color=alt.Color("colour:N", scale=None))
     after = base.mark_text(align="left", dx=5).encode(text="text:N")
     says = "; ".join(f"{row.label}: {row.text}" for row in rows)
-    spec = charts.finished(drawn + after, title or axis, f"{says}.", height=max(1, len(rows)) * 27)
+    two_lines = any(len(row.label) > _LABEL_LETTERS for row in rows)
+    each = 36 if two_lines else 27
+    spec = charts.finished(drawn + after, title or axis, f"{says}.", height=max(1, len(rows)) * each)
     table = Table(title or axis, [" ", axis], [Row([row.label, row.text]) for row in rows])
     return Chart(name, spec, table, title, how)
 

@@ -401,7 +401,7 @@ def rates(rows: Sequence[Row], marks: Sequence[Row], description: str, dates: st
             x=alt.X("at:T", title=None)
             .axis(grid=False, tickCount=alt.expr("width < 600 ? 3 : 6"), format=dates, labelFlush=True)
             .scale(type="utc", padding=6),  # no dot lies on the edge
-            y=alt.Y("rate:Q", title="samples/s").scale(zero=False).axis(minExtent=_LEFT),
+            y=alt.Y("rate:Q", title="samples/s").scale(zero=False, padding=6).axis(minExtent=_LEFT),
             color=alt.Color("of:N", title=None)
             .scale(domain=names, range=list(_SERIES[: len(names)]))
             .legend(orient="bottom", columns=alt.expr("width < 600 ? 1 : 2"), labelLimit=360),
