@@ -129,10 +129,12 @@ def test_it_comes_to_what_it_teaches(runs: Runs, timing: Timing, name: str) -> N
 def test_each_rung_of_the_ladder_waits_no_longer_than_the_one_before(runs: Runs, timing: Timing) -> None:
     measured = [runs.measured(name) for name in LADDER]
     stalls = [answer["verdict"]["stall_share"] for answer, _ in measured]
+    intervals = [answer["verdict"]["stall_interval"] for answer, _ in measured]
     noise = 0.02  # repeats on a machine at rest differ by 0.004
     with timing.compared(max(taken_cores for _, taken_cores in measured)):
         assert None not in stalls
-        assert all(after <= before + noise for before, after in itertools.pairwise(stalls)), stalls
+        for (before, its), (after, own) in itertools.pairwise(zip(stalls, intervals, strict=True)):
+            assert after <= before + noise or own[0] <= its[1], stalls  # or the runs' intervals overlap
         assert stalls[0] > stalls[1] + noise > stalls[2] + 2 * noise, stalls
 
 
