@@ -101,7 +101,7 @@ class _Telling:
     def __call__(self, text: str) -> None:
         """Tell it, unless told to be quiet."""
         if not self.quiet:
-            click.echo(f"pipeprof: {text}", err=True)
+            self.hang(text)
 
     def silent(self, pid: int) -> None:
         self(f"process {pid} did not answer in time: if it is a rank of this job, it is not observed")
@@ -110,7 +110,7 @@ class _Telling:
         self(f"in process {pid} and {workers} of its workers")
 
     def hang(self, text: str) -> None:
-        """Tell it in any case."""
+        """Tell it in any case, as a hang is told."""
         click.echo(f"pipeprof: {text}", err=True)
 
 
