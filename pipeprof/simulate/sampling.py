@@ -30,6 +30,11 @@ RECEIVED_CPU_NS: Final = 400_000
 """Cost of handing a batch over if the run has no workers: between two batches of a worker, its queue
 thread's, the way, and the main process's. Medians of batches of one tensor, passed by file descriptor, on two
 cores of a shared virtual machine (x86-64, Linux 6.18, torch 2.15), 29 November 2026."""
+CROWDED: Final = 1.0
+"""Additional waiting of the main process for a batch that is there, where other workers keep all other cores
+busy, over its CPU time to take it: it and the worker's thread wake each other some eight times a batch. From
+1 to 2 workers that waiting grew by 1.0 and 0.6 times that CPU time (tensors, JPEG with steps of 10 ms), once
+by 2.1 (steps of 40 ms), from 2 to 4 not; on two cores of a shared virtual machine, 30 November 2026."""
 MEETING_CPU_NS: Final = 650_000
 """Cost to each rank of meeting the others: an all-reduce of one number over gloo took 0.60 to 0.73 ms of CPU
 in 2 and in 4 processes that had slept before it, on two cores (x86-64, Linux 6.18, torch 2.15)."""
@@ -165,8 +170,8 @@ def changed(demands: Demands, knobs: Knobs) -> dict[str, Floats]:
         "transfer": (batches.transfer + SENT_NS * begins) * between,
         "locked": batches.locked * ~(knobs.shares_by_name & (batches.locked == RECEIVING)),
         "pin": _pin(demands, knobs, ratio),
-        "receive": _received(demands, knobs) * between,
-        "receive_away": batches.receive_away * between * (knobs.workers > 0),
+        "receive": (receive := _received(demands, knobs) * between),
+        "receive_away": _waited_for(demands, knobs, receive) * between,
         "copy": _copy(demands, knobs, ratio),
         "submit": body["submit"] * loop,
         "compute": (compute := body["compute"] * ratio / _speed(demands, knobs) + knobs.extra_compute_ns),
@@ -229,6 +234,22 @@ def _received(demands: Demands, knobs: Knobs) -> Floats:
         return np.minimum(receive, demands.sampler_ns)
     begins = _begins(demands, knobs)
     return receive + (demands.batches.handover + RECEIVED_CPU_NS) * begins
+
+
+def _waited_for(demands: Demands, knobs: Knobs, receive: Floats) -> Floats:
+    """Return the main process's waiting for a batch that is there: longer the more cores others keep busy."""
+    if not knobs.workers:
+        return np.zeros(len(receive))
+    more = _crowd(demands, knobs) - _crowd(demands, demands.measured)
+    return np.maximum(demands.batches.receive_away + CROWDED * more * receive, 0.0)
+
+
+def _crowd(demands: Demands, knobs: Knobs) -> float:
+    """Return the share of the cores beside a batch's own worker's that other workers keep busy with work."""
+    batches, rows = demands.batches, demands.measured_rows
+    cpu_ns, away_ns = (float(each[rows].sum()) for each in (batches.make_cpu, batches.made_away))
+    others = max(0, knobs.workers * knobs.ranks - 1) * (cpu_ns / (cpu_ns + away_ns) if cpu_ns > 0 else 0.0)
+    return min(1.0, others / max(1.0, knobs.cores - 1))
 
 
 def _handed_over(demands: Demands, knobs: Knobs) -> Floats:

@@ -40,10 +40,11 @@ OTHER_DEVICE: Final = 0.02
 """Part of the throughput's error for a storage device or access pattern that was not the recorded one."""
 LEARNED_ERROR: Final = 0.1
 """The same for a device whose limit was learned: the kernel's own limits gave 91 to 100% of their figures."""
-FRESH_ERROR: Final = 0.7
+FRESH_ERROR: Final = 0.5
 """Relative error of the cost of fresh memory with another number of workers: the kernel zeroes pages for all.
-Two workers that each made batches of 4.9 MB paid 1.05 and 1.5 times what one did, and the loop's steps took
-1.3 times as long, on two cores of a shared virtual machine (30 November 2026)."""
+Two workers that each made batches of 4.9 MB paid 1.05 and 1.5 times what one did; alone, two processes that
+touched as much paid 0.88 to 1.20 times what one did, on two cores of a shared virtual machine (30 November
+2026)."""
 BLOCKS: Final = 8
 """Parts of a run whose means show how its work drifts."""
 FEWEST_BATCHES: Final = 20

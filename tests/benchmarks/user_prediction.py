@@ -4,8 +4,9 @@ Run by hand on a quiet machine: `python -m tests.benchmarks.user_prediction [--o
 Each kind of `user_job.py` is traced with 1 and with 2 workers. From each of the two 0, 1, 2 and 4 workers are
 predicted; each is measured by the plain job, twice, half of it before the traces and half after. Files lie on
 a disk that the kernel limits, where root and cgroups allow that, else on an emulated device; they are
-predicted without and with a probe of the storage. The drift is what the base itself differed by. Runs and
-what was measured are kept: `--again` predicts from them once more.
+predicted without and with a probe of the storage. The drift is what the base itself differed by, and "again"
+is by how much the cell's own setting differed from its first measurement to its last: no prediction can be
+expected to be nearer than that. Runs and what was measured are kept: `--again` predicts from them once more.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ class Cell:
     high: float
     measured: float
     drift: float
+    again: float
+    """Difference of the last measurement from the first."""
     state: str
     replayed: float
     """Error of the replay of the traced run itself."""
@@ -243,6 +246,7 @@ class Exam:
                     rate.high,
                     mean(measured[workers]),
                     max(measured[base]) / min(measured[base]) - 1,
+                    measured[workers][-1] / measured[workers][0] - 1,
                     "–" if device is None else f"{device.state} ({device.basis or '–'})",
                     forecast.replay_error or 0.0,
                 )
@@ -253,23 +257,36 @@ class Exam:
 def table(cells: list[Cell]) -> str:
     """Return the cells as Markdown, then sums by case and by what limits."""
     rows = [
-        "| case | how | from | workers | predicted | interval | measured | error | inside | drift | device | "
-        "replay |"
+        "| case | how | from | workers | predicted | interval | measured | error | inside | drift | again | "
+        "device | replay |"
     ]
-    rows.append("| --- |" + " --- |" * 11)
+    rows.append("| --- |" + " --- |" * 12)
     for one in cells:
         rows.append(
             f"| {one.case} | {one.how} | {one.base} | {one.workers} | {one.predicted:.1f} | {one.low:.1f}–"
             f"{one.high:.1f} | {one.measured:.1f} | {one.error:+.1%} | {'yes' if one.inside else 'no'} | "
-            f"{one.drift:.1%} | {one.state} | {one.replayed:+.1%} |"
+            f"{one.drift:.1%} | {one.again:+.1%} | {one.state} | {one.replayed:+.1%} |"
         )
-    rows += ["", "| cells | how | number | median | 95th percentile | inside |", "| --- |" + " --- |" * 5]
+    rows += [
+        "",
+        "| cells | how | number | median | 95th percentile | inside | again, median | again, 95th |",
+        "| --- |" + " --- |" * 7,
+    ]
     for name, how, mine in groups(cells):
-        errors = sorted(abs(one.error) for one in mine)
-        late = errors[min(len(errors) - 1, round(0.95 * (len(errors) - 1)))]
+        errors, again = (
+            [abs(each) for each in of] for of in zip(*((c.error, c.again) for c in mine), strict=True)
+        )
         inside = f"{sum(one.inside for one in mine)} of {len(mine)}"
-        rows.append(f"| {name} | {how} | {len(mine)} | {median(errors):.1%} | {late:.1%} | {inside} |")
+        rows.append(
+            f"| {name} | {how} | {len(mine)} | {median(errors):.1%} | {late(errors):.1%} | {inside} | "
+            f"{median(again):.1%} | {late(again):.1%} |"
+        )
     return "\n".join(rows)
+
+
+def late(values: list[float]) -> float:
+    """Return the 95th percentile."""
+    return sorted(values)[round(0.95 * (len(values) - 1))]
 
 
 def groups(cells: list[Cell]) -> Iterator[tuple[str, str, list[Cell]]]:

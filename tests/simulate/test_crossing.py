@@ -11,7 +11,7 @@ import pytest
 from pipeprof.record.reader import load
 from pipeprof.simulate.demands.other_programs import open_run
 from pipeprof.simulate.predict import predict
-from pipeprof.simulate.sampling import changed, cpu_by_owner
+from pipeprof.simulate.sampling import CROWDED, changed, cpu_by_owner
 from pipeprof.simulate.uncertainty import work_error
 from tests.factory import MS, Plan, make_run
 from tests.simulate.common import demands_of
@@ -135,3 +135,20 @@ def test_fresh_memory_for_other_workers_widens_the_interval(tmp_path: Path) -> N
     one, two = plain.measured, replace(plain.measured, workers=2)
     assert work_error(paid, one, 100) == work_error(plain, one, 100)
     assert work_error(paid, two, 100) > work_error(plain, two, 100) + 0.1
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "asked", "crowd"),
+    [(2, 1, 2, 1.0), (2, 1, 4, 1.0), (2, 2, 1, -1.0), (2, 2, 2, 0.0), (16, 1, 4, 0.2), (2, 0, 2, 1.0)],
+)
+def test_a_batch_is_waited_for_longer_where_other_workers_keep_the_cores_busy(
+    tmp_path: Path, cores: int, workers: int, asked: int, crowd: float
+) -> None:
+    """Taking it is a conversation of two threads, and each of them waits for a core."""
+    plan = Plan(workers=workers, stages={"decode": 20 * MS}, compute=MS, batches=60)
+    demands = demands_of(tmp_path / "run", plan, machine={**FRESH, "usable_cores": cores})
+    asked_for = changed(demands, replace(demands.measured, workers=asked))
+    grown = asked_for["receive_away"] - demands.batches.receive_away
+    expected = np.maximum(crowd * CROWDED * asked_for["receive"], -demands.batches.receive_away)
+    assert grown == pytest.approx(expected)
+    assert crowd <= 0 or grown.min() > 0
