@@ -8,9 +8,9 @@ gives (a binomial's quantiles: nothing is assumed of how they are spread). To it
 do in an unprobed batch, to count it and to write it down: the median of their own times by the clock; and a
 batch's share of what detailed batches, of which single spans are kept, take longer than others.
 
-Reported separately is what goes on alongside the batches: the threads that flush and sample, and the times in
-a batch's pickle, as measured on an empty one. In none of these are the calls between the proxies and torch,
-and noting when a batch's indices left: some 3 µs.
+Reported separately are the calls between the proxies and torch in the loop's thread, which no clock of ours
+sees, by a model; and what goes on alongside the batches: the threads that flush and sample, and the times in
+a batch's pickle, as measured on an empty one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ from pipeprof.timeline import read_ints
 FEWEST_BLOCKS: Final = 6
 """Blocks from which the smallest and the largest difference are an interval of 95 %."""
 NEEDED_BATCHES: Final = UNPROBED_FIRST + FEWEST_BLOCKS * UNPROBED_PERIOD
+CALLS: Final = 1.5
+CALLS_WITH_WORKERS: Final = 3.0
+"""Cost to the loop's thread of the calls into and out of the proxies, over that of an empty record in a loop
+(`batch_ns`, 8.2 to 13.8 µs). Pairs of plain and observed loops took 10 to 21 µs more than was reported of
+them without workers, and 22 to 45 with two, with tiny batches and with text (`tests.benchmarks.told_cost`,
+two virtual cores, 30 November 2026, in the morning and in the evening)."""
 _KEY: Final = ("loader", "epoch", "seq")
 _COLUMNS: Final = ("unprobed", "thread_cpu_ns", "own_ns")
 _MISSED: Final = 0.025
@@ -93,6 +99,9 @@ class OwnCost:
     """Batches of one loader below which nothing can be said."""
     thinned: Thinned | None = None
     """Part of the run in which most batches were unprobed; None if there was none."""
+    calls_ns: float | None = None
+    """CPU time a batch of the loop's calls into and out of the proxies, by a model; in none of the others.
+    None if its cost was not measured, or nothing was at the run's start."""
     thinned_steps: Thinned | None = None
     """Part in which most of the loop's steps were; None if there was none, or the loop makes the batches."""
 
@@ -111,17 +120,24 @@ def read_own_cost(run: Run) -> OwnCost | None:
     if not (batches["worker"] != MAIN_PROCESS).any():
         cost = _cost(main, steps, _sum(_unprobed_ns(steps), in_making), detailed_ns)
         thinned = _thinned(batches, batches["start_ns"], batches["worker"])
-        return OwnCost(cost, None, overhead.batch_ns, threads_ns, thinned=thinned)
+        calls_ns = _calls_ns(cost, CALLS, overhead.batch_ns)
+        return OwnCost(cost, None, overhead.batch_ns, threads_ns, thinned=thinned, calls_ns=calls_ns)
+    cost = _cost(main, steps, _unprobed_ns(steps))
     making = _differences(batches, batches["start_ns"], (batches["worker"], batches["loader"]))
     return OwnCost(
-        _cost(main, steps, _unprobed_ns(steps)),
+        cost,
         _cost(making, batches, in_making, detailed_ns),
         overhead.batch_ns,
         threads_ns,
         overhead.handover_ns,
         thinned=_thinned(batches, batches["start_ns"], batches["worker"]),
+        calls_ns=_calls_ns(cost, CALLS_WITH_WORKERS, overhead.batch_ns),
         thinned_steps=_thinned(steps, steps["step"], np.full(len(steps["step"]), MAIN_PROCESS)),
     )
+
+
+def _calls_ns(cost: CostPerBatch, times: float, batch_ns: float | None) -> float | None:
+    return None if cost.high_ns is None or batch_ns is None else times * batch_ns
 
 
 def _thinned(rows: dict[str, Ints], order: Ints, thread: Ints) -> Thinned | None:

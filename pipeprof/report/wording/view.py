@@ -252,6 +252,7 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
         least = units.count(own.needed_batches)
         return f"not measured: it takes {least} batches of one loader" if few else "not measured here"
     beside = (
+        (own.calls_ns, "the loop's calls into and out of the proxies, by a model"),
         (own.threads_ns, "the threads that write and sample"),
         (own.handover_ns, "the times in a batch's pickle"),
     )

@@ -62,8 +62,12 @@ def own_cost_of(run: Run, recorded: Recorded) -> OwnCostOfBatch | None:
     making_ns, loop_ns = _modelled(overhead, recorded)
     making, making_error = _borne(own.workers or own.main, making_ns, unprobed)
     loop, loop_error = np.zeros(n), 0.0
-    if own.workers is not None:  # the loop counts its steps, whichever batch they take
+    calls_ns = own.calls_ns or 0.0
+    if own.workers is None:
+        making = making + calls_ns
+    else:  # the loop counts its steps, whichever batch they take
         loop, loop_error = _borne(own.main, loop_ns, recorded.step_unprobed)
+        loop = loop + calls_ns
     in_workers = (overhead.lines_ns or 0.0) * workers / (workers + 1)
     return OwnCostOfBatch(
         making_ns=making,

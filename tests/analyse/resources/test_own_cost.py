@@ -14,6 +14,8 @@ import pytest
 from pipeprof.analyse.analysis import Analysis, load
 from pipeprof.analyse.ledger.making import making_of, read_stages
 from pipeprof.analyse.resources.own_cost import (
+    CALLS,
+    CALLS_WITH_WORKERS,
     NEEDED_BATCHES,
     CostPerBatch,
     OwnCost,
@@ -29,6 +31,7 @@ from pipeprof.report.wording.view import own_cost_text, thinned_text
 from pipeprof.simulate.demands.loader import read_demands
 from pipeprof.simulate.demands.read import read_recorded
 from pipeprof.timeline import NOT_OBSERVED, read_timeline
+from pipeprof.units import duration
 from tests.factory import MS, US, Plan, make_run
 from tests.unprobed_runs import unprobe, unprobe_loop
 
@@ -58,6 +61,10 @@ def test_each_thread_has_what_its_own_unprobed_batches_bear(workers: int, tmp_pa
     own = read_own_cost(read_run(run))
     assert own is not None
     assert (own.main.cost_ns, own.main.unprobed_ns) == ((2_032, 2_000) if workers else (5_032, 5_000))
+    each_ns = own.modelled_ns
+    assert each_ns is not None
+    assert own.calls_ns == each_ns * (CALLS_WITH_WORKERS if workers else CALLS)
+    assert f"out of the proxies, by a model: {duration(own.calls_ns)} a batch" in own_cost_text(own)
     if own.workers is not None:
         assert (own.workers.cost_ns, own.workers.unprobed_ns) == (3_056, 3_000)
         assert own.workers.probed_share == 0.8
