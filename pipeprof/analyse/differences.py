@@ -25,7 +25,7 @@ from pipeprof.errors import InconclusiveError, PipeprofError
 from pipeprof.record.decode import encode, flat
 from pipeprof.record.meta import RunMeta
 from pipeprof.vocabulary import owners
-from pipeprof.vocabulary.arguments import ARGUMENT_OF
+from pipeprof.vocabulary.arguments import ARGUMENT_OF, KEY_OF
 from pipeprof.vocabulary.utilization import UtilizationKind
 
 Kind = Literal["share", "rate", "time"]
@@ -360,6 +360,8 @@ def _owned(attribution: Attribution, owner: str) -> np.ndarray[Any, np.dtype[np.
 
 _PLACE: Final = ("loader.file", "loader.line", "loader.column", "loader.in_library", "loader.changed")
 """Facts about where a loader is constructed in the source, and who gave it its arguments."""
+_OF_WORKERS: Final = (KEY_OF["prefetch_factor"], KEY_OF["multiprocessing_context"])
+"""Knobs that a loader without workers does not have."""
 _IGNORED: Final = ("name", "about", "expect", "cell.", "run.", *_PLACE)
 
 
@@ -368,10 +370,18 @@ def _settings(base: Analysis, other: Analysis) -> list[tuple[str, str, str]]:
     keys = [key for key in dict.fromkeys((*left, *right)) if not key.startswith(_IGNORED)]
     is_scenario = bool(base.run.meta.scenario.resolved or other.run.meta.scenario.resolved)
     return [
-        (k if is_scenario else _argument(k), _said(left.get(k)), _said(right.get(k)))
+        (k if is_scenario else _argument(k), _setting(k, left), _setting(k, right))
         for k in keys
         if str(left.get(k)) != str(right.get(k))
     ]
+
+
+def _setting(key: str, knobs: Mapping[str, Any]) -> str:
+    """Return what a knob was set to; of those that only workers have, none if there are none."""
+    value = knobs.get(key)
+    if value is None and key in _OF_WORKERS and knobs.get("loader.workers") == 0:
+        return "none"
+    return _said(value)
 
 
 def _argument(key: str) -> str:

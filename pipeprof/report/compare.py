@@ -88,7 +88,7 @@ def lines(runs: Sequence[Compared], width: int = WIDTH) -> list[Text]:
         if run.cores is not None and run.cores.sentence:
             put(f"{run.cores.sentence}.", "yellow")
         rows += _columns(run, run.differences, width)
-        put("time of each step, by owner", "dim")
+        put("what differs in the time of each step, by owner", "dim")
         rows += _columns(run, telling(run)[:6], width) or [Text(f"    {SAME}")]
         rows.append(Text(""))
     return rows[:-1]
@@ -208,7 +208,7 @@ def write_html(runs: Sequence[Compared], path: Path) -> Path:
                 "cores": comparison.cores.sentence if comparison.cores is not None else "",
                 "tables": [
                     _table(comparison, "The numbers", comparison.differences),
-                    _table(comparison, "Each step, by owner", telling(comparison)),
+                    _table(comparison, "What differs in each step, by owner", telling(comparison)),
                 ],
                 "settings": [(key, f"{old} → {new}") for key, old, new in comparison.settings],
                 "emulated": [words.emulated_label(part) for part in comparison.emulated],

@@ -204,12 +204,17 @@ def _chart(past: History) -> charts.Spec:
 
 
 _DAY_S: Final = 86_400
+_MINUTES_S: Final = 600
+"""Seconds from first to last run below which the axis writes the time of day alone, with its seconds."""
 
 
 def _date_format(rated: Sequence[Summary]) -> str:
     """Return how the chart's axis writes dates: with the hour over few days, with the year over many."""
     dates = [run.when_s for run in rated if run.when_s is not None]
-    days = (max(dates) - min(dates)) / _DAY_S if dates else 0.0
+    seconds = max(dates) - min(dates) if dates else 0.0
+    if 0 < seconds < _MINUTES_S:
+        return "%H:%M:%S"
+    days = seconds / _DAY_S
     return "%-d %b, %H:%M" if days < 5 else "%-d %b" if days < 300 else "%b %Y"
 
 

@@ -19,7 +19,7 @@ from pipeprof.cli.show import rerun as reruns
 from pipeprof.errors import InconclusiveError, MeasureError, PipeprofError
 from pipeprof.report import compare as shown
 from pipeprof.report.wording.command import again
-from tests.factory import MS, Plan, make_run
+from tests.factory import MS, Plan, loader_meta, make_run
 from tests.report.page.hostile import SCRIPT
 from tests.report.page.test_html import Page
 
@@ -245,3 +245,15 @@ def test_a_scripts_settings_have_the_names_of_its_arguments(tmp_path: Path) -> N
         for workers in (1, 2)
     )
     assert ("num_workers", "1", "2") in compare([one, two])[0].settings
+
+
+def test_without_workers_there_is_none_of_what_only_workers_have(tmp_path: Path) -> None:
+    """A script's loader without workers has no depth and no start method: that is known."""
+    plan = Plan(batches=60, workers=0)
+    without = loader_meta(plan, prefetch=None, start_method=None)
+    runs = [
+        make_run(tmp_path / "two", replace(plan, workers=2), kind="trace", scenario=None),
+        make_run(tmp_path / "none", plan, kind="trace", scenario=None, loaders=[without]),
+    ]
+    settings = compare([load(run) for run in runs])[0].settings
+    assert {("prefetch_factor", "2", "none"), ("multiprocessing_context", "fork", "none")} <= {*settings}

@@ -2,8 +2,9 @@
 
 A thread that samples another needs the GIL, and a thread that computes in Python gives it up where it waits:
 such samples fall on the waits, and none on short pieces of work between them. The handler of a signal runs in
-the main thread itself, at its next bytecode, wherever that is. The timer runs on CPU time alone, so that a
-process that only sleeps or waits is not interrupted; calls that the kernel can restart are restarted.
+the main thread itself, at its next bytecode, wherever that is. Its samples stand for the time of waiting for
+a core too, which passes wherever the thread computes. The timer runs on CPU time alone, so that a process
+that only sleeps or waits is not interrupted; calls that the kernel can restart are restarted.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class CpuSampler:
         self.own_cpu_ns = 0
         """CPU time that the samples have cost."""
         self._stage = stage
-        self._cpu_ns = 0
+        self._cpu_ns = self._queued_ns = 0
         self._running = False
 
     def start(self) -> bool:
@@ -63,6 +64,10 @@ class CpuSampler:
     def is_running(self) -> bool:
         """Return whether it samples: not if a user's own signal or timer has taken its place."""
         return self._running
+
+    def queued(self, ns: int) -> None:
+        """Take time in which the main thread waited for a core: the next sample stands for it too."""
+        self._queued_ns += ns
 
     def stop(self) -> None:
         """Stop sampling. The handler stays if a thread other than the main one asks: it does nothing."""
@@ -111,9 +116,10 @@ class CpuSampler:
             return
         now_ns = thread_time_ns()
         used_ns, self._cpu_ns = now_ns - self._cpu_ns, now_ns
+        queued_ns, self._queued_ns = self._queued_ns, 0
         stage = self._stage()
         if stage is not None and used_ns > 0:
-            self.tree.add(frame, stage, used_ns, used_ns)
+            self.tree.add(frame, stage, used_ns + queued_ns, used_ns)
         self.own_cpu_ns += thread_time_ns() - now_ns
 
 

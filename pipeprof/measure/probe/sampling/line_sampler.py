@@ -3,8 +3,9 @@
 The sampling thread needs the GIL. If native code holds it, the sample comes late, and finds the sampled
 thread still on the line that made the call: it then stands for all the time since the last sample, so that a
 call of 60 ms counts as 60 ms and not as one sample. Time on the CPU is left to a `CpuSampler` if there is
-one: a thread that computes in Python is seen from another thread only where it lets go of the GIL. The
-sampling thread keeps account of its own CPU time.
+one: a thread that computes in Python is seen from another thread only where it lets go of the GIL. So is the
+time that it waits for a core, holding the GIL: that passes wherever it computes. The sampling thread keeps
+account of its own CPU time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from types import CodeType
 from typing import Final
 
 from pipeprof.measure.probe.sampling.call_tree import CallTree
+from pipeprof.measure.probe.sampling.lock_state import LockState
 from pipeprof.measure.probe.sampling.lock_watch import LockWatch
 
 HZ: Final = 50
@@ -51,24 +53,27 @@ class LineSampler:
         is_edge: Callable[[CodeType], bool],
         hz: float = HZ,
         cpu_is_sampled: Callable[[], bool] = lambda: False,
+        queued: Callable[[int], None] = lambda ns: None,
         lock: LockWatch | None = None,
         is_asked: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Make the sampler. While `cpu_is_sampled()`, samples stand for the time off the CPU alone.
+        """Make the sampler. While `cpu_is_sampled()`, samples stand for the time off the CPU alone, without
+        that of waiting for a core, which `queued(ns)` is told.
 
         With `lock` it looks for waits for the GIL too, within the same budget. When `is_asked()`, it flushes
         after the next look.
         """
         self._lock, self._is_asked = lock, is_asked
-        self._cpu_is_sampled = cpu_is_sampled
+        self._cpu_is_sampled, self._queued = cpu_is_sampled, queued
         self.tree = CallTree(is_edge, is_ours)
         self.own_cpu_ns = 0
         self._thread, self._stage, self._flush = thread, stage, flush
         self._period_s = self._least_s = 1 / hz
         self._looks = 0
         self._stopped = False
-        self._clock = _cpu_clock(thread)
-        self._last_ns = self._last_cpu_ns = self._looks_cpu_ns = self._off_ns = 0
+        self._clock, self._native = _cpu_clock(thread), _native_id(thread)
+        self._kernel = LockState()
+        self._last_ns = self._last_cpu_ns = self._last_runq_ns = self._looks_cpu_ns = self._off_ns = 0
         self._running: threading.Thread | None = None
 
     def start(self) -> None:
@@ -85,14 +90,17 @@ class LineSampler:
     def _run_quietly(self) -> None:
         with suppress(Exception):  # lines are not worth a traceback among what the user's program prints
             self._run()
+        self._kernel.close()
         self._lock = None
+        self._queued = _nothing
         self._cpu_is_sampled = self._is_asked = _never  # what made it has it, and it would keep that
         self._stage = self._flush = _nothing
 
     def _run(self) -> None:
         self._last_ns = monotonic_ns()
         flushed_ns, wait_ns = self._last_ns, 0  # the first look is sent at once: a worker may not live long
-        self._last_cpu_ns = self._cpu_ns()
+        self._kernel.open()
+        self._last_cpu_ns, self._last_runq_ns = self._cpu_ns(), self._runq_ns()
         while not self._stopped:
             time.sleep(self._period_s)  # an Event's timed wait would cost more than the sample
             now_ns, cpu_ns = monotonic_ns(), thread_time_ns()
@@ -125,11 +133,15 @@ class LineSampler:
         stage = self._stage()
         cpu_ns = self._cpu_ns()
         wall_ns, used_ns = min(now_ns - self._last_ns, MOST_NS), cpu_ns - self._last_cpu_ns
-        self._last_ns, self._last_cpu_ns = now_ns, cpu_ns
+        runq_ns = self._runq_ns()
+        queued_ns = runq_ns - self._last_runq_ns
+        self._last_ns, self._last_cpu_ns, self._last_runq_ns = now_ns, cpu_ns, runq_ns
         if stage is not None:
             used_ns = min(used_ns, wall_ns) if cpu_ns >= 0 else -1
             if used_ns >= 0 and self._cpu_is_sampled():
-                self._off_ns += wall_ns - used_ns
+                queued_ns = max(0, min(queued_ns, wall_ns - used_ns))
+                self._queued(queued_ns)
+                self._off_ns += wall_ns - used_ns - queued_ns
                 if self._off_ns < SHORT_NS:
                     return
                 wall_ns, used_ns, self._off_ns = self._off_ns, 0, 0
@@ -145,6 +157,14 @@ class LineSampler:
         except OSError:  # the thread has ended
             self._clock = None
             return -1
+
+    def _runq_ns(self) -> int:
+        """Return the time that the sampled thread has waited for a core; 0 if that is not known."""
+        return 0 if self._native is None else self._kernel.runq_ns(self._native) or 0
+
+
+def _native_id(thread: int) -> int | None:
+    return next((each.native_id for each in threading.enumerate() if each.ident == thread), None)
 
 
 def _cpu_clock(thread: int) -> int | None:

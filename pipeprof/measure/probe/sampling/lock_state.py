@@ -59,16 +59,23 @@ class LockState:
         self._pid = os.getpid()
         self._lock_address: int | None = None
 
-    def find_lock(self) -> bool:
-        """Look up where the lock is waited for. False if this system does not report it; takes some ms."""
-        if sys.platform != "linux" or _FUTEX is None or not _has_lock():
+    def open(self) -> bool:
+        """Prepare to read. False if this system reports nothing."""
+        if sys.platform != "linux":
             return False
-        hold, read = _with_lock().usleep, _with_lock().pread
+        read = _with_lock().pread
         read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
         read.restype = ctypes.c_ssize_t
         self._read = read
         if self not in _open_states:
             _open_states.append(self)
+        return True
+
+    def find_lock(self) -> bool:
+        """Look up where the lock is waited for. False if this system does not report it; takes some ms."""
+        if _FUTEX is None or not _has_lock() or not self.open():
+            return False
+        hold = _with_lock().usleep
         numbers: list[int] = []
         helper = threading.Thread(target=_nap_until, args=(numbers,), name="pipeprof-lock", daemon=True)
         helper.start()
@@ -100,8 +107,13 @@ class LockState:
 
     def used(self, thread: int) -> Used | None:
         """Return the CPU time of a thread, and its waiting for a core; None if it has ended."""
-        fields, cpu_ns = self._text(thread, "schedstat").split(), self.cpu_ns(thread)
-        return None if cpu_ns is None or len(fields) < 2 else Used(cpu_ns, int(fields[1]))
+        runq_ns, cpu_ns = self.runq_ns(thread), self.cpu_ns(thread)
+        return None if cpu_ns is None or runq_ns is None else Used(cpu_ns, runq_ns)
+
+    def runq_ns(self, thread: int) -> int | None:
+        """Return the time that a thread has waited for a core; None if it has ended, or that is not told."""
+        fields = self._text(thread, "schedstat").split()
+        return None if len(fields) < 2 else int(fields[1])
 
     def cpu_ns(self, thread: int) -> int | None:
         """Return the CPU time of a thread; None if it has ended, or this system does not report it."""

@@ -45,6 +45,7 @@ class WorkerAide:
             self._send,
             is_edge,
             cpu_is_sampled=self._computing.is_running,
+            queued=self._computing.queued,
             is_asked=lambda: slot.last_asked,
         )
         self._has_sent_last = False

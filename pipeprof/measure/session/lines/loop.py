@@ -68,6 +68,7 @@ class LoopLines:
                 self._keep,
                 is_edge,
                 cpu_is_sampled=self._computing.is_running,
+                queued=self._computing.queued,
                 lock=self._lock_watch,
             )
             self._sampler.start()

@@ -67,6 +67,18 @@ def test_short_bursts_between_waits_are_seen(sampler: CpuSampler) -> None:
     assert sampler.own_cpu_ns > 0
 
 
+def test_a_sample_stands_for_waiting_for_a_core_too() -> None:
+    sampler = CpuSampler(lambda: "getitem", CallTree(at_the_test))
+    sampler._running = True
+    sampler.queued(7_000_000)
+    for _ in range(2):
+        burn(1_000_000)
+        sampler._sample(0, sys._getframe())
+    samples = sampler.tree.take()[1]
+    used_ns = sum(each.cpu_ns for each in samples)
+    assert sum(each.wall_ns for each in samples) == used_ns + 7_000_000
+
+
 def test_nothing_is_counted_where_there_is_no_stage() -> None:
     sampler = CpuSampler(lambda: None, CallTree(at_the_test))
     assert sampler.start()

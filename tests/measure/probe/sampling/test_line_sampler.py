@@ -24,10 +24,13 @@ MS = 1_000_000
 class HandedTime(LineSampler):
     """Is told what the sampled thread has used."""
 
-    used_ns = 0
+    used_ns = queue_ns = 0
 
     def _cpu_ns(self) -> int:
         return self.used_ns
+
+    def _runq_ns(self) -> int:
+        return self.queue_ns
 
 
 def sampler(stage: Callable[[], str | None] = lambda: "collate", cpu: bool = False) -> HandedTime:
@@ -73,6 +76,30 @@ def test_time_on_the_cpu_is_left_to_the_timer_where_there_is_one() -> None:
     made.used_ns = 40 * MS
     made._sample(45 * MS)
     assert taken(made.tree) == (0, 0, 0), "it computed all the time"
+
+
+def test_waiting_for_a_core_is_no_wait_at_a_line() -> None:
+    """A thread that computes waits for a core wherever it is, and lets go of the GIL elsewhere."""
+    told: list[int] = []
+    made = sampler(cpu=True)
+    made._queued = told.append
+    made.used_ns, made.queue_ns = 8 * MS, 12 * MS
+    made._sample(20 * MS)
+    assert (taken(made.tree), told) == ((0, 0, 0), [12 * MS])
+    made.used_ns, made.queue_ns = 10 * MS, 20 * MS
+    made._sample(45 * MS)
+    assert (taken(made.tree), told) == ((1, 15 * MS, 0), [12 * MS, 8 * MS])
+
+
+def test_the_kernels_clock_of_waiting_for_a_core_is_read() -> None:
+    made = LineSampler(threading.get_ident(), lambda: None, lambda tree: None, is_ours)
+    assert made._runq_ns() == 0
+    if made._kernel.open():
+        time.sleep(0.001)
+        own = made._kernel.runq_ns(threading.get_native_id())
+        assert own is not None
+        assert 0 < own <= made._runq_ns()
+    made._kernel.close()
 
 
 def test_short_times_off_the_cpu_are_added_up_before_a_look() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +88,50 @@ def test_lines_of_the_loop_and_of_its_own_making(tmp_path: Path) -> None:
     assert_nothing_left(callbacks)
     assert stacks(tmp_path / "run", "getitem", of_worker=False)["burn"] >= 3
     assert stacks(tmp_path / "run", "main", of_worker=False)["burn"] >= 3
+
+
+class Counting(Dataset[Any]):
+    """Computes in Python, and lets go of the interpreter's lock in a short call behind that."""
+
+    def __len__(self) -> int:
+        return 3_200
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        counted()
+        return torch.full((3, 64, 64), 1.0)
+
+
+def counted() -> None:
+    for _ in range(20_000):
+        pass
+
+
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """Keep all cores busy with other programs."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    programs = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+@pytest.mark.slow
+def test_waiting_for_a_core_is_of_the_lines_that_compute(tmp_path: Path) -> None:
+    """The sampling thread meets the other one where that lets go of the lock: that is not where it waited."""
+    loader = DataLoader(Counting(), batch_size=16, num_workers=2)
+    with busy_cores(), pipeprof.profile(loader, out=tmp_path / "run", lines=True, every_batch=True):
+        for _ in loader:
+            pass
+    ns = {"counted": 0, "__getitem__": 0}
+    for row in load(tmp_path / "run").table("lines").to_pylist():
+        if row["stage"] == "getitem" and row["stack"]:
+            function = row["stack"].splitlines()[-1].split("\t")[2].rpartition(".")[2]
+            ns[function] = ns.get(function, 0) + row["wall_ns"]
+    assert ns["counted"] > 2 * ns["__getitem__"], ns
 
 
 class Drawing(Sampler[int]):
