@@ -38,6 +38,11 @@ class Spread:
     p99_ns: int
     max_ns: int
 
+    def quantiles(self) -> dict[str, int]:
+        """Return the percentiles by name, in ns, those that so many values can have: one in twenty of 20."""
+        all_of_them = (("p50", self.p50_ns, 1), ("p95", self.p95_ns, 20), ("p99", self.p99_ns, 100))
+        return {name: ns for name, ns, least in all_of_them if self.count >= least}
+
 
 @dataclass(frozen=True, slots=True)
 class SingleReads:

@@ -379,7 +379,7 @@ def _settings(base: Analysis, other: Analysis) -> list[tuple[str, str, str]]:
 def _setting(key: str, knobs: Mapping[str, Any]) -> str:
     """Return what a knob was set to; of those that only workers have, none if there are none."""
     value = knobs.get(key)
-    if value is None and key in _OF_WORKERS and knobs.get("loader.workers") == 0:
+    if value is None and key in _OF_WORKERS and knobs.get(KEY_OF["num_workers"]) == 0:
         return "none"
     return _said(value)
 

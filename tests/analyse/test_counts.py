@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeprof.analyse.analysis import Analysis, load
-from pipeprof.analyse.counts import Counts, count
+from pipeprof.analyse.counts import Counts, Spread, count
 from tests.factory import MS, US, Plan, make_run
 
 
@@ -29,6 +29,14 @@ def test_percentiles_of_stages(tmp_path: Path) -> None:
     assert (read.count, read.p50_ns, read.p99_ns, read.max_ns) == (100, MS, 9 * MS, 9 * MS)
     assert stages["transform"].p50_ns == 3 * MS
     assert "decode" not in stages
+
+
+@pytest.mark.parametrize(
+    ("values", "known"),
+    [(9, {"p50"}), (20, {"p50", "p95"}), (99, {"p50", "p95"}), (100, {"p50", "p95", "p99"})],
+)
+def test_of_few_values_none_is_one_in_twenty(values: int, known: set[str]) -> None:
+    assert Spread(values, 2.0, 1, 5, 6, 7).quantiles().keys() == known
 
 
 def test_waits_without_workers_are_the_making(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pipeprof.timeline import NOT_OBSERVED, ints
 from pipeprof.vocabulary import owners
 
 LONGEST = 8
+_SAID = {"p50": "Half waited at most {}", "p95": "one in twenty {} or more", "p99": "one in a hundred {}"}
 
 
 def waits(analysis: Analysis, counts: Counts) -> Section:
@@ -26,8 +27,7 @@ def waits(analysis: Analysis, counts: Counts) -> Section:
     histogram = series.histogram(wait_ns[t.measured & (t.ready != 1)])
     section = Section("waits", "Which waits hurt", " ".join(_said(counts)))
     if spread is not None and sum(steps > 0 for steps in histogram.counts) > 1:
-        quantiles = (("p50", spread.p50_ns), ("p95", spread.p95_ns), ("p99", spread.p99_ns))
-        section.charts = [_chart(histogram, quantiles, section.how)]
+        section.charts = [_chart(histogram, tuple(spread.quantiles().items()), section.how)]
     if spread is not None and spread.max_ns:
         section.tables.append(_longest(analysis))
     section.tables.append(_stages(analysis))
@@ -47,11 +47,9 @@ def _said(counts: Counts) -> Iterator[str]:
     if wait is not None and not wait.max_ns:
         yield "No step waited."
     elif wait is not None:
-        yield (
-            f"Half waited at most {units.duration(wait.p50_ns)}, one in twenty {units.duration(wait.p95_ns)} "
-            f"or more, one in a hundred {units.duration(wait.p99_ns)}; the longest wait was "
-            f"{units.duration(wait.max_ns)}."
-        )
+        lasted = {name: units.duration(ns) for name, ns in wait.quantiles().items()}
+        parts = [said.format(lasted[name]) for name, said in _SAID.items() if name in lasted]
+        yield f"{', '.join(parts)}; the longest wait was {units.duration(wait.max_ns)}."
         if counts.masked_share:
             masked = units.percent(counts.masked_share)
             yield f"Of all the waiting, {masked} was masked: the accelerator still had work."

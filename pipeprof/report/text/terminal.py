@@ -297,10 +297,9 @@ def _waits(paper: _Paper, analysis: Analysis) -> Iterator[Text]:
     wait, masked = counts.wait, ""
     if counts.masked_share:
         masked = f"; {units.percent(counts.masked_share)} of the waiting masked by earlier steps"
-    p50, p95, worst = (units.duration(ns) for ns in (wait.p50_ns, wait.p95_ns, wait.max_ns))
-    yield from paper.wrapped(
-        f"Waits       half up to {p50}, one in twenty {p95} or more, longest {worst}{masked}"
-    )
+    late = f"one in twenty {units.duration(wait.p95_ns)} or more, " if "p95" in wait.quantiles() else ""
+    half, longest = units.duration(wait.p50_ns), units.duration(wait.max_ns)
+    yield from paper.wrapped(f"Waits       half up to {half}, {late}longest {longest}{masked}")
 
 
 def _missing(paper: _Paper, said: RunView) -> Iterator[Text]:

@@ -38,6 +38,9 @@ class NoSampler:
     def is_running(self) -> bool:
         return True
 
+    def queued(self, ns: int) -> None:
+        raise AssertionError("nothing is sampled")
+
     def stop(self) -> None:
         self.stopped = True
 
