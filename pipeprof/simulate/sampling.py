@@ -245,7 +245,12 @@ def _waited_for(demands: Demands, knobs: Knobs, receive: Floats) -> Floats:
 
 
 def _crowd(demands: Demands, knobs: Knobs) -> float:
-    """Return the share of the cores beside a batch's own worker's that other workers keep busy with work."""
+    """Return the share of the cores beside a batch's own worker's that other workers keep busy with work.
+
+    0 if memory is passed by name: no thread of the worker's is asked for it.
+    """
+    if knobs.shares_by_name:
+        return 0.0
     batches, rows = demands.batches, demands.measured_rows
     cpu_ns, away_ns = (float(each[rows].sum()) for each in (batches.make_cpu, batches.made_away))
     others = max(0, knobs.workers * knobs.ranks - 1) * (cpu_ns / (cpu_ns + away_ns) if cpu_ns > 0 else 0.0)

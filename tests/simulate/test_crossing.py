@@ -152,3 +152,6 @@ def test_a_batch_is_waited_for_longer_where_other_workers_keep_the_cores_busy(
     expected = np.maximum(crowd * CROWDED * asked_for["receive"], -demands.batches.receive_away)
     assert grown == pytest.approx(expected)
     assert crowd <= 0 or grown.min() > 0
+    by_name = replace(demands, measured=replace(demands.measured, shares_by_name=True))
+    unchanged = changed(by_name, replace(by_name.measured, workers=asked))["receive_away"]
+    assert unchanged == pytest.approx(demands.batches.receive_away)

@@ -156,30 +156,31 @@ def pressure() -> dict[SensorName, float]:
     return {sensor: waited_s(f"/proc/pressure/{resource}") for resource, sensor in sensors}
 
 
+_SUMS: Final = (CPU_WORKERS, FAULTS_MINOR, FAULTS_MAJOR)
+
+
 class Processes:
     """The run's own processes: this one and those below it, from one line of `/proc` each."""
 
     def __init__(self, pid: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._pid = os.getpid() if pid is None else pid
-        self._rates: Rates[str] = Rates(clock=clock)
+        self._rates: Rates[SensorName] = Rates(clock=clock)
+        self._most: dict[SensorName, float] = {}
+        """The largest sums so far: one that ends between two lines of a reading is in neither."""
         self._memory = (0.0, 0.0)
 
     def read(self) -> dict[SensorName, float]:
         """Return cores busy, page faults per second and resident bytes."""
-        rates = self._rates.of(self._counters())
+        counters = self._counters()
+        self._most = {name: max(counters[name], self._most.get(name, 0.0)) for name in _SUMS}
+        rates = self._rates.of(counters | self._most)
         main, workers = self._memory
-        values = {MEMORY_MAIN: main, MEMORY_WORKERS: workers}
-        if not rates:
-            return values
-        each = {SensorName(name): rate for name, rate in rates.items() if name.startswith("cpu.worker.")}
-        faults = {
-            sensor: sum(rate for name, rate in rates.items() if name.startswith(f"{kind}."))
-            for kind, sensor in (("major", FAULTS_MAJOR), ("minor", FAULTS_MINOR))
-        }
-        return {**values, **faults, **each, CPU_MAIN: rates[CPU_MAIN], CPU_WORKERS: sum(each.values())}
+        return {MEMORY_MAIN: main, MEMORY_WORKERS: workers, **rates}
 
-    def _counters(self) -> dict[str, float]:
-        counters: dict[str, float] = {}
+    def _counters(self) -> dict[SensorName, float]:
+        """Return the sums of all processes, those that have ended included: their parent has waited for them,
+        and counts them. Workers may live for less than the time between two readings."""
+        counters: dict[SensorName, float] = dict.fromkeys(_SUMS, 0.0)
         main = workers = 0.0
         for pid in (self._pid, *children(self._pid)):
             try:
@@ -189,9 +190,11 @@ class Processes:
                     raise
                 continue  # a worker that has just ended
             fields = stat.rpartition(b")")[2].split()  # from field 3 (state) of proc(5) on
-            name = CPU_MAIN if pid == self._pid else cpu_of_process(pid)
-            counters[name] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-            counters[f"minor.{pid}"], counters[f"major.{pid}"] = int(fields[7]), int(fields[9])
+            own_s, ended_s = ((int(fields[at]) + int(fields[at + 1])) / _TICKS_PER_S for at in (11, 13))
+            counters[CPU_MAIN if pid == self._pid else cpu_of_process(pid)] = own_s
+            counters[CPU_WORKERS] += ended_s if pid == self._pid else own_s + ended_s
+            counters[FAULTS_MINOR] += int(fields[7]) + int(fields[8])
+            counters[FAULTS_MAJOR] += int(fields[9]) + int(fields[10])
             resident = int(fields[21]) * _PAGE_BYTES
             main, workers = (resident, workers) if pid == self._pid else (main, workers + resident)
         self._memory = (main, workers)

@@ -77,6 +77,18 @@ def test_child_processes_are_listed_and_their_cpu_time_counted() -> None:
     assert pid not in children(os.getpid())
 
 
+def test_a_child_that_lived_between_two_readings_is_counted() -> None:
+    """Workers of short epochs are new at each reading: their work would be taken for other programs'."""
+    processes = Processes(clock=iter([1.0, 2.0, 3.0]).__next__)
+    processes.read()
+    with child() as pid:
+        wait_for_cpu(pid)
+    reading = processes.read()
+    assert f"cpu.worker.{pid}" not in reading
+    assert SPUN_S - 0.02 <= reading["cpu.workers"] < PATIENCE_S
+    assert processes.read()["cpu.workers"] == pytest.approx(0.0, abs=0.011)  # a tick
+
+
 def test_workers_of_a_fork_server_are_among_the_runs_processes() -> None:
     reader, writer = os.pipe()
 
