@@ -66,7 +66,7 @@ MEASURES: Final = (
     Measure("stall_share", "waiting for data", "share", False),
     Measure("utilization", "utilisation", "share", True),
     Measure("step_ns", "each step", "time", False),
-    Measure("wait_ns", "mean wait", "time", False),
+    Measure("wait_ns", "mean wait in next()", "time", False),
 )
 
 

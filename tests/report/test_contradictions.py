@@ -154,7 +154,7 @@ def test_percent_signs_are_written_in_one_way(stalled_forecast: Forecast) -> Non
     assert not re.search(r"\d %", printed(stalled_forecast))
 
 
-TIME = Measure("wait_ns", "mean wait", "time", False)
+TIME = Measure("wait_ns", "mean wait in next()", "time", False)
 
 
 @pytest.mark.parametrize("other", [Figure(0.0, -2e6, 2e6), Figure(1e6, -9e6, 11e6)])
