@@ -33,8 +33,9 @@ cores of a shared virtual machine (x86-64, Linux 6.18, torch 2.15), 29 November 
 CROWDED: Final = 1.0
 """Additional waiting of the main process for a batch that is there, where other workers keep all other cores
 busy, over its CPU time to take it: it and the worker's thread wake each other some eight times a batch. From
-1 to 2 workers that waiting grew by 1.0 and 0.6 times that CPU time (tensors, JPEG with steps of 10 ms), once
-by 2.1 (steps of 40 ms), from 2 to 4 not; on two cores of a shared virtual machine, 30 November 2026."""
+1 to 2 workers that waiting grew by 1.0 and 0.7 times that CPU time (tensors, JPEG with steps of 10 ms), once
+by 2.1 (steps of 40 ms); of text, which waits for its worker's lock, it fell by 0.3. From 2 to 4 it grew by
+0.4 at most. One run each, on two cores of a shared virtual machine, 30 November 2026."""
 MEETING_CPU_NS: Final = 650_000
 """Cost to each rank of meeting the others: an all-reduce of one number over gloo took 0.60 to 0.73 ms of CPU
 in 2 and in 4 processes that had slept before it, on two cores (x86-64, Linux 6.18, torch 2.15)."""
@@ -240,20 +241,22 @@ def _waited_for(demands: Demands, knobs: Knobs, receive: Floats) -> Floats:
     """Return the main process's waiting for a batch that is there: longer the more cores others keep busy."""
     if not knobs.workers:
         return np.zeros(len(receive))
-    more = _crowd(demands, knobs) - _crowd(demands, demands.measured)
-    return np.maximum(demands.batches.receive_away + CROWDED * more * receive, 0.0)
+    batches, rows = demands.batches, demands.measured_rows
+    cpu_ns, away_ns = (float(each[rows].sum()) for each in (batches.make_cpu, batches.made_away))
+    busy = cpu_ns / (cpu_ns + away_ns) if cpu_ns > 0 else 0.0
+    more = _crowd(knobs, busy) - _crowd(demands.measured, busy)
+    return np.maximum(batches.receive_away + CROWDED * more * receive, 0.0)
 
 
-def _crowd(demands: Demands, knobs: Knobs) -> float:
-    """Return the share of the cores beside a batch's own worker's that other workers keep busy with work.
+def _crowd(knobs: Knobs, busy: float) -> float:
+    """Return the share of the cores beside a batch's own worker's that other workers keep busy.
 
-    0 if memory is passed by name: no thread of the worker's is asked for it.
+    `busy` is the share of its making for which a worker has work. 0 if memory is passed by name: no thread of
+    the worker's is asked for it.
     """
     if knobs.shares_by_name:
         return 0.0
-    batches, rows = demands.batches, demands.measured_rows
-    cpu_ns, away_ns = (float(each[rows].sum()) for each in (batches.make_cpu, batches.made_away))
-    others = max(0, knobs.workers * knobs.ranks - 1) * (cpu_ns / (cpu_ns + away_ns) if cpu_ns > 0 else 0.0)
+    others = max(0, knobs.workers * knobs.ranks - 1) * busy
     return min(1.0, others / max(1.0, knobs.cores - 1))
 
 
