@@ -161,7 +161,11 @@ def bars(
         y=alt.Y("label:N", sort=None, title=None).axis(
             ticks=False, domain=False, labelLimit=190, labelExpr=r"split(datum.label, '\n')"
         ),
-        x=alt.X("value:Q", title=axis, scale=scale).axis(tickCount=4, format=",.3~r"),
+        x=alt.X("value:Q", title=axis, scale=scale).axis(
+            tickCount=4,
+            format=",.3~r",
+            labelFlush=24,  # pixels from the edge at which half a label is cut
+        ),
         tooltip=[alt.Tooltip("label:N", title=" "), alt.Tooltip("text:N", title=axis)],
     )
     drawn = base.mark_bar(height=18).encode(x2=alt.datum(low), color=alt.Color("colour:N", scale=None))
