@@ -200,7 +200,7 @@ def _chart(past: History) -> charts.Spec:
         {"at": when(change.first), "change": units.signed_percent(change.change)} for change in past.changes
     ]
     said = f"The rate of {units.plural(len(rows), 'run')} by the time of their making; lines are changes."
-    return charts.rates(rows, marks[:MOST_CHANGES], said, _date_format(rated))
+    return charts.rates(rows, marks[:MOST_CHANGES], said, date_format(rated))
 
 
 _DAY_S: Final = 86_400
@@ -208,7 +208,7 @@ _MINUTES_S: Final = 600
 """Seconds from first to last run below which the axis writes the time of day alone, with its seconds."""
 
 
-def _date_format(rated: Sequence[Summary]) -> str:
+def date_format(rated: Sequence[Summary]) -> str:
     """Return how the chart's axis writes dates: with the hour over few days, with the year over many."""
     dates = [run.when_s for run in rated if run.when_s is not None]
     seconds = max(dates) - min(dates) if dates else 0.0

@@ -8,6 +8,8 @@ import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,6 +221,15 @@ def test_without_the_library_the_rest_is_told(many: Path, monkeypatch: pytest.Mo
     assert (found.changes, len(found.groups)) == ([], 2)
     assert found.unsought is not None
     assert "pip install 'pipeprof[history]'" in found.unsought
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0, "%-d %b, %H:%M"), (90, "%H:%M:%S"), (3600, "%-d %b, %H:%M"), (9e5, "%-d %b"), (4e7, "%b %Y")],
+)
+def test_the_axis_tells_runs_apart_and_says_no_more(seconds: float, written: str) -> None:
+    ends: Any = [SimpleNamespace(when_s=1.7e9), SimpleNamespace(when_s=1.7e9 + seconds)]
+    assert report.date_format(ends) == written
 
 
 def test_bad_use_is_one_clear_error(many: Path, tmp_path: Path) -> None:
