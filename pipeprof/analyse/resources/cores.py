@@ -30,8 +30,8 @@ class CoreSpeeds:
             return ""
         way = "faster" if self.relative > 0 else "slower"
         return (
-            f"the cores were {units.percent(abs(self.relative))} {way} in the second run, which explains "
-            f"{units.signed_percent(self.explains)} of throughput"
+            f"the cores were {units.percent(abs(self.relative))} {way} in the second run; that alone gives "
+            f"{units.signed_percent(self.explains)} of throughput, which the difference told here includes"
         )
 
     def as_dict(self) -> dict[str, Any]:
