@@ -142,7 +142,7 @@ SAMPLER: Final = Mechanism(
 )
 START_UP: Final = Mechanism(
     "start-up",
-    "slow worker start",
+    "slow start and end of workers",
     "Starting a worker pickles the data set, imports modules and runs worker_init_fn; in the end it is shut "
     "down.",
     "share of a start, shutdown included, in its largest part, where something can be done about that",

@@ -433,7 +433,7 @@ def _start_up(observed: Observed) -> Shown | None:
     made = counts.of_main[counters.STARTUP_MAKE_NS] / (workers * starts)
     pickles = not _forks(observed) and made >= SLOW_PICKLING * process  # the main process starts one by one
     if closed > max(process, init):
-        part, fix = "its shutdown at the end of an epoch", fixes.PERSISTENT_WORKERS
+        part, fix = "the shutdown at the end of an epoch", fixes.PERSISTENT_WORKERS
     elif init > process:
         part, fix = "worker_init_fn", fixes.PERSISTENT_WORKERS
     elif pickled >= LARGE_DATASET_BYTES or (pickles and pickled):

@@ -473,7 +473,7 @@ def test_the_part_of_a_start_is_named(tmp_path: Path, method: str, imports_ms: i
 def test_the_shutdown_of_workers_is_a_part_of_their_start(tmp_path: Path) -> None:
     verdict = verdict_of(next(case for case in CASES if case.name == "their shutdown"), tmp_path)
     assert verdict.fix == "persistent-workers"
-    assert "takes 1.20 s, most of it its shutdown at the end of an epoch" in verdict.sentence
+    assert "takes 1.20 s, most of it the shutdown at the end of an epoch" in verdict.sentence
 
 
 def test_every_mechanism_that_takes_time_has_a_case() -> None:
