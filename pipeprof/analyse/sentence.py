@@ -56,12 +56,14 @@ def state(
 def spent_waiting(stall_share: float | None, share: float | None, waiting_for: str) -> str:
     """Say for how much of the time data were waited for, and how much of that was for the blamed owner.
 
-    `share` is the blamed owner's share of the whole time; None if it is not known. If that is nearly all of
-    the waiting, one number says both.
+    `share` is the blamed owner's share of the whole time; None if it is not known. If both read alike, one
+    number says both.
     """
     stall = f"spent {units.percent(stall_share)} of the time waiting for"
-    if share is None or stall_share is None or share >= NEARLY_ALL * stall_share:
+    if share is None or stall_share is None or units.percent(share) == units.percent(stall_share):
         return f"{stall} {waiting_for}"
+    if share >= NEARLY_ALL * stall_share:
+        return f"{stall} data, nearly all of it for {waiting_for}"
     part = "most of it" if share > stall_share / 2 else "a large part of it"
     return f"{stall} data, {part} for {waiting_for} ({units.percent(share)} of the time)"
 
@@ -110,8 +112,13 @@ def _hottest(verdict: Verdict) -> str:
     hot = verdict.hot[0]
     share = units.percent(hot.share)
     if verdict.cause in (causes.CPU_CONTENTION.word, causes.BLOCKED.word):
-        return f"Meanwhile {share} of the time in {owners.label_of(hot.owner)} was spent {at_line(hot)}."
+        return f"Meanwhile {share} {of_owner(hot)} was spent {at_line(hot)}."
     return f"{share} of that time was spent {at_line(hot)}."
+
+
+def of_owner(hot: HotLine) -> str:
+    """Return the time that a line's share is a share of: `of the time in decode`."""
+    return f"of the time in {owners.label_of(hot.owner)}"
 
 
 def at_line(hot: HotLine) -> str:

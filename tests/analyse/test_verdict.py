@@ -217,7 +217,8 @@ def test_the_time_in_next_that_makes_no_batch_is_the_loaders(
     ("share", "said"),
     [
         (None, "spent 80% of the time waiting for the disk"),
-        (0.73, "spent 80% of the time waiting for the disk"),
+        (0.798, "spent 80% of the time waiting for the disk"),
+        (0.73, "spent 80% of the time waiting for data, nearly all of it for the disk"),
         (0.49, "spent 80% of the time waiting for data, most of it for the disk (49% of the time)"),
         (0.3, "spent 80% of the time waiting for data, a large part of it for the disk (30% of the time)"),
     ],

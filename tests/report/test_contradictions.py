@@ -66,7 +66,8 @@ def test_a_gain_stands_beside_the_measured_rate(stalled_forecast: Forecast) -> N
     assert now is not None and stalled_forecast.advice
     for one in stalled_forecast.advice:
         assert one.rate.value == pytest.approx(now * (1 + one.gain))
-        rate = f"{units.digits(now)} → {units.digits(now * (1 + one.gain))} samples/s"
+        assert one.rate.low < one.rate.value < one.rate.high
+        rate = f"{units.digits(now)} → {advice.estimate(one.rate)} samples/s"
         assert rate in printed(stalled_forecast)
         assert f"{units.digits(now)} → " in advice.card(one, (), said)["note"]
 
@@ -198,6 +199,15 @@ def test_a_replay_that_waits_for_longer_than_the_run_is_a_rough_one() -> None:
     assert advice.replay_warning(forecast).endswith("this run waits 90% of the time and not 45%")
     forecast.analysis.verdict.stall_share = 0.85
     assert advice.replay_warning(forecast) == ""
+
+
+@pytest.mark.parametrize(("another", "said"), [(0.16, False), (1.06, True)])
+def test_a_fix_above_one_that_gains_more_says_why(another: float, said: bool) -> None:
+    first = SimpleNamespace(gain=0.16)
+    forecast: Any = SimpleNamespace(
+        choice=SimpleNamespace(ranked=first), advice=[first, SimpleNamespace(gain=another)]
+    )
+    assert ("another is predicted to gain more" in advice.why_first(forecast)) == said
 
 
 def test_one_fix_has_one_rate_in_every_output(stalled_forecast: Forecast) -> None:

@@ -18,6 +18,7 @@ from pipeprof import units
 from pipeprof.analyse.analysis import Analysis, load
 from pipeprof.analyse.differences import figures
 from pipeprof.analyse.job.merge import merge
+from pipeprof.analyse.sentence import of_owner
 from pipeprof.analyse.verdict import WIDE_INTERVAL
 from pipeprof.devices import STORAGE
 from pipeprof.errors import InconclusiveError
@@ -192,7 +193,9 @@ def test_every_output_has_the_same_words(run: Analysis, forecast: Forecast) -> N
     assert escaped(statement.headline) in issue and escaped(statement.evidence) in issue
     places = [f"{line['file']}:{line['line']}" for line in said["hot"]]
     assert all(f"{place} in" in page for place in places)
-    assert not places or f"{units.percent(said['hot'][0]['share'])} at {places[0]} in" in told
+    for line in verdict.hot[:1]:
+        line_says = f"{units.percent(line.share)} {of_owner(line)}, at {places[0]} in"
+        assert all(line_says in words for words in (page, told)) and escaped(line_says) in issue
     cards = advice.cards(forecast, view.view_of(run.run, verdict))
     assert bool(cards) == (verdict.fix != "none")
     assert not cards or cards[0].get("warning") == said["warning"]

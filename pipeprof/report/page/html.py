@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
+from pipeprof.analyse.sentence import of_owner
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.record.files import write_atomically
 from pipeprof.report.page import charts, contents, document, matrix, predicted_matrix, workers
@@ -122,6 +123,7 @@ def _line(line: HotLine, source: Source) -> dict[str, str]:
     call = f", which calls {line.call}" if line.call else ""
     return {
         "share": units.percent(line.share),
+        "of": of_owner(line),
         "place": line.place,
         "where": f"in {line.function}{call}",
         "code": source(line),

@@ -13,7 +13,7 @@ from pipeprof import units
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.ledger.attribution import stall_in
 from pipeprof.analyse.live.run import LiveRun, WorkerNow
-from pipeprof.analyse.sentence import at_line
+from pipeprof.analyse.sentence import at_line, of_owner
 from pipeprof.report.text.terminal import clean
 from pipeprof.report.wording import words
 from pipeprof.vocabulary import causes, owners
@@ -144,7 +144,7 @@ def _head(live: LiveRun, analysis: Analysis | None) -> Iterator[Row]:
         verdict = analysis.verdict
         yield f"Last {seconds} s  {verdict.sentence}", "bold"
         for hot in verdict.hot[:1]:
-            yield f"           {units.percent(hot.share)} {at_line(hot)}", ""
+            yield f"           {units.percent(hot.share)} {of_owner(hot)}, {at_line(hot)}", ""
         yield f"           {_stall(analysis)}, {_rate(live.window.samples_per_s)}", ""
     everything = live.all
     counted = f"{units.plural(everything.steps, 'step')}, {_rate(everything.samples_per_s)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeprof import units
-from pipeprof.analyse.sentence import at_line
+from pipeprof.analyse.sentence import at_line, of_owner
 from pipeprof.report.text.terminal import clean
 from pipeprof.report.wording import advice
 from pipeprof.report.wording.view import RunView, cost_line, stall_line, view_of
@@ -40,7 +40,7 @@ def _verdict(said: RunView, cost: str) -> Iterator[str]:
     if said.reason:
         yield f"- why: {escaped(said.reason)}"
     for line in said.hot[:3]:
-        yield f"- {units.percent(line.share)} {escaped(at_line(line))}"
+        yield f"- {units.percent(line.share)} {escaped(f'{of_owner(line)}, {at_line(line)}')}"
     if said.next_step:
         yield f"- next: {escaped(said.next_step)}"
 

@@ -21,7 +21,7 @@ from pipeprof import units
 from pipeprof.analyse import over_time as series
 from pipeprof.analyse.analysis import Analysis
 from pipeprof.analyse.resources.makeup import read_makeup
-from pipeprof.analyse.sentence import at_line
+from pipeprof.analyse.sentence import at_line, of_owner
 from pipeprof.report.text.table import TextTable
 from pipeprof.report.wording import advice, words
 from pipeprof.report.wording.view import (
@@ -161,7 +161,8 @@ def _verdict(paper: _Paper, said: RunView, is_predicted: bool, cost: str) -> Ite
     yield from paper.wrapped(said.reason, label="Why")
     for number, line in enumerate(said.hot):
         if number == 0 or line.share >= WORTH_NAMING or paper.in_full:
-            text = f"{units.percent(line.share)} {at_line(line)}"
+            of = "" if number else f"{of_owner(line)}, "  # those after the first are of the same
+            text = f"{units.percent(line.share)} {of}{at_line(line)}"
             yield from paper.wrapped(text, label=" " if number else "Line")
     unpredicted = "" if is_predicted or said.fix == fixes.NONE.word else " (No gain is predicted for it.)"
     yield from paper.wrapped(f"{said.next_step}{unpredicted}", label="Next")
@@ -214,6 +215,8 @@ def _fixes(paper: _Paper, forecast: Forecast, said: RunView) -> Iterator[Text]:
         yield from paper.wrapped(advice.untried(forecast, said, candidate), "dim", indent=_GAIN)
     if any(advice.trying(forecast, said, candidate) for candidate in advised):
         yield from paper.wrapped("To check one: run its command, then pipeprof compare.", "dim", indent=2)
+    if why := advice.why_first(forecast):
+        yield from paper.wrapped(why, "dim", indent=2)
     if rough := advice.replay_warning(forecast):
         yield from paper.wrapped(rough, "yellow", indent=2)
     if forecast.unfinished:

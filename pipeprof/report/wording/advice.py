@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from pipeprof import units
+from pipeprof.analyse import choice
 from pipeprof.analyse.harm import warning
 from pipeprof.analyse.verdict import NEEDS_MORE_STEPS
 from pipeprof.report.wording import command, reading
@@ -39,8 +40,8 @@ def headroom_text(best: Estimate, calibration: Calibration) -> str:
 
 
 def from_to(ranked: Ranked) -> str:
-    """Return the rate now and with the fix: `16.8 → 21.2 samples/s`."""
-    return f"{_now(ranked.measured)}{units.digits(ranked.rate.value)} samples/s"
+    """Return the rate now and with the fix, with its interval: `16.8 → 21.2 (19.0–23.1) samples/s`."""
+    return f"{_now(ranked.measured)}{estimate(ranked.rate)} samples/s"
 
 
 def _now(measured: float | None) -> str:
@@ -180,7 +181,7 @@ def card(ranked: Ranked, shared: Collection[Extrapolation], facts: RunView, said
     prediction = ranked.prediction
     parts = " with emulated parts" if emulated else ""
     notes = [
-        f"{_now(ranked.measured)}{estimate(ranked.rate)} samples/s{parts}, "
+        f"{from_to(ranked)}{parts}, "
         f"waiting {units.percent(prediction.stall.value)}; "
         f"then limited by {owners.limit_of(prediction.limit)}.",
         f"Needs {costs(ranked)}." if costs(ranked) else "",
@@ -209,6 +210,14 @@ def hint(forecast: Forecast) -> str:
     """Explain how to read the fixes, and a warning if the simulator does not know this run."""
     rough = replay_warning(forecast)
     return f"{reading.FIXES} {rough}." if rough else reading.FIXES
+
+
+def why_first(forecast: Forecast) -> str:
+    """Say why the first fix stands above one that is predicted to gain more; empty if none does."""
+    first, advised = forecast.choice.ranked, forecast.advice
+    if first is None or choice.equal(first.gain, max(one.gain for one in advised)):
+        return ""
+    return "The first mends what the loop waits for, though another is predicted to gain more."
 
 
 def replay_warning(forecast: Forecast) -> str:

@@ -147,7 +147,7 @@ def test_up_to_three_lines_that_cost_a_tenth_are_named(tmp_path: Path) -> None:
     ]
     run = make_run(tmp_path / "run", Plan(stages={"decode": 60 * MS}, lines=sampled))
     text = shown(Forecast(load(run)))
-    assert "Line     60% at data.py:10 in load" in text
+    assert "Line     60% of the time in decode, at data.py:10 in load" in text
     assert f"\n{' ' * terminal.INDENT}25% at data.py:20 in load" in text
     assert "data.py:30" not in text, "less than a tenth of the time"
 
