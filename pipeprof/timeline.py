@@ -324,9 +324,10 @@ class Timeline:
             starts = np.append(starts, self.copy_start_ns[copied])
             ends = np.append(ends, self.copy_end_ns[copied])
             at = np.append(starts, ends) - starts[0]
-            steps = np.append(np.ones(len(starts), np.int64), np.full(len(ends), -1))
+            steps = np.append(np.ones(len(starts), np.int8), np.full(len(ends), -1, np.int8))
             order = np.argsort(at, kind="stable")
-            at, busy = at[order], np.cumsum(steps[order])
+            at, busy = at[order], np.cumsum(steps[order], dtype=np.int32)
+            del ends, steps, order  # a long run's are large
             worked = np.append(0, np.cumsum(np.where(busy[:-1] > 0, np.diff(at), 0)))
             inside = np.interp(self.take_ns - starts[0], at, worked)
             inside -= np.interp(self.request_ns - starts[0], at, worked)

@@ -22,7 +22,7 @@ from pipeprof.analyse.resources.makeup import kernel_names
 from pipeprof.record.columns import flags
 from pipeprof.record.reader import Run
 from pipeprof.report.wording import words
-from pipeprof.timeline import NOT_OBSERVED, Ints, Keys, Timeline, ints
+from pipeprof.timeline import NOT_OBSERVED, Ints, Keys, Timeline, ints, read_ints, take
 from pipeprof.vocabulary import owners
 from pipeprof.vocabulary.owners import READ
 
@@ -115,8 +115,8 @@ def _b64(values: npt.NDArray[Any]) -> str | int | float:
 def _batches(run: Run, timeline: Timeline, kept: Ints, clock: PageTime, walls: Walls) -> dict[str, Any]:
     columns = {name.removesuffix("_ns"): _b64(clock.units(getattr(timeline, name)[kept])) for name in _TIMES}
     columns["felt"] = _b64(clock.units((timeline.request_ns + timeline.masked_wait_ns)[kept]))
-    table, rows = run.table("batches"), timeline.batch_row[kept]
-    slowest, took = (_of_batches(table[name], rows) for name in ("slowest_index", "slowest_ns"))
+    read = read_ints(run, "batches", ("slowest_index", "slowest_ns"))
+    slowest, took = (take(values, timeline.batch_row[kept]) for values in read.values())
     columns["slowest_index"] = _b64(slowest.astype(np.float64))
     columns["slowest"] = _b64(clock.units(np.where(took == NOT_OBSERVED, took, took + clock.origin_ns)))
     for name in ("step", "epoch", "seq", "samples"):
@@ -133,16 +133,9 @@ def _slow_files(run: Run, timeline: Timeline, kept: Ints) -> dict[int, str]:
     paths = {(each.loader, each.sample): each.path for each in run.meta.reading.slowest}
     if not paths:
         return {}
-    slowest = _of_batches(run.table("batches")["slowest_index"], timeline.batch_row[kept])
+    slowest = take(read_ints(run, "batches", ("slowest_index",))["slowest_index"], timeline.batch_row[kept])
     keys = zip(timeline.loader[kept].tolist(), slowest.tolist(), strict=True)
     return {i: paths[key] for i, key in enumerate(keys) if key in paths}
-
-
-def _of_batches(column: Any, rows: Ints) -> Ints:
-    values = ints(column)
-    if len(values) == 0:
-        return np.full(len(rows), NOT_OBSERVED)
-    return np.where(rows >= 0, values[rows], NOT_OBSERVED)
 
 
 def _spans(run: Run, timeline: Timeline, kept: Ints, names: list[str]) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from pipeprof.analyse.over_time import longest_waits, waits_of
 from pipeprof.report.page import charts
 from pipeprof.report.page.section import Chart, Row, Section, Table
 from pipeprof.report.wording import reading, words
-from pipeprof.timeline import NOT_OBSERVED, ints
+from pipeprof.timeline import NOT_OBSERVED, read_ints
 from pipeprof.vocabulary import owners
 
 LONGEST = 8
@@ -99,7 +99,7 @@ def _chart(histogram: series.Histogram, quantiles: tuple[tuple[str, int], ...], 
 def _longest(analysis: Analysis) -> Table:
     """Return the longest waits, each with the worker and the sample behind it."""
     t = analysis.timeline
-    slowest, took = (ints(analysis.run.table("batches")[name]) for name in ("slowest_index", "slowest_ns"))
+    slowest, took = read_ints(analysis.run, "batches", ("slowest_index", "slowest_ns")).values()
     table = Table(
         "The longest waits",
         ["step", "waited", "made by", "made in", "slowest sample"],

@@ -18,6 +18,7 @@ import pytest
 from pipeprof.analyse.analysis import load
 from pipeprof.analyse.job.merge import merge
 from pipeprof.errors import PipeprofError
+from pipeprof.record.reader import Run
 from pipeprof.report import jobs
 from pipeprof.report.page import document, html
 from pipeprof.report.wording import advice
@@ -225,6 +226,13 @@ def test_a_page_is_written_whole_or_not_at_all(
         html.write(stalled_forecast, target)
     assert target.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_no_long_table_is_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, table = [], Run.table
+    monkeypatch.setattr(Run, "table", lambda run, name: (asked.append(name), table(run, name))[1])
+    html.render(Forecast(load(make_run(tmp_path / "run", Plan(batches=150, stages={"decode": 60 * MS})))))
+    assert asked and not {"batches", "steps", "stages", "spans"} & set(asked)
 
 
 def test_json_in_the_page_knows_no_nan() -> None:
