@@ -67,7 +67,10 @@ MEASURES: Final = (
     Measure("utilization", "utilisation", "share", True),
     Measure("step_ns", "each step", "time", False),
     Measure("wait_ns", "mean wait in next()", "time", False),
+    Measure("making_cpu_ns", "CPU of making a batch", "time", False),
 )
+MOSTLY_SEEN: Final = 0.9
+"""Share of the batches whose CPU time has to be known, that its mean may stand for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +335,20 @@ def figures(analysis: Analysis) -> dict[str, Figure]:
         ),
         "step_ns": _figure(float(steps.mean()), interval_of(attribution, steps, ones)),
         "wait_ns": _figure(float(waits.mean()), interval_of(attribution, waits, ones)),
+        "making_cpu_ns": _cpu_of_making(attribution),
     }
+
+
+def _cpu_of_making(attribution: Attribution) -> Figure:
+    """Return the CPU time of making a batch: the same code on the same samples takes more of it on a machine
+    that is slower in any way, its memory and caches included."""
+    cpu_ns = attribution.counters.cpu[attribution.timeline.measured].astype(np.float64)
+    seen = ~np.isnan(cpu_ns)
+    if not seen.any() or seen.mean() < MOSTLY_SEEN:
+        return Figure(None)
+    mean = float(cpu_ns[seen].mean())
+    cpu_ns[~seen] = mean
+    return _figure(mean, interval_of(attribution, cpu_ns, np.ones(len(cpu_ns))))
 
 
 def owner_figures(analysis: Analysis) -> dict[str, Figure]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -59,6 +60,16 @@ def test_the_difference_is_of_the_right_size(make: Make) -> None:
     base, other = make(1), make(2, decode=90 * MS)
     rate = compare([base, other])[0].differences[0]
     assert rate.relative == pytest.approx((4 + 30 + 60) / (4 + 30 + 90) - 1, abs=0.05)
+
+
+def test_the_same_work_that_takes_more_cpu_is_told_whatever_the_loop_waited(make: Make) -> None:
+    base, other = make(1), make(2, decode=90 * MS)
+    cpu = compare([base, other])[0].differences[-1]
+    assert cpu.measure.label == "CPU of making a batch" and cpu.says == "worse"
+    assert cpu.relative == pytest.approx((4 + 90) / (4 + 60) - 1, abs=0.05)
+    assert base.attribution is not None
+    base.attribution.counters.cpu[:] = np.nan
+    assert compare([base, other])[0].differences[-1].says == "not observed"
 
 
 def test_other_data_or_another_accelerator_is_refused_unless_forced(make: Make) -> None:
