@@ -1,11 +1,15 @@
-"""Make reports/ and what the README shows anew, from runs that it takes: `python -m tests.benchmarks.pages`.
+"""Make reports/ and what the README shows anew, from runs that it takes.
 
-Run it on a quiet machine; it takes some minutes. Each page lies beside the command that made it in
+    python -m tests.benchmarks.pages [NAME ...]
+
+Run it on a quiet machine; it takes some minutes for all, or makes those that are named. A run that does not
+show what its page is there for ends it. Each page lies beside the command that made it in
 `reports/index.html`; the README's pictures are of those very pages, its terminal output of one of those runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -17,6 +21,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from pipeprof.analyse.analysis import load
 from tests.report.page.test_browser import CHROMIUM, FLAGS
 
 ROOT: Final = Path(__file__).parents[2]
@@ -33,6 +38,8 @@ class Page(NamedTuple):
     command: tuple[str, ...]
     title: str
     about: str
+    shows: str = ""
+    """Cause or mechanism that its verdict has to name; empty for what has no verdict."""
 
 
 PAGES: Final = (
@@ -41,36 +48,42 @@ PAGES: Final = (
         ("run", "scenarios/hdd_4workers.yaml"),
         "An HDD and four workers",
         "The disk's arm is the bottleneck; more workers do not help. Disk and accelerator are emulated.",
+        "storage-latency",
     ),
     Page(
         "ssd_4workers",
         ("run", "scenarios/ssd_4workers.yaml"),
         "An SSD and four workers",
         "The same loop, nothing to fix: the accelerator is kept busy. Storage and accelerator are emulated.",
+        "accelerator",
     ),
     Page(
         "reopened_archive",
         ("trace", "tests/diagnosis/reports/zip_reopened.py"),
         "An unmodified script that opens an archive for each sample",
         "Nothing is emulated but the step, which sleeps: the page names the mechanism and the line.",
+        "reopened",
     ),
     Page(
         "oversized_jpegs",
         ("trace", "tests/diagnosis/reports/oversized_jpegs.py"),
         "An unmodified script that decodes far larger pictures than it trains on",
         "Nothing is emulated but the step, which sleeps.",
+        "over-decode",
     ),
     Page(
         "weighted_sampler",
         ("trace", "tests/diagnosis/reports/weighted_sampler.py"),
         "An unmodified script whose sampler draws millions of weights",
         "Nothing is emulated but the step, which sleeps: the time goes where no worker is.",
+        "sampler",
     ),
     Page(
         "parquet_row_group",
         ("trace", "tests/diagnosis/reports/parquet_row_group.py"),
         "An unmodified script that reads a whole row group for each row",
         "Nothing is emulated but the step, which sleeps.",
+        "over-read",
     ),
     Page(
         "tiers_by_workers",
@@ -83,8 +96,15 @@ PAGES: Final = (
 
 def main() -> None:
     """Take the runs, keep their pages, draw the pictures, write the index."""
+    parser = argparse.ArgumentParser(description="Make the pages of reports/ anew.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of the pages to make; all by default")
+    names = parser.parse_args().names
+    if unknown := sorted({*names} - {page.name for page in PAGES}):
+        parser.error(f"no such page: {', '.join(unknown)}")
     with tempfile.TemporaryDirectory() as scratch:
         for page in PAGES:
+            if names and page.name not in names:
+                continue
             print(f"{page.name}: pipeprof {' '.join(page.command)}", flush=True)
             made, said = _made(page, Path(scratch) / page.name)
             text = made.read_text().replace(f"{scratch}/", "runs/")
@@ -101,6 +121,11 @@ def _made(page: Page, out: Path) -> tuple[Path, str]:
     command = [sys.executable, "-m", "pipeprof", verb, "--out", str(out), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, check=True, env=environment, stderr=subprocess.PIPE, text=True)
+    if page.shows:
+        verdict = load(out).verdict
+        found = (verdict.cause, verdict.shown.mechanism.word if verdict.shown else "")
+        if page.shows not in found:
+            raise SystemExit(f"{page.name} does not show {page.shows!r}: {verdict}; take it again")
     return out / "report.html", done.stderr
 
 
