@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
 from typing import Any, Final, NamedTuple
 
 from pipeprof import units
@@ -123,10 +122,6 @@ def stacked(rows: Sequence[Mapping[str, Any]], bars: int, description: str) -> d
     return charts.finished(drawn + inside, "The accelerator's time", description, height=34 * bars)
 
 
-_LABEL_LETTERS: Final = 28
-"""Letters of a bar's label on one line, which its room of 190 px holds."""
-
-
 class Bar(NamedTuple):
     """A bar: its label, its length, and the number as it is written."""
 
@@ -143,9 +138,9 @@ def bars(
     """Draw horizontal bars with their numbers behind them; `axis` names the quantity and its unit."""
     import altair as alt
 
-    data = [
+    data: list[dict[str, Any]] = [
         {
-            "label": "\n".join(wrap(row.label, _LABEL_LETTERS)),
+            "label": charts.wrapped(row.label),
             "value": row.value,
             "text": units_together(row.text),
             "colour": words.colour(row.owner),
@@ -158,9 +153,7 @@ def bars(
     beyond = max(4.0, (longest / low) ** 0.6) if log and low > 0 else 1.45
     scale = alt.Scale(type="log" if log else "linear", domain=[low, longest * beyond], nice=False)
     base = alt.Chart(charts.data_of(data)).encode(
-        y=alt.Y("label:N", sort=None, title=None).axis(
-            ticks=False, domain=False, labelLimit=190, labelExpr=r"split(datum.label, '\n')"
-        ),
+        y=charts.wrapped_labels(),
         x=alt.X("value:Q", title=axis, scale=scale).axis(
             tickCount=4,
             format=",.3~r",
@@ -171,9 +164,8 @@ def bars(
     drawn = base.mark_bar(height=18).encode(x2=alt.datum(low), color=alt.Color("colour:N", scale=None))
     after = base.mark_text(align="left", dx=5).encode(text="text:N")
     says = "; ".join(f"{row.label}: {row.text}" for row in rows)
-    two_lines = any(len(row.label) > _LABEL_LETTERS for row in rows)
-    each = 36 if two_lines else 27
-    spec = charts.finished(drawn + after, title or axis, f"{says}.", height=max(1, len(rows)) * each)
+    height = charts.height_of([row["label"] for row in data], one_line=27)
+    spec = charts.finished(drawn + after, title or axis, f"{says}.", height=height)
     table = Table(title or axis, [" ", axis], [Row([row.label, row.text]) for row in rows])
     return Chart(name, spec, table, title, how)
 

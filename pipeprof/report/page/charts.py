@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeprof.errors import PipeprofError
@@ -298,6 +299,30 @@ def differences(rows: Sequence[Row], description: str) -> Spec:
     return finished(zero + bars + dots, "Differences", description, height=max(1, len(rows)) * 34)
 
 
+_LABEL_LETTERS: Final = 28
+"""Letters of a bar's label on one line: its room of 190 px holds them, and leaves the bar some on a phone."""
+
+
+def wrapped(label: str) -> str:
+    """Return a bar's label in lines."""
+    return "\n".join(wrap(label, _LABEL_LETTERS))
+
+
+def wrapped_labels() -> alt.Y:
+    """Return the axis of bars whose `label` is in lines, in the order of the rows."""
+    import altair as alt
+
+    lines = r"split(datum.label, '\n')"
+    return alt.Y("label:N", sort=None, title=None).axis(
+        ticks=False, domain=False, labelLimit=190, labelExpr=lines
+    )
+
+
+def height_of(labels: Sequence[str], one_line: int) -> int:
+    """Return the height of bars with these labels, in pixels: each gets more if one has two lines."""
+    return max(1, len(labels)) * (36 if any("\n" in label for label in labels) else one_line)
+
+
 def gains(rows: Sequence[Row], description: str) -> Spec:
     """Return the predicted gains of fixes, as bars with their intervals.
 
@@ -305,8 +330,9 @@ def gains(rows: Sequence[Row], description: str) -> Spec:
     """
     import altair as alt
 
-    base = alt.Chart(data_of(rows)).encode(
-        y=alt.Y("fix:N", sort=None, title=None).axis(ticks=False, domain=False, labelLimit=300),
+    labelled = [{**row, "label": wrapped(row["fix"])} for row in rows]
+    base = alt.Chart(data_of(labelled)).encode(
+        y=wrapped_labels(),
         tooltip=[alt.Tooltip("fix:N"), alt.Tooltip("text:N", title="predicted")],
     )
     bars = base.mark_bar(size=14).encode(
@@ -314,7 +340,8 @@ def gains(rows: Sequence[Row], description: str) -> Spec:
         color=alt.Color("colour:N", scale=None),
     )
     intervals = base.mark_rule(size=2).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"))
-    return finished(bars + intervals, "Gains of the fixes", description, height=max(1, len(rows)) * 26)
+    height = height_of([row["label"] for row in labelled], one_line=26)
+    return finished(bars + intervals, "Gains of the fixes", description, height=height)
 
 
 def trust(rows: Sequence[Row], description: str) -> Spec:
