@@ -9,8 +9,8 @@ two figures of one quantity, the CPU time in all processes that observing adds t
   pipeprof's threads in the main process, all read from the kernel;
 - told: what the observed runs themselves say, as the page and JSON's `own_cost` have it: cost of the loop's
   thread and of the workers (unprobed batches beside their neighbours, and what these bear still), of the
-  loop's calls into the proxies, by a model, of the threads that write and sample, and of the times in a
-  batch's pickle.
+  calls into the proxies, by a model, of the threads that write and sample, and of the times in a batch's
+  pickle.
 
 Both are given in points: hundredths of the plain loop's CPU time for a batch. The exit status is 1 where they
 are more than half a point apart and their 95 % intervals do not overlap. Where an interval is wider than half
@@ -141,7 +141,7 @@ def told_ns(run: Path) -> dict[str, Estimate]:
                 )
             middle = (cost["low_ns"] + cost["high_ns"]) / 2
             told[thread] = Estimate(cost["cost_ns"] or middle, cost["low_ns"], cost["high_ns"])
-    for part in ("calls", "threads", "handover"):
+    for part in ("calls", "worker_calls", "threads", "handover"):
         told[part] = Estimate(*[own[f"{part}_ns"] or 0.0] * 3)
     return told
 

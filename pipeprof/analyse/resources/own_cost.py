@@ -8,9 +8,9 @@ gives (a binomial's quantiles: nothing is assumed of how they are spread). To it
 do in an unprobed batch, to count it and to write it down: the median of their own times by the clock; and a
 batch's share of what detailed batches, of which single spans are kept, take longer than others.
 
-Reported separately are the calls between the proxies and torch in the loop's thread, which no clock of ours
-sees, by a model; and what goes on alongside the batches: the threads that flush and sample, and the times in
-a batch's pickle, as measured on an empty one.
+Reported separately are the calls between the proxies and torch in the loop's thread and in the workers, which
+no clock of ours sees, by a model; and what goes on alongside the batches: the threads that flush and sample,
+and the times in a batch's pickle, as measured on an empty one.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ CALLS_WITH_WORKERS: Final = 3.0
 (`batch_ns`, 8.2 to 13.8 µs). Pairs of plain and observed loops took 10 to 21 µs more than was reported of
 them without workers, and 22 to 45 with two, with tiny batches and with text (`tests.benchmarks.told_cost`,
 two virtual cores, 30 November 2026, in the morning and in the evening)."""
+CALLS_IN_WORKER: Final = 3.0
+"""The same for a worker with each batch that it makes. With every batch unprobed a tiny one cost it 81 and 90
+µs more than a plain one, of which the proxies' own clocks saw 37 to 49; an empty record took 14 µs (1
+December 2026)."""
 _KEY: Final = ("loader", "epoch", "seq")
 _COLUMNS: Final = ("unprobed", "thread_cpu_ns", "own_ns")
 _MISSED: Final = 0.025
@@ -102,6 +106,8 @@ class OwnCost:
     calls_ns: float | None = None
     """CPU time a batch of the loop's calls into and out of the proxies, by a model; in none of the others.
     None if its cost was not measured, or nothing was at the run's start."""
+    worker_calls_ns: float | None = None
+    """The same of a worker's calls; None likewise, and without workers."""
     thinned_steps: Thinned | None = None
     """Part in which most of the loop's steps were; None if there was none, or the loop makes the batches."""
 
@@ -123,15 +129,17 @@ def read_own_cost(run: Run) -> OwnCost | None:
         calls_ns = _calls_ns(cost, CALLS, overhead.batch_ns)
         return OwnCost(cost, None, overhead.batch_ns, threads_ns, thinned=thinned, calls_ns=calls_ns)
     cost = _cost(main, steps, _unprobed_ns(steps))
-    making = _differences(batches, batches["start_ns"], (batches["worker"], batches["loader"]))
+    made = _differences(batches, batches["start_ns"], (batches["worker"], batches["loader"]))
+    making = _cost(made, batches, in_making, detailed_ns)
     return OwnCost(
         cost,
-        _cost(making, batches, in_making, detailed_ns),
+        making,
         overhead.batch_ns,
         threads_ns,
         overhead.handover_ns,
         thinned=_thinned(batches, batches["start_ns"], batches["worker"]),
         calls_ns=_calls_ns(cost, CALLS_WITH_WORKERS, overhead.batch_ns),
+        worker_calls_ns=_calls_ns(making, CALLS_IN_WORKER, overhead.batch_ns),
         thinned_steps=_thinned(steps, steps["step"], np.full(len(steps["step"]), MAIN_PROCESS)),
     )
 

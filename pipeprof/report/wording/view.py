@@ -253,6 +253,7 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
         return f"not measured: it takes {least} batches of one loader" if few else "not measured here"
     beside = (
         (own.calls_ns, "the loop's calls into and out of the proxies, by a model"),
+        (own.worker_calls_ns, "a worker's, by the same"),
         (own.threads_ns, "the threads that write and sample"),
         (own.handover_ns, "the times in a batch's pickle"),
     )

@@ -68,6 +68,7 @@ def own_cost_of(run: Run, recorded: Recorded) -> OwnCostOfBatch | None:
     else:  # the loop counts its steps, whichever batch they take
         loop, loop_error = _borne(own.main, loop_ns, recorded.step_unprobed)
         loop = loop + calls_ns
+        making = making + (own.worker_calls_ns or 0.0)
     in_workers = (overhead.lines_ns or 0.0) * workers / (workers + 1)
     return OwnCostOfBatch(
         making_ns=making,

@@ -15,6 +15,7 @@ from pipeprof.analyse.analysis import Analysis, load
 from pipeprof.analyse.ledger.making import making_of, read_stages
 from pipeprof.analyse.resources.own_cost import (
     CALLS,
+    CALLS_IN_WORKER,
     CALLS_WITH_WORKERS,
     NEEDED_BATCHES,
     CostPerBatch,
@@ -68,6 +69,8 @@ def test_each_thread_has_what_its_own_unprobed_batches_bear(workers: int, tmp_pa
     if own.workers is not None:
         assert (own.workers.cost_ns, own.workers.unprobed_ns) == (3_056, 3_000)
         assert own.workers.probed_share == 0.8
+        assert own.worker_calls_ns == each_ns * CALLS_IN_WORKER
+        assert f"a worker's, by the same: {duration(own.worker_calls_ns)} a batch" in own_cost_text(own)
 
 
 def test_detailed_batches_are_spread_over_all(tmp_path: Path) -> None:
