@@ -40,7 +40,8 @@ def _verdict(said: RunView, cost: str) -> Iterator[str]:
     if said.reason:
         yield f"- why: {escaped(said.reason)}"
     for line in said.hot[:3]:
-        yield f"- {units.percent(line.share)} {escaped(f'{of_owner(line)}, {at_line(line)}')}"
+        text = f"{units.percent(line.share)} {of_owner(line)}, {at_line(line)}"
+        yield f"- {escaped(text)}"
     if said.next_step:
         yield f"- next: {escaped(said.next_step)}"
 
