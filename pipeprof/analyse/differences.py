@@ -61,13 +61,14 @@ class Measure:
         return units.sample_rate(value) if self.kind == "rate" else units.duration(value)
 
 
+MAKING_CPU: Final = Measure("making_cpu_ns", "CPU of making a batch", "time", False)
 MEASURES: Final = (
     Measure("throughput_samples_per_s", "throughput", "rate", True),
     Measure("stall_share", "waiting for data", "share", False),
     Measure("utilization", "utilisation", "share", True),
     Measure("step_ns", "each step", "time", False),
     Measure("wait_ns", "mean wait in next()", "time", False),
-    Measure("making_cpu_ns", "CPU of making a batch", "time", False),
+    MAKING_CPU,
 )
 MOSTLY_SEEN: Final = 0.9
 """Share of the batches whose CPU time has to be known, that its mean may stand for all of them."""
@@ -264,7 +265,11 @@ def cores_between(base: Analysis, other: Analysis) -> CoreSpeeds | None:
     if base.facts is None or other.facts is None or base.ledger is None or other.ledger is None:
         return None
     spins = base.facts.spin_ns, other.facts.spin_ns
-    return core_speeds(*spins, base.ledger.path_ns, other.ledger.path_ns)
+    speeds = core_speeds(*spins, base.ledger.path_ns, other.ledger.path_ns)
+    if speeds is None or base.attribution is None or other.attribution is None:
+        return speeds
+    cpu = difference(MAKING_CPU, *(_cpu_of_making(each) for each in (base.attribution, other.attribution)))
+    return speeds.checked_by(cpu.relative if cpu.beyond_noise else None)
 
 
 UNLIKE_SHARE: Final = 0.1
@@ -335,7 +340,7 @@ def figures(analysis: Analysis) -> dict[str, Figure]:
         ),
         "step_ns": _figure(float(steps.mean()), interval_of(attribution, steps, ones)),
         "wait_ns": _figure(float(waits.mean()), interval_of(attribution, waits, ones)),
-        "making_cpu_ns": _cpu_of_making(attribution),
+        MAKING_CPU.key: _cpu_of_making(attribution),
     }
 
 

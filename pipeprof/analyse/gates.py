@@ -98,7 +98,8 @@ def _regression(analysis: Analysis, baseline: Analysis, limit: float, force: boo
         return Gate(name, True, says)
     if compared.cores is not None and compared.cores.sentence:
         says += f"; {compared.cores.sentence}"
-        if compared.cores.explains < 0 and compared.cores.explains - rate.relative <= limit:
+        explained = compared.cores.explains or 0.0
+        if explained < 0 and explained - rate.relative <= limit:
             return Gate(name, None, f"{says}: no more than that is left to explain")
     if rate.beyond_noise:
         return Gate(name, False, says)

@@ -20,8 +20,11 @@ class CoreSpeeds:
 
     relative: float
     """Share by which they were faster; below 0 if they were slower."""
-    explains: float
-    """Change of the throughput that follows from it, as a share of the base's."""
+    explains: float | None
+    """Change of the throughput that follows from it, as a share of the base's; None if the run's own work
+    contradicts it."""
+    work: float | None = None
+    """Share by which making a batch took more CPU time; None if no more and no less beyond noise."""
 
     @property
     def sentence(self) -> str:
@@ -29,10 +32,28 @@ class CoreSpeeds:
         if abs(self.relative) < WORTH_TELLING:
             return ""
         way = "faster" if self.relative > 0 else "slower"
+        by, work = units.percent(abs(self.relative)), self.work or 0.0
+        if self.explains is None:
+            took = f"{units.percent(abs(work))} {'more' if work > 0 else 'less'} CPU time"
+            return (
+                f"the cores did a fixed piece of work {by} {way} in the second run, but a batch took {took}: "
+                "what the machine explains is not known"
+            )
         return (
-            f"the cores were {units.percent(abs(self.relative))} {way} in the second run; that alone gives "
+            f"the cores were {by} {way} in the second run; that alone gives "
             f"{units.signed_percent(self.explains)} of throughput, which the difference told here includes"
         )
+
+    def checked_by(self, work: float | None) -> CoreSpeeds:
+        """Return the same, checked by the change of the CPU time of making a batch.
+
+        Faster cores need less of it, unless the work itself changed. If it went the other way, the fixed
+        piece of work may have been slowed by the run's own workers, or its batches by a memory that such a
+        small piece does not touch: then nothing is explained.
+        """
+        is_told = abs(self.relative) >= WORTH_TELLING
+        contradicts = is_told and work is not None and (work > 0) == (self.relative > 0)
+        return CoreSpeeds(self.relative, None if contradicts else self.explains, work)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

@@ -234,7 +234,9 @@ def _gain(present: list[Analysis], best: Analysis) -> Gain:
         return Gain(ratio, None, None, cores)
     shares = [half / len(known) for _, half in known]
     spread = (max(values) - min(values)) / 2 / before
-    explained = speeds.explains if speeds is not None and cores else 0.0
+    explained = 0.0
+    if speeds is not None and cores:
+        explained = speeds.relative if speeds.explains is None else speeds.explains
     half = ratio * math.hypot(*shares, spread, of_best, explained)
     return Gain(ratio, ratio - half, ratio + half, cores)
 

@@ -36,7 +36,23 @@ def test_two_runs_tell_the_same_of_the_cores_in_either_order() -> None:
     paths = ({"decode": 100}, {"decode": 20, "storage": 80})
     there, back = core_speeds(1.05e6, 1e6, *paths), core_speeds(1e6, 1.05e6, *paths[::-1])
     assert there is not None and back is not None
+    assert there.explains is not None and back.explains is not None
     assert 1 + there.explains == pytest.approx(1 / (1 + back.explains), rel=0.002)
+
+
+def test_a_spin_that_the_runs_own_work_contradicts_explains_nothing(tmp_path: Path) -> None:
+    base = on_cores(tmp_path / "base", 40 * MS, 1.0e6)
+    less = on_cores(tmp_path / "less", 36 * MS, 1.25e6)
+    for first, second in ((base, less), (less, base)):
+        speeds = compare([first, second])[0].cores
+        assert speeds is not None and speeds.explains is None
+        assert "what the machine explains is not known" in speeds.sentence
+    slower = on_cores(tmp_path / "slower", 60 * MS, 1.25e6)  # slower by more than the cores: both are told
+    gate = check(slower, baseline=base, max_regression=0.05)[0]
+    assert gate.passed is False
+    heavier = on_cores(tmp_path / "heavier", 60 * MS, 0.8e6)
+    gate = check(heavier, baseline=base, max_regression=0.05)[0]
+    assert gate.passed is False and "not known" in gate.says
 
 
 def test_slow_cores_are_no_regression(tmp_path: Path) -> None:
