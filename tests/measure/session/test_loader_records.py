@@ -281,8 +281,8 @@ def test_whether_a_batch_was_put_into_fresh_memory(
 ) -> None:
     """A worker collates into shared memory; what the user's function makes is moved there by another thread.
 
-    The C library keeps memory only when it has seen it freed a few times, and has none to give as long as that
-    thread still holds the batch before: on a machine that is busy, so it is with half of the batches.
+    The C library keeps memory only when it has seen it freed a few times, and has none to give as long as
+    that thread still holds the batch before: on a machine that is busy, so it is with half of the batches.
     """
     loader = DataLoader(Large(), batch_size=8, num_workers=workers, collate_fn=collate)
     with pipeprof.profile(loader, out=tmp_path / "run"):
