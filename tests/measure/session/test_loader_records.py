@@ -281,8 +281,7 @@ def test_whether_a_batch_was_put_into_fresh_memory(
 ) -> None:
     """A worker collates into shared memory; what the user's function makes is moved there by another thread.
 
-    The C library keeps memory only when it has seen it freed a few times, and has none to give as long as
-    that thread still holds the batch before: on a machine that is busy, so it is with half of the batches.
+    The C library keeps memory only when it has seen it freed a few times.
     """
     loader = DataLoader(Large(), batch_size=8, num_workers=workers, collate_fn=collate)
     with pipeprof.profile(loader, out=tmp_path / "run"):
@@ -290,7 +289,7 @@ def test_whether_a_batch_was_put_into_fresh_memory(
             del batch
     made = rows(tmp_path / "run", "batches")
     touched = [row["touched_bytes"] for row in made[4:]]
-    assert (np.quantile(touched, 0.25) >= 0.5 * made[0]["bytes"]) == is_fresh, touched
+    assert (np.median(touched) >= 0.5 * made[0]["bytes"]) == is_fresh, touched
     if workers:
         assert all(row["handover_cpu_ns"] >= 0 for row in made[1:])
         assert all(row["next_cpu_ns"] > 0 for row in rows(tmp_path / "run", "steps"))
