@@ -141,7 +141,10 @@ def told_ns(run: Path) -> dict[str, Estimate]:
                 )
             middle = (cost["low_ns"] + cost["high_ns"]) / 2
             told[thread] = Estimate(cost["cost_ns"] or middle, cost["low_ns"], cost["high_ns"])
-    for part in ("calls", "worker_calls", "threads", "handover"):
+    for part in ("calls", "worker_calls"):
+        calls = own[part]
+        told[part] = Estimate(*[calls[f"{end}_ns"] if calls else 0.0 for end in ("cost", "low", "high")])
+    for part in ("threads", "handover"):
         told[part] = Estimate(*[own[f"{part}_ns"] or 0.0] * 3)
     return told
 

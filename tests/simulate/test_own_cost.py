@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeprof.analyse.resources.own_cost import CALLS, CALLS_IN_WORKER, CALLS_WITH_WORKERS
 from pipeprof.record.reader import load
-from pipeprof.record.schema import TABLES
+from pipeprof.record.schema import MAIN_PROCESS, TABLES
 from pipeprof.report.text.forecast import replayed_line
 from pipeprof.simulate.demands.loader import Demands
 from pipeprof.simulate.demands.observing import IN_LOOP, IN_WORKER, OF_WORK
@@ -64,8 +65,16 @@ def mostly_unprobed() -> list[bool]:
 
 
 def mark(run: Path, table: str, taken_ns: list[int], still_ns: int, gone: list[bool] | None = None) -> None:
-    """Put readings of the CPU clock around blocks of unprobed, or probed, batches that took so long."""
+    """Put readings of the CPU clock around blocks of unprobed, or probed, batches that took so long.
+
+    Of what unprobed ones took longer the clocks see as much as they see by the model of the calls.
+    """
     gone = unprobed() if gone is None else gone
+    in_worker = any(
+        worker != MAIN_PROCESS for worker in pq.read_table(run / "batches.parquet")["worker"].to_pylist()
+    )
+    with_workers = CALLS_IN_WORKER if table == "batches" else CALLS_WITH_WORKERS
+    still_ns = round(still_ns / (1 + (with_workers if in_worker else CALLS)[0]))
     path, schema = run / f"{table}.parquet", TABLES[table]
     rows, clock = pq.read_table(path), np.append(1, np.cumsum(taken_ns) + 1).tolist()
     read = [k % (BATCHES // BLOCKS) in (4, 8, 12, 16) for k in range(BATCHES)]
@@ -189,7 +198,10 @@ def test_the_interval_carries_that_of_the_cost(tmp_path: Path) -> None:
         for spread in (0, 800 * US)
     )
     wider = work_error(unsure, unsure.measured, 100) ** 2 - work_error(sure, sure.measured, 100) ** 2
-    assert sure.own_error_ns < 10 * US < unsure.own_error_ns
+    middle, low, high = CALLS_IN_WORKER
+    of_calls_ns = STILL / (1 + middle) * max(high - middle, middle - low)
+    assert sure.own_error_ns == pytest.approx(of_calls_ns, abs=10 * US)
+    assert unsure.own_error_ns > of_calls_ns + 10 * US
     assert wider > 0
 
 

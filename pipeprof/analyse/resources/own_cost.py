@@ -9,8 +9,9 @@ do in an unprobed batch, to count it and to write it down: the median of their o
 batch's share of what detailed batches, of which single spans are kept, take longer than others.
 
 Reported separately are the calls between the proxies and torch in the loop's thread and in the workers, which
-no clock of ours sees, by a model; and what goes on alongside the batches: the threads that flush and sample,
-and the times in a batch's pickle, as measured on an empty one.
+no clock of ours sees, by a model that scales with what the clocks see of unprobed batches; and what goes on
+alongside the batches: the threads that flush and sample, and the times in a batch's pickle, as measured on an
+empty one.
 """
 
 from __future__ import annotations
@@ -30,16 +31,15 @@ from pipeprof.timeline import read_ints
 FEWEST_BLOCKS: Final = 6
 """Blocks from which the smallest and the largest difference are an interval of 95 %."""
 NEEDED_BATCHES: Final = UNPROBED_FIRST + FEWEST_BLOCKS * UNPROBED_PERIOD
-CALLS: Final = 1.5
-CALLS_WITH_WORKERS: Final = 3.0
-"""Cost to the loop's thread of the calls into and out of the proxies, over that of an empty record in a loop
-(`batch_ns`, 8.2 to 13.8 µs). Pairs of plain and observed loops took 10 to 21 µs more than was reported of
-them without workers, and 22 to 45 with two, with tiny batches and with text (`tests.benchmarks.told_cost`,
-two virtual cores, 30 November 2026, in the morning and in the evening)."""
-CALLS_IN_WORKER: Final = 3.0
-"""The same for a worker with each batch that it makes. With every batch unprobed a tiny one cost it 81 and 90
-µs more than a plain one, of which the proxies' own clocks saw 37 to 49; an empty record took 14 µs (1
-December 2026)."""
+CALLS: Final = (1.6, 1.0, 2.1)
+CALLS_WITH_WORKERS: Final = (2.6, 2.0, 3.3)
+CALLS_IN_WORKER: Final = (1.1, 0.7, 1.5)
+"""Cost of the calls into and out of the proxies, over what the proxies' own clocks see of an unprobed batch,
+and the ends between which it was seen: to the loop's thread without workers and with them, and to a worker.
+With every batch unprobed, pairs of plain and observed loops gave 1.6 to 2.0, 2.2 to 3.2 (tiny batches, text
+and JPEGs), and 1.1 to 1.4 (tiny and text; 0.7 to 1.4 the night before), where an empty record took 23 µs.
+Where it took 8 to 14, what was not reported without workers was 1.1 (`tests.benchmarks.told_cost`, two
+virtual cores that changed speed, 30 November and 1 December 2026)."""
 _KEY: Final = ("loader", "epoch", "seq")
 _COLUMNS: Final = ("unprobed", "thread_cpu_ns", "own_ns")
 _MISSED: Final = 0.025
@@ -73,6 +73,15 @@ class CostPerBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelledCost:
+    """CPU time a batch by a model, in nanoseconds, with the ends between which it has been seen to lie."""
+
+    cost_ns: float
+    low_ns: float
+    high_ns: float
+
+
+@dataclass(frozen=True, slots=True)
 class Thinned:
     """Batches, or steps of the loop, of which most were unprobed: probing all would have cost too much."""
 
@@ -103,10 +112,10 @@ class OwnCost:
     """Batches of one loader below which nothing can be said."""
     thinned: Thinned | None = None
     """Part of the run in which most batches were unprobed; None if there was none."""
-    calls_ns: float | None = None
-    """CPU time a batch of the loop's calls into and out of the proxies, by a model; in none of the others.
-    None if its cost was not measured, or nothing was at the run's start."""
-    worker_calls_ns: float | None = None
+    calls: ModelledCost | None = None
+    """Cost of the loop's calls into and out of the proxies; in none of the others. None if what unprobed
+    batches bear was not measured."""
+    worker_calls: ModelledCost | None = None
     """The same of a worker's calls; None likewise, and without workers."""
     thinned_steps: Thinned | None = None
     """Part in which most of the loop's steps were; None if there was none, or the loop makes the batches."""
@@ -126,8 +135,8 @@ def read_own_cost(run: Run) -> OwnCost | None:
     if not (batches["worker"] != MAIN_PROCESS).any():
         cost = _cost(main, steps, _sum(_unprobed_ns(steps), in_making), detailed_ns)
         thinned = _thinned(batches, batches["start_ns"], batches["worker"])
-        calls_ns = _calls_ns(cost, CALLS, overhead.batch_ns)
-        return OwnCost(cost, None, overhead.batch_ns, threads_ns, thinned=thinned, calls_ns=calls_ns)
+        calls = _calls(cost, CALLS)
+        return OwnCost(cost, None, overhead.batch_ns, threads_ns, thinned=thinned, calls=calls)
     cost = _cost(main, steps, _unprobed_ns(steps))
     made = _differences(batches, batches["start_ns"], (batches["worker"], batches["loader"]))
     making = _cost(made, batches, in_making, detailed_ns)
@@ -138,14 +147,15 @@ def read_own_cost(run: Run) -> OwnCost | None:
         threads_ns,
         overhead.handover_ns,
         thinned=_thinned(batches, batches["start_ns"], batches["worker"]),
-        calls_ns=_calls_ns(cost, CALLS_WITH_WORKERS, overhead.batch_ns),
-        worker_calls_ns=_calls_ns(making, CALLS_IN_WORKER, overhead.batch_ns),
+        calls=_calls(cost, CALLS_WITH_WORKERS),
+        worker_calls=_calls(making, CALLS_IN_WORKER),
         thinned_steps=_thinned(steps, steps["step"], np.full(len(steps["step"]), MAIN_PROCESS)),
     )
 
 
-def _calls_ns(cost: CostPerBatch, times: float, batch_ns: float | None) -> float | None:
-    return None if cost.high_ns is None or batch_ns is None else times * batch_ns
+def _calls(cost: CostPerBatch, times: tuple[float, float, float]) -> ModelledCost | None:
+    clocked_ns = cost.unprobed_ns
+    return None if clocked_ns is None else ModelledCost(*(each * clocked_ns for each in times))
 
 
 def _thinned(rows: dict[str, Ints], order: Ints, thread: Ints) -> Thinned | None:

@@ -12,7 +12,7 @@ from shlex import quote as quoted
 from typing import Final
 
 from pipeprof import units
-from pipeprof.analyse.resources.own_cost import CostPerBatch, OwnCost, Thinned
+from pipeprof.analyse.resources.own_cost import CostPerBatch, ModelledCost, OwnCost, Thinned
 from pipeprof.analyse.verdict import Doubt, Measured, Outside, Verdict
 from pipeprof.analyse.why.lines import HotLine
 from pipeprof.analyse.why.transfer import Transfer
@@ -251,9 +251,12 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
         few = "too-short" in (own.main.state, own.workers and own.workers.state)
         least = units.count(own.needed_batches)
         return f"not measured: it takes {least} batches of one loader" if few else "not measured here"
+    modelled = (
+        (own.calls, "the loop's calls into and out of the proxies, by a model"),
+        (own.worker_calls, "a worker's, by the same"),
+    )
+    parts += [_modelled_cost(calls, what) for calls, what in modelled if calls is not None]
     beside = (
-        (own.calls_ns, "the loop's calls into and out of the proxies, by a model"),
-        (own.worker_calls_ns, "a worker's, by the same"),
         (own.threads_ns, "the threads that write and sample"),
         (own.handover_ns, "the times in a batch's pickle"),
     )
@@ -292,6 +295,11 @@ def _cost(cost: CostPerBatch, of_whom: str, step_ns: float | None) -> str | None
         f"{of_whom}: {duration(cost.cost_ns)} a batch "
         f"({duration(cost.low_ns)} to {duration(cost.high_ns)}){share}"
     )
+
+
+def _modelled_cost(cost: ModelledCost, what: str) -> str:
+    duration = units.duration
+    return f"{what}: {duration(cost.cost_ns)} a batch ({duration(cost.low_ns)} to {duration(cost.high_ns)})"
 
 
 def own_cost_line(said: RunView) -> str:

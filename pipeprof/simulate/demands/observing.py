@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeprof.analyse.resources.own_cost import CostPerBatch, read_own_cost
+from pipeprof.analyse.resources.own_cost import CostPerBatch, ModelledCost, read_own_cost
 from pipeprof.record.meta import OverheadMeta
 from pipeprof.record.reader import Run
 from pipeprof.simulate.demands.read import Floats, Recorded
@@ -62,13 +62,14 @@ def own_cost_of(run: Run, recorded: Recorded) -> OwnCostOfBatch | None:
     making_ns, loop_ns = _modelled(overhead, recorded)
     making, making_error = _borne(own.workers or own.main, making_ns, unprobed)
     loop, loop_error = np.zeros(n), 0.0
-    calls_ns = own.calls_ns or 0.0
+    calls_ns, calls_error = _modelled_calls(own.calls)
     if own.workers is None:
         making = making + calls_ns
     else:  # the loop counts its steps, whichever batch they take
         loop, loop_error = _borne(own.main, loop_ns, recorded.step_unprobed)
         loop = loop + calls_ns
-        making = making + (own.worker_calls_ns or 0.0)
+        of_worker_ns, of_worker_error = _modelled_calls(own.worker_calls)
+        making, calls_error = making + of_worker_ns, calls_error + of_worker_error
     in_workers = (overhead.lines_ns or 0.0) * workers / (workers + 1)
     return OwnCostOfBatch(
         making_ns=making,
@@ -76,7 +77,7 @@ def own_cost_of(run: Run, recorded: Recorded) -> OwnCostOfBatch | None:
         handover_ns=(own.handover_ns or 0.0) * (workers > 0),
         recording_ns=max(0.0, (own.threads_ns or 0.0) - in_workers),
         sampling_ns=in_workers,
-        error_ns=float(np.hypot(making_error, loop_error)),
+        error_ns=float(np.hypot(making_error, loop_error)) + calls_error,
         measured=(own.workers or own.main).high_ns is not None,
     )
 
@@ -89,6 +90,13 @@ def _modelled(overhead: OverheadMeta, recorded: Recorded) -> tuple[float, float]
     made = sum((float(ns.mean()) for ns in recorded.making.cpu.values()), 0.0)
     each = IN_WORKER if recorded.shape.workers else IN_LOOP
     return each * batch_ns + (overhead.span_ns or 0.0) * recorded.spans + OF_WORK * made, IN_LOOP * batch_ns
+
+
+def _modelled_calls(calls: ModelledCost | None) -> tuple[float, float]:
+    """Return the cost of calls, which each batch bears, and how far it may be wrong."""
+    if calls is None:
+        return 0.0, 0.0
+    return calls.cost_ns, max(calls.high_ns - calls.cost_ns, calls.cost_ns - calls.low_ns)
 
 
 def _borne(cost: CostPerBatch, modelled_ns: float, unprobed: Bools) -> tuple[Floats, float]:

@@ -19,6 +19,7 @@ from pipeprof.analyse.resources.own_cost import (
     CALLS_WITH_WORKERS,
     NEEDED_BATCHES,
     CostPerBatch,
+    ModelledCost,
     OwnCost,
     Thinned,
     cost_of,
@@ -62,15 +63,22 @@ def test_each_thread_has_what_its_own_unprobed_batches_bear(workers: int, tmp_pa
     own = read_own_cost(read_run(run))
     assert own is not None
     assert (own.main.cost_ns, own.main.unprobed_ns) == ((2_032, 2_000) if workers else (5_032, 5_000))
-    each_ns = own.modelled_ns
-    assert each_ns is not None
-    assert own.calls_ns == each_ns * (CALLS_WITH_WORKERS if workers else CALLS)
-    assert f"out of the proxies, by a model: {duration(own.calls_ns)} a batch" in own_cost_text(own)
+    assert own.calls == _times(CALLS_WITH_WORKERS if workers else CALLS, own.main.unprobed_ns)
+    assert own.calls is not None
+    assert own.calls.low_ns < own.calls.cost_ns < own.calls.high_ns
+    cost, low, high = (duration(ns) for ns in (own.calls.cost_ns, own.calls.low_ns, own.calls.high_ns))
+    assert f"out of the proxies, by a model: {cost} a batch ({low} to {high})" in own_cost_text(own)
     if own.workers is not None:
         assert (own.workers.cost_ns, own.workers.unprobed_ns) == (3_056, 3_000)
         assert own.workers.probed_share == 0.8
-        assert own.worker_calls_ns == each_ns * CALLS_IN_WORKER
-        assert f"a worker's, by the same: {duration(own.worker_calls_ns)} a batch" in own_cost_text(own)
+        assert own.worker_calls == _times(CALLS_IN_WORKER, own.workers.unprobed_ns)
+        assert own.worker_calls is not None
+        assert f"a worker's, by the same: {duration(own.worker_calls.cost_ns)} a batch" in own_cost_text(own)
+
+
+def _times(model: tuple[float, float, float], clocked_ns: float | None) -> ModelledCost:
+    assert clocked_ns is not None
+    return ModelledCost(*(each * clocked_ns for each in model))
 
 
 def test_detailed_batches_are_spread_over_all(tmp_path: Path) -> None:
