@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import pytest_runtest_call
+from tests.conftest import RUN_AGAIN, pytest_runtest_call
 from tests.timing import Timing
 
 
@@ -28,6 +28,11 @@ def machine(*taken: float) -> Timing:
 
 
 BUSY, QUIET = 1.5, 0.1
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(RUN_AGAIN, raising=False)
 
 
 def ended(timing: Timing) -> None:
@@ -53,6 +58,16 @@ def test_on_a_busy_machine_a_wrong_duration_skips_the_test_at_its_end() -> None:
     with timing.compared():
         raise AssertionError("too long")
     with pytest.raises(pytest.skip.Exception, match=r"1.5 cores busy: too long"):
+        ended(timing)
+
+
+def test_a_test_that_is_run_again_alone_fails_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_AGAIN, "1")
+    timing = machine(BUSY)
+    timing.restart()
+    with timing.compared():
+        raise AssertionError("too long")
+    with pytest.raises(pytest.fail.Exception, match=r"1.5 cores busy: too long"):
         ended(timing)
 
 
