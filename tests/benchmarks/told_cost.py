@@ -1,6 +1,6 @@
 """What a run tells of its own cost, beside the paired benchmark of the same loader in the same minutes.
 
-    python -m tests.benchmarks.told_cost [--only jpeg|tiny0|tiny2|text] [--lines] [--scale 1]
+    python -m tests.benchmarks.told_cost [--only jpeg|tiny0|tiny2|text] [--lines] [--calls] [--scale 1]
 
 A plain and an observed loader take turns as in `overhead.py`, once with each of them made first. Compared are
 two figures of one quantity, the CPU time in all processes that observing adds to a batch:
@@ -17,6 +17,9 @@ are more than half a point apart and their 95 % intervals do not overlap. Where 
 a point either way, the line says that half a point could not be seen. Pictures are resized and not cropped at
 random, so that all batches cost the same. Lines are sampled with `--lines`; without workers the plain
 loader's turns bear that too.
+
+With `--calls` every batch is unprobed, and what such a batch costs is set beside what the proxies' own clocks
+see of it: their ratio, less one, is what `own_cost.CALLS` and its like model.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import numpy as np
 import torch
@@ -37,7 +41,10 @@ from torch.utils.data import ConcatDataset, DataLoader
 from torchvision import transforms
 
 import pipeprof
-from pipeprof.record.schema import UNPROBED_PERIOD
+from pipeprof.measure.probe.unprobed import Blocks
+from pipeprof.record.reader import load
+from pipeprof.record.schema import MAIN_PROCESS, UNPROBED_PERIOD
+from pipeprof.timeline import NOT_OBSERVED, read_ints
 from tests.benchmarks import user_job
 from tests.benchmarks.overhead import Rows, Side, images, interval, take_turns
 
@@ -160,10 +167,15 @@ def _sides(make: Make, run: Path, lines: bool, observed_first: bool) -> Iterator
         yield plain or Side(make()), observed
 
 
-def compare(case: Case, rounds: int, lines: bool) -> Compared:
-    """Let a plain and an observed loader take turns, in both orders of their making."""
+def _paired(
+    case: Case, rounds: int, lines: bool, read: Callable[[Path], dict[str, Estimate]]
+) -> tuple[list[dict[str, float]], dict[str, Estimate]]:
+    """Let a plain and an observed loader take turns, in both orders of their making.
+
+    Return what each round measured, and the mean of what `read` finds in the two runs.
+    """
     paired: list[list[dict[str, float]]] = []
-    told = []
+    found = []
     with tempfile.TemporaryDirectory() as name:
         make = case.make(Path(name))
         for observed_first in (False, True):
@@ -171,10 +183,16 @@ def compare(case: Case, rounds: int, lines: bool) -> Compared:
             with _sides(make, run, lines, observed_first) as (plain, observed):
                 paired.append([take_turns(plain, observed, case.turns, TURN_BATCHES) for _ in range(rounds)])
             del plain, observed
-            told.append(told_ns(run))
+            found.append(read(run))
     by_round = [{part: (one[part] + two[part]) / 2 for part in one} for one, two in zip(*paired, strict=True)]
+    return by_round, {part: (found[0][part] + found[1][part]).times(0.5) for part in found[0]}
+
+
+def compare(case: Case, rounds: int, lines: bool) -> Compared:
+    """Set what the runs tell beside what their pairs cost."""
+    by_round, told = _paired(case, rounds, lines, told_ns)
     point = 100 / float(np.median([each["plain"] for each in by_round]))
-    parts = {part: (told[0][part] + told[1][part]).times(point / 2) for part in told[0]}
+    parts = {part: value.times(point) for part, value in told.items()}
     seen = Estimate(*interval([(each["main"] + each["workers"]) * point for each in by_round]))
     of_kernel = {
         "main": [each["main"] - each["flush"] for each in by_round],
@@ -192,6 +210,34 @@ def compare(case: Case, rounds: int, lines: bool) -> Compared:
     )
 
 
+def _clocked_ns(path: Path) -> dict[str, Estimate]:
+    """Return what the proxies' clocks see of an unprobed batch, by thread: the median, in nanoseconds."""
+    run = load(path)
+    batches = read_ints(run, "batches", ("own_ns", "worker"))
+    step_ns, making_ns = (
+        float(np.median(own[own != NOT_OBSERVED]))
+        for own in (read_ints(run, "steps", ("own_ns",))["own_ns"], batches["own_ns"])
+    )
+    in_workers = bool((batches["worker"] != MAIN_PROCESS).any())
+    seen = {"main": step_ns, "workers": making_ns} if in_workers else {"main": step_ns + making_ns}
+    return {thread: Estimate(ns, ns, ns) for thread, ns in seen.items()}
+
+
+def calls_line(case: Case, rounds: int) -> str:
+    """Return what unprobed batches cost each thread, beside what the clocks see of them."""
+    with mock.patch.object(Blocks, "begin", lambda blocks: True):
+        by_round, clocked = _paired(case, rounds, False, _clocked_ns)
+    parts = []
+    for thread, seen in clocked.items():
+        cost_ns = [each[thread] - (each["flush"] if thread == "main" else 0.0) for each in by_round]
+        cost = Estimate(*interval(cost_ns))
+        times = Estimate(*(each / seen.value - 1 for each in (cost.value, cost.low, cost.high)))
+        parts.append(
+            f"{thread} {cost.times(1e-3)} us a batch, {seen.value / 1e3:.1f} by its clocks: calls x {times}"
+        )
+    return "; ".join(parts)
+
+
 def main(arguments: Sequence[str] | None = None) -> bool:
     """Print both figures of each loop; return whether they agree."""
     parser = argparse.ArgumentParser(
@@ -199,12 +245,17 @@ def main(arguments: Sequence[str] | None = None) -> bool:
     )
     parser.add_argument("--only", action="append", choices=list(CASES))
     parser.add_argument("--lines", action="store_true")
+    parser.add_argument("--calls", action="store_true")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of rounds")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     held = True
     for name in options.only or CASES:
-        found = compare(CASES[name], max(1, round(ROUNDS * options.scale)), options.lines)
+        rounds = max(1, round(ROUNDS * options.scale))
+        if options.calls:
+            print(f"{name}: {calls_line(CASES[name], rounds)}", flush=True)
+            continue
+        found = compare(CASES[name], rounds, options.lines)
         held &= found.is_held
         word = "held" if found.is_held else "NOT held"
         unseen = "" if found.is_seen else ", half a point could not be seen"
