@@ -85,6 +85,8 @@ class Facts:
     """Ns and count of `client`, `first-byte`, `throttled` and `retry`, of the reads of a remote place."""
     device_bytes: int | None
     """Bytes that came from block devices, however they were read."""
+    cpu_per_fault_ns: float | None
+    """CPU time of making batches for each of its major page faults; None if there were none."""
     batches: int
     wall_ns: int
     samples: int
@@ -220,6 +222,7 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         remote=bool(storage.remote),
         requests=_requests(attribution),
         device_bytes=_total(batches["device_bytes"]),
+        cpu_per_fault_ns=_cpu_per_fault_ns(batches["cpu_ns"], batches["major_faults"]),
         batches=int(measured.sum()),
         wall_ns=attribution.window.wall_ns,
         samples=samples,
@@ -272,7 +275,8 @@ def _prefetches_to_device(attribution: Attribution, shape: Shape) -> bool:
 
 def _rows_of(run: Run, attribution: Attribution) -> dict[str, Ints]:
     """Return columns of the batches that the measured steps took."""
-    columns = read_inside(run, attribution.timeline, ("helper_cpu_ns", "device_bytes", "bytes"))
+    names = ("cpu_ns", "helper_cpu_ns", "device_bytes", "major_faults", "bytes")
+    columns = read_inside(run, attribution.timeline, names)
     return {name: values[attribution.timeline.measured] for name, values in columns.items()}
 
 
@@ -284,6 +288,11 @@ def _mean(values: Ints) -> float | None:
 def _total(values: Ints) -> int | None:
     seen = values[values != NOT_OBSERVED]
     return int(seen.sum()) if len(seen) else None
+
+
+def _cpu_per_fault_ns(cpu_ns: Ints, faults: Ints) -> float | None:
+    seen = (cpu_ns != NOT_OBSERVED) & (faults > 0)
+    return float(cpu_ns[seen].sum() / faults[seen].sum()) if seen.any() else None
 
 
 def _own_cores(batches: dict[str, Ints], attribution: Attribution) -> float | None:

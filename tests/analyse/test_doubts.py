@@ -15,6 +15,7 @@ from pipeprof.analyse.analysis import Analysis, load
 from pipeprof.analyse.doubts import MAPPED, doubts_about
 from pipeprof.record.schema import TABLES
 from tests.factory import MS, Counted, Plan, loader_meta, make_run
+from tests.unprobed_runs import with_column
 
 SEEN = {"reads": None, "device_bytes": 1 << 30}
 """Bytes came from the device, and no read of Python's brought them: they were mapped."""
@@ -38,6 +39,26 @@ def test_unnamed_code_beside_a_busy_disk_may_be_the_disk(tmp_path: Path) -> None
     (mapped,) = (one for one in doubts if one.name == "mapped-reads")
     assert mapped.decisive
     assert "memory map" in mapped.problem and "pipeprof.stage()" in mapped.remedy
+
+
+@pytest.mark.parametrize(("cpu_per_fault_ns", "doubted"), [(30_000, True), (2_500_000, False), (None, False)])
+def test_code_that_mostly_faults_may_be_the_disk_however_quick_that_is(
+    tmp_path: Path, cpu_per_fault_ns: int | None, doubted: bool
+) -> None:
+    found = answered(tmp_path, {"getitem": 60 * MS, "read": 20 * MS})
+    assert ("mapped-reads" in named(found, **SEEN, cpu_per_fault_ns=cpu_per_fault_ns)) == doubted
+
+
+def test_the_cpu_time_of_a_fault_is_of_the_batches_that_had_one(tmp_path: Path) -> None:
+    plan = Plan(workers=1, batches=60, stages={"getitem": 8 * MS})
+    run = make_run(tmp_path / "run", plan)
+    batches = pq.read_table(run / "batches.parquet")
+    cpu = batches["cpu_ns"].to_pylist()
+    faults = [4 if seq % 2 else 0 for seq in range(len(cpu))]
+    pq.write_table(with_column(batches, "batches", "major_faults", faults), run / "batches.parquet")
+    facts = load(run).facts
+    assert facts is not None and facts.cpu_per_fault_ns is not None
+    assert facts.cpu_per_fault_ns == pytest.approx(np.mean(cpu[1::2]) / 4, rel=0.05)
 
 
 @pytest.mark.parametrize(
