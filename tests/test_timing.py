@@ -107,6 +107,17 @@ def test_what_was_measured_before_the_test_counts_by_its_own_cores() -> None:
         raise AssertionError
 
 
+def test_a_pace_that_asks_for_most_of_the_cores_is_an_excuse_on_a_quiet_machine_too() -> None:
+    timing = machine(QUIET)
+    timing.restart()
+    with pytest.raises(AssertionError), timing.compared(needed_share=0.5):
+        raise AssertionError
+    with timing.compared(needed_share=0.9):
+        raise AssertionError("too long")
+    with pytest.raises(pytest.skip.Exception, match=r"this pace asks for 90% of the cores: too long"):
+        ended(timing)
+
+
 class Case:
     """A case that comes to `outcomes`, one after the other."""
 

@@ -1,7 +1,8 @@
 """Compare durations on a machine that others use too.
 
-A comparison of durations shows nothing where other programs, or the hypervisor, had the cores meanwhile. Such
-a comparison is excused, and nothing else: a wrong word or a wrong sum fails on every machine.
+A comparison of durations shows nothing where other programs, or the hypervisor, had the cores meanwhile, or
+where the cores are too slow for what is planted. Such a comparison is excused, and nothing else: a wrong word
+or a wrong sum fails on every machine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import psutil
 
 BUSY_CORES = 0.3
 """Cores in the hands of others from which on durations say nothing."""
+MOST_OF_CORES: Final = 0.7
+"""Share of the cores that a run's pace asks for from which batches come late now and then, whatever else is
+planted."""
 UNSURE: Final = frozenset({"wide-interval", "too-few-steps", "own-cost", "clock", "unknown-owner"})
 """Reasons to abstain that other programs can bring about; no others are excused."""
 
@@ -76,20 +80,25 @@ class Timing:
         return self._watch.cores() > BUSY_CORES
 
     @contextmanager
-    def compared(self, taken_cores: float | None = None) -> Iterator[None]:
+    def compared(self, taken_cores: float | None = None, needed_share: float = 0.0) -> Iterator[None]:
         """Go on after a failed comparison of durations where other programs had the cores.
 
-        `taken_cores` is what they had while the durations were measured, where that was before this test.
+        `taken_cores` is what they had while the durations were measured, where that was before this test;
+        `needed_share` of the cores is what the run's own pace asks for.
         """
         try:
             yield
         except AssertionError as error:
             taken = self._watch.cores() if taken_cores is None else taken_cores
-            if taken <= BUSY_CORES:
+            if taken > BUSY_CORES:
+                why = f"other programs kept {taken:.1f} cores busy"
+            elif needed_share > MOST_OF_CORES:
+                why = f"this pace asks for {needed_share:.0%} of the cores"
+            else:
                 self._differed = True
                 raise
             said = str(error).splitlines()
-            self.excuse = f"other programs kept {taken:.1f} cores busy: {said[0] if said else 'no message'}"
+            self.excuse = f"{why}: {said[0] if said else 'no message'}"
 
     def explains(self, cause: str, detail: str | None, taken_cores: float | None = None) -> bool:
         """Return whether a verdict is true of this busy machine, whatever was planted, and excuse it then.
