@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +10,7 @@ import pytest
 
 import pipeprof
 from tests.factory import Plan, make_run
+from tests.type_checked import checked
 
 USERS = """
 from torch.utils.data import DataLoader, TensorDataset
@@ -34,14 +33,13 @@ pipeprof.profile(loader, outt="x")  # wrong
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_users_script_is_checked(tmp_path: Path) -> None:
+def test_a_users_script_is_checked(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     script = tmp_path / "train.py"
     script.write_text(USERS)
-    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", "--no-incremental", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    said = checked(script, pytestconfig)
     wrong = [number for number, line in enumerate(USERS.splitlines(), 1) if line.endswith("# wrong")]
-    found = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
-    assert found == set(wrong), done.stdout
+    found = {int(line.split(":")[1]) for line in said.splitlines() if ": error:" in line}
+    assert found == set(wrong), said
 
 
 def test_the_stub_has_every_public_name() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +28,7 @@ from pipeprof.record.meta import (
     StorageMeta,
     TelemetryMeta,
 )
+from tests.type_checked import checked
 
 PATH = Path("run/run.json")
 OLD_RUNS = Path(__file__).parent / "old_runs"
@@ -238,20 +236,14 @@ def begin() -> RunMeta: return RunMeta(loaders=(LoaderMeta(0, wrokers=1),))
 
 
 @pytest.mark.slow
-def test_a_misspelt_key_is_a_type_error_where_it_is_read_and_where_it_is_written(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+def test_a_misspelt_key_is_a_type_error_where_it_is_read_and_where_it_is_written(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
     (tmp_path / "snippet.py").write_text(MISSPELT)
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", f"--cache-dir={tmp_path / 'cache'}"]
-    found = subprocess.run(
-        [*command, f"--config-file={root / 'pyproject.toml'}", str(tmp_path / "snippet.py")],
-        env={**os.environ, "MYPYPATH": str(root)},
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    said = checked(tmp_path / "snippet.py", pytestconfig)
     for word in ("usable_coers", "warnigns", "wrokers"):
-        assert f'"{word}"' in found.stdout, found.stdout + found.stderr
+        assert f'"{word}"' in said, said
 
 
 def test_a_record_is_changed_by_replacing_it() -> None:
