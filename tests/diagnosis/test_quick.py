@@ -72,7 +72,7 @@ def sums(found: Analysis) -> None:
     assert ledgers[0].path_ns.get("unknown", 0) < 0.02 * found.attribution.window.wall_ns
 
 
-WORK = Both(Sleep(2), Burn(0.6))  # long beside what observing a batch costs, which no stage explains
+WORK = Both(Sleep(10), Burn(3))  # long beside what observing costs: 0.3 ms a step of a stream, on slow cores
 LOADERS: dict[str, tuple[Callable[[], Any], dict[str, Any], int]] = {
     "no workers": (lambda: Planted(WORK, 120), {"num_workers": 0}, 2),
     "two workers": (lambda: Planted(WORK, 120), {"num_workers": 2}, 2),
