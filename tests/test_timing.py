@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RUN_AGAIN, pytest_runtest_call
-from tests.timing import Timing
+from tests.conftest import pytest_runtest_call
+from tests.timing import RUN_AGAIN, Timing
 
 
 class Busy:

@@ -15,6 +15,9 @@ from typing import Final, Protocol
 
 import psutil
 
+RUN_AGAIN: Final = "PIPEPROF_TESTS_RUN_AGAIN"
+"""Set in the environment where all that fails is run again alone, as in `.ci/run`: nothing is excused at
+first."""
 BUSY_CORES = 0.3
 """Cores in the hands of others from which on durations say nothing."""
 MOST_OF_CORES: Final = 0.7
@@ -22,6 +25,11 @@ MOST_OF_CORES: Final = 0.7
 planted."""
 UNSURE: Final = frozenset({"wide-interval", "too-few-steps", "own-cost", "clock", "unknown-owner"})
 """Reasons to abstain that other programs can bring about; no others are excused."""
+
+
+def excuses() -> bool:
+    """Return whether a spoilt comparison is excused now."""
+    return RUN_AGAIN not in os.environ
 
 
 class Watch(Protocol):
@@ -81,10 +89,11 @@ class Timing:
 
     @contextmanager
     def compared(self, taken_cores: float | None = None, needed_share: float = 0.0) -> Iterator[None]:
-        """Go on after a failed comparison of durations where other programs had the cores.
+        """Go on after a failed comparison of durations where other programs had the cores, or the run's own
+        pace asks for most of them: then batches may come later than planted, and never sooner.
 
-        `taken_cores` is what they had while the durations were measured, where that was before this test;
-        `needed_share` of the cores is what the run's own pace asks for.
+        `taken_cores` is what others had while the durations were measured, where that was before this test;
+        `needed_share` is the share of the cores that the pace asks for.
         """
         try:
             yield

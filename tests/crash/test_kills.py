@@ -8,12 +8,13 @@ import pytest
 
 from tests.crash.harness import STARVED_S, Harness
 from tests.crash.programs import ATTACHING, RECORDING, UNPROBED
+from tests.timing import excuses
 
 
 def kill(harness: Harness, *kills: tuple[str, str, float]) -> None:
     for program, victim, moment_s in kills:
         kill = harness.kill(program, victim, moment_s, from_first_step=program in RECORDING)
-        if kill.lost_s is not None and kill.starved_s < STARVED_S:
+        if kill.lost_s is not None and (kill.starved_s < STARVED_S or not excuses()):
             assert kill.lost_s < 1.0, kill
     harness.finish()
     assert [kill for kill in harness.kills if kill.faults] == []
@@ -39,7 +40,7 @@ def test_a_record_with_unprobed_batches_is_read_as_such(tmp_path: Path) -> None:
         kill(harness, (UNPROBED, "group", 2.6))
         if harness.kills[-1].unprobed:
             return
-    if all(each.starved_s >= STARVED_S for each in harness.kills):
+    if excuses() and all(each.starved_s >= STARVED_S for each in harness.kills):
         pytest.skip("other programs had the cores: too few batches were made before each kill")
     pytest.fail(f"no batch was unprobed: {harness.kills}")
 
