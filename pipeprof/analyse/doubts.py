@@ -37,7 +37,8 @@ MAPPED: Final = 0.5
 """Least share of what the unnamed code owns from which the disk, whose files it maps, may be the larger."""
 MAPPED_CPU_NS: Final = 60_000
 """CPU time for each major page fault up to which most of it may be the kernel's: pages of a mapped file that
-were touched one by one took 30 to 36 µs each (two slow virtual cores, 1 December 2026)."""
+were touched one by one took 28 to 36 µs each (two slow virtual cores, 1 December 2026). Where faults cost
+less, code that does more than them is doubted too."""
 LONGEST_ERROR: Final = 160
 """Characters of the error of a failed run."""
 _FROM_WORKER: Final = "Original Traceback (most recent call last):"

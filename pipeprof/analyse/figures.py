@@ -291,8 +291,9 @@ def _total(values: Ints) -> int | None:
 
 
 def _cpu_per_fault_ns(cpu_ns: Ints, faults: Ints) -> float | None:
-    seen = (cpu_ns != NOT_OBSERVED) & (faults > 0)
-    return float(cpu_ns[seen].sum() / faults[seen].sum()) if seen.any() else None
+    seen = (cpu_ns != NOT_OBSERVED) & (faults != NOT_OBSERVED)
+    count = int(faults[seen].sum())
+    return float(cpu_ns[seen].sum() / count) if count else None
 
 
 def _own_cores(batches: dict[str, Ints], attribution: Attribution) -> float | None:
