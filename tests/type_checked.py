@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def checked(script: Path, config: pytest.Config) -> str:
-    """Return what mypy says of `script`; what it learns of torch is kept in pytest's cache: 30 s of CPU."""
+    """Return what mypy says of `script`; what it learns of torch is kept in pytest's cache, which saves
+    30 s of CPU."""
     kept = config.cache.mkdir("mypy") if config.cache is not None else Path(os.devnull)
     options = ("--follow-imports=silent", f"--cache-dir={kept}", f"--config-file={ROOT / 'pyproject.toml'}")
     done = subprocess.run(

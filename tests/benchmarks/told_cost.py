@@ -30,7 +30,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -44,7 +44,7 @@ import pipeprof
 from pipeprof.measure.probe.unprobed import Blocks
 from pipeprof.record.reader import load
 from pipeprof.record.schema import MAIN_PROCESS, UNPROBED_PERIOD
-from pipeprof.timeline import NOT_OBSERVED, read_ints
+from pipeprof.timeline import read_ints
 from tests.benchmarks import user_job
 from tests.benchmarks.overhead import Rows, Side, images, interval, take_turns
 
@@ -53,6 +53,8 @@ ROUNDS: Final = 12
 TURN_BATCHES: Final = UNPROBED_PERIOD // 4
 """Batches of a turn, so that an unprobed block and its neighbours lie in one. Else the run would count the
 plain loader's turn, in the same thread, as its own."""
+MODELLED: Final = ("calls", "worker_calls")
+"""Parts of what a run tells that are by one model."""
 Make = Callable[[], DataLoader[Any]]
 
 
@@ -148,7 +150,7 @@ def told_ns(run: Path) -> dict[str, Estimate]:
                 )
             middle = (cost["low_ns"] + cost["high_ns"]) / 2
             told[thread] = Estimate(cost["cost_ns"] or middle, cost["low_ns"], cost["high_ns"])
-    for part in ("calls", "worker_calls"):
+    for part in MODELLED:
         calls = own[part]
         told[part] = Estimate(*[calls[f"{end}_ns"] if calls else 0.0 for end in ("cost", "low", "high")])
     for part in ("threads", "handover"):
@@ -185,7 +187,14 @@ def _paired(
             del plain, observed
             found.append(read(run))
     by_round = [{part: (one[part] + two[part]) / 2 for part in one} for one, two in zip(*paired, strict=True)]
-    return by_round, {part: (found[0][part] + found[1][part]).times(0.5) for part in found[0]}
+    return by_round, {part: _mean(part, *(each[part] for each in found)) for part in found[0]}
+
+
+def _mean(part: str, one: Estimate, other: Estimate) -> Estimate:
+    """Return the mean of what two runs tell; a model's error is the same in both."""
+    if part in MODELLED:
+        return Estimate(*((a + b) / 2 for a, b in zip(astuple(one), astuple(other), strict=True)))
+    return (one + other).times(0.5)
 
 
 def compare(case: Case, rounds: int, lines: bool) -> Compared:
@@ -205,36 +214,48 @@ def compare(case: Case, rounds: int, lines: bool) -> Compared:
         else f"{part} {value}"
         for part, value in parts.items()
     )
-    return Compared(
-        sum(parts.values(), Estimate(0, 0, 0)), seen, f"{beside}; a point is {1 / point / 1e3:.2f} us a batch"
-    )
+    modelled = [astuple(parts[part]) for part in MODELLED]
+    calls = Estimate(*(sum(ends) for ends in zip(*modelled, strict=True)))  # errors of one kind: they add up
+    others = (value for part, value in parts.items() if part not in MODELLED)
+    return Compared(sum(others, calls), seen, f"{beside}; a point is {1 / point / 1e3:.2f} us a batch")
 
 
 def _clocked_ns(path: Path) -> dict[str, Estimate]:
-    """Return what the proxies' clocks see of an unprobed batch, by thread: the median, in nanoseconds."""
+    """Return what the proxies' clocks see of an unprobed batch, by thread, and the times in its pickle.
+
+    In nanoseconds; the median of all batches.
+    """
     run = load(path)
-    batches = read_ints(run, "batches", ("own_ns", "worker"))
-    step_ns, making_ns = (
-        float(np.median(own[own != NOT_OBSERVED]))
-        for own in (read_ints(run, "steps", ("own_ns",))["own_ns"], batches["own_ns"])
-    )
+    batches = read_ints(run, "batches", ("own_ns", "worker", "unprobed"))
+    steps = read_ints(run, "steps", ("own_ns", "unprobed"))
+    if not (batches["unprobed"] == 1).all() or not (steps["unprobed"] == 1).all():
+        raise SystemExit("not every batch was unprobed")
+    step_ns, making_ns = (float(np.median(rows["own_ns"])) for rows in (steps, batches))
     in_workers = bool((batches["worker"] != MAIN_PROCESS).any())
     seen = {"main": step_ns, "workers": making_ns} if in_workers else {"main": step_ns + making_ns}
-    return {thread: Estimate(ns, ns, ns) for thread, ns in seen.items()}
+    seen["handover"] = run.meta.overhead.handover_ns or 0.0 if in_workers else 0.0
+    return {part: Estimate(ns, ns, ns) for part, ns in seen.items()}
 
 
 def calls_line(case: Case, rounds: int) -> str:
-    """Return what unprobed batches cost each thread, beside what the clocks see of them."""
-    with mock.patch.object(Blocks, "begin", lambda blocks: True):
+    """Return what unprobed batches cost each thread, beside what the clocks see of them.
+
+    Each of a batch's two sides bears half of the times in its pickle, which are no calls.
+    """
+    with (
+        mock.patch.object(Blocks, "begin", lambda blocks: True),
+        mock.patch.object(Blocks, "probes_next", False),
+    ):
         by_round, clocked = _paired(case, rounds, False, _clocked_ns)
+    handover_ns = clocked.pop("handover").value
     parts = []
     for thread, seen in clocked.items():
-        cost_ns = [each[thread] - (each["flush"] if thread == "main" else 0.0) for each in by_round]
+        own_ns = handover_ns / 2
+        cost_ns = [each[thread] - own_ns - (each["flush"] if thread == "main" else 0.0) for each in by_round]
         cost = Estimate(*interval(cost_ns))
-        times = Estimate(*(each / seen.value - 1 for each in (cost.value, cost.low, cost.high)))
-        parts.append(
-            f"{thread} {cost.times(1e-3)} us a batch, {seen.value / 1e3:.1f} by its clocks: calls x {times}"
-        )
+        multiple = Estimate(*(each / seen.value - 1 for each in (cost.value, cost.low, cost.high)))
+        told = f"{thread} {cost.times(1e-3)} us a batch, {seen.value / 1e3:.1f} by its clocks"
+        parts.append(f"{told}: calls x {multiple}")
     return "; ".join(parts)
 
 
@@ -248,6 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> bool:
     parser.add_argument("--calls", action="store_true")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of rounds")
     options = parser.parse_args(arguments)
+    if options.calls and options.lines:
+        parser.error("--calls is measured without lines: leave --lines away")
     torch.set_num_threads(1)
     held = True
     for name in options.only or CASES:

@@ -24,9 +24,8 @@ elif how == "loaders":  # a pass for statistics, then set-up: sentence-transform
     mean = sum(x.sum() for (x,) in DataLoader(data, batch_size=4))
     time.sleep(1)
     epoch(DataLoader(data, batch_size=4))
-elif (
-    how == "anew"
-):  # a loader for each epoch; slow cores take 4 ms for a batch, which is little beside a step
+elif how == "anew":
+    # A loader for each epoch. Slow cores take 4 ms for a batch, which is little beside a step.
     many = TensorDataset(torch.zeros(1280, 8))
     for _ in range(10):
         for _ in DataLoader(many, batch_size=128, shuffle=True):

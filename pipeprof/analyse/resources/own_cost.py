@@ -31,15 +31,17 @@ from pipeprof.timeline import read_ints
 FEWEST_BLOCKS: Final = 6
 """Blocks from which the smallest and the largest difference are an interval of 95 %."""
 NEEDED_BATCHES: Final = UNPROBED_FIRST + FEWEST_BLOCKS * UNPROBED_PERIOD
-CALLS: Final = (1.6, 1.0, 2.1)
-CALLS_WITH_WORKERS: Final = (2.6, 2.0, 3.3)
-CALLS_IN_WORKER: Final = (1.1, 0.7, 1.5)
+CALLS: Final = (1.5, 0.6, 2.1)
+CALLS_WITH_WORKERS: Final = (2.2, 1.5, 3.0)
+CALLS_IN_WORKER: Final = (1.3, 0.5, 2.0)
 """Cost of the calls into and out of the proxies, over what the proxies' own clocks see of an unprobed batch,
-and the ends between which it was seen: to the loop's thread without workers and with them, and to a worker.
-With every batch unprobed, pairs of plain and observed loops gave 1.6 to 2.0, 2.2 to 3.2 (tiny batches, text
-and JPEGs), and 1.1 to 1.4 (tiny and text; 0.7 to 1.4 the night before), where an empty record took 23 µs.
-Where it took 8 to 14, what was not reported without workers was 1.1 (`tests.benchmarks.told_cost`, two
-virtual cores that changed speed, 30 November and 1 December 2026)."""
+and the ends between which it lies: to the loop's thread without workers and with them, and to a worker.
+
+`tests.benchmarks.told_cost --calls` gave 1.6 to 2.0 without workers on slow cores, and 0.6 to 1.1 on others
+in November; 1.6 to 2.9 with them; and in workers 0.5 to 1.5 with tiny batches. There JPEGs gave 3.6 [1.8,
+4.0] and text 0.3 [-0.3, 1.9], which cannot be told from these (two virtual cores that changed speed, 1
+December 2026).
+"""
 _KEY: Final = ("loader", "epoch", "seq")
 _COLUMNS: Final = ("unprobed", "thread_cpu_ns", "own_ns")
 _MISSED: Final = 0.025
@@ -153,9 +155,9 @@ def read_own_cost(run: Run) -> OwnCost | None:
     )
 
 
-def _calls(cost: CostPerBatch, times: tuple[float, float, float]) -> ModelledCost | None:
+def _calls(cost: CostPerBatch, multiples: tuple[float, float, float]) -> ModelledCost | None:
     clocked_ns = cost.unprobed_ns
-    return None if clocked_ns is None else ModelledCost(*(each * clocked_ns for each in times))
+    return None if clocked_ns is None else ModelledCost(*(each * clocked_ns for each in multiples))
 
 
 def _thinned(rows: dict[str, Ints], order: Ints, thread: Ints) -> Thinned | None:

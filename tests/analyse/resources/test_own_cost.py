@@ -76,6 +76,17 @@ def test_each_thread_has_what_its_own_unprobed_batches_bear(workers: int, tmp_pa
         assert f"a worker's, by the same: {duration(own.worker_calls.cost_ns)} a batch" in own_cost_text(own)
 
 
+def test_without_the_clocks_of_unprobed_batches_no_calls_are_modelled(tmp_path: Path) -> None:
+    """As in runs of before they were kept."""
+    run = make_run(tmp_path / "run", Plan(batches=160, workers=1))
+    _mark(run, "steps", cost_ns=40, own_ns=None)
+    _mark(run, "batches", cost_ns=70, own_ns=None)
+    own = read_own_cost(read_run(run))
+    assert own is not None
+    assert (own.main.cost_ns, own.calls, own.worker_calls) == (32, None, None)
+    assert "by a model" not in own_cost_text(own)
+
+
 def _times(model: tuple[float, float, float], clocked_ns: float | None) -> ModelledCost:
     assert clocked_ns is not None
     return ModelledCost(*(each * clocked_ns for each in model))
@@ -100,7 +111,7 @@ def test_detailed_batches_are_spread_over_all(tmp_path: Path) -> None:
     assert own.main.detailed_ns is None
 
 
-def _mark(run: Path, table: str, cost_ns: int, own_ns: int) -> None:
+def _mark(run: Path, table: str, cost_ns: int, own_ns: int | None) -> None:
     """Put unprobed blocks into a table of 160 rows."""
     path = run / f"{table}.parquet"
     rows = pq.read_table(path)
