@@ -269,7 +269,7 @@ def cores_between(base: Analysis, other: Analysis) -> CoreSpeeds | None:
     if speeds is None or base.attribution is None or other.attribution is None:
         return speeds
     cpu = difference(MAKING_CPU, *(_cpu_of_making(each) for each in (base.attribution, other.attribution)))
-    return speeds.checked_by(cpu.relative if cpu.beyond_noise else None)
+    return speeds.checked_by(cpu.relative, cpu.shown_interval)
 
 
 UNLIKE_SHARE: Final = 0.1

@@ -24,7 +24,7 @@ class CoreSpeeds:
     """Change of the throughput that follows from it, as a share of the base's; None if the run's own work
     contradicts it."""
     work: float | None = None
-    """Share by which making a batch took more CPU time; None if no more and no less beyond noise."""
+    """Share by which making a batch took more CPU time, below 0 if less; None if that is not known."""
 
     @property
     def sentence(self) -> str:
@@ -44,16 +44,20 @@ class CoreSpeeds:
             f"{units.signed_percent(self.explains)} of throughput, which the difference told here includes"
         )
 
-    def checked_by(self, work: float | None) -> CoreSpeeds:
-        """Return the same, checked by the change of the CPU time of making a batch.
+    def checked_by(self, work: float | None, interval: tuple[float, float] | None) -> CoreSpeeds:
+        """Return the same, checked by the change of the CPU time of making a batch, with its interval.
 
-        Faster cores need less of it, unless the work itself changed. If it went the other way, the fixed
-        piece of work may have been slowed by the run's own workers, or its batches by a memory that such a
-        small piece does not touch: then nothing is explained.
+        On faster cores it falls by as much, unless the work itself changed. Where it is sure that it fell or
+        grew by less, or went the other way, the fixed piece of work may have been slowed by the run's own
+        workers, or the batches by a memory that such a small piece does not touch: then nothing is explained.
         """
-        is_told = abs(self.relative) >= WORTH_TELLING
-        contradicts = is_told and work is not None and (work > 0) == (self.relative > 0)
-        return CoreSpeeds(self.relative, None if contradicts else self.explains, work)
+        if work is None or interval is None or abs(self.relative) < WORTH_TELLING:
+            return CoreSpeeds(self.relative, self.explains, work)
+        expected = 1 / (1 + self.relative) - 1
+        less = (
+            interval[1] < expected - WORTH_TELLING if expected > 0 else interval[0] > expected + WORTH_TELLING
+        )
+        return CoreSpeeds(self.relative, None if less else self.explains, work)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

@@ -55,6 +55,41 @@ def test_a_spin_that_the_runs_own_work_contradicts_explains_nothing(tmp_path: Pa
     assert gate.passed is False and "not known" in gate.says
 
 
+@pytest.mark.parametrize(
+    ("spin_ns", "work", "interval", "is_explained"),
+    [
+        (1.18e6, -0.15, (-0.17, -0.13), True),
+        (1.18e6, -0.02, (-0.06, 0.02), False),
+        (1.18e6, -0.08, (-0.09, -0.07), False),
+        (1.18e6, -0.05, (-0.30, 0.20), True),
+        (1.18e6, -0.40, (-0.42, -0.38), True),
+        (0.8e6, 0.25, (0.22, 0.28), True),
+        (0.8e6, 0.01, (-0.03, 0.05), False),
+        (0.8e6, 0.60, (0.55, 0.65), True),
+        (1.01e6, 0.20, (0.18, 0.22), True),
+        (1.18e6, None, None, True),
+    ],
+    ids=[
+        "as much less on faster cores",
+        "as much as before",
+        "half as much less",
+        "too noisy to say",
+        "the work itself became less",
+        "as much more on slower cores",
+        "as much as before on slower cores",
+        "the work itself became more",
+        "no difference of the cores is told",
+        "the work was not observed",
+    ],
+)
+def test_the_cores_explain_only_what_the_batches_show_too(
+    spin_ns: float, work: float | None, interval: tuple[float, float] | None, is_explained: bool
+) -> None:
+    speeds = core_speeds(spin_ns, 1e6, {"decode": 1})
+    assert speeds is not None
+    assert (speeds.checked_by(work, interval).explains is not None) == is_explained
+
+
 def test_slow_cores_are_no_regression(tmp_path: Path) -> None:
     base = on_cores(tmp_path / "base", 40 * MS, 1.0e6)
     slow = on_cores(tmp_path / "slow", 50 * MS, 1.25e6)
