@@ -148,6 +148,8 @@ def _texts(figures: Mapping[str, Any], facts: Facts | None, device: str) -> dict
 
 
 def _text(name: str, value: float) -> str:
+    if name == "cores":
+        return units.cores(value)
     if name.endswith("_share"):
         return units.percent(value)
     if name.endswith("_ns"):

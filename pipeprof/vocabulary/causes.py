@@ -66,7 +66,7 @@ class Cause:
 _READS: Final = (
     "Each batch needs {reads_per_batch} reads; the {emulated}{device} served {reads_per_s} reads/s."
 )
-_CORES: Final = "{workers} kept {own_cores} of {cores} cores busy."
+_CORES: Final = "{workers} kept {own_cores} of {cores} busy."
 _FASTER: Final = (fixes.RAM, fixes.FASTER_STORAGE)
 _STORAGE: Final = (fixes.MORE_WORKERS, *_FASTER, fixes.SHARDS)
 

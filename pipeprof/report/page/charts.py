@@ -235,7 +235,7 @@ def waits(rows: Sequence[Row], marks: Sequence[Row], description: str) -> Spec:
     return finished(alt.layer(*layers), "Which waits hurt", description, height=170)
 
 
-_LABEL_SHARE: Final = 0.22
+_LABEL_SHARE: Final = 0.28
 """Share of the narrowest chart's width that the label of a mark takes."""
 
 

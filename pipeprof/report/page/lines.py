@@ -14,8 +14,8 @@ def which_lines(lines: Lines, source: Source) -> Section:
     section = Section(
         "lines",
         "Which lines",
-        "Lines that each part of the time was spent at, from sampled stacks, the most first: of your code, "
-        "or of a library where none of yours called it.",
+        "Lines that each part of the time was spent at, from sampled stacks, the costliest path first: of "
+        "your code, or of a library where none of yours called it.",
         folded=True,
     )
     if not lines:
