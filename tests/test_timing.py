@@ -35,6 +35,15 @@ def nothing_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(RUN_AGAIN, raising=False)
 
 
+def spoilt() -> Timing:
+    """A busy machine on which a duration was wrong."""
+    timing = machine(BUSY)
+    timing.restart()
+    with timing.compared():
+        raise AssertionError("too long")
+    return timing
+
+
 def ended(timing: Timing) -> None:
     """The end of a test that has passed but for what was excused."""
     item: Any = SimpleNamespace(funcargs={"timing": timing})
@@ -53,29 +62,20 @@ def test_on_a_quiet_machine_a_wrong_duration_fails() -> None:
 
 
 def test_on_a_busy_machine_a_wrong_duration_skips_the_test_at_its_end() -> None:
-    timing = machine(BUSY)
-    timing.restart()
-    with timing.compared():
-        raise AssertionError("too long")
+    timing = spoilt()
     with pytest.raises(pytest.skip.Exception, match=r"1.5 cores busy: too long"):
         ended(timing)
 
 
 def test_a_test_that_is_run_again_alone_fails_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUN_AGAIN, "1")
-    timing = machine(BUSY)
-    timing.restart()
-    with timing.compared():
-        raise AssertionError("too long")
+    timing = spoilt()
     with pytest.raises(pytest.fail.Exception, match=r"1.5 cores busy: too long"):
         ended(timing)
 
 
 def test_on_a_busy_machine_a_wrong_word_fails_all_the_same() -> None:
-    timing = machine(BUSY)
-    timing.restart()
-    with timing.compared():
-        raise AssertionError("too long")
+    timing = spoilt()
     with pytest.raises(AssertionError, match="decode"):
         assert "storage" == "decode"  # noqa: PLR0133
     with timing.compared(), pytest.raises(KeyError):

@@ -222,7 +222,7 @@ def gather(run: Run, attribution: Attribution) -> Facts:
         remote=bool(storage.remote),
         requests=_requests(attribution),
         device_bytes=_total(batches["device_bytes"]),
-        cpu_per_fault_ns=_cpu_per_fault_ns(batches["cpu_ns"], batches["major_faults"]),
+        cpu_per_fault_ns=_cpu_per_fault_ns(batches, attribution),
         batches=int(measured.sum()),
         wall_ns=attribution.window.wall_ns,
         samples=samples,
@@ -275,7 +275,7 @@ def _prefetches_to_device(attribution: Attribution, shape: Shape) -> bool:
 
 def _rows_of(run: Run, attribution: Attribution) -> dict[str, Ints]:
     """Return columns of the batches that the measured steps took."""
-    names = ("cpu_ns", "helper_cpu_ns", "device_bytes", "major_faults", "bytes")
+    names = ("helper_cpu_ns", "device_bytes", "major_faults", "bytes")
     columns = read_inside(run, attribution.timeline, names)
     return {name: values[attribution.timeline.measured] for name, values in columns.items()}
 
@@ -290,10 +290,11 @@ def _total(values: Ints) -> int | None:
     return int(seen.sum()) if len(seen) else None
 
 
-def _cpu_per_fault_ns(cpu_ns: Ints, faults: Ints) -> float | None:
-    seen = (cpu_ns != NOT_OBSERVED) & (faults != NOT_OBSERVED)
+def _cpu_per_fault_ns(batches: dict[str, Ints], attribution: Attribution) -> float | None:
+    cpu_ns, faults = attribution.counters.cpu[attribution.timeline.measured], batches["major_faults"]
+    seen = ~np.isnan(cpu_ns) & (faults != NOT_OBSERVED)
     count = int(faults[seen].sum())
-    return float(cpu_ns[seen].sum() / count) if count else None
+    return float(cpu_ns[seen].sum(dtype=np.float64)) / count if count else None
 
 
 def _own_cores(batches: dict[str, Ints], attribution: Attribution) -> float | None:

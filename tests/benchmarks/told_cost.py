@@ -30,7 +30,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -72,6 +72,10 @@ class Estimate:
         below = np.hypot(self.value - self.low, other.value - other.low)
         above = np.hypot(self.high - self.value, other.high - other.value)
         return Estimate(value, float(value - below), float(value + above))
+
+    def with_same_error(self, other: Estimate) -> Estimate:
+        """Return the sum of two figures that are wrong by the same: their errors add up."""
+        return Estimate(self.value + other.value, self.low + other.low, self.high + other.high)
 
     def times(self, factor: float) -> Estimate:
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
@@ -192,9 +196,7 @@ def _paired(
 
 def _mean(part: str, one: Estimate, other: Estimate) -> Estimate:
     """Return the mean of what two runs tell; a model's error is the same in both."""
-    if part in MODELLED:
-        return Estimate(*((a + b) / 2 for a, b in zip(astuple(one), astuple(other), strict=True)))
-    return (one + other).times(0.5)
+    return (one.with_same_error(other) if part in MODELLED else one + other).times(0.5)
 
 
 def compare(case: Case, rounds: int, lines: bool) -> Compared:
@@ -214,8 +216,7 @@ def compare(case: Case, rounds: int, lines: bool) -> Compared:
         else f"{part} {value}"
         for part, value in parts.items()
     )
-    modelled = [astuple(parts[part]) for part in MODELLED]
-    calls = Estimate(*(sum(ends) for ends in zip(*modelled, strict=True)))  # errors of one kind: they add up
+    calls = parts["calls"].with_same_error(parts["worker_calls"])
     others = (value for part, value in parts.items() if part not in MODELLED)
     return Compared(sum(others, calls), seen, f"{beside}; a point is {1 / point / 1e3:.2f} us a batch")
 

@@ -19,7 +19,7 @@ from pipeprof.analyse.analysis import load as load_analysis
 from pipeprof.analyse.differences import MAKING_CPU, figures
 from pipeprof.scenario import ExpectPart, Scenario, load, with_values
 from pipeprof.scenario.expectation import misses
-from pipeprof.units import NS_PER_S
+from tests.factory import MS
 from tests.timing import OtherPrograms, Timing
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
@@ -74,7 +74,7 @@ def needed_share(scenario: Scenario, analysis: Analysis) -> float:
     if step_ms is None or making_ns is None:
         return 0.0
     cores = min(max(1, scenario.loader.workers), analysis.run.meta.machine.usable_cores or 1)
-    return making_ns / (step_ms / 1000 * NS_PER_S * cores)
+    return making_ns / (step_ms * MS * cores)
 
 
 class Runs:

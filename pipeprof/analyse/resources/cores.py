@@ -54,10 +54,9 @@ class CoreSpeeds:
         if work is None or interval is None or abs(self.relative) < WORTH_TELLING:
             return CoreSpeeds(self.relative, self.explains, work)
         expected = 1 / (1 + self.relative) - 1
-        less = (
-            interval[1] < expected - WORTH_TELLING if expected > 0 else interval[0] > expected + WORTH_TELLING
-        )
-        return CoreSpeeds(self.relative, None if less else self.explains, work)
+        most = interval[1] if expected > 0 else -interval[0]  # of a change that way
+        is_less = most < abs(expected) - WORTH_TELLING
+        return CoreSpeeds(self.relative, None if is_less else self.explains, work)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

@@ -255,7 +255,7 @@ def own_cost_text(own: OwnCost | None, step_ns: float | None = None) -> str:
         (own.calls, "the loop's calls into and out of the proxies, by a model"),
         (own.worker_calls, "a worker's, by the same"),
     )
-    parts += [_modelled_cost(calls, what) for calls, what in modelled if calls is not None]
+    parts += [_with_interval(calls, what) for calls, what in modelled if calls is not None]
     beside = (
         (own.threads_ns, "the threads that write and sample"),
         (own.handover_ns, "the times in a batch's pickle"),
@@ -285,19 +285,17 @@ def _looked_at(thinned: Thinned, unit: str, all_of: str) -> str:
 
 def _cost(cost: CostPerBatch, of_whom: str, step_ns: float | None) -> str | None:
     """Return the cost to one thread; None if it was not measured."""
-    duration = units.duration
     if cost.state == "below-noise":
-        return f"{of_whom}: not measurable here, below {duration(max(cost.high_ns or 0.0, 0.0))} a batch"
+        return (
+            f"{of_whom}: not measurable here, below {units.duration(max(cost.high_ns or 0.0, 0.0))} a batch"
+        )
     if cost.cost_ns is None:
         return None
     share = f", {units.percent(cost.cost_ns / step_ns)} of a step" if step_ns else ""
-    return (
-        f"{of_whom}: {duration(cost.cost_ns)} a batch "
-        f"({duration(cost.low_ns)} to {duration(cost.high_ns)}){share}"
-    )
+    return f"{_with_interval(cost, of_whom)}{share}"
 
 
-def _modelled_cost(cost: ModelledCost, what: str) -> str:
+def _with_interval(cost: CostPerBatch | ModelledCost, what: str) -> str:
     duration = units.duration
     return f"{what}: {duration(cost.cost_ns)} a batch ({duration(cost.low_ns)} to {duration(cost.high_ns)})"
 
