@@ -37,10 +37,10 @@ CALLS_IN_WORKER: Final = (1.3, 0.5, 2.0)
 """Cost of the calls into and out of the proxies, over what the proxies' own clocks see of an unprobed batch,
 and the ends between which it lies: to the loop's thread without workers and with them, and to a worker.
 
-`tests.benchmarks.told_cost --calls` gave 1.6 to 2.0 without workers on slow cores, and 0.6 to 1.1 on others
-in November; 1.6 to 2.9 with them; and in workers 0.5 to 1.5 with tiny batches. There JPEGs gave 3.6 [1.8,
-4.0] and text 0.3 [-0.3, 1.9], which cannot be told from these (two virtual cores that changed speed, 1
-December 2026).
+`tests.benchmarks.told_cost --calls` gave 1.75 [1.6, 2.0] without workers, 1.6 to 2.8 with them, and in
+workers 1.4 and 1.5 with tiny batches; there JPEGs gave 3.6 [1.8, 4.0] and text 0.3 [-0.3, 1.9] (two slow
+virtual cores, 1 December 2026). Pairs of November, on faster cores, and of the night before come to 0.6 and
+1.1 without workers, and in workers to 0.5 to 1.2.
 """
 _KEY: Final = ("loader", "epoch", "seq")
 _COLUMNS: Final = ("unprobed", "thread_cpu_ns", "own_ns")
@@ -76,7 +76,7 @@ class CostPerBatch:
 
 @dataclass(frozen=True, slots=True)
 class ModelledCost:
-    """CPU time a batch by a model, in nanoseconds, with the ends between which it has been seen to lie."""
+    """CPU time a batch by a model, in nanoseconds, with the ends between which it lies by that model."""
 
     cost_ns: float
     low_ns: float
